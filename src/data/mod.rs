@@ -1,0 +1,4 @@
+//! From files to minibatches: counts, labels and covariates of cells.
+
+pub mod counts;
+pub mod dataset;

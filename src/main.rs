@@ -1,0 +1,2 @@
+//! The `svae-cpu` program.
+fn main() {}
