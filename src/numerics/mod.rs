@@ -1,0 +1,5 @@
+//! Arithmetic under the model: scalars, vectorised loops, matrix products, fixed-order sums.
+
+pub mod matmul;
+pub mod real;
+pub mod simd;
