@@ -3,5 +3,6 @@
 pub mod data;
 pub mod error;
 pub mod numerics;
+pub mod random;
 
 pub use error::{Error, InputError, Result};
