@@ -2,7 +2,9 @@
 
 pub mod data;
 pub mod error;
+pub mod model;
 pub mod numerics;
 pub mod random;
+pub mod training;
 
 pub use error::{Error, InputError, Result};

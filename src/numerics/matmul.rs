@@ -43,6 +43,12 @@ impl<'a, R: Real> Rows<'a, R> {
         Self { data, n_rows, n_cols, stride }
     }
 
+    /// The rows, in order.
+    #[inline(always)]
+    pub fn iter(self) -> impl Iterator<Item = &'a [R]> {
+        (0..self.n_rows).map(move |i| &self.data[i * self.stride..i * self.stride + self.n_cols])
+    }
+
     fn view(self) -> MatRef<'a, R> {
         MatRef::from_row_major_slice_with_stride(self.data, self.n_rows, self.n_cols, self.stride)
     }

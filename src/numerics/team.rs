@@ -4,6 +4,7 @@
 //! part of the output. So results are the same bytes on any number of threads.
 
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
@@ -66,23 +67,32 @@ unsafe impl<'a, T: Send> Split for Tiles<'a, T> {
 #[derive(Debug)]
 pub struct Pieces<'a, T> {
     start: *mut T,
-    ranges: &'a [std::ops::Range<usize>],
+    ranges: &'a [Range<usize>],
     slice: PhantomData<&'a mut [T]>,
 }
 
 unsafe impl<T: Send> Sync for Pieces<'_, T> {}
 
-/// Cuts `slice` at `ranges`, which must not overlap; empty ranges are allowed anywhere.
+/// Cuts `slice` twice, at ranges that ascend within each list and overlap nowhere; empty ranges are allowed.
 ///
 /// # Panics
 /// If ranges overlap or reach past the end.
-pub fn pieces<'a, T>(slice: &'a mut [T], ranges: &'a [std::ops::Range<usize>]) -> Pieces<'a, T> {
+pub fn pieces_pair<'a, T>(
+    slice: &'a mut [T],
+    first: &'a [Range<usize>],
+    second: &'a [Range<usize>],
+) -> (Pieces<'a, T>, Pieces<'a, T>) {
+    let mut lists = [first, second].map(|list| list.iter().filter(|range| !range.is_empty()).peekable());
     let mut end = 0;
-    for range in ranges.iter().filter(|r| !r.is_empty()) {
+    loop {
+        let starts = lists.each_mut().map(|list| list.peek().map_or(usize::MAX, |range| range.start));
+        let next = if starts[0] <= starts[1] { lists[0].next() } else { lists[1].next() };
+        let Some(range) = next else { break };
         assert!(range.start >= end && range.end <= slice.len(), "ranges must ascend without overlap");
         end = range.end;
     }
-    Pieces { start: slice.as_mut_ptr(), ranges, slice: PhantomData }
+    let start = slice.as_mut_ptr();
+    (Pieces { start, ranges: first, slice: PhantomData }, Pieces { start, ranges: second, slice: PhantomData })
 }
 
 unsafe impl<'a, T: Send> Split for Pieces<'a, T> {
@@ -333,12 +343,20 @@ mod tests {
     #[test]
     fn pieces_refuse_overlap() {
         let mut data = [0; 10];
-        assert!(catch_unwind(AssertUnwindSafe(|| drop(pieces(&mut data, &[0..4, 3..5])))).is_err());
-        assert!(catch_unwind(AssertUnwindSafe(|| drop(pieces(&mut data, &[0..4, 4..11])))).is_err());
-        let ranges = [0..4, 0..0, 4..10];
+        let mut refused = |first: &[Range<usize>], second: &[Range<usize>]| {
+            catch_unwind(AssertUnwindSafe(|| drop(pieces_pair(&mut data, first, second)))).is_err()
+        };
+        assert!(refused(&[0..4, 3..5], &[]));
+        assert!(refused(&[0..4, 4..11], &[]));
+        assert!(refused(&[0..4, 6..8], &[5..7]));
+        assert!(!refused(&[0..4, 6..8], &[5..6, 8..10]));
+        let (first, second) = ([0..4, 0..0, 6..10], [4..6, 0..0, 0..0]);
         Team::with(2, |team| {
-            team.run(3, pieces(&mut data, &ranges), |i, part| part.fill(i + 1));
+            team.run(3, pieces_pair(&mut data, &first, &second), |i, (first, second)| {
+                first.fill(i + 1);
+                second.fill(i + 5);
+            });
         });
-        assert_eq!(data, [1, 1, 1, 1, 3, 3, 3, 3, 3, 3]);
+        assert_eq!(data, [1, 1, 1, 1, 5, 5, 3, 3, 3, 3]);
     }
 }

@@ -1,0 +1,3 @@
+//! From a network and a screen to a trained network.
+
+pub mod adam;
