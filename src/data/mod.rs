@@ -2,3 +2,6 @@
 
 pub mod counts;
 pub mod dataset;
+pub mod npz;
+pub mod simulate;
+pub mod split;
