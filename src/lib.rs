@@ -3,5 +3,6 @@
 pub mod config;
 pub mod data;
 pub mod error;
+pub mod report;
 
 pub use error::{Error, InputError, Result};

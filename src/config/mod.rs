@@ -238,8 +238,14 @@ impl Default for Config {
 const UNSAVED_KEYS: [&str; 4] = ["out", "overwrite", "json", "quiet"];
 
 /// Keys that describe a data file.
-const DATA_KEYS: [&str; 6] =
-    ["label_key", "batch_key", "categorical_covariates", "continuous_covariates", "size_factor_key", "drop_empty_cells"];
+const DATA_KEYS: [&str; 6] = [
+    "label_key",
+    "batch_key",
+    "categorical_covariates",
+    "continuous_covariates",
+    "size_factor_key",
+    "drop_empty_cells",
+];
 
 /// Keys that say how covariates enter the model.
 const COVARIATE_KEYS: [&str; 2] = ["encode_covariates", "deeply_inject_covariates"];
@@ -346,7 +352,9 @@ impl Config {
             let Some(a) = position(label).or_else(|| position(label.trim())) else {
                 let remedy = match nearest(label, intervention_names.iter().map(String::as_str)) {
                     Some(name) => format!("did you mean \"{name}\"?"),
-                    None => format!("the data have {n} interventions, the first of them \"{}\"", first(intervention_names)),
+                    None => {
+                        format!("the data have {n} interventions, the first of them \"{}\"", first(intervention_names))
+                    }
                 };
                 return Err(self.in_data(
                     InputError::new(format!("no cell has the label \"{label}\" that --holdout names"), remedy)

@@ -246,7 +246,9 @@ impl RawConfig {
     fn to_table(&self) -> Result<toml::Table> {
         for (path, flag) in [(&self.data.data, "--data"), (&self.output.out, "--out")] {
             if path.as_ref().is_some_and(|path| path.to_str().is_none()) {
-                return Err(InputError::new("the path is not valid UTF-8", "rename the file or folder").at(flag).into());
+                return Err(InputError::new("the path is not valid UTF-8", "rename the file or folder")
+                    .at(flag)
+                    .into());
             }
         }
         Ok(toml::Table::try_from(self).expect("settings with UTF-8 paths can be written as TOML"))
@@ -283,9 +285,11 @@ pub(super) fn read(path: &Path) -> Result<(RawConfig, Origin)> {
             )
             .in_file(path)
             .into(),
-            _ => InputError::new(format!("it cannot be read: {source}"), "give the path of a configuration file in TOML")
-                .in_file(path)
-                .into(),
+            _ => {
+                InputError::new(format!("it cannot be read: {source}"), "give the path of a configuration file in TOML")
+                    .in_file(path)
+                    .into()
+            }
         }
     })?;
     parse(&text, path)

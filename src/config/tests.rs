@@ -202,7 +202,16 @@ fn saved_settings_read_back_the_same() {
         [&COVARIATE[..], &["--encode-covariates", "true", "--continuous-covariates", "age,dose", "--drop-empty-cells"]]
             .concat(),
     );
-    cases.push(vec!["--alpha", "100", "--holdout", "", "--weight-decay", "1e-12", "--learning-rate", "0.30000000000000004"]);
+    cases.push(vec![
+        "--alpha",
+        "100",
+        "--holdout",
+        "",
+        "--weight-decay",
+        "1e-12",
+        "--learning-rate",
+        "0.30000000000000004",
+    ]);
     cases.push(vec!["--simulation", "paper", "--sim-seed", "9223372036854775807", "--likelihood-epsilon", "1e-8"]);
     for flags in cases {
         let config = config(&flags).expect("valid");
