@@ -5,5 +5,6 @@ pub mod config;
 pub mod data;
 pub mod error;
 pub mod report;
+pub mod run;
 
 pub use error::{Error, InputError, Result};
