@@ -5,11 +5,7 @@ use std::path::PathBuf;
 use crate::config::{Config, RawConfig};
 use crate::error::Result;
 
-/// Train a model on a screen, or on a simulation, and write a results folder.
-///
-/// Without --data, a screen is simulated. Every flag is also a key of CONFIG.toml, with underscores for dashes
-/// (--label-key is label_key); those of the simulation belong into a table [simulation] (--sim-cells is cells,
-/// --simulation is kind). Flags win over the file. Paths are relative to the working directory.
+/// Arguments of `svae-cpu run`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {

@@ -5,9 +5,7 @@ use std::path::PathBuf;
 use crate::config::{RawSimulation, Simulation};
 use crate::error::{Error, InputError, Result};
 
-/// Write a simulated screen with its truth to a .npz file.
-///
-/// `svae-cpu run --data FILE.npz` trains on it.
+/// Arguments of `svae-cpu simulate`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {

@@ -5,10 +5,7 @@ use std::path::PathBuf;
 use crate::config::{Config, RawConfig, RawData, RawExecution, RawModel, RawOutput, RawSimulation};
 use crate::error::{InputError, Result};
 
-/// Check every gradient by finite differences, and against vectors of another system.
-///
-/// Each block of the model and the whole objective are checked in double precision at random points, for the
-/// settings and the data given (or a simulation). The exit code is 1 if any check fails.
+/// Arguments of `svae-cpu verify`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
