@@ -29,7 +29,7 @@ pub enum Command {
     /// Train a model on a screen, or on a simulation, and write a results folder
     ///
     /// Without --data, a screen is simulated. Every flag is also a key of CONFIG.toml, with underscores for dashes
-    /// (--label-key is label_key); the flags of the simulation belong into a table [simulation] (--sim-cells is cells,
+    /// (--label-key is label_key); the flags of the simulation belong into a table `[simulation]` (--sim-cells is cells,
     /// --simulation is kind). Flags win over the file. Paths are relative to the working directory.
     Run(Box<run::Args>),
     /// Write a simulated screen with its truth to a .npz file

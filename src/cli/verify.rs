@@ -46,7 +46,9 @@ impl Args {
     pub fn checked(self) -> Result<(Config, Option<PathBuf>)> {
         if let Some(folder) = &self.golden {
             let refused = |problem: String| {
-                InputError::new(problem, "give a folder that holds vectors as .npz files").in_file(folder).at("--golden")
+                InputError::new(problem, "give a folder that holds vectors as .npz files")
+                    .in_file(folder)
+                    .at("--golden")
             };
             let entries = std::fs::read_dir(folder).map_err(|error| refused(format!("it cannot be read: {error}")))?;
             let is_vector = |path: PathBuf| path.extension().is_some_and(|extension| extension == "npz");
