@@ -3,4 +3,5 @@
 pub mod matmul;
 pub mod real;
 pub mod simd;
+pub mod special;
 pub mod team;
