@@ -1,0 +1,3 @@
+//! Checks of the hand-derived gradients, for tests and for `svae-cpu verify`.
+
+pub mod finite_differences;
