@@ -10,5 +10,6 @@ pub mod random;
 pub mod report;
 pub mod run;
 pub mod training;
+pub mod verification;
 
 pub use error::{Error, InputError, Result};
