@@ -2,5 +2,6 @@
 
 pub mod data;
 pub mod error;
+pub mod evaluation;
 
 pub use error::{Error, InputError, Result};
