@@ -3,13 +3,13 @@
 use pathfinding::kuhn_munkres::kuhn_munkres;
 use pathfinding::matrix::Matrix;
 
-/// Pairs `(row, column)`, rows ascending, that maximise the sum of `weights` (`n_rows` x `n_columns`, row-major) with each row and column
-/// used at most once; `min(n_rows, n_columns)` pairs.
+/// Pairs `(row, column)`, rows ascending, that maximise the sum of `weights` (`n_rows` x `n_columns`, row-major) with
+/// each row and column used at most once; `min(n_rows, n_columns)` pairs.
 ///
-/// The solver needs totally ordered weights whose sums are exact, so weights are rounded to whole numbers of 2^-40 times the
-/// largest magnitude. The total found is therefore within `min(n_rows, n_columns) * 2^-40` (1e-10 for a hundred latents) of the
-/// optimum, relative to that magnitude: far below the sampling error of a correlation. Integers also rule out the endless loops that rounding can cause in label
-/// updates. Weights that are not finite count as 0.
+/// The solver needs totally ordered weights whose sums are exact, so weights are rounded to whole numbers of 2^-40
+/// times the largest magnitude. The total found is therefore within `min(n_rows, n_columns) * 2^-40` (1e-10 for a
+/// hundred latents) of the optimum, relative to that magnitude: far below the sampling error of a correlation. Integers
+/// also rule out the endless loops that rounding can cause in label updates. Weights that are not finite count as 0.
 ///
 /// # Panics
 /// If `weights` is not `n_rows` x `n_columns`.

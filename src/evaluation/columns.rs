@@ -18,7 +18,7 @@ pub(super) struct Columns<F> {
 }
 
 impl<F: Fn(usize, usize) -> f64> Columns<F> {
-    /// Two passes over the table. Sums run tile by tile, so that rounding grows with the square root of the size at most.
+    /// Two passes over the table. Each tile is summed by itself first, which keeps rounding small.
     pub fn new(n_rows: usize, n_columns: usize, at: F) -> Self {
         // Sums are taken of differences to the first row: a constant column is then centred exactly.
         let first: Vec<f64> = (0..n_columns).map(|c| if n_rows > 0 { at(0, c) } else { 0.0 }).collect();

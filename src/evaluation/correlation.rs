@@ -136,7 +136,8 @@ where
 
 /// Twice the average rank of every value within its column (2 for the smallest), column-major, N per latent.
 ///
-/// Doubled ranks are whole numbers even where ties share a half-integer one. A column with a NaN gets rank 0 throughout.
+/// Doubled ranks are whole numbers even where ties share a half-integer one. A column with a NaN gets rank 0
+/// throughout.
 pub(super) fn doubled_ranks(table: Latents) -> Vec<u32> {
     let n = table.n_cells();
     let mut ranks = vec![0u32; n * table.n_latents];
@@ -165,7 +166,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Tables that scripts/evaluation_reference.py builds by the same rule: 40 cells, 3 true and 2 inferred latents, with ties.
+    /// Tables that scripts/evaluation_reference.py builds by the same rule: 40 cells, 3 true and 2 inferred latents,
+    /// with ties.
     fn tables() -> (Vec<f64>, Vec<f64>) {
         let at = |i: usize, j: usize, m: usize| ((i * 73 + j * 151 + 7 * i * i * (j + 1)) % m) as f64;
         let first = (0..40).flat_map(|i| (0..3).map(move |j| at(i, j, 23) / 4.0)).collect();
@@ -252,7 +254,8 @@ mod tests {
             l in 1usize..6, k in 1usize..6, seed in 0u64..1000, offset in -1e4f64..1e4,
         ) {
             let value = |i: usize, j: usize, s: u64| {
-                let mut h = (i as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ (j as u64 + 7 * s + 1).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+                let mut h = (i as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+                h ^= (j as u64 + 7 * s + 1).wrapping_mul(0xBF58_476D_1CE4_E5B9);
                 h ^= h >> 29;
                 h = h.wrapping_mul(0x94D0_49BB_1331_11EB);
                 (h >> 40) as f64 / 1e6

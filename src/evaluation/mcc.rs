@@ -14,10 +14,11 @@ pub struct Matching {
     pub correlation: CorrelationMatrix,
 }
 
-/// MCC of the `truth` (N x L) and `inferred` (N x K) latents: |correlation|, optimal assignment, mean of the matched entries.
+/// MCC of the `truth` (N x L) and `inferred` (N x K) latents: |correlation|, optimal assignment, mean of the matched
+/// entries.
 ///
-/// With L different from K, the mean is over the `min(L, K)` pairs. In [0, 1]; 1 is recovery up to order, sign and scale
-/// (Pearson) or up to order and monotone maps (Spearman).
+/// With L different from K, the mean is over the `min(L, K)` pairs. In [0, 1]; 1 is recovery up to order, sign and
+/// scale (Pearson) or up to order and monotone maps (Spearman).
 ///
 /// # Panics
 /// If the tables differ in their number of cells.

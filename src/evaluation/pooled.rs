@@ -1,8 +1,8 @@
 //! Plain negative binomial baselines: what a model without latents says about the validation cells.
 //!
-//! Mean and inverse dispersion parametrise the negative binomial: x ~ NB(mu, theta), variance mu + mu^2/theta. The mean is
-//! mu\[n,g\] = library\[n\] * rate, the rate being that of the gene, or of the gene under the cell's intervention; each gene has one
-//! theta, fitted by maximum likelihood with the means held fixed.
+//! Mean and inverse dispersion parametrise the negative binomial: x ~ NB(mu, theta), variance mu + mu^2/theta. The mean
+//! is mu\[n,g\] = library\[n\] * rate, the rate being that of the gene, or of the gene under the cell's intervention;
+//! each gene has one theta, fitted by maximum likelihood with the means held fixed.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -17,7 +17,8 @@ use crate::error::InputError;
 pub const THETA_MIN: f64 = 1e-6;
 /// Largest inverse dispersion considered: the Poisson distribution for every practical purpose.
 pub const THETA_MAX: f64 = 1e8;
-/// Cells' worth of pooled rates that [`per_intervention_negative_binomial`] adds to each intervention unless told otherwise.
+/// Cells' worth of pooled rates that [`per_intervention_negative_binomial`] adds to each intervention unless told
+/// otherwise.
 pub const PSEUDO_CELLS: f64 = 10.0;
 /// Counts given in all to a gene that no training cell shows: its rate must not be 0, or one count later is impossible.
 const UNSEEN_GENE_COUNT: f64 = 0.5;
@@ -37,10 +38,12 @@ pub struct Baseline {
     pub theta: Vec<f64>,
 }
 
-/// The pooled baseline: mean = library times the gene's overall rate (all counts over all libraries of the training cells).
+/// The pooled baseline: mean = library times the gene's overall rate (all counts over all libraries of the training
+/// cells).
 ///
-/// `train` and `validation` are cells of `data`. A gene without counts in training gets half a count in all and theta = [`THETA_MAX`].
-/// Genes run in parallel; the sum over genes is in their order, so the figure does not depend on the number of threads.
+/// `train` and `validation` are cells of `data`. A gene without counts in training gets half a count in all and theta =
+/// [`THETA_MAX`]. Genes run in parallel; the sum over genes is in their order, so the figure does not depend on the
+/// number of threads.
 ///
 /// # Errors
 /// If either list is empty, or the training cells' libraries sum to nothing.
@@ -50,10 +53,11 @@ pub fn pooled_negative_binomial(data: &Dataset, train: &[usize], validation: &[u
 
 /// The per-intervention baseline: mean = library times the gene's rate under the cell's intervention.
 ///
-/// The rate of gene g under intervention a is (X\[a,g\] + w rate\[g\]) / (library\[a\] + w): counts and libraries summed over a's training cells, plus
-/// `pseudo_cells` average libraries w at the pooled rate, which keeps interventions of few cells near the pool. Cells with the same
-/// combination of interventions and doses form one group; validation cells of a group unseen in training get the pooled rate. theta as in the pooled
-/// baseline, one per gene, given these means.
+/// The rate of gene g under intervention a is (X\[a,g\] + w rate\[g\]) / (library\[a\] + w): counts and libraries
+/// summed over a's training cells, plus `pseudo_cells` average libraries w at the pooled rate, which keeps
+/// interventions of few cells near the pool. Cells with the same combination of interventions and doses form one group;
+/// validation cells of a group unseen in training get the pooled rate. theta as in the pooled baseline, one per gene,
+/// given these means.
 ///
 /// # Errors
 /// As [`pooled_negative_binomial`], and if `pseudo_cells` is not a positive number.
@@ -218,9 +222,9 @@ impl ByGene {
 
 /// Maximum-likelihood inverse dispersion of one gene, given the mean `mu` of every cell and its non-zero counts.
 ///
-/// The likelihood rises towards the Poisson limit exactly when sum((x - mu)^2 - x) <= 0, no variance beyond Poisson: then
-/// theta = [`THETA_MAX`]. Otherwise a zero of the derivative is found by Newton's method on log theta, kept inside a
-/// shrinking bracket by bisection, from the moment estimate sum(mu^2) / sum((x - mu)^2 - x).
+/// Near the Poisson limit the likelihood rises with theta when sum((x - mu)^2 - x) <= 0, no variance beyond Poisson:
+/// then theta = [`THETA_MAX`]. Otherwise a zero of the derivative is found by Newton's method on log theta, kept inside
+/// a shrinking bracket by bisection, from the moment estimate sum(mu^2) / sum((x - mu)^2 - x).
 pub fn fit_theta(mu: &[f64], positions: &[u32], counts: &[u32]) -> f64 {
     let squares: f64 = mu.iter().map(|m| m * m).sum();
     let entries = || positions.iter().zip(counts).map(|(&i, &x)| (mu[i as usize], x as f64));
@@ -408,7 +412,8 @@ mod tests {
 
     #[test]
     fn a_small_case_equals_scipy_from_end_to_end() {
-        // `python scripts/evaluation_reference.py negative_binomial`: nbinom maximised by scipy.optimize, Poisson for the second gene.
+        // `python scripts/evaluation_reference.py negative_binomial`: nbinom maximised by scipy.optimize, Poisson for
+        // the second gene.
         let at = |i: usize, j: usize, m: usize| (i * 73 + j * 151 + 7 * i * i * (j + 1)) % m;
         let table: Vec<u32> = (0..40).flat_map(|i| [(at(i, 0, 7) * at(i, 1, 5)) as u32, 2 + i as u32 % 2]).collect();
         let library = (0..40).map(|i| 50.0 + at(i, 3, 97) as f64).collect();
@@ -482,7 +487,8 @@ mod tests {
         let pooled = pooled_negative_binomial(&data, train, seen).unwrap();
         let grouped = per_intervention_negative_binomial(&data, train, seen, PSEUDO_CELLS).unwrap();
         assert!(grouped.nll_per_cell < pooled.nll_per_cell - 1.0, "{} {}", grouped.nll_per_cell, pooled.nll_per_cell);
-        // The entropy of the truth, four Poissons of means 20, 4, 4, 4, is 0.5 log(2 pi e mean) less 1/(12 mean) each, roughly.
+        // The entropy of the truth, four Poissons of means 20, 4, 4, 4, is 0.5 log(2 pi e mean) less 1/(12 mean) each,
+        // roughly.
         let entropy = |m: f64| 0.5 * (2.0 * std::f64::consts::PI * std::f64::consts::E * m).ln() - 1.0 / (12.0 * m);
         let floor = entropy(20.0) * 0.75 + entropy(4.0) * 3.25;
         assert!((grouped.nll_per_cell - floor).abs() < 0.3, "{} {floor}", grouped.nll_per_cell);
@@ -512,7 +518,8 @@ mod tests {
     }
 
     proptest! {
-        /// The derivative formulas inside `fit_theta` lead to the top of the likelihood that `negative_log_likelihood` computes.
+        /// The derivative formulas inside `fit_theta` lead to the top of the likelihood that `negative_log_likelihood`
+        /// computes.
         #[test]
         fn no_nearby_theta_is_better(
             counts in prop::collection::vec(prop_oneof![Just(0u32), 0u32..6, 0u32..3000], 2..200), rate in 0.01f64..20.0,

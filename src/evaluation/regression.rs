@@ -5,18 +5,22 @@ use faer::Mat;
 use super::columns::{Columns, TILE};
 use super::correlation::Latents;
 
-/// A direction of the inferred latents is spurious when less than this share of a column's norm remains after those before it.
+/// A direction of the inferred latents is spurious when less than this share of a column's norm remains after those
+/// before it.
 const RANK_TOLERANCE: f64 = 1e-12;
 
-/// Coefficient of determination of the least-squares regression, with intercept, of each true latent on all inferred ones.
+/// Coefficient of determination of the least-squares regression, with intercept, of each true latent on all inferred
+/// ones.
 ///
-/// `inferred` is N x K, `truth` N x L. Returns the plain average over the L true latents of
-/// 1 - (residual sum of squares)/(total sum of squares), each measured on the cells that were fitted, as
-/// scikit-learn's `LinearRegression().fit(inferred, truth).score(inferred, truth)` does. A true latent that does not vary counts 1, as there.
+/// `inferred` is N x K, `truth` N x L. Returns the plain average over the L true latents of 1 - (residual sum of
+/// squares)/(total sum of squares), each measured on the cells that were fitted, as scikit-learn's
+/// `LinearRegression().fit(inferred, truth).score(inferred, truth)` does. A true latent that does not vary counts 1, as
+/// there.
 ///
-/// Columns are centred and scaled to unit norm, and `[inferred | truth]` is reduced tile by tile to the triangle of its QR
-/// decomposition, so nothing is squared and memory does not grow with N. Constant, duplicate and dependent inferred latents are harmless:
-/// the small triangle is decomposed again with column pivoting and only its significant rows are used.
+/// Columns are centred and scaled to unit norm, and `[inferred | truth]` is reduced tile by tile to the triangle of its
+/// QR decomposition, so nothing is squared and memory does not grow with N. Constant, duplicate and dependent inferred
+/// latents are harmless: the small triangle is decomposed again with column pivoting and only its significant rows are
+/// used.
 ///
 /// # Panics
 /// If the tables differ in their number of cells.
@@ -67,8 +71,9 @@ mod tests {
     use nalgebra::DMatrix;
     use proptest::prelude::*;
 
-    /// The same quantity from the eigenvectors of the correlation matrix of the inferred latents. (nalgebra's singular value
-    /// decomposition is no oracle here: on duplicate columns its singular values miss the matrix's Frobenius norm.)
+    /// The same quantity from the eigenvectors of the correlation matrix of the inferred latents. (nalgebra's singular
+    /// value decomposition is no oracle here: on duplicate columns its singular values miss the matrix's Frobenius
+    /// norm.)
     fn by_eigenvectors(inferred: Latents, truth: Latents) -> f64 {
         let centred = |t: Latents| {
             let mut m = DMatrix::from_fn(t.n_cells(), t.n_latents(), |i, j| t.at(i, j));

@@ -37,8 +37,8 @@ pub fn targets_from_prior_means(prior_means: &[f64]) -> Vec<bool> {
 
 /// Masks for methods that have none (VAE, iVAE): the two latents of largest |shift| of each intervention.
 ///
-/// `shifts` is interventions x K, row-major, and so is the result. Of equal magnitudes the lower latent is taken; with fewer than two
-/// latents all are.
+/// `shifts` is interventions x K, row-major, and so is the result. Of equal magnitudes the lower latent is taken; with
+/// fewer than two latents all are.
 pub fn two_largest_shifts(shifts: &[f64], n_latents: usize) -> Vec<bool> {
     let mut masks = vec![false; shifts.len()];
     for (row, mask) in shifts.chunks(n_latents.max(1)).zip(masks.chunks_mut(n_latents.max(1))) {
@@ -51,8 +51,9 @@ pub fn two_largest_shifts(shifts: &[f64], n_latents: usize) -> Vec<bool> {
 
 /// Scores masks by the `reference` and the `corrected` protocol.
 ///
-/// `targets` is interventions x L (true), `masks` interventions x K (inferred), both row-major; `correlation` is the signed Pearson matrix, L x K, on
-/// the training cells; `trained[a]` says whether intervention `a` took part in training.
+/// `targets` is interventions x L (true), `masks` interventions x K (inferred), both row-major; `correlation` is the
+/// signed Pearson matrix, L x K, on the training cells; `trained[a]` says whether intervention `a` took part in
+/// training.
 ///
 /// # Panics
 /// If the shapes disagree.
@@ -68,17 +69,20 @@ pub fn score_targets(
     }
 }
 
-/// The reference code's protocol: latents matched on the *signed* correlation, all interventions scored, the never-trained ones too.
+/// The reference code's protocol: latents matched on the *signed* correlation, all interventions scored, the
+/// never-trained ones too.
 ///
-/// A perfect model reaches only about precision .57, recall .46 and F1 .51 here, for two reasons. Latents are identified up to sign; of
-/// those that come out negated, all correlations with their own true latent are negative, so the matching scatters them over each
-/// other: about half of the latents are compared with a wrong one, which agrees by chance alone (two targets in fifteen), hence precision
-/// .5 + .5 * .13. And the masks of never-trained interventions are all off when they are scored: no cell speaks for them, so the
-/// sparsity term alone drives their logits down from 5; their targets, a fifth of all, are missed, hence recall .8 * .57. (Were those
-/// masks all on, precision would be .27 and recall .65.) Pass masks as they stand at the end of training, before
-/// held-out rows are reset to on for the held-out protocol.
+/// A perfect model reaches only about precision .57, recall .46 and F1 .51 here, for two reasons. Latents are
+/// identified up to sign; of those that come out negated, all correlations with their own true latent are negative, so
+/// the matching scatters them over each other: about half of the latents are compared with a wrong one, which agrees by
+/// chance alone (two targets in fifteen), hence precision .5 + .5 * .13. And the masks of never-trained interventions
+/// are all off when they are scored: no cell speaks for them, so the sparsity term alone drives their logits down from
+/// 5; their targets, a fifth of all, are missed, hence recall .8 * .57. (Were those masks all on, precision would be
+/// .27 and recall .65.) Pass masks as they stand at the end of training, before held-out rows are reset to on for the
+/// held-out protocol.
 ///
-/// The reference scores only L = K; beyond that, see [`score_corrected`] on unmatched latents. Arguments as in [`score_targets`].
+/// The reference scores only L = K; beyond that, see [`score_corrected`] on unmatched latents. Arguments as in
+/// [`score_targets`].
 pub fn score_reference(targets: &[bool], masks: &[bool], correlation: &CorrelationMatrix) -> TargetScore {
     let pairs = largest_assignment(&correlation.values, correlation.n_rows, correlation.n_columns);
     score_matched(targets, masks, correlation, &pairs, |_| true)
@@ -86,8 +90,8 @@ pub fn score_reference(targets: &[bool], masks: &[bool], correlation: &Correlati
 
 /// The corrected protocol: latents matched on |correlation|, trained interventions only. A perfect model scores 1.
 ///
-/// With L different from K, marks on an inferred latent without a partner are false, and targets on a true latent without a
-/// partner are missed. Arguments as in [`score_targets`].
+/// With L different from K, marks on an inferred latent without a partner are false, and targets on a true latent
+/// without a partner are missed. Arguments as in [`score_targets`].
 pub fn score_corrected(
     targets: &[bool],
     masks: &[bool],
@@ -181,7 +185,8 @@ mod tests {
                 *m += s / DRAWS as f64;
             }
         }
-        // Published figures of perfect recovery under this protocol. One draw has standard deviation 0.11, their mean 0.008.
+        // Published figures of perfect recovery under this protocol. One draw has standard deviation 0.11, their mean
+        // 0.008.
         for (got, published) in mean.iter().zip([0.57, 0.46, 0.51]) {
             assert!((got - published).abs() < 0.03, "{mean:?}");
         }

@@ -1,13 +1,14 @@
 //! Unsupervised disentanglement ranking (UDR): which of several fitted models to trust when no truth is known.
 //!
-//! Well disentangled models agree with each other up to order and sign; entangled ones are each entangled in their own way
-//! (Duan, Matthey, Saraiva, Watters, Burgess, Lerchner, Higgins, *Unsupervised Model Selection for Variational Disentangled
-//! Representation Learning*, ICLR 2020). The formulas stand in derivations/udr.md.
+//! Well disentangled models agree with each other up to order and sign; entangled ones are each entangled in their own
+//! way (Duan, Matthey, Saraiva, Watters, Burgess, Lerchner, Higgins, *Unsupervised Model Selection for Variational
+//! Disentangled Representation Learning*, ICLR 2020). The formulas stand in derivations/udr.md.
 
 use super::correlation::{CorrelationMatrix, Latents, correlate_ranks, doubled_ranks};
 use crate::error::InputError;
 
-/// A latent is informative when its mean Kullback-Leibler divergence to the prior exceeds this, in nats (the paper's threshold).
+/// A latent is informative when its mean Kullback-Leibler divergence to the prior exceeds this, in nats (the paper's
+/// threshold).
 pub const INFORMATIVE_NATS: f64 = 0.01;
 
 /// One fitted model, as the ranking sees it.
@@ -35,7 +36,8 @@ pub struct Udr {
 /// Models of one setting from several seeds make the comparison meaningful; the paper uses at least five.
 ///
 /// # Errors
-/// With fewer than two models, with models of different cells, or if a model's `kl` does not hold one number per latent.
+/// With fewer than two models, with models of different cells, or if a model's `kl` does not hold one number per
+/// latent.
 pub fn udr(models: &[FittedLatents]) -> Result<Udr, InputError> {
     if models.len() < 2 {
         return Err(InputError::new(
