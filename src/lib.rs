@@ -4,6 +4,7 @@ pub mod cli;
 pub mod config;
 pub mod data;
 pub mod error;
+pub mod evaluation;
 pub mod model;
 pub mod numerics;
 pub mod random;

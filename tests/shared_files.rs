@@ -129,7 +129,8 @@ fn summary(dataset: &Dataset) -> ([f64; 3], [f64; 5]) {
 }
 
 /// The reference's simulation must look like one more seed of ours: within the spread of ours, not within a chosen
-/// tolerance. With 12 seeds, 5 standard deviations are exceeded by chance once in some 10,000 comparisons.
+/// tolerance. With 12 seeds, 5 standard deviations are exceeded by chance about once in 2,000 comparisons (t, 11 degrees
+/// of freedom).
 #[test]
 fn our_simulations_look_like_the_reference() {
     let Some(path) = shared("data/sim_seed0.h5ad") else { return };

@@ -58,7 +58,7 @@ pub struct Loaded {
 /// Reads a screen: `.h5ad` (AnnData) or `.npz` (see [`write_npz`] for the arrays).
 ///
 /// # Errors
-/// [`InputError`](crate::error::InputError), with the file and the cell and gene where that makes sense, if the file is
+/// [`InputError`], with the file and the cell and gene where that makes sense, if the file is
 /// absent, of another kind or damaged; if shapes disagree; if a count is negative, not whole, not finite or above
 /// 2^32 - 1; if a cell has no counts (unless they are dropped), no label, or a size factor that is not positive.
 pub fn load(path: &Path, options: &LoadOptions) -> Result<Loaded> {
@@ -911,7 +911,7 @@ pub(crate) fn push_dense(sink: &mut CountsSink, n_genes: usize, values: &[f64]) 
 /// `prior_means` (interventions x L). [`load`] gives the same data set back.
 ///
 /// # Errors
-/// [`InputError`](crate::error::InputError) if a cell is under several interventions or a covariate has a name that
+/// [`InputError`] if a cell is under several interventions or a covariate has a name that
 /// the archive needs; [`Error::Io`](crate::error::Error::Io) if it cannot be written.
 pub fn write_npz(dataset: &Dataset, path: &Path) -> Result<()> {
     let (n_cells, n_genes) = (dataset.n_cells(), dataset.n_genes());

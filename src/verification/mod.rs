@@ -1,3 +1,4 @@
-//! Checks of the hand-derived gradients, for tests and for `svae-cpu verify`.
+//! Proof that the gradients are right, for tests and for `svae-cpu verify`.
 
 pub mod finite_differences;
+pub mod golden;
