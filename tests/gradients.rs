@@ -254,13 +254,14 @@ fn case() -> impl Strategy<Value = Case> {
 }
 
 proptest! {
-    #![proptest_config(config(48))]
+    #![proptest_config(config(32))]
 
     #[test]
     fn objective_in_every_tensor(case in case()) {
         let (network, screen, cells) = (case.network(), case.screen(), case.cells());
         let weights = case.weights(cells.len());
-        failures(&differences::check_network(&network, &screen, &cells, weights, case.penalty, case.seed))?;
+        let checks = differences::check_network(&network, &screen, &cells, weights, case.penalty, case.seed);
+        failures(&checks)?;
     }
 
     #[test]
@@ -416,7 +417,7 @@ fn variances_stop_at_their_floor_and_overflow_is_seen() {
     assert_eq!(v[0], 1e-4);
     assert!((z[0] - 1.02).abs() < 1e-6);
     assert!(v[2].is_infinite() && z[2].is_infinite(), "an overflow is not hidden");
-    assert!(prior::divergence(&mean, &v, &[0.0; 3]).is_infinite());
+    assert!(!prior::divergence(&mean, &v, &[0.0; 3]).is_finite());
     let (mut d_mean, mut d_log_variance) = ([0f32; 3], [0f32; 3]);
     let mut d_z = [1f32; 3];
     let (d_kl, l) = ([0f32; 3], LatentDistribution::Normal);

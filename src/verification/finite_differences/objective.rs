@@ -111,7 +111,7 @@ impl<'a> Point<'a> {
             data.counts.row(cell).for_each(|_, x| counts += 2.0 * x as f64 * (x as f64).ln_1p());
         }
         let mut point = Self { network, workspace, gradient, data, cells, weights, penalty, counts };
-        // Noise at a temperature and rate of its own is drawn into the workspace here, and only here.
+        // Noise is drawn into the workspace here, and only here.
         point.loss(Noise::Training { seed, epoch: 0 });
         point
     }
@@ -149,6 +149,7 @@ impl<'a> Point<'a> {
 /// With hard masks, a random direction in each tensor but the logits.
 fn hard_masks(point: &mut Point, random: &mut Random) -> Check {
     let gradient = point.gradient.clone();
+    let base = point.evaluate();
     let mut comparison = Comparison::default();
     for entry in gradient.layout.entries() {
         let range = entry.range.clone();
@@ -158,7 +159,7 @@ fn hard_masks(point: &mut Point, random: &mut Random) -> Check {
         let here = point.network.parameters.values[range.clone()].to_vec();
         let direction = random.direction(here.len());
         let along: f64 = direction.iter().zip(&gradient.values[range.clone()]).map(|(d, g)| d * g).sum();
-        comparison.derivative(along, 1.0, |step| {
+        comparison.derivative(along, base, 1.0, |step| {
             let moved = &mut point.network.parameters.values[range.clone()];
             for ((moved, &here), &d) in moved.iter_mut().zip(&here).zip(&direction) {
                 *moved = step.mul_add(d, here);
