@@ -5,6 +5,7 @@
 //! tolerance are those of `svae_cpu::verification::finite_differences`, where they are explained.
 
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use svae_cpu::data::counts::Counts;
 use svae_cpu::data::dataset::{Categorical, Continuous, Covariates, Dataset, InterventionRows};
 use svae_cpu::model::architecture::{Architecture, LatentDistribution, MaskKind, Prior};
@@ -30,8 +31,14 @@ fn failures(checks: &[Check]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// The same cases in every run, unless PROPTEST_RNG_SEED says otherwise.
 fn config(cases: u32) -> ProptestConfig {
-    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+    let default = ProptestConfig::default();
+    let rng_seed = match default.rng_seed {
+        RngSeed::Random => RngSeed::Fixed(20_230_411),
+        fixed => fixed,
+    };
+    ProptestConfig { cases, rng_seed, failure_persistence: None, ..default }
 }
 
 fn distribution() -> impl Strategy<Value = LatentDistribution> {
@@ -336,6 +343,20 @@ fn a_bias_in_front_of_batch_normalisation_gets_no_gradient() {
         let (bias, weight) = (of(&format!("{layer}.bias")), of(&format!("{layer}.weight")));
         assert!(bias < 1e-12 * weight && weight > 0.0, "{layer}: {bias:e}, weight {weight:e}");
     }
+}
+
+#[test]
+fn frozen_masks_receive_no_gradient() {
+    let case = Case { frozen_mask: true, ..usual(40) };
+    let checks = differences::check_network(
+        &case.network(),
+        &case.screen(),
+        &case.cells(),
+        case.weights(40),
+        case.penalty,
+        case.seed,
+    );
+    failures(&checks).expect("the gradient of the logits is zero, the others are as ever");
 }
 
 #[test]
