@@ -346,6 +346,20 @@ fn a_bias_in_front_of_batch_normalisation_gets_no_gradient() {
 }
 
 #[test]
+fn objective_of_the_paper_s_model() {
+    // 100 genes, 100 interventions, 15 latents, two layers of 128 units, hard masks; cells of two row blocks.
+    let case = Case { architecture: Architecture::new(100, 100, 15), ..usual(40) };
+    let (screen, cells) = (case.screen(), case.cells());
+    let checks =
+        differences::check_objective(&case.architecture, &screen, &cells, case.weights(40), case.penalty, case.seed);
+    let n_tensors = case.network().parameters.layout.entries().len();
+    assert_eq!(checks.len(), n_tensors + 2, "a check per tensor, and two for hard masks");
+    failures(&checks).expect("every tensor passes");
+    // Kinks leave something to compare everywhere: half of the points at least.
+    assert!(checks.iter().all(|check| check.points >= 3), "{checks:?}");
+}
+
+#[test]
 fn frozen_masks_receive_no_gradient() {
     let case = Case { frozen_mask: true, ..usual(40) };
     let checks = differences::check_network(
@@ -461,7 +475,7 @@ fn bias_corrections_of_adam_keep_their_digits_in_single_precision() {
     for t in 1..=3 {
         // A constant gradient: the corrected moments are g and g^2 at every step, and each step is the learning rate.
         g.values[0] = 3.0;
-        adam.step(&Team::single(), &mut p, &g, &[0..1], &settings);
+        adam.step(&Team::single(), &mut p, &g, std::slice::from_ref(&(0..1)), &settings);
         let want = -1e-3 * t as f64;
         assert!((p.values[0] as f64 - want).abs() < 4.0 * f32::EPSILON as f64 * want.abs(), "{} {want}", p.values[0]);
     }
