@@ -3,7 +3,8 @@
 /// Runs `f` compiled for the widest vector instructions of this processor (AVX-512, AVX2 with FMA, or plain).
 ///
 /// `f` is one generic body, inlined into one function per instruction set, where the compiler vectorises its loops.
-/// Everything `f` calls must be `#[inline(always)]`, or it stays compiled for the plain instruction set.
+/// `f` itself and everything it calls must be `#[inline(always)]`, or they stay compiled for the plain instruction set:
+/// write `vectorized(#[inline(always)] || ...)`.
 #[inline(always)]
 pub fn vectorized<R>(f: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(f)
