@@ -194,6 +194,15 @@ fn flags_for_data_replace_a_simulation_in_the_file_and_the_other_way_round() {
 }
 
 #[test]
+fn a_method_given_as_a_flag_drops_what_it_does_not_use_from_the_file() {
+    let saved = Config { alpha: Some(100.0), ..Config::default() }.to_toml();
+    let vae = from_file(&saved, &["--method", "vae"]).expect("valid");
+    assert_eq!((vae.method, vae.alpha, vae.beta), (Method::Vae, None, 1.0));
+    assert_eq!(from_file(&saved, &["--method", "svae"]).expect("valid").alpha, Some(100.0));
+    assert!(message(from_file(&saved, &["--method", "vae", "--alpha", "3"])).starts_with("--alpha"));
+}
+
+#[test]
 fn saved_settings_read_back_the_same() {
     let every_method = ["vae", "beta-vae", "ivae", "svae", "svae-plus"];
     let mut cases: Vec<Vec<&str>> = every_method.iter().map(|name| vec!["--method", name]).collect();
