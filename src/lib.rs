@@ -2,6 +2,7 @@
 
 pub mod data;
 pub mod error;
+pub mod model;
 pub mod numerics;
 
 pub use error::{Error, InputError, Result};

@@ -43,6 +43,11 @@ pub trait Real:
     fn ln(self) -> Self;
     /// `(ln(1 + t), ln(1 + t) - t)` for t >= 0, each to relative accuracy, also where t is tiny.
     fn ln_1p_pair(self) -> (Self, Self);
+    /// `e^self` for `self <= 0`, never smaller than about the smallest normal number; NaN for NaN. Fewer instructions
+    /// than [`exp`](Real::exp): one power of two instead of two.
+    fn exp_nonpositive(self) -> Self;
+    /// `(ln(1 + t), ln(1 + t) - t, 1 / (1 + t))` for 0 <= t < largest finite / 8, with a single division.
+    fn ln_1p_and_reciprocal(self) -> (Self, Self, Self);
 
     /// ln(1 + t) for t >= 0.
     #[inline(always)]
@@ -60,7 +65,7 @@ pub trait Real:
 macro_rules! real {
     (
         $t:ident, $name:literal, $bits:ident, $signed:ident, mantissa $mantissa:literal, bias $bias:literal,
-        magic $magic:literal, exp in $lowest:literal to $highest:literal, ln2 $ln2_high:literal + $ln2_low:literal,
+        magic $magic:literal, exp in $lowest:literal to $highest:literal normal from $lowest_normal:literal, ln2 $ln2_high:literal + $ln2_low:literal,
         exp series [$($e:expr),*], atanh series [$($a:expr),*], unit($u:ident) $unit:expr
     ) => {
         impl Real for $t {
@@ -147,6 +152,37 @@ macro_rules! real {
                 let log = if u == $t::INFINITY { u } else { log };
                 (log, excess)
             }
+
+            #[inline(always)]
+            fn exp_nonpositive(self) -> Self {
+                let x = if self < $lowest_normal { $lowest_normal } else { self };
+                let shifted = x.mul_add(std::$t::consts::LOG2_E, $magic);
+                let n = shifted - $magic;
+                let r = n.mul_add(-$ln2_low, n.mul_add(-$ln2_high, x));
+                let mut p: $t = 0.0;
+                $( p = p.mul_add(r, $e); )*
+                let p = p.mul_add(r * r, r) + 1.0;
+                // The low bits of `shifted` are n; the constant's own low bits vanish in the shift.
+                p * $t::from_bits(shifted.to_bits().wrapping_add($bias) << $mantissa)
+            }
+
+            #[inline(always)]
+            fn ln_1p_and_reciprocal(self) -> (Self, Self, Self) {
+                let t = self;
+                let u = 1.0 + t;
+                let (exponent, fraction) = <$t as Split>::split_normal(u);
+                let small = exponent == 0.0;
+                let f = if small { t } else { fraction };
+                // 1 / u and f / (2 + f) out of one division.
+                let shared = 1.0 / (u * (2.0 + f));
+                let reciprocal = (2.0 + f) * shared;
+                let s = f * u * shared;
+                let lost = if small { 0.0 } else { (t - (u - 1.0)) * reciprocal };
+                let (log, excess) = <$t as Split>::series(f, s, exponent);
+                let log = log + lost;
+                let excess = if small { excess } else { log - t };
+                (log, excess, reciprocal)
+            }
         }
 
         const _: () = {
@@ -155,22 +191,30 @@ macro_rules! real {
                 /// `x = 2^exponent (1 + f)` with 1 + f in [sqrt(1/2), sqrt(2)).
                 #[inline(always)]
                 fn split(x: T) -> (T, T) {
-                    const SQRT_HALF: $bits = (std::$t::consts::FRAC_1_SQRT_2).to_bits();
                     let tiny = x < T::MIN_POSITIVE;
                     let scale: T = if tiny { (1u64 << $mantissa) as T } else { 1.0 };
                     let correction: T = if tiny { $mantissa as T } else { 0.0 };
-                    let bits = (x * scale).to_bits().wrapping_sub(SQRT_HALF);
+                    let (exponent, f) = Self::split_normal(x * scale);
+                    (exponent - correction, f)
+                }
+                #[inline(always)]
+                fn split_normal(x: T) -> (T, T) {
+                    const SQRT_HALF: $bits = (std::$t::consts::FRAC_1_SQRT_2).to_bits();
+                    let bits = x.to_bits().wrapping_sub(SQRT_HALF);
                     // The exponent field, plus one bias to keep it positive, read as the low bits of a large float.
                     let field = (bits.wrapping_add(($bias as $bits) << $mantissa)) >> $mantissa;
                     let large: T = (1u64 << $mantissa) as T;
-                    let exponent = T::from_bits(field | large.to_bits()) - (large + $bias as T) - correction;
+                    let exponent = T::from_bits(field | large.to_bits()) - (large + $bias as T);
                     let fraction = T::from_bits((bits & ((1 << $mantissa) - 1)).wrapping_add(SQRT_HALF));
                     (exponent, fraction - 1.0)
                 }
                 /// `(exponent ln 2 + ln(1 + f), ln(1 + f) - f)`, by 2 artanh(s), s = f / (2 + f).
                 #[inline(always)]
                 fn near_one(f: T, exponent: T) -> (T, T) {
-                    let s = f / (2.0 + f);
+                    Self::series(f, f / (2.0 + f), exponent)
+                }
+                #[inline(always)]
+                fn series(f: T, s: T, exponent: T) -> (T, T) {
                     let square = s * s;
                     let mut p: T = 0.0;
                     $( p = p.mul_add(square, 2.0 * $a); )*
@@ -188,7 +232,11 @@ macro_rules! real {
 
 trait Split: Sized {
     fn split(x: Self) -> (Self, Self);
+    /// The same for x neither zero nor subnormal.
+    fn split_normal(x: Self) -> (Self, Self);
     fn near_one(f: Self, exponent: Self) -> (Self, Self);
+    /// `near_one` with s = f / (2 + f) given.
+    fn series(f: Self, s: Self, exponent: Self) -> (Self, Self);
 }
 
 #[inline(always)]
@@ -203,7 +251,7 @@ fn ln_near_one<T: Split>(f: T, exponent: T) -> (T, T) {
 
 real! {
     f32, "f32", u32, i32, mantissa 23, bias 127,
-    magic 12_582_912.0, exp in -104.0 to 89.0, ln2 0.693_145_75 + 1.428_606_8e-6,
+    magic 12_582_912.0, exp in -104.0 to 89.0 normal from -87.0, ln2 0.693_145_75 + 1.428_606_8e-6,
     exp series [1.0 / 5040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5],
     atanh series [1.0 / 9.0, 1.0 / 7.0, 1.0 / 5.0, 1.0 / 3.0],
     // 23 bits: with 24 the largest would round to 1.
@@ -212,7 +260,7 @@ real! {
 
 real! {
     f64, "f64", u64, i64, mantissa 52, bias 1023,
-    magic 6_755_399_441_055_744.0, exp in -746.0 to 710.0,
+    magic 6_755_399_441_055_744.0, exp in -746.0 to 710.0 normal from -708.0,
     ln2 0.693_147_180_369_123_8 + 1.908_214_929_270_587_7e-10,
     exp series [
         1.0 / 6_227_020_800.0, 1.0 / 479_001_600.0, 1.0 / 39_916_800.0, 1.0 / 3_628_800.0, 1.0 / 362_880.0,
@@ -287,6 +335,48 @@ mod tests {
         let worst =
             worst(all_f32(above_underflow, f32::MAX.to_bits()), |x| (x as f32).ln_1p_pair().1 as f64, excess, E32, S32);
         assert!(worst < 6.0, "{worst}");
+    }
+
+    #[test]
+    fn lean_variants_in_f32_are_accurate_on_their_domains() {
+        let lean = |t: f64| (t as f32).ln_1p_and_reciprocal();
+        let top = 1e37f32.to_bits();
+        let log = worst(all_f32(0, top), |t| lean(t).0 as f64, f64::ln_1p, E32, S32);
+        assert!(log < 1.6, "log {log}");
+        let reciprocal = worst(all_f32(0, top), |t| lean(t).2 as f64, |t| 1.0 / (1.0 + t), E32, S32);
+        // Roundings of u, u (2 + f), the quotient, 2 + f (twice, cancelling in part) and the product.
+        assert!(reciprocal < 3.0, "reciprocal {reciprocal}");
+        let excess = |t: f64| {
+            if t < 1e-3 { t * t * (-0.5 + t * (1.0 / 3.0 - t * (0.25 - t * 0.2))) } else { t.ln_1p() - t }
+        };
+        let worst_excess = worst(all_f32(1e-17f32.to_bits(), top), |t| lean(t).1 as f64, excess, E32, S32);
+        assert!(worst_excess < 6.0, "excess {worst_excess}");
+        let exp = worst(
+            all_f32(0, 87f32.to_bits()).map(|x| -x),
+            |x| Real::exp_nonpositive(x as f32) as f64,
+            f64::exp,
+            E32,
+            S32,
+        );
+        assert!(exp < 1.1, "exp {exp}");
+        let floor = Real::exp_nonpositive(-1e30f32);
+        assert!(floor > 0.0 && floor < 2e-38);
+        assert!(f32::NAN.exp_nonpositive().is_nan() && f64::NAN.exp_nonpositive().is_nan());
+        assert!(f32::NAN.ln_1p_and_reciprocal().0.is_nan() && f64::NAN.ln_1p_and_reciprocal().0.is_nan());
+    }
+
+    #[test]
+    fn lean_variants_in_f64_are_accurate_on_their_domains() {
+        let wide =
+            || (-1_000..1_000).flat_map(|e| [1.0, 1.1, 1.3, 1.4142, 1.5, 1.9].map(|m| m * 2f64.powf(e as f64 / 10.0)));
+        let log = worst(wide(), |t: f64| t.ln_1p_and_reciprocal().0, f64::ln_1p, f64::EPSILON, S64);
+        let reciprocal = worst(wide(), |t: f64| t.ln_1p_and_reciprocal().2, |t| 1.0 / (1.0 + t), f64::EPSILON, S64);
+        let exp = worst((0..708_000).map(|i| i as f64 * -1e-3), Real::exp_nonpositive, f64::exp, f64::EPSILON, S64);
+        assert!(log < 2.0 && reciprocal < 4.0 && exp < 2.0, "{log} {reciprocal} {exp}");
+        // ln(1+t) - t against its general twin: each lies within 6 spacings of the truth (the bound shown in f32).
+        let worst_excess =
+            worst(wide(), |t: f64| t.ln_1p_and_reciprocal().1, |t: f64| t.ln_1p_pair().1, f64::EPSILON, S64);
+        assert!(worst_excess < 12.0, "{worst_excess}");
     }
 
     #[test]
