@@ -17,7 +17,61 @@ use crate::numerics::special::{LnFactorial, Rising, rising_differences, stirling
 pub const LANES: usize = 16;
 
 type Block<R> = [R; LANES];
-type Sums = [f64; LANES];
+
+/// A sum in [`LANES`] parallel sums of R, emptied into f64 every [`Sum::PERIOD`] blocks so that long rows lose no digits.
+struct Sum<R> {
+    lanes: Block<R>,
+    flushed: [f64; LANES],
+}
+
+impl<R: Real> Sum<R> {
+    const PERIOD: usize = 16;
+
+    #[inline(always)]
+    fn new() -> Self {
+        Self { lanes: [R::ZERO; LANES], flushed: [0.0; LANES] }
+    }
+
+    /// Adds the values of block number `b`.
+    #[inline(always)]
+    fn add(&mut self, b: usize, values: &Block<R>) {
+        for i in 0..LANES {
+            self.lanes[i] = self.lanes[i] + values[i];
+        }
+        self.end_block(b);
+    }
+
+    /// To be called after adding block number `b` to the lanes.
+    #[inline(always)]
+    fn end_block(&mut self, b: usize) {
+        if b % Self::PERIOD == Self::PERIOD - 1 {
+            self.flush();
+        }
+    }
+
+    #[inline(always)]
+    fn flush(&mut self) {
+        for i in 0..LANES {
+            self.flushed[i] += self.lanes[i].f64();
+        }
+        self.lanes = [R::ZERO; LANES];
+    }
+
+    /// Sum of the lanes, pairwise.
+    #[inline(always)]
+    fn total(mut self) -> f64 {
+        self.flush();
+        let mut s = self.flushed;
+        let mut width = LANES / 2;
+        while width > 0 {
+            for i in 0..width {
+                s[i] += s[i + width];
+            }
+            width /= 2;
+        }
+        s[0]
+    }
+}
 
 /// |log_theta| is clamped here, far outside what data can tell from the Poisson or from the all-or-nothing limit, so that
 /// theta, 1 / theta and their products with means and counts stay normal numbers in single precision.
@@ -27,37 +81,54 @@ const LOG_THETA_LIMIT: f64 = 40.0;
 #[derive(Debug, Clone)]
 pub struct Dispersion<R> {
     n_genes: usize,
-    /// theta; genes in blocks, padded with 1.
-    theta: Vec<Block<R>>,
-    /// 1 / theta
-    inverse_theta: Vec<Block<R>>,
-    /// The fields of [`Rising`], gene by gene.
-    inverse_shifted: Vec<Block<R>>,
-    slope: Vec<Block<R>>,
-    value: Vec<Block<R>>,
-    derivative: Vec<Block<R>>,
-    /// D(x, theta) for x < K; K x padded genes. Rows 0 and 1 are zero.
-    table_value: Vec<R>,
-    /// E(x, theta), likewise.
-    table_derivative: Vec<R>,
+    /// Genes in blocks, the last one padded with theta = 1.
+    genes: Vec<GeneBlock<R>>,
+    /// `[D(x, theta), E(x, theta)]` for x < K; blocks of genes x K. Rows x = 0 and 1 are zero.
+    table: Vec<[Block<R>; 2]>,
+}
+
+/// [`LANES`] genes side by side.
+#[derive(Debug, Clone, Copy)]
+struct GeneBlock<R> {
+    theta: Block<R>,
+    inverse_theta: Block<R>,
+    /// The other fields of [`Rising`].
+    inverse_shifted: Block<R>,
+    slope: Block<R>,
+    value: Block<R>,
+    derivative: Block<R>,
+}
+
+impl<R: Real> GeneBlock<R> {
+    const ONES: Self = Self {
+        theta: [R::ONE; LANES],
+        inverse_theta: [R::ONE; LANES],
+        inverse_shifted: [R::ONE; LANES],
+        slope: [R::ONE; LANES],
+        value: [R::ONE; LANES],
+        derivative: [R::ONE; LANES],
+    };
+
+    #[inline(always)]
+    fn rising(&self, i: usize) -> Rising<R> {
+        Rising {
+            theta: self.theta[i],
+            inverse_shifted: self.inverse_shifted[i],
+            slope: self.slope[i],
+            value: self.value[i],
+            derivative: self.derivative[i],
+        }
+    }
 }
 
 impl<R: Real> Dispersion<R> {
     /// For `n_genes` genes, with theta = 1 until the first [`update`](Self::update).
     pub fn new(n_genes: usize) -> Self {
         let n_blocks = n_genes.div_ceil(LANES);
-        let blocks = || vec![[R::ONE; LANES]; n_blocks];
-        let table = || vec![R::ZERO; table_counts::<R>() * n_blocks * LANES];
         let mut new = Self {
             n_genes,
-            theta: blocks(),
-            inverse_theta: blocks(),
-            inverse_shifted: blocks(),
-            slope: blocks(),
-            value: blocks(),
-            derivative: blocks(),
-            table_value: table(),
-            table_derivative: table(),
+            genes: vec![GeneBlock::ONES; n_blocks],
+            table: vec![[[R::ZERO; LANES]; 2]; n_blocks * table_counts::<R>()],
         };
         new.update(&vec![R::ZERO; n_genes]);
         new
@@ -88,7 +159,6 @@ impl<R: Real> Dispersion<R> {
     #[inline(always)]
     fn update_block(&mut self, b: usize, log_theta: &Block<R>) {
         let k_max = table_counts::<R>();
-        let n_padded = self.theta.len() * LANES;
         let limit = R::of(LOG_THETA_LIMIT);
         let mut theta = [R::ZERO; LANES];
         let mut inverse = [R::ZERO; LANES];
@@ -110,9 +180,7 @@ impl<R: Real> Dispersion<R> {
                 derivative[i] = derivative[i] - j_ / (theta[i] + j_);
             }
             if j + 1 < k_max {
-                let at = (j + 1) * n_padded + b * LANES;
-                self.table_value[at..at + LANES].copy_from_slice(&value);
-                self.table_derivative[at..at + LANES].copy_from_slice(&derivative);
+                self.table[b * k_max + j + 1] = [value, derivative];
             }
         }
         let shift = R::of(k_max as f64);
@@ -125,23 +193,7 @@ impl<R: Real> Dispersion<R> {
             value[i] = value[i] - s;
             derivative[i] = derivative[i] + theta[i] * p;
         }
-        self.theta[b] = theta;
-        self.inverse_theta[b] = inverse;
-        self.inverse_shifted[b] = inverse_shifted;
-        self.slope[b] = slope;
-        self.value[b] = value;
-        self.derivative[b] = derivative;
-    }
-
-    #[inline(always)]
-    fn rising(&self, b: usize, i: usize) -> Rising<R> {
-        Rising {
-            theta: self.theta[b][i],
-            inverse_shifted: self.inverse_shifted[b][i],
-            slope: self.slope[b][i],
-            value: self.value[b][i],
-            derivative: self.derivative[b][i],
-        }
+        self.genes[b] = GeneBlock { theta, inverse_theta: inverse, inverse_shifted, slope, value, derivative };
     }
 }
 
@@ -209,34 +261,35 @@ pub fn forward_backward<R: Real>(
             let logits = logits_then_gradient;
             let top = largest(logits);
             let total = exponentials(logits, top, &mut scratch.rates);
-            let log_offset = log_offset(library, top, total);
-            let mean_scale = R::of(library.f64() / total);
+            let row = RowConstants {
+                log_offset: log_offset(library, top, total),
+                mean_scale: R::of(library.f64() / total),
+                scale,
+            };
 
-            let mut value: Sums = [0.0; LANES];
-            let mut by_logit: Sums = [0.0; LANES];
+            let mut value: Sum<R> = Sum::new();
+            let mut by_logit: Sum<R> = Sum::new();
             let (blocks, tail) = logits.as_chunks_mut::<LANES>();
             let (x_blocks, x_tail) = x.as_chunks::<LANES>();
             let (d_blocks, d_tail) = d_log_theta.as_chunks_mut::<LANES>();
             let n_whole = blocks.len();
+            let (rates, genes) = (&scratch.rates[..], &dispersion.genes[..]);
             for b in 0..n_whole {
-                let (v, d, a) = dense_block(b, &blocks[b], &x_blocks[b], log_offset, mean_scale, dispersion, scratch);
-                add(&mut value, &v);
-                add(&mut by_logit, &d);
-                blocks[b] = d;
-                d_blocks[b] = subtract_scaled(&d_blocks[b], scale, &a);
+                let (l, d) = (&mut blocks[b], &mut d_blocks[b]);
+                dense_block(l, d, &mut value.lanes, &mut by_logit.lanes, &x_blocks[b], &rates[b], &genes[b], row);
+                value.end_block(b);
+                by_logit.end_block(b);
             }
             if !tail.is_empty() {
-                let (l, x) = (padded(tail, R::ZERO), padded(x_tail, R::ZERO));
-                let (v, d, a) = dense_block(n_whole, &l, &x, log_offset, mean_scale, dispersion, scratch);
-                add(&mut value, &v);
-                add(&mut by_logit, &d);
-                tail.copy_from_slice(&d[..tail.len()]);
-                let sum = subtract_scaled(&padded(d_tail, R::ZERO), scale, &a);
-                d_tail.copy_from_slice(&sum[..d_tail.len()]);
+                let (mut l, mut d, x) = (padded(tail, R::ZERO), padded(d_tail, R::ZERO), padded(x_tail, R::ZERO));
+                let (rates, genes) = (&rates[n_whole], &genes[n_whole]);
+                dense_block(&mut l, &mut d, &mut value.lanes, &mut by_logit.lanes, &x, rates, genes, row);
+                tail.copy_from_slice(&l[..tail.len()]);
+                d_tail.copy_from_slice(&d[..d_tail.len()]);
             }
 
             // d log p / d logit_g = d_g - rho_g sum_h d_h, Eq. (N8).
-            let centre = R::of(tree(&by_logit) / total);
+            let centre = R::of(by_logit.total() / total);
             for (block, rates) in blocks.iter_mut().zip(&scratch.rates) {
                 for i in 0..LANES {
                     block[i] = scale * (rates[i] * centre - block[i]);
@@ -248,7 +301,7 @@ pub fn forward_backward<R: Real>(
             }
 
             let counts = count_part::<R, true>(nonzero, ln_factorial, dispersion, Some(x), scale, d_log_theta, scratch);
-            -(tree(&value) + counts)
+            -(value.total() + counts)
         },
     )
 }
@@ -271,42 +324,42 @@ pub fn forward<R: Real>(logits: &mut [R], x: &[R], library: R, dispersion: &Disp
         #[inline(always)]
         || {
             let top = largest(logits);
-            let mut total: Sums = [0.0; LANES];
-            let mut weighted: Sums = [0.0; LANES];
-            let mut count: Sums = [0.0; LANES];
+            let mut total: Sum<R> = Sum::new();
+            let mut weighted: Sum<R> = Sum::new();
+            let mut count: Sum<R> = Sum::new();
             // sum x log mu = sum x logit + (log library - logsumexp) sum x, Eq. (N2).
             let (blocks, tail) = logits.as_chunks_mut::<LANES>();
             let (x_blocks, x_tail) = x.as_chunks::<LANES>();
             let mut last = padded(tail, top);
             let last_x = padded(x_tail, R::ZERO);
-            for (l, x) in blocks.iter_mut().zip(x_blocks) {
-                add(&mut weighted, &exponential_block(l, x, top));
-                add(&mut total, l);
-                add(&mut count, x);
+            for (b, (l, x)) in blocks.iter_mut().zip(x_blocks).enumerate() {
+                weighted.add(b, &exponential_block(l, x, top));
+                total.add(b, l);
+                count.add(b, x);
             }
             if !tail.is_empty() {
-                add(&mut weighted, &exponential_block(&mut last, &last_x, top));
+                weighted.add(blocks.len(), &exponential_block(&mut last, &last_x, top));
                 last[tail.len()..].fill(R::ZERO);
-                add(&mut total, &last);
-                add(&mut count, &last_x);
+                total.add(blocks.len(), &last);
+                count.add(blocks.len(), &last_x);
             }
 
-            let total = tree(&total);
+            let total = total.total();
             let mean_scale = R::of(library.f64() / total);
-            let mut log_sum: Sums = [0.0; LANES];
+            let mut log_sum: Sum<R> = Sum::new();
             for (b, (rates, x)) in blocks.iter().zip(x_blocks).enumerate() {
-                add(&mut log_sum, &log_block(b, rates, x, mean_scale, dispersion));
+                log_sum.add(b, &log_block(b, rates, x, mean_scale, dispersion));
             }
             if !tail.is_empty() {
-                add(&mut log_sum, &log_block(blocks.len(), &last, &last_x, mean_scale, dispersion));
+                log_sum.add(blocks.len(), &log_block(blocks.len(), &last, &last_x, mean_scale, dispersion));
             }
-            let n_counts = tree(&count);
+            let n_counts = count.total();
             let mean_part = if library > R::ZERO || library.f64().is_nan() {
                 n_counts * (Real::ln(library.f64()) - Real::ln(total))
             } else {
                 0.0
             };
-            -(tree(&weighted) + mean_part - tree(&log_sum) + count_terms)
+            -(weighted.total() + mean_part - log_sum.total() + count_terms)
         },
     )
 }
@@ -331,7 +384,7 @@ pub fn forward_backward_with_epsilon<R: Real>(
     let mut value = 0.0;
     let mut by_logit = 0.0;
     for g in 0..n_genes {
-        let theta = dispersion.theta.as_flattened()[g];
+        let theta = dispersion.genes[g / LANES].theta[g % LANES];
         let (v, d, a) = entry_with_epsilon(x[g], library * logits[g], theta, epsilon);
         value += v.f64();
         by_logit += d.f64();
@@ -371,19 +424,19 @@ pub fn rates<R: Real>(logits: &mut [R]) {
         #[inline(always)]
         || {
             let top = largest(logits);
-            let mut total: Sums = [0.0; LANES];
+            let mut total: Sum<R> = Sum::new();
             let (blocks, tail) = logits.as_chunks_mut::<LANES>();
-            for block in blocks.iter_mut() {
+            for (b, block) in blocks.iter_mut().enumerate() {
                 for l in block.iter_mut() {
                     *l = (*l - top).exp();
                 }
-                add(&mut total, block);
+                total.add(b, block);
             }
             for l in tail.iter_mut() {
                 *l = (*l - top).exp();
             }
-            add(&mut total, &padded(tail, R::ZERO));
-            let inverse = R::of(1.0 / tree(&total));
+            total.add(blocks.len(), &padded(tail, R::ZERO));
+            let inverse = R::of(1.0 / total.total());
             for l in logits.iter_mut() {
                 *l = *l * inverse;
             }
@@ -406,7 +459,7 @@ fn exponential_block<R: Real>(logits: &mut Block<R>, x: &Block<R>, top: R) -> Bl
 /// `(x + theta) ln(1 + t)` for one block of genes.
 #[inline(always)]
 fn log_block<R: Real>(b: usize, rates: &Block<R>, x: &Block<R>, mean_scale: R, dispersion: &Dispersion<R>) -> Block<R> {
-    let (theta, inverse) = (&dispersion.theta[b], &dispersion.inverse_theta[b]);
+    let (theta, inverse) = (&dispersion.genes[b].theta, &dispersion.genes[b].inverse_theta);
     let mut result = [R::ZERO; LANES];
     for i in 0..LANES {
         let t = rates[i] * mean_scale * inverse[i];
@@ -415,34 +468,46 @@ fn log_block<R: Real>(b: usize, rates: &Block<R>, x: &Block<R>, mean_scale: R, d
     result
 }
 
-/// Values of [`entry`] for one block of genes.
+/// What the blocks of a row share.
+#[derive(Clone, Copy)]
+struct RowConstants<R> {
+    /// log library - logsumexp(logits)
+    log_offset: R,
+    /// library / sum exp(logit - top)
+    mean_scale: R,
+    scale: R,
+}
+
+/// [`entry`] for one block of genes: logits become d log p / d log mu, `d_log_theta` is added to.
 #[inline(always)]
 fn dense_block<R: Real>(
-    b: usize,
-    logits: &Block<R>,
+    logits: &mut Block<R>,
+    d_log_theta: &mut Block<R>,
+    value: &mut Block<R>,
+    by_logit: &mut Block<R>,
     x: &Block<R>,
-    log_offset: R,
-    mean_scale: R,
-    dispersion: &Dispersion<R>,
-    scratch: &Scratch<R>,
-) -> (Block<R>, Block<R>, Block<R>) {
-    let (rates, theta, inverse_theta) = (&scratch.rates[b], &dispersion.theta[b], &dispersion.inverse_theta[b]);
-    let mut value = [R::ZERO; LANES];
-    let mut by_log_mu = [R::ZERO; LANES];
-    let mut by_log_theta = [R::ZERO; LANES];
+    rates: &Block<R>,
+    genes: &GeneBlock<R>,
+    row: RowConstants<R>,
+) {
+    // Local copies, so that the compiler knows that nothing overlaps.
+    let (mut l, mut a, mut v, mut s) = (*logits, *d_log_theta, *value, *by_logit);
+    let (x, rates, theta, inverse_theta) = (*x, *rates, genes.theta, genes.inverse_theta);
     for i in 0..LANES {
-        let (v, d, a) = entry(x[i], rates[i] * mean_scale, logits[i] + log_offset, theta[i], inverse_theta[i]);
-        value[i] = v;
-        by_log_mu[i] = d;
-        by_log_theta[i] = a;
+        let mu = rates[i] * row.mean_scale;
+        let (v_i, d_i, a_i) = entry(x[i], mu, l[i] + row.log_offset, theta[i], inverse_theta[i]);
+        v[i] = v[i] + v_i;
+        s[i] = s[i] + d_i;
+        l[i] = d_i;
+        a[i] = a[i] - row.scale * a_i;
     }
-    (value, by_log_mu, by_log_theta)
+    (*logits, *d_log_theta, *value, *by_logit) = (l, a, v, s);
 }
 
 /// Sum of D - ln x! over the non-zero counts; with `GRADIENT`, `d_log_theta -= scale * E`.
 ///
-/// Small counts are table rows (rows 0 and 1 are zero, so no branch is taken); large ones are collected and evaluated
-/// in blocks, or, where they are most of the row `x`, in place over all genes.
+/// Rows that are mostly zero visit their non-zero counts; others compute D and E of every gene of the dense row `x`,
+/// which takes fewer instructions per gene than a visit takes per count.
 #[inline(always)]
 fn count_part<R: Real, const GRADIENT: bool>(
     nonzero: CountsRow<'_>,
@@ -453,37 +518,74 @@ fn count_part<R: Real, const GRADIENT: bool>(
     d_log_theta: &mut [R],
     scratch: &mut Scratch<R>,
 ) -> f64 {
-    let k_max = table_counts::<R>();
-    let n_padded = dispersion.theta.len() * LANES;
-    // Four sums, so that additions need not wait for each other.
-    let mut sums = [0.0f64; 4];
-    let mut turn = 0;
-    let mut n_large = 0;
-    nonzero.for_each(
-        #[inline(always)]
-        |g, count| {
-            let is_large = count as usize >= k_max;
-            let row = if is_large { 0 } else { count as usize };
-            let at = row * n_padded + g;
-            sums[turn & 3] += dispersion.table_value[at].f64() - ln_factorial.of(count);
-            turn += 1;
-            if GRADIENT {
-                d_log_theta[g] = d_log_theta[g] - scale * dispersion.table_derivative[at];
+    let n_nonzero = match nonzero {
+        CountsRow::Narrow(genes, _) => genes.len(),
+        CountsRow::Wide(genes, _) => genes.len(),
+    };
+    let mut value = Sum::new();
+    let sum = match x {
+        Some(x) if 4 * n_nonzero >= dispersion.n_genes => {
+            counts_in_place(x, dispersion, scale, d_log_theta, &mut value);
+            match nonzero {
+                CountsRow::Narrow(_, counts) => sum_four(counts, |&x| -ln_factorial.of(x as u32)),
+                CountsRow::Wide(_, counts) => sum_four(counts, |&x| -ln_factorial.of(x)),
             }
-            scratch.large_genes[n_large] = g as u32;
-            scratch.large_counts[n_large] = R::of_count(count.wrapping_sub(k_max as u32));
-            n_large += is_large as usize;
-        },
-    );
-    scratch.n_large = n_large;
-    let mut value: Sums = [0.0; LANES];
-    match x {
-        Some(x) if GRADIENT && 4 * n_large >= dispersion.n_genes => {
-            large_in_place(x, dispersion, scale, d_log_theta, &mut value);
         }
-        _ => large_collected::<R, GRADIENT>(dispersion, scale, d_log_theta, scratch, &mut value),
+        _ => {
+            let sum = match nonzero {
+                CountsRow::Narrow(genes, counts) => {
+                    look_up::<R, u16, GRADIENT>(genes, counts, ln_factorial, dispersion, scale, d_log_theta, scratch)
+                }
+                CountsRow::Wide(genes, counts) => {
+                    look_up::<R, u32, GRADIENT>(genes, counts, ln_factorial, dispersion, scale, d_log_theta, scratch)
+                }
+            };
+            large_collected::<R, GRADIENT>(dispersion, scale, d_log_theta, scratch, &mut value);
+            sum
+        }
+    };
+    sum + value.total()
+}
+
+/// Small counts of the non-zero ones, by table; collects the large ones. Returns the sum of D - ln x! but for the D of
+/// large counts.
+#[inline(always)]
+fn look_up<R: Real, I: Copy + Into<u32>, const GRADIENT: bool>(
+    genes: &[I],
+    counts: &[I],
+    ln_factorial: LnFactorial,
+    dispersion: &Dispersion<R>,
+    scale: R,
+    d_log_theta: &mut [R],
+    scratch: &mut Scratch<R>,
+) -> f64 {
+    let k_max = table_counts::<R>();
+    let table = &dispersion.table[..];
+    let large_genes = &mut scratch.large_genes[..];
+    let large_counts = &mut scratch.large_counts[..];
+    let mut n_large = 0;
+    // Two sums, so that additions need not wait for each other.
+    let mut values = R::ZERO;
+    let mut ln_factorials = 0.0;
+    for (&g, &count) in genes.iter().zip(counts) {
+        let (g, count): (u32, u32) = (g.into(), count.into());
+        let is_large = count as usize >= k_max;
+        // Row 0 is zero: no branch to mispredict.
+        let row = if is_large { 0 } else { count as usize };
+        let [value, derivative] = &table[g as usize / LANES * k_max + row];
+        values = values + value[g as usize % LANES];
+        ln_factorials += ln_factorial.of(count);
+        if GRADIENT {
+            let d = &mut d_log_theta[g as usize];
+            *d = *d - scale * derivative[g as usize % LANES];
+        }
+        // Written always, kept if large.
+        large_genes[n_large] = g;
+        large_counts[n_large] = R::of_count(count.wrapping_sub(k_max as u32));
+        n_large += is_large as usize;
     }
-    (sums[0] + sums[1]) + (sums[2] + sums[3]) + tree(&value)
+    scratch.n_large = n_large;
+    values.f64() - ln_factorials
 }
 
 /// D and E of the collected large counts.
@@ -493,65 +595,105 @@ fn large_collected<R: Real, const GRADIENT: bool>(
     scale: R,
     d_log_theta: &mut [R],
     scratch: &Scratch<R>,
-    sum: &mut Sums,
+    sum: &mut Sum<R>,
 ) {
     for start in (0..scratch.n_large).step_by(LANES) {
         let used = (scratch.n_large - start).min(LANES);
         let genes = &scratch.large_genes[start..start + LANES];
         let counts = &scratch.large_counts[start..start + LANES];
-        let mut gathered = [Rising::default(); LANES];
+        // Gathered lane by lane, so that the evaluation is one vector loop; unused lanes keep harmless ones.
+        let mut block = GeneBlock::<R>::ONES;
+        let mut n = [R::ZERO; LANES];
         for i in 0..used {
-            let g = genes[i] as usize;
-            gathered[i] = dispersion.rising(g / LANES, g % LANES);
+            let from = &dispersion.genes[genes[i] as usize / LANES];
+            let lane = genes[i] as usize % LANES;
+            block.theta[i] = from.theta[lane];
+            block.inverse_shifted[i] = from.inverse_shifted[lane];
+            block.slope[i] = from.slope[lane];
+            block.value[i] = from.value[lane];
+            block.derivative[i] = from.derivative[lane];
+            n[i] = counts[i];
         }
         let mut value = [R::ZERO; LANES];
         let mut derivative = [R::ZERO; LANES];
         for i in 0..LANES {
-            (value[i], derivative[i]) = rising_differences(counts[i], &gathered[i]);
+            (value[i], derivative[i]) = rising_differences(n[i], &block.rising(i));
         }
         value[used..].fill(R::ZERO);
-        add(sum, &value);
+        sum.add(start / LANES, &value);
         if GRADIENT {
             for i in 0..used {
-                let g = genes[i] as usize;
-                d_log_theta[g] = d_log_theta[g] - scale * derivative[i];
+                let d = &mut d_log_theta[genes[i] as usize];
+                *d = *d - scale * derivative[i];
             }
         }
     }
 }
 
-/// D and E of the large counts of the dense row `x`, computed for every gene and kept for the large.
+/// D and E of every gene of the dense row `x`.
 #[inline(always)]
-fn large_in_place<R: Real>(x: &[R], dispersion: &Dispersion<R>, scale: R, d_log_theta: &mut [R], sum: &mut Sums) {
+fn counts_in_place<R: Real>(x: &[R], dispersion: &Dispersion<R>, scale: R, d_log_theta: &mut [R], sum: &mut Sum<R>) {
     let (x_blocks, x_tail) = x.as_chunks::<LANES>();
     let (d_blocks, d_tail) = d_log_theta.as_chunks_mut::<LANES>();
     for (b, (x, d)) in x_blocks.iter().zip(d_blocks).enumerate() {
-        let (value, derivative) = large_block(b, x, dispersion);
-        add(sum, &value);
-        *d = subtract_scaled(d, scale, &derivative);
+        counts_block(b, x, dispersion, scale, d, sum);
     }
     if !x_tail.is_empty() {
-        let (value, derivative) = large_block(x_blocks.len(), &padded(x_tail, R::ZERO), dispersion);
-        add(sum, &value);
-        let last = subtract_scaled(&padded(d_tail, R::ZERO), scale, &derivative);
-        d_tail.copy_from_slice(&last[..d_tail.len()]);
+        let mut d = padded(d_tail, R::ZERO);
+        counts_block(x_blocks.len(), &padded(x_tail, R::ZERO), dispersion, scale, &mut d, sum);
+        d_tail.copy_from_slice(&d[..d_tail.len()]);
     }
 }
 
-/// D and E of the large counts of one block of genes, zero elsewhere.
+/// D and E for one block of genes: by table below K (as selections, there being no gather), by Stirling's series above.
 #[inline(always)]
-fn large_block<R: Real>(b: usize, x: &Block<R>, dispersion: &Dispersion<R>) -> (Block<R>, Block<R>) {
-    let shift = R::of(table_counts::<R>() as f64);
+fn counts_block<R: Real>(
+    b: usize,
+    x: &Block<R>,
+    dispersion: &Dispersion<R>,
+    scale: R,
+    d_log_theta: &mut Block<R>,
+    sum: &mut Sum<R>,
+) {
+    let k_max = table_counts::<R>();
+    let shift = R::of(k_max as f64);
+    let (x, genes) = (*x, dispersion.genes[b]);
+    let table = &dispersion.table[b * k_max..(b + 1) * k_max];
     let mut value = [R::ZERO; LANES];
     let mut derivative = [R::ZERO; LANES];
     for i in 0..LANES {
         let n = x[i] - shift;
         let is_large = n >= R::ZERO;
-        let (d, e) = rising_differences(n.larger(R::ZERO), &dispersion.rising(b, i));
-        value[i] = if is_large { d } else { R::ZERO };
-        derivative[i] = if is_large { e } else { R::ZERO };
+        let (d, e) = rising_differences(n.larger(R::ZERO), &genes.rising(i));
+        let mut d = if is_large { d } else { R::ZERO };
+        let mut e = if is_large { e } else { R::ZERO };
+        for k in 2..k_max {
+            let (table_d, table_e) = (table[k][0][i], table[k][1][i]);
+            let here = x[i] == R::of(k as f64);
+            d = if here { table_d } else { d };
+            e = if here { table_e } else { e };
+        }
+        value[i] = d;
+        derivative[i] = e;
     }
-    (value, derivative)
+    sum.add(b, &value);
+    *d_log_theta = subtract_scaled(d_log_theta, scale, &derivative);
+}
+
+/// Sum of `f` in four parallel sums, so that additions need not wait for each other.
+#[inline(always)]
+fn sum_four<T>(items: &[T], f: impl Fn(&T) -> f64) -> f64 {
+    let mut sums = [0.0; 4];
+    let (fours, rest) = items.as_chunks::<4>();
+    for four in fours {
+        for lane in 0..4 {
+            sums[lane] += f(&four[lane]);
+        }
+    }
+    for (sum, item) in sums.iter_mut().zip(rest) {
+        *sum += f(item);
+    }
+    (sums[0] + sums[1]) + (sums[2] + sums[3])
 }
 
 /// log library - logsumexp(logits); 0 for a cell without counts, whose log mu is multiplied by counts of zero.
@@ -584,13 +726,13 @@ fn largest<R: Real>(values: &[R]) -> R {
 /// `rates = exp(logits - top)` and their sum.
 #[inline(always)]
 fn exponentials<R: Real>(logits: &[R], top: R, rates: &mut [Block<R>]) -> f64 {
-    let mut total: Sums = [0.0; LANES];
+    let mut total: Sum<R> = Sum::new();
     let (blocks, tail) = logits.as_chunks::<LANES>();
-    for (block, rates) in blocks.iter().zip(rates.iter_mut()) {
+    for (b, (block, rates)) in blocks.iter().zip(rates.iter_mut()).enumerate() {
         for i in 0..LANES {
             rates[i] = (block[i] - top).exp_nonpositive();
         }
-        add(&mut total, rates);
+        total.add(b, rates);
     }
     if !tail.is_empty() {
         let last = &mut rates[blocks.len()];
@@ -599,9 +741,9 @@ fn exponentials<R: Real>(logits: &[R], top: R, rates: &mut [Block<R>]) -> f64 {
             last[i] = (block[i] - top).exp_nonpositive();
         }
         last[tail.len()..].fill(R::ZERO);
-        add(&mut total, last);
+        total.add(blocks.len(), last);
     }
-    tree(&total)
+    total.total()
 }
 
 #[inline(always)]
@@ -614,31 +756,10 @@ fn padded<R: Real>(tail: &[R], with: R) -> Block<R> {
 }
 
 #[inline(always)]
-fn add<R: Real>(sums: &mut Sums, values: &Block<R>) {
-    for i in 0..LANES {
-        sums[i] += values[i].f64();
-    }
-}
-
-#[inline(always)]
 fn subtract_scaled<R: Real>(from: &Block<R>, scale: R, values: &Block<R>) -> Block<R> {
     let mut result = [R::ZERO; LANES];
     for i in 0..LANES {
         result[i] = from[i] - scale * values[i];
     }
     result
-}
-
-/// Sum of the lanes, pairwise.
-#[inline(always)]
-fn tree(sums: &Sums) -> f64 {
-    let mut s = *sums;
-    let mut width = LANES / 2;
-    while width > 0 {
-        for i in 0..width {
-            s[i] += s[i + width];
-        }
-        width /= 2;
-    }
-    s[0]
 }

@@ -95,14 +95,19 @@ impl LnFactorial {
     pub fn of(self, x: u32) -> f64 {
         match self.0.get(x as usize) {
             Some(&value) => value,
-            None => {
-                let x = x as f64;
-                // The next term is 1 / (1260 x^5), below 1e-21.
-                let tail = (1.0 / 12.0 - 1.0 / (360.0 * x * x)) / x;
-                x * (Real::ln(x) - 1.0) + 0.5 * Real::ln(std::f64::consts::TAU * x) + tail
-            }
+            None => ln_factorial_by_series(x),
         }
     }
+}
+
+/// Out of line, or the compiler computes it for every count of a loop and then selects.
+#[cold]
+#[inline(never)]
+fn ln_factorial_by_series(x: u32) -> f64 {
+    let x = x as f64;
+    // The next term is 1 / (1260 x^5), below 1e-21.
+    let tail = (1.0 / 12.0 - 1.0 / (360.0 * x * x)) / x;
+    x * (Real::ln(x) - 1.0) + 0.5 * Real::ln(std::f64::consts::TAU * x) + tail
 }
 
 impl Default for LnFactorial {
