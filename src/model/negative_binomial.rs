@@ -228,12 +228,15 @@ pub fn entry<R: Real>(x: R, mu: R, log_mu: R, theta: R, inverse_theta: R) -> (R,
     let t = mu * inverse_theta;
     let (log, excess, reciprocal) = t.ln_1p_and_reciprocal();
     let total = x + theta;
-    let by_log_mu = (x - mu) * reciprocal;
-    let value = x * log_mu - total * log;
-    // Eq. (N7a) cancels for large t, Eq. (N7b) for small t.
-    let small = t * by_log_mu - theta * excess;
-    let large = total * (t * reciprocal) - theta * log;
-    (value, by_log_mu, if t < R::ONE { small } else { large })
+    let residual = x - mu;
+    let by_log_mu = residual * reciprocal;
+    let value = x.fma(log_mu, -(total * log));
+    // Eq. (N7a) for small t, Eq. (N7b) for large t, where the other one cancels.
+    let small = t < R::ONE;
+    let count = if small { residual } else { total };
+    let shape = if small { excess } else { log };
+    let by_log_theta = (t * reciprocal).fma(count, -(theta * shape));
+    (value, by_log_mu, by_log_theta)
 }
 
 /// One cell, training. `logits_then_gradient` (n_genes) holds the logits and receives the gradient of
@@ -261,11 +264,9 @@ pub fn forward_backward<R: Real>(
             let logits = logits_then_gradient;
             let top = largest(logits);
             let total = exponentials(logits, top, &mut scratch.rates);
-            let row = RowConstants {
-                log_offset: log_offset(library, top, total),
-                mean_scale: R::of(library.f64() / total),
-                scale,
-            };
+            let mean_scale = library.f64() / total;
+            let row =
+                RowConstants { log_offset: log_offset(mean_scale, top.f64()), mean_scale: R::of(mean_scale), scale };
 
             let mut value: Sum<R> = Sum::new();
             let mut by_logit: Sum<R> = Sum::new();
@@ -284,20 +285,18 @@ pub fn forward_backward<R: Real>(
                 let (mut l, mut d, x) = (padded(tail, R::ZERO), padded(d_tail, R::ZERO), padded(x_tail, R::ZERO));
                 let (rates, genes) = (&rates[n_whole], &genes[n_whole]);
                 dense_block(&mut l, &mut d, &mut value.lanes, &mut by_logit.lanes, &x, rates, genes, row);
-                tail.copy_from_slice(&l[..tail.len()]);
-                d_tail.copy_from_slice(&d[..d_tail.len()]);
+                copy_back(tail, &l);
+                copy_back(d_tail, &d);
             }
 
             // d log p / d logit_g = d_g - rho_g sum_h d_h, Eq. (N8).
             let centre = R::of(by_logit.total() / total);
             for (block, rates) in blocks.iter_mut().zip(&scratch.rates) {
-                for i in 0..LANES {
-                    block[i] = scale * (rates[i] * centre - block[i]);
-                }
+                *block = centred(block, rates, centre, scale);
             }
-            for (l, &rate) in tail.iter_mut().zip(&scratch.rates[scratch.rates.len().min(n_whole)..].as_flattened()[..])
-            {
-                *l = scale * (rate * centre - *l);
+            if !tail.is_empty() {
+                let block = centred(&padded(tail, R::ZERO), &scratch.rates[n_whole], centre, scale);
+                copy_back(tail, &block);
             }
 
             let counts = count_part::<R, true>(nonzero, ln_factorial, dispersion, Some(x), scale, d_log_theta, scratch);
@@ -339,13 +338,16 @@ pub fn forward<R: Real>(logits: &mut [R], x: &[R], library: R, dispersion: &Disp
             }
             if !tail.is_empty() {
                 weighted.add(blocks.len(), &exponential_block(&mut last, &last_x, top));
-                last[tail.len()..].fill(R::ZERO);
+                for i in 0..LANES {
+                    last[i] = if i < tail.len() { last[i] } else { R::ZERO };
+                }
                 total.add(blocks.len(), &last);
                 count.add(blocks.len(), &last_x);
             }
 
-            let total = total.total();
-            let mean_scale = R::of(library.f64() / total);
+            let mean_scale = library.f64() / total.total();
+            let log_offset: R = log_offset(mean_scale, 0.0);
+            let mean_scale = R::of(mean_scale);
             let mut log_sum: Sum<R> = Sum::new();
             for (b, (rates, x)) in blocks.iter().zip(x_blocks).enumerate() {
                 log_sum.add(b, &log_block(b, rates, x, mean_scale, dispersion));
@@ -353,13 +355,7 @@ pub fn forward<R: Real>(logits: &mut [R], x: &[R], library: R, dispersion: &Disp
             if !tail.is_empty() {
                 log_sum.add(blocks.len(), &log_block(blocks.len(), &last, &last_x, mean_scale, dispersion));
             }
-            let n_counts = count.total();
-            let mean_part = if library > R::ZERO || library.f64().is_nan() {
-                n_counts * (Real::ln(library.f64()) - Real::ln(total))
-            } else {
-                0.0
-            };
-            -(weighted.total() + mean_part - log_sum.total() + count_terms)
+            -(weighted.total() + log_offset.f64() * count.total() - log_sum.total() + count_terms)
         },
     )
 }
@@ -499,9 +495,19 @@ fn dense_block<R: Real>(
         v[i] = v[i] + v_i;
         s[i] = s[i] + d_i;
         l[i] = d_i;
-        a[i] = a[i] - row.scale * a_i;
+        a[i] = a_i.fma(-row.scale, a[i]);
     }
     (*logits, *d_log_theta, *value, *by_logit) = (l, a, v, s);
+}
+
+/// `scale (rho sum d - d)` for one block of genes; `centre` is sum d / sum rates.
+#[inline(always)]
+fn centred<R: Real>(d: &Block<R>, rates: &Block<R>, centre: R, scale: R) -> Block<R> {
+    let mut result = [R::ZERO; LANES];
+    for i in 0..LANES {
+        result[i] = scale * rates[i].fma(centre, -d[i]);
+    }
+    result
 }
 
 /// Sum of D - ln x! over the non-zero counts; with `GRADIENT`, `d_log_theta -= scale * E`.
@@ -641,7 +647,7 @@ fn counts_in_place<R: Real>(x: &[R], dispersion: &Dispersion<R>, scale: R, d_log
     if !x_tail.is_empty() {
         let mut d = padded(d_tail, R::ZERO);
         counts_block(x_blocks.len(), &padded(x_tail, R::ZERO), dispersion, scale, &mut d, sum);
-        d_tail.copy_from_slice(&d[..d_tail.len()]);
+        copy_back(d_tail, &d);
     }
 }
 
@@ -696,11 +702,11 @@ fn sum_four<T>(items: &[T], f: impl Fn(&T) -> f64) -> f64 {
     (sums[0] + sums[1]) + (sums[2] + sums[3])
 }
 
-/// log library - logsumexp(logits); 0 for a cell without counts, whose log mu is multiplied by counts of zero.
+/// log library - logsumexp(logits), given library / sum exp(logit - top); 0 for a cell without counts, where it is
+/// multiplied by counts of zero.
 #[inline(always)]
-fn log_offset<R: Real>(library: R, top: R, total: f64) -> R {
-    let library = library.f64();
-    if library == 0.0 { R::ZERO } else { R::of(Real::ln(library) - top.f64() - Real::ln(total)) }
+fn log_offset<R: Real>(mean_scale: f64, top: f64) -> R {
+    R::of(if mean_scale == 0.0 { 0.0 } else { Real::ln(mean_scale) - top })
 }
 
 /// Largest of `values`; NaN are passed over (they reach the sums by themselves).
@@ -716,17 +722,20 @@ fn largest<R: Real>(values: &[R]) -> R {
     for (top, &v) in top.iter_mut().zip(tail) {
         *top = v.larger(*top);
     }
-    let mut result = top[0];
-    for i in 1..LANES {
-        result = top[i].larger(result);
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            top[i] = top[i + width].larger(top[i]);
+        }
+        width /= 2;
     }
-    result
+    top[0]
 }
 
 /// `rates = exp(logits - top)` and their sum.
 #[inline(always)]
 fn exponentials<R: Real>(logits: &[R], top: R, rates: &mut [Block<R>]) -> f64 {
-    let mut total: Sum<R> = Sum::new();
+    let mut total = Sum::new();
     let (blocks, tail) = logits.as_chunks::<LANES>();
     for (b, (block, rates)) in blocks.iter().zip(rates.iter_mut()).enumerate() {
         for i in 0..LANES {
@@ -738,28 +747,54 @@ fn exponentials<R: Real>(logits: &[R], top: R, rates: &mut [Block<R>]) -> f64 {
         let last = &mut rates[blocks.len()];
         let block = padded(tail, top);
         for i in 0..LANES {
-            last[i] = (block[i] - top).exp_nonpositive();
+            let rate = (block[i] - top).exp_nonpositive();
+            last[i] = if i < tail.len() { rate } else { R::ZERO };
         }
-        last[tail.len()..].fill(R::ZERO);
         total.add(blocks.len(), last);
     }
     total.total()
 }
 
+/// The incomplete last block, completed by `with`. Copied in pieces of fixed size: a call of memcpy takes longer.
 #[inline(always)]
 fn padded<R: Real>(tail: &[R], with: R) -> Block<R> {
     let mut block = [with; LANES];
-    for (b, &v) in block.iter_mut().zip(tail) {
-        *b = v;
-    }
+    copy_pieces(&mut block, tail, tail.len());
     block
+}
+
+/// The used part of a block, back to where [`padded`] took it.
+#[inline(always)]
+fn copy_back<R: Real>(tail: &mut [R], block: &Block<R>) {
+    let n = tail.len();
+    copy_pieces(tail, block, n);
+}
+
+#[inline(always)]
+fn copy_pieces<R: Real>(to: &mut [R], from: &[R], n: usize) {
+    let mut at = 0;
+    if n & 8 != 0 {
+        to[..8].copy_from_slice(&from[..8]);
+        at = 8;
+    }
+    if n & 4 != 0 {
+        to[at..at + 4].copy_from_slice(&from[at..at + 4]);
+        at += 4;
+    }
+    if n & 2 != 0 {
+        to[at..at + 2].copy_from_slice(&from[at..at + 2]);
+        at += 2;
+    }
+    if n & 1 != 0 {
+        to[at] = from[at];
+    }
 }
 
 #[inline(always)]
 fn subtract_scaled<R: Real>(from: &Block<R>, scale: R, values: &Block<R>) -> Block<R> {
     let mut result = [R::ZERO; LANES];
     for i in 0..LANES {
-        result[i] = from[i] - scale * values[i];
+        result[i] = values[i].fma(-scale, from[i]);
     }
     result
 }
