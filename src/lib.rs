@@ -1,8 +1,16 @@
 //! Sparse-mechanism-shift variational auto-encoder (sVAE+) for perturbation screens, on CPUs, with hand-derived gradients.
 
+pub mod cli;
+pub mod config;
 pub mod data;
 pub mod error;
+pub mod evaluation;
 pub mod model;
 pub mod numerics;
+pub mod random;
+pub mod report;
+pub mod run;
+pub mod training;
+pub mod verification;
 
 pub use error::{Error, InputError, Result};

@@ -2,3 +2,8 @@
 
 pub mod counts;
 pub mod dataset;
+mod h5ad;
+pub mod load;
+pub mod npz;
+pub mod simulate;
+pub mod split;

@@ -4,3 +4,4 @@ pub mod matmul;
 pub mod real;
 pub mod simd;
 pub mod special;
+pub mod team;

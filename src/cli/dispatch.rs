@@ -1,0 +1,46 @@
+//! From arguments to the code that does the work: the only place where the command line meets the engine.
+
+use super::{Cli, Command};
+use crate::error::{Error, Result};
+use crate::report;
+
+/// Does what the command line asks for.
+///
+/// Standard output carries the result only (a table, or one JSON object); everything else goes to standard error.
+///
+/// # Errors
+/// Whatever went wrong; [`Error::exit_code`] says whose turn it is.
+pub fn dispatch(cli: Cli) -> Result<()> {
+    match cli.command {
+        Command::Run(args) => {
+            let config = args.checked()?;
+            let outcome = crate::run::run(&config)?;
+            if config.json {
+                report::print(&outcome.metrics.to_json())
+            } else {
+                report::print(&format!("{}\n\nResults: {}", outcome.metrics.table(), outcome.folder.display()))
+            }
+        }
+        Command::Simulate(args) => {
+            let (simulation, out) = args.checked()?;
+            crate::run::simulate(&simulation, &out)?;
+            report::print(&format!(
+                "{}: {} cells x {} genes, {} interventions.",
+                out.display(),
+                simulation.interventions * simulation.cells,
+                simulation.genes,
+                simulation.interventions
+            ))
+        }
+        Command::Verify(args) => {
+            let (config, golden) = args.checked()?;
+            let verification = crate::run::verify(&config, golden.as_deref())?;
+            if config.json {
+                report::print(&verification.to_json())?;
+            } else {
+                report::print(&format!("{}\n\n{}", verification.table(), verification.summary()))?;
+            }
+            if verification.pass { Ok(()) } else { Err(Error::Verification(verification.summary())) }
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! The command line: one file per subcommand, arguments only.
+
+mod dispatch;
+pub mod run;
+pub mod simulate;
+pub mod verify;
+
+pub use dispatch::dispatch;
+
+/// Arguments of the program.
+#[derive(Debug, Clone, clap::Parser)]
+#[command(
+    name = "svae-cpu",
+    version,
+    about = "Sparse-mechanism-shift variational auto-encoder (sVAE+) for perturbation screens, on CPUs",
+    after_help = "Exit codes: 0 done, 1 failed, 2 bad input, 75 stopped early (can be resumed).",
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// A subcommand.
+#[derive(Debug, Clone, clap::Subcommand)]
+pub enum Command {
+    /// Train a model on a screen, or on a simulation, and write a results folder
+    ///
+    /// Without --data, a screen is simulated. Every flag is also a key of CONFIG.toml, with underscores for dashes
+    /// (--label-key is label_key); the flags of the simulation belong into a table `[simulation]` (--sim-cells is cells,
+    /// --simulation is kind). Flags win over the file. Paths are relative to the working directory.
+    Run(Box<run::Args>),
+    /// Write a simulated screen with its truth to a .npz file
+    ///
+    /// `svae-cpu run --data FILE.npz` trains on it.
+    Simulate(simulate::Args),
+    /// Check every gradient by finite differences, and against vectors of another system
+    ///
+    /// Each block of the model and the whole objective are checked in double precision at random points, for the
+    /// settings and the data given (or a simulation). The exit code is 1 if any check fails.
+    Verify(Box<verify::Args>),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,402 @@
+//! Raw settings: every key optional, declared once for the configuration file and the command line.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{KeepEpoch, LatentDistribution, MaskKind, Method, Origin, Precision, SimulationKind, nearest};
+use crate::error::{Error, InputError, Result};
+
+/// Everything that a configuration file or the flags of `svae-cpu run` may say.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, clap::Args)]
+pub struct RawConfig {
+    /// The data file.
+    #[serde(flatten)]
+    #[command(flatten)]
+    pub data: RawData,
+    /// The model.
+    #[serde(flatten)]
+    #[command(flatten)]
+    pub model: RawModel,
+    /// The training.
+    #[serde(flatten)]
+    #[command(flatten)]
+    pub training: RawTraining,
+    /// Seed and threads.
+    #[serde(flatten)]
+    #[command(flatten)]
+    pub execution: RawExecution,
+    /// Results and messages.
+    #[serde(flatten)]
+    #[command(flatten)]
+    pub output: RawOutput,
+    /// The simulation, a table of its own in the file.
+    #[serde(default)]
+    #[command(flatten)]
+    pub simulation: RawSimulation,
+}
+
+/// Settings of the data file.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, clap::Args)]
+#[command(next_help_heading = "Data")]
+pub struct RawData {
+    /// Data file: .h5ad (raw counts in X) or .npz (x, label); without it, data are simulated
+    #[arg(long, value_name = "FILE")]
+    pub data: Option<PathBuf>,
+    /// Column of obs that holds the intervention of each cell
+    #[arg(long, value_name = "COLUMN")]
+    pub label_key: Option<String>,
+    /// Column of obs that holds the batch of each cell
+    #[arg(long, value_name = "COLUMN")]
+    pub batch_key: Option<String>,
+    /// Columns of obs with further categorical covariates, separated by commas
+    #[arg(long, value_name = "COLUMN,...", value_delimiter = ',')]
+    pub categorical_covariates: Option<Vec<String>>,
+    /// Columns of obs with continuous covariates, separated by commas
+    #[arg(long, value_name = "COLUMN,...", value_delimiter = ',')]
+    pub continuous_covariates: Option<Vec<String>>,
+    /// Column of obs with the size factor (library size) of each cell, instead of its total count
+    #[arg(long, value_name = "COLUMN")]
+    pub size_factor_key: Option<String>,
+    /// Leave out cells without any count (and say how many) instead of refusing the data
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub drop_empty_cells: Option<bool>,
+}
+
+/// Settings of the model.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, clap::Args)]
+#[command(next_help_heading = "Model")]
+pub struct RawModel {
+    /// Method to train [default: svae-plus]
+    #[arg(long, value_name = "METHOD")]
+    pub method: Option<Method>,
+    /// Number of latents [default: 15]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub latents: Option<i64>,
+    /// Width of the hidden layers [default: 128]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub hidden: Option<i64>,
+    /// Number of hidden layers of the encoder, and of the decoder [default: 2]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub layers: Option<i64>,
+    /// Sparsity of the mask: higher values let interventions target fewer latents (svae, svae-plus; by default the
+    /// number of interventions)
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub alpha: Option<f64>,
+    /// Weight of the KL divergence of the latents (by default 10 for beta-vae, 1 for the others; vae has none)
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub beta: Option<f64>,
+    /// Mask sample in the forward pass (svae, svae-plus) [default: hard]
+    #[arg(long, value_name = "KIND")]
+    pub mask: Option<MaskKind>,
+    /// Temperature of the Gumbel-sigmoid mask (svae, svae-plus) [default: 1.0]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub temperature: Option<f64>,
+    /// Distribution of the latents [default: normal]
+    #[arg(long, value_name = "KIND")]
+    pub latent_distribution: Option<LatentDistribution>,
+    /// Dropout rate in the encoder [default: 0.1]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub dropout: Option<f64>,
+    /// Batch normalisation of the hidden layers [default: true]
+    #[arg(long, value_name = "BOOL")]
+    pub batch_norm: Option<bool>,
+    /// Layer normalisation of the hidden layers [default: false]
+    #[arg(long, value_name = "BOOL")]
+    pub layer_norm: Option<bool>,
+    /// Constant inside the logarithms of the likelihood; 1e-8 as in the reference implementation [default: 0.0]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub likelihood_epsilon: Option<f64>,
+    /// Give the covariates to the encoder too [default: false]
+    #[arg(long, value_name = "BOOL")]
+    pub encode_covariates: Option<bool>,
+    /// Give the covariates to every hidden layer, not only to the first [default: true]
+    #[arg(long, value_name = "BOOL")]
+    pub deeply_inject_covariates: Option<bool>,
+}
+
+/// Settings of the training.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, clap::Args)]
+#[command(next_help_heading = "Training")]
+pub struct RawTraining {
+    /// Labels held out of the training: NAME,NAME,... or @FILE with one label per line (by default the last fifth of
+    /// a simulation's interventions, and none of a data file's; an empty list holds out none)
+    #[arg(long, value_name = "LABEL,...|@FILE", value_delimiter = ',')]
+    pub holdout: Option<Vec<String>>,
+    /// Largest number of epochs [default: 300]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub epochs: Option<i64>,
+    /// Cells per minibatch [default: 128]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub batch_size: Option<i64>,
+    /// Epochs over which the weight of the KL divergence rises from 0 to 1 [default: 50]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub warmup_epochs: Option<i64>,
+    /// Stop after this many epochs without a better validation ELBO; 0 never stops early [default: 45]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub patience: Option<i64>,
+    /// Adam's step size [default: 0.001]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub learning_rate: Option<f64>,
+    /// L2 penalty, added to the gradient as weight times this [default: 1e-6]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub weight_decay: Option<f64>,
+    /// Adam's epsilon [default: 0.01]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub adam_epsilon: Option<f64>,
+    /// Fraction of the training cells set aside for validation [default: 0.1]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub validation_fraction: Option<f64>,
+    /// Epoch whose weights are kept, by validation ELBO or simply the last [default: best]
+    #[arg(long, value_name = "EPOCH")]
+    pub keep: Option<KeepEpoch>,
+    /// Floating-point type of the training [default: f32]
+    #[arg(long, value_name = "TYPE")]
+    pub precision: Option<Precision>,
+}
+
+/// Seed and threads.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, clap::Args)]
+#[command(next_help_heading = "Execution")]
+pub struct RawExecution {
+    /// Seed of every random stream [default: 0]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub seed: Option<i64>,
+    /// Number of threads (by default RAYON_NUM_THREADS, else all that the machine allows)
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub threads: Option<i64>,
+}
+
+/// Where results go and what is printed.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, clap::Args)]
+#[command(next_help_heading = "Output")]
+pub struct RawOutput {
+    /// Results folder (by default the next numbered folder under results/)
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Replace a run that the results folder already holds
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub overwrite: Option<bool>,
+    /// Print the metrics as one JSON object on standard output, and nothing else there
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub json: Option<bool>,
+    /// Print no progress
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub quiet: Option<bool>,
+}
+
+/// Settings of the simulation.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, clap::Args)]
+#[command(next_help_heading = "Simulation (without --data)")]
+pub struct RawSimulation {
+    /// Simulator [default: sparse-shift]
+    #[arg(id = "sim_kind", long = "simulation", value_name = "KIND")]
+    pub kind: Option<SimulationKind>,
+    /// Number of interventions [default: 100]
+    #[arg(id = "sim_interventions", long = "sim-interventions", value_name = "N", allow_negative_numbers = true)]
+    pub interventions: Option<i64>,
+    /// Number of cells of each intervention [default: 500]
+    #[arg(id = "sim_cells", long = "sim-cells", value_name = "N", allow_negative_numbers = true)]
+    pub cells: Option<i64>,
+    /// Number of genes [default: 100]
+    #[arg(id = "sim_genes", long = "sim-genes", value_name = "N", allow_negative_numbers = true)]
+    pub genes: Option<i64>,
+    /// Number of true latents [default: 15]
+    #[arg(id = "sim_latents", long = "sim-latents", value_name = "N", allow_negative_numbers = true)]
+    pub latents: Option<i64>,
+    /// Seed of the simulator (by default that of --seed)
+    #[arg(id = "sim_seed", long = "sim-seed", value_name = "N", allow_negative_numbers = true)]
+    pub seed: Option<i64>,
+}
+
+impl RawConfig {
+    /// Dotted names of the keys that have a value.
+    pub(super) fn given_keys(&self) -> Result<Vec<String>> {
+        let mut keys = Vec::new();
+        for (key, value) in self.to_table()? {
+            match value {
+                toml::Value::Table(table) => keys.extend(table.keys().map(|name| format!("{key}.{name}"))),
+                _ => keys.push(key),
+            }
+        }
+        Ok(keys)
+    }
+
+    /// These settings, with those of `flags` in their place where `flags` has any.
+    ///
+    /// Flags that name data replace a simulation described in the file, and the other way round.
+    pub(super) fn overlaid(mut self, flags: Self) -> Result<Self> {
+        if flags.data.data.is_some() {
+            self.simulation = RawSimulation::default();
+        } else if flags.simulation != RawSimulation::default() {
+            self.data = RawData::default();
+        }
+        let mut table = self.to_table()?;
+        for (key, value) in flags.to_table()? {
+            match (table.get_mut(&key), value) {
+                (Some(toml::Value::Table(below)), toml::Value::Table(above)) => below.extend(above),
+                (_, value) => {
+                    table.insert(key, value);
+                }
+            }
+        }
+        Ok(table.try_into().expect("both tables were written from this type"))
+    }
+
+    fn to_table(&self) -> Result<toml::Table> {
+        for (path, flag) in [(&self.data.data, "--data"), (&self.output.out, "--out")] {
+            if path.as_ref().is_some_and(|path| path.to_str().is_none()) {
+                return Err(InputError::new("the path is not valid UTF-8", "rename the file or folder")
+                    .at(flag)
+                    .into());
+            }
+        }
+        Ok(toml::Table::try_from(self).expect("settings with UTF-8 paths can be written as TOML"))
+    }
+}
+
+/// Names of the top-level keys of [`super::Config`], in its order.
+pub(super) fn config_keys() -> Vec<String> {
+    json_keys(&super::Config::default())
+}
+
+fn json_keys(value: &impl Serialize) -> Vec<String> {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::Object(map)) => map.into_iter().map(|(key, _)| key).collect(),
+        _ => unreachable!("settings are an object"),
+    }
+}
+
+/// Every key of a configuration file, those of the simulation as `simulation.KEY`.
+pub(super) fn known_keys() -> Vec<String> {
+    let mut keys = json_keys(&RawConfig::default());
+    keys.retain(|key| key != "simulation");
+    keys.extend(json_keys(&RawSimulation::default()).into_iter().map(|key| format!("simulation.{key}")));
+    keys
+}
+
+/// Reads the configuration file at `path`, refusing unknown keys and values of the wrong type.
+pub(super) fn read(path: &Path) -> Result<(RawConfig, Origin)> {
+    let text = std::fs::read_to_string(path).map_err(|source| -> Error {
+        match source.kind() {
+            std::io::ErrorKind::NotFound => InputError::new(
+                "there is no such file",
+                "give the path of a configuration file in TOML, or set everything by flags",
+            )
+            .in_file(path)
+            .into(),
+            _ => {
+                InputError::new(format!("it cannot be read: {source}"), "give the path of a configuration file in TOML")
+                    .in_file(path)
+                    .into()
+            }
+        }
+    })?;
+    parse(&text, path)
+}
+
+/// The settings in `text`, the contents of `path`.
+pub(super) fn parse(text: &str, path: &Path) -> Result<(RawConfig, Origin)> {
+    let line_at = |offset: usize| text[..offset.min(text.len())].matches('\n').count() + 1;
+    let syntax = |error: toml::de::Error| -> Error {
+        let mut input = InputError::new(
+            format!("this is not valid TOML: {}", error.message().replace('\n', ", ")),
+            "write one `key = value` per line",
+        )
+        .in_file(path);
+        if let Some(span) = error.span() {
+            input = input.at(format!("line {}", line_at(span.start)));
+        }
+        input.into()
+    };
+    let document = toml::de::DeTable::parse(text).map_err(syntax)?;
+    let mut lines = Vec::new();
+    for (key, value) in document.get_ref() {
+        let name: &str = key.get_ref();
+        match value.get_ref() {
+            toml::de::DeValue::Table(table) if name == "simulation" => {
+                for key in table.keys() {
+                    lines.push((format!("simulation.{}", key.get_ref()), line_at(key.span().start)));
+                }
+            }
+            _ => lines.push((name.to_owned(), line_at(key.span().start))),
+        }
+    }
+    // The file's own order, so that the first mistake is the one reported.
+    lines.sort_by_key(|(_, line)| *line);
+
+    let known = known_keys();
+    let values: toml::Table = toml::from_str(text).map_err(syntax)?;
+    for (key, line) in &lines {
+        let at = |problem: String, remedy: String| -> Error {
+            InputError::new(problem, remedy).in_file(path).at(format!("line {line}")).into()
+        };
+        if !known.contains(key) {
+            let remedy = match nearest_key(key, &known) {
+                Some(name) => format!("did you mean `{name}`?"),
+                None => "remove it; `svae-cpu run --help` lists the flags, which are the keys".to_owned(),
+            };
+            return Err(at(format!("there is no setting `{key}`"), remedy));
+        }
+        let mut single = toml::Table::new();
+        match key.strip_prefix("simulation.") {
+            Some(name) => {
+                let mut table = toml::Table::new();
+                table.insert(name.to_owned(), values["simulation"][name].clone());
+                single.insert("simulation".to_owned(), table.into());
+            }
+            None => {
+                single.insert(key.clone(), values[key].clone());
+            }
+        }
+        if let Err(error) = single.try_into::<RawConfig>() {
+            return Err(at(format!("`{key}` cannot be used: {}", in_words(error.message())), example_of(key)));
+        }
+    }
+    let raw = values.try_into().map_err(syntax)?;
+    Ok((raw, Origin { file: Some(path.to_owned()), lines, flags: Vec::new() }))
+}
+
+/// The known key nearest to `key`, whether it was written with dashes, as a flag or in the wrong table.
+fn nearest_key<'a>(key: &str, known: &'a [String]) -> Option<&'a str> {
+    let plain = key.replace('-', "_");
+    let bare = plain.strip_prefix("simulation.").or(plain.strip_prefix("sim_")).unwrap_or(&plain);
+    let leaf = |name: &'a str| name.strip_prefix("simulation.").unwrap_or(name);
+    if let Some(same) = known.iter().find(|name| ***name == plain) {
+        return Some(same);
+    }
+    let in_simulation = bare != plain;
+    if let Some(same) = known.iter().find(|name| leaf(name) == bare && (!in_simulation || name.starts_with("sim"))) {
+        return Some(same);
+    }
+    let found = nearest(bare, known.iter().map(|name| leaf(name)))?;
+    known
+        .iter()
+        .find(|name| leaf(name) == found && in_simulation == name.starts_with("simulation."))
+        .or_else(|| known.iter().find(|name| leaf(name) == found))
+        .map(String::as_str)
+}
+
+/// A deserialiser's message with the names of Rust types put into words.
+fn in_words(message: &str) -> String {
+    let mut text = message.trim().replace('\n', ", ");
+    for (name, words) in [
+        ("expected i64", "expected a whole number"),
+        ("expected f64", "expected a number"),
+        ("expected a boolean", "expected true or false"),
+        ("expected a sequence", "expected a list, such as [\"A\", \"B\"]"),
+        ("expected path string", "expected a path in quotes"),
+        ("expected a string", "expected text in quotes"),
+        ("invalid type: ", "it is "),
+        ("string \"", "the text \""),
+        ("floating point", "the number"),
+    ] {
+        text = text.replace(name, words);
+    }
+    text
+}
+
+fn example_of(key: &str) -> String {
+    let name = key.strip_prefix("simulation.").unwrap_or(key);
+    format!("see {} in `svae-cpu run --help` for what `{name}` may be", super::flag_of(key))
+}

@@ -1,0 +1,10 @@
+//! How good a fitted model is: recovered latents, recovered targets, likelihood against plain baselines.
+
+pub mod assignment;
+mod columns;
+pub mod correlation;
+pub mod mcc;
+pub mod pooled;
+pub mod regression;
+pub mod target_graph;
+pub mod udr;

@@ -1,0 +1,544 @@
+//! Plain negative binomial baselines: what a model without latents says about the validation cells.
+//!
+//! Mean and inverse dispersion parametrise the negative binomial: x ~ NB(mu, theta), variance mu + mu^2/theta. The mean
+//! is mu\[n,g\] = library\[n\] * rate, the rate being that of the gene, or of the gene under the cell's intervention;
+//! each gene has one theta, fitted by maximum likelihood with the means held fixed.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use crate::data::counts::Counts;
+use crate::data::dataset::Dataset;
+use crate::error::InputError;
+
+/// Smallest inverse dispersion considered.
+pub const THETA_MIN: f64 = 1e-6;
+/// Largest inverse dispersion considered: the Poisson distribution for every practical purpose.
+pub const THETA_MAX: f64 = 1e8;
+/// Cells' worth of pooled rates that [`per_intervention_negative_binomial`] adds to each intervention unless told
+/// otherwise.
+pub const PSEUDO_CELLS: f64 = 10.0;
+/// Counts given in all to a gene that no training cell shows: its rate must not be 0, or one count later is impossible.
+const UNSEEN_GENE_COUNT: f64 = 0.5;
+/// Gene-wise entries held at once; more genes wait for the next pass over the cells.
+const BLOCK_ENTRIES: usize = 1 << 25;
+/// Up to this count, sums over 0..x are taken term by term; beyond it, Stirling's series is exact to rounding.
+const DIRECT: u32 = 512;
+
+/// A fitted baseline and its score.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Baseline {
+    /// Mean negative log-likelihood per validation cell, nats, summed over genes.
+    pub nll_per_cell: f64,
+    /// Pooled rate of each gene: its share of the training cells' libraries.
+    pub rates: Vec<f64>,
+    /// Inverse dispersion of each gene, within [`THETA_MIN`] and [`THETA_MAX`].
+    pub theta: Vec<f64>,
+}
+
+/// The pooled baseline: mean = library times the gene's overall rate (all counts over all libraries of the training
+/// cells).
+///
+/// `train` and `validation` are cells of `data`. A gene without counts in training gets half a count in all and theta =
+/// [`THETA_MAX`]. Genes run in parallel; the sum over genes is in their order, so the figure does not depend on the
+/// number of threads.
+///
+/// # Errors
+/// If either list is empty, or the training cells' libraries sum to nothing.
+pub fn pooled_negative_binomial(data: &Dataset, train: &[usize], validation: &[usize]) -> Result<Baseline, InputError> {
+    fit(data, train, validation, None)
+}
+
+/// The per-intervention baseline: mean = library times the gene's rate under the cell's intervention.
+///
+/// The rate of gene g under intervention a is (X\[a,g\] + w rate\[g\]) / (library\[a\] + w): counts and libraries
+/// summed over a's training cells, plus `pseudo_cells` average libraries w at the pooled rate, which keeps
+/// interventions of few cells near the pool. Cells with the same combination of interventions and doses form one group;
+/// validation cells of a group unseen in training get the pooled rate. theta as in the pooled baseline, one per gene,
+/// given these means.
+///
+/// # Errors
+/// As [`pooled_negative_binomial`], and if `pseudo_cells` is not a positive number.
+pub fn per_intervention_negative_binomial(
+    data: &Dataset,
+    train: &[usize],
+    validation: &[usize],
+    pseudo_cells: f64,
+) -> Result<Baseline, InputError> {
+    if !(pseudo_cells.is_finite() && pseudo_cells > 0.0) {
+        return Err(InputError::new(
+            format!("the pseudo-count of the per-intervention baseline is {pseudo_cells} cells"),
+            "give a positive number",
+        ));
+    }
+    let mut numbers = BTreeMap::new();
+    let key = |n: usize| {
+        let (a, w) = data.interventions.row(n);
+        a.iter().copied().zip(w.iter().map(|w| w.to_bits())).collect::<Vec<_>>()
+    };
+    let of_train: Vec<usize> = train
+        .iter()
+        .map(|&n| {
+            let next = numbers.len();
+            *numbers.entry(key(n)).or_insert(next)
+        })
+        .collect();
+    let unseen = numbers.len();
+    let of_validation = validation.iter().map(|&n| numbers.get(&key(n)).copied().unwrap_or(unseen)).collect();
+    fit(data, train, validation, Some(Groups { n: unseen + 1, of_train, of_validation, pseudo_cells }))
+}
+
+/// Cells that share a rate per gene.
+struct Groups {
+    n: usize,
+    of_train: Vec<usize>,
+    of_validation: Vec<usize>,
+    pseudo_cells: f64,
+}
+
+fn fit(data: &Dataset, train: &[usize], validation: &[usize], groups: Option<Groups>) -> Result<Baseline, InputError> {
+    for (cells, what) in [(train, "training"), (validation, "validation")] {
+        if cells.is_empty() {
+            return Err(InputError::new(format!("there are no {what} cells"), "choose a split that leaves some"));
+        }
+    }
+    let library = |cells: &[usize]| cells.iter().map(|&n| data.library[n]).collect::<Vec<f64>>();
+    let (library_train, library_validation) = (library(train), library(validation));
+    let all: f64 = library_train.iter().sum();
+    if !(all.is_finite() && all > 0.0) {
+        return Err(InputError::new(
+            format!("the libraries of the training cells sum to {all}"),
+            "drop cells without counts or name another library column",
+        ));
+    }
+
+    let n_genes = data.n_genes();
+    let mut totals = vec![0u64; n_genes];
+    let mut sizes = vec![0usize; n_genes]; // entries per gene, training and validation
+    for (cells, is_train) in [(train, true), (validation, false)] {
+        for &n in cells {
+            data.counts.row(n).for_each(|g, x| {
+                totals[g] += if is_train { x as u64 } else { 0 };
+                sizes[g] += 1;
+            });
+        }
+    }
+    let rates: Vec<f64> = totals.iter().map(|&t| (t as f64).max(UNSEEN_GENE_COUNT) / all).collect();
+    let group_library = groups.as_ref().map(|groups| {
+        let mut sums = vec![0.0; groups.n];
+        groups.of_train.iter().zip(&library_train).for_each(|(&a, l)| sums[a] += l);
+        sums
+    });
+
+    let mut theta = Vec::with_capacity(n_genes);
+    let mut nll = 0.0;
+    let mut start = 0;
+    while start < n_genes {
+        let mut end = start + 1;
+        let mut held = sizes[start];
+        while end < n_genes && held + sizes[end] <= BLOCK_ENTRIES {
+            held += sizes[end];
+            end += 1;
+        }
+        let seen = ByGene::gather(&data.counts, train, start..end);
+        let unseen = ByGene::gather(&data.counts, validation, start..end);
+        let fitted: Vec<(f64, f64)> = (start..end)
+            .into_par_iter()
+            .map_init(Vec::new, |mu, g| {
+                let (fit_on, score_on) = (seen.gene(g - start), unseen.gene(g - start));
+                let group_rates = groups.as_ref().zip(group_library.as_ref()).map(|(groups, libraries)| {
+                    let w = groups.pseudo_cells * all / train.len() as f64;
+                    let mut counts = vec![0.0; groups.n];
+                    fit_on.0.iter().zip(fit_on.1).for_each(|(&i, &x)| counts[groups.of_train[i as usize]] += x as f64);
+                    let rate = |(x, l): (&f64, &f64)| (x + w * rates[g]) / (l + w);
+                    counts.iter().zip(libraries).map(rate).collect::<Vec<f64>>()
+                });
+                let means = |mu: &mut Vec<f64>, library: &[f64], of: fn(&Groups) -> &[usize]| {
+                    mu.clear();
+                    match (&group_rates, &groups) {
+                        (Some(r), Some(groups)) => mu.extend(library.iter().zip(of(groups)).map(|(l, &a)| l * r[a])),
+                        _ => mu.extend(library.iter().map(|l| l * rates[g])),
+                    }
+                };
+                means(mu, &library_train, |groups| &groups.of_train);
+                let theta = if totals[g] == 0 { THETA_MAX } else { fit_theta(mu, fit_on.0, fit_on.1) };
+                means(mu, &library_validation, |groups| &groups.of_validation);
+                (theta, negative_log_likelihood(theta, mu, score_on.0, score_on.1))
+            })
+            .collect();
+        for (t, l) in fitted {
+            theta.push(t);
+            nll += l;
+        }
+        start = end;
+    }
+    Ok(Baseline { nll_per_cell: nll / validation.len() as f64, rates, theta })
+}
+
+/// Non-zero counts of some cells, gene by gene.
+struct ByGene {
+    offsets: Vec<usize>,
+    /// Position in the list of cells, not the cell's own number.
+    positions: Vec<u32>,
+    counts: Vec<u32>,
+}
+
+impl ByGene {
+    fn gather(counts: &Counts, cells: &[usize], genes: Range<usize>) -> Self {
+        let mut offsets = vec![0usize; genes.len() + 1];
+        for &n in cells {
+            counts.row(n).for_each(|g, _| {
+                if genes.contains(&g) {
+                    offsets[g - genes.start + 1] += 1;
+                }
+            });
+        }
+        for g in 0..genes.len() {
+            offsets[g + 1] += offsets[g];
+        }
+        let mut next = offsets.clone();
+        let held = offsets[genes.len()];
+        let (mut positions, mut values) = (vec![0; held], vec![0; held]);
+        for (i, &n) in cells.iter().enumerate() {
+            counts.row(n).for_each(|g, x| {
+                if genes.contains(&g) {
+                    let slot = &mut next[g - genes.start];
+                    positions[*slot] = i as u32;
+                    values[*slot] = x;
+                    *slot += 1;
+                }
+            });
+        }
+        Self { offsets, positions, counts: values }
+    }
+
+    fn gene(&self, g: usize) -> (&[u32], &[u32]) {
+        let range = self.offsets[g]..self.offsets[g + 1];
+        (&self.positions[range.clone()], &self.counts[range])
+    }
+}
+
+/// Maximum-likelihood inverse dispersion of one gene, given the mean `mu` of every cell and its non-zero counts.
+///
+/// Near the Poisson limit the likelihood rises with theta when sum((x - mu)^2 - x) <= 0, no variance beyond Poisson:
+/// then theta = [`THETA_MAX`]. Otherwise a zero of the derivative is found by Newton's method on log theta, kept inside
+/// a shrinking bracket by bisection, from the moment estimate sum(mu^2) / sum((x - mu)^2 - x).
+pub fn fit_theta(mu: &[f64], positions: &[u32], counts: &[u32]) -> f64 {
+    let squares: f64 = mu.iter().map(|m| m * m).sum();
+    let entries = || positions.iter().zip(counts).map(|(&i, &x)| (mu[i as usize], x as f64));
+    let excess = squares + entries().map(|(m, x)| x * (x - 2.0 * m - 1.0)).sum::<f64>();
+    // Written so that a NaN (a mean that is not finite) ends here too.
+    if excess.is_nan() || excess <= 0.0 {
+        return THETA_MAX;
+    }
+    // above[k]: cells whose count exceeds k.
+    let top = counts.iter().copied().max().unwrap_or(0).min(DIRECT) as usize;
+    let mut above = vec![0.0; top];
+    let mut large = Vec::new();
+    for &x in counts {
+        if let Some(last) = above.get_mut((x.min(DIRECT) as usize).wrapping_sub(1)) {
+            *last += 1.0;
+        }
+        if x > DIRECT {
+            large.push(x as f64);
+        }
+    }
+    for k in (1..top).rev() {
+        above[k - 1] += above[k];
+    }
+
+    let (mut low, mut high) = (THETA_MIN.ln(), THETA_MAX.ln());
+    let mut u = (squares / excess).ln().clamp(low, high);
+    for _ in 0..100 {
+        let theta = u.exp();
+        // d/dtheta and d2/dtheta2 of the log-likelihood; digamma differences are sums over 0..x of 1/(theta + k).
+        let (mut d1, mut d2) = (0.0, 0.0);
+        for (k, &cells) in above.iter().enumerate() {
+            let r = 1.0 / (theta + k as f64);
+            d1 += cells * r;
+            d2 -= cells * r * r;
+        }
+        for &x in &large {
+            let (d, t) = psi_differences(theta + DIRECT as f64, x - DIRECT as f64);
+            d1 += d;
+            d2 += t;
+        }
+        for (m, x) in entries() {
+            let r = 1.0 / (theta + m);
+            d1 -= x * r;
+            d2 += x * r * r;
+        }
+        let all = dense_sums(theta, mu);
+        d1 += all.share - all.log;
+        d2 += all.share / theta - all.share_squared;
+
+        let (slope, curvature) = (theta * d1, theta * d1 + theta * theta * d2);
+        if slope > 0.0 {
+            low = u;
+        } else {
+            high = u;
+        }
+        let newton = u - slope / curvature;
+        let next = if curvature < 0.0 && newton > low && newton < high { newton } else { 0.5 * (low + high) };
+        let moved = (next - u).abs();
+        u = next;
+        if moved < 1e-10 || high - low < 1e-10 {
+            break;
+        }
+    }
+    u.exp()
+}
+
+/// Sums over all cells of log(1 + mu/theta), mu/(theta + mu) and mu/(theta + mu)^2.
+struct DenseSums {
+    log: f64,
+    share: f64,
+    share_squared: f64,
+}
+
+fn dense_sums(theta: f64, mu: &[f64]) -> DenseSums {
+    const LANES: usize = 8;
+    // Products of eight factors 1 + mu/theta share one logarithm; they overflow only beyond mu/theta = 1e38.
+    const DEPTH: usize = 8;
+    let inverse = 1.0 / theta;
+    let (mut log, mut share, mut share_squared) = (0.0, [0.0; LANES], [0.0; LANES]);
+    let chunks = mu.chunks_exact(LANES * DEPTH);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        let mut product = [1.0; LANES];
+        for row in chunk.chunks_exact(LANES) {
+            for i in 0..LANES {
+                let r = 1.0 / (theta + row[i]);
+                product[i] *= 1.0 + row[i] * inverse;
+                share[i] += row[i] * r;
+                share_squared[i] += row[i] * r * r;
+            }
+        }
+        log += product.iter().map(|p: &f64| p.ln()).sum::<f64>();
+    }
+    let (mut share, mut share_squared) = (share.iter().sum::<f64>(), share_squared.iter().sum::<f64>());
+    for &m in rest {
+        let r = 1.0 / (theta + m);
+        log += (m * inverse).ln_1p();
+        share += m * r;
+        share_squared += m * r * r;
+    }
+    DenseSums { log, share, share_squared }
+}
+
+/// digamma(a + d) - digamma(a) and trigamma(a + d) - trigamma(a), by Stirling's series, for a of at least [`DIRECT`].
+fn psi_differences(a: f64, d: f64) -> (f64, f64) {
+    let (p, q) = (1.0 / a, 1.0 / (a + d));
+    let first = |r: f64| -r / 2.0 - r * r / 12.0 + r.powi(4) / 120.0;
+    let second = |r: f64| r + r * r / 2.0 + r.powi(3) / 6.0 - r.powi(5) / 30.0;
+    ((d / a).ln_1p() + first(q) - first(p), second(q) - second(p))
+}
+
+/// Sum over `mu.len()` cells of -log NB(x; mu, theta), nats; cells not among `positions` have count 0.
+pub fn negative_log_likelihood(theta: f64, mu: &[f64], positions: &[u32], counts: &[u32]) -> f64 {
+    // A count of 0 costs theta log(1 + mu/theta), and every count at least that much.
+    let zeros: f64 = mu.iter().map(|m| theta * (m / theta).ln_1p()).sum();
+    // rising[x] = log( theta (theta+1) .. (theta+x-1) / x! ), without the cancellation of lgamma differences.
+    let top = counts.iter().copied().max().unwrap_or(0).min(DIRECT) as usize;
+    let mut rising = Vec::with_capacity(top + 1);
+    rising.push(0.0);
+    for k in 0..top {
+        rising.push(rising[k] + (theta + k as f64).ln() - (k as f64 + 1.0).ln());
+    }
+    let gains = positions.iter().zip(counts).map(|(&i, &x)| {
+        let m = mu[i as usize];
+        let direct = x.min(DIRECT) as usize;
+        let mut value = rising[direct] + x as f64 * (m / (theta + m)).ln();
+        if x > DIRECT {
+            let (d, base) = ((x - DIRECT) as f64, DIRECT as f64);
+            value += lgamma_difference(theta + base, d) - lgamma_difference(1.0 + base, d);
+        }
+        value
+    });
+    zeros - gains.sum::<f64>()
+}
+
+/// lgamma(a + d) - lgamma(a) by Stirling's series, for a of at least [`DIRECT`].
+fn lgamma_difference(a: f64, d: f64) -> f64 {
+    let b = a + d;
+    let series = |r: f64| r / 12.0 - r.powi(3) / 360.0;
+    d * (b.ln() - 1.0) + (a - 0.5) * (d / a).ln_1p() + series(1.0 / b) - series(1.0 / a)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rand::{RngExt, SeedableRng};
+    use rand_distr::{Distribution, Gamma, Poisson};
+
+    use super::*;
+    use crate::data::dataset::{Covariates, InterventionRows};
+
+    fn dataset(n_genes: usize, table: &[u32], library: Vec<f64>, labels: &[usize]) -> Dataset {
+        let names = |n: usize| (0..n).map(|i| i.to_string()).collect::<Vec<_>>();
+        Dataset {
+            source: "test".into(),
+            counts: Counts::from_dense(n_genes, table),
+            intervention_names: names(labels.iter().max().unwrap() + 1),
+            gene_names: names(n_genes),
+            cell_names: names(library.len()),
+            library,
+            interventions: InterventionRows::one_hot(labels.iter().copied()),
+            covariates: Covariates::default(),
+            truth: None,
+        }
+    }
+
+    #[test]
+    fn log_likelihood_equals_fifty_digit_arithmetic() {
+        // `python scripts/evaluation_reference.py negative_binomial`: mpmath, beside scipy.stats.nbinom.logpmf.
+        for (x, mu, theta, expected) in [
+            (0, 2.5, 0.7, -1.0638780276210893),
+            (3, 2.5, 0.7, -2.4290126505100003),
+            (40, 3.0, 1e-3, -10.613719811916566),
+            (700, 650.0, 12.0, -6.276192587494131),
+            (5, 4.0, 1e6, -1.8560219371789262),
+            (90_000, 5e4, 2.0, -12.445694147658875),
+        ] {
+            let (positions, counts): (&[u32], &[u32]) = if x > 0 { (&[0], &[x]) } else { (&[], &[]) };
+            let got = -negative_log_likelihood(theta, &[mu], positions, counts);
+            // The value is a difference of terms of size x log x, each rounded.
+            let terms = x as f64 * (x as f64 + 1.0).ln();
+            assert!((got - expected).abs() < 1e-15 * (10.0 + terms), "{x} {mu} {theta}: {got} {expected}");
+        }
+    }
+
+    #[test]
+    fn a_small_case_equals_scipy_from_end_to_end() {
+        // `python scripts/evaluation_reference.py negative_binomial`: nbinom maximised by scipy.optimize, Poisson for
+        // the second gene.
+        let at = |i: usize, j: usize, m: usize| (i * 73 + j * 151 + 7 * i * i * (j + 1)) % m;
+        let table: Vec<u32> = (0..40).flat_map(|i| [(at(i, 0, 7) * at(i, 1, 5)) as u32, 2 + i as u32 % 2]).collect();
+        let library = (0..40).map(|i| 50.0 + at(i, 3, 97) as f64).collect();
+        let data = dataset(2, &table, library, &[0; 40]);
+        let cells: Vec<usize> = (0..40).collect();
+        let baseline = pooled_negative_binomial(&data, &cells[..30], &cells[30..]).unwrap();
+        assert!((baseline.theta[0] / 1.3561685109599528 - 1.0).abs() < 1e-6, "{:?}", baseline.theta);
+        assert_eq!(baseline.theta[1], THETA_MAX);
+        assert!((baseline.nll_per_cell - 4.7592438406987085).abs() < 1e-6, "{}", baseline.nll_per_cell);
+        // One intervention only: shrinking towards the pool changes nothing.
+        let grouped = per_intervention_negative_binomial(&data, &cells[..30], &cells[30..], 3.0).unwrap();
+        assert!((grouped.nll_per_cell - baseline.nll_per_cell).abs() < 1e-9);
+    }
+
+    #[test]
+    fn known_inverse_dispersions_are_found() {
+        let mut rng = rand::rngs::ChaCha8Rng::seed_from_u64(3);
+        let (n, truth) = (20_000, [0.1, 0.5, 2.0, 10.0]);
+        let rates = [0.002, 0.01, 0.02, 0.5];
+        let library: Vec<f64> = (0..n).map(|_| rng.random_range(100.0..400.0)).collect();
+        let mut table = Vec::new();
+        for l in &library {
+            for (theta, rate) in truth.iter().zip(rates) {
+                let mean = Gamma::new(*theta, l * rate / theta).unwrap().sample(&mut rng);
+                table.push(if mean > 0.0 { Poisson::new(mean).unwrap().sample(&mut rng) as u32 } else { 0 });
+            }
+            // A Poisson gene, and one that is never seen.
+            table.push(Poisson::new(l * 0.01).unwrap().sample(&mut rng) as u32);
+            table.push(0);
+        }
+        let data = dataset(6, &table, library.clone(), &vec![0; n]);
+        let cells: Vec<usize> = (0..n).collect();
+        let baseline = pooled_negative_binomial(&data, &cells[..18_000], &cells[18_000..]).unwrap();
+        for (got, want) in baseline.theta.iter().zip(truth) {
+            // 18,000 cells give the inverse dispersion to about 2 percent (standard error); the draw is fixed.
+            assert!((got / want - 1.0).abs() < 0.07, "{:?}", baseline.theta);
+        }
+        assert!(baseline.theta[4] > 100.0, "{:?}", baseline.theta);
+        assert_eq!(baseline.theta[5], THETA_MAX);
+        for (got, want) in baseline.rates.iter().zip(rates) {
+            assert!((got / want - 1.0).abs() < 0.05);
+        }
+        // No other inverse dispersion explains the training cells better.
+        let block = ByGene::gather(&data.counts, &cells[..18_000], 0..6);
+        for g in 0..4 {
+            let mu: Vec<f64> = library[..18_000].iter().map(|l| l * baseline.rates[g]).collect();
+            let (positions, counts) = block.gene(g);
+            let at = |theta| negative_log_likelihood(theta, &mu, positions, counts);
+            let best = at(baseline.theta[g]);
+            for factor in [0.5, 0.99, 1.01, 2.0] {
+                assert!(best < at(baseline.theta[g] * factor), "gene {g}");
+            }
+        }
+    }
+
+    #[test]
+    fn intervention_rates_help_where_interventions_act_and_unseen_ones_fall_back() {
+        let mut rng = rand::rngs::ChaCha8Rng::seed_from_u64(4);
+        let n = 3000;
+        let labels: Vec<usize> = (0..n).map(|i| if i < 2800 { i % 3 } else { 3 }).collect();
+        let mut table = Vec::new();
+        for &a in &labels {
+            for g in 0..4 {
+                let mean = if a == g { 20.0 } else { 4.0 };
+                table.push(Poisson::<f64>::new(mean).unwrap().sample(&mut rng) as u32);
+            }
+        }
+        let data = dataset(4, &table, vec![10.0; n], &labels);
+        let cells: Vec<usize> = (0..n).collect();
+        let (train, seen, unseen) = (&cells[..2500], &cells[2500..2800], &cells[2800..]);
+        let pooled = pooled_negative_binomial(&data, train, seen).unwrap();
+        let grouped = per_intervention_negative_binomial(&data, train, seen, PSEUDO_CELLS).unwrap();
+        assert!(grouped.nll_per_cell < pooled.nll_per_cell - 1.0, "{} {}", grouped.nll_per_cell, pooled.nll_per_cell);
+        // The entropy of the truth, four Poissons of means 20, 4, 4, 4, is 0.5 log(2 pi e mean) less 1/(12 mean) each,
+        // roughly.
+        let entropy = |m: f64| 0.5 * (2.0 * std::f64::consts::PI * std::f64::consts::E * m).ln() - 1.0 / (12.0 * m);
+        let floor = entropy(20.0) * 0.75 + entropy(4.0) * 3.25;
+        assert!((grouped.nll_per_cell - floor).abs() < 0.3, "{} {floor}", grouped.nll_per_cell);
+        // Unseen: the same rates as the pool, so the two differ through theta alone.
+        let fallback = per_intervention_negative_binomial(&data, train, unseen, PSEUDO_CELLS).unwrap();
+        let mu = vec![10.0 * fallback.rates[0]; unseen.len()];
+        let block = ByGene::gather(&data.counts, unseen, 0..4);
+        let by_hand: f64 = (0..4)
+            .map(|g| {
+                let mu: Vec<f64> = mu.iter().map(|m| m / fallback.rates[0] * fallback.rates[g]).collect();
+                negative_log_likelihood(fallback.theta[g], &mu, block.gene(g).0, block.gene(g).1)
+            })
+            .sum();
+        assert!((fallback.nll_per_cell - by_hand / unseen.len() as f64).abs() < 1e-9);
+    }
+
+    #[test]
+    fn unusable_input_is_refused_in_a_sentence() {
+        let data = dataset(2, &[1, 2, 3, 4], vec![3.0, 0.0], &[0, 0]);
+        let message = |r: Result<Baseline, InputError>| r.unwrap_err().to_string();
+        assert!(message(pooled_negative_binomial(&data, &[], &[0])).contains("no training cells"));
+        assert!(message(pooled_negative_binomial(&data, &[0], &[])).contains("no validation cells"));
+        assert!(message(pooled_negative_binomial(&data, &[1], &[0])).contains("libraries"));
+        for bad in [0.0, -1.0, f64::NAN] {
+            assert!(message(per_intervention_negative_binomial(&data, &[0], &[0], bad)).contains("pseudo-count"));
+        }
+    }
+
+    proptest! {
+        /// The derivative formulas inside `fit_theta` lead to the top of the likelihood that `negative_log_likelihood`
+        /// computes.
+        #[test]
+        fn no_nearby_theta_is_better(
+            counts in prop::collection::vec(prop_oneof![Just(0u32), 0u32..6, 0u32..3000], 2..200), rate in 0.01f64..20.0,
+        ) {
+            let total: u32 = counts.iter().sum();
+            prop_assume!(total > 0);
+            let library: Vec<f64> = (0..counts.len()).map(|i| 1.0 + (i % 7) as f64 * rate).collect();
+            let scale = total as f64 / library.iter().sum::<f64>();
+            let mu: Vec<f64> = library.iter().map(|l| l * scale).collect();
+            let positions: Vec<u32> = (0..counts.len() as u32).filter(|&i| counts[i as usize] > 0).collect();
+            let values: Vec<u32> = counts.iter().copied().filter(|&x| x > 0).collect();
+            let theta = fit_theta(&mu, &positions, &values);
+            prop_assert!((THETA_MIN * 0.999..=THETA_MAX * 1.001).contains(&theta));
+            let best = negative_log_likelihood(theta, &mu, &positions, &values);
+            for factor in [0.9, 1.1] {
+                let other = (theta * factor).min(THETA_MAX);
+                let there = negative_log_likelihood(other, &mu, &positions, &values);
+                prop_assert!(best <= there + 1e-9 * best.abs(), "{} at {}: {} {}", theta, other, best, there);
+            }
+        }
+    }
+}

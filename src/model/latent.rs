@@ -1,0 +1,90 @@
+//! The posterior of a cell's latents and a sample from it. Derivation: `derivations/latent.md`.
+
+use super::architecture::LatentDistribution;
+use crate::numerics::real::Real;
+use crate::numerics::simd::vectorized;
+
+/// Smallest posterior variance (scvi-tools).
+pub const VARIANCE_FLOOR: f64 = 1e-4;
+
+/// Forward, Eqs. (Z1)-(Z3): v = exp(log_variance) + 1e-4, z = m + sqrt(v) eps, softmax of it if logistic-normal.
+///
+/// All n x L; `variance` and `z` are outputs. Without `noise`, z is the posterior mean.
+pub fn forward<R: Real>(
+    z: &mut [R],
+    variance: &mut [R],
+    mean: &[R],
+    log_variance: &[R],
+    noise: Option<&[R]>,
+    distribution: LatentDistribution,
+    n_latents: usize,
+) {
+    vectorized(|| {
+        let floor = R::of(VARIANCE_FLOOR);
+        for (v, &log) in variance.iter_mut().zip(log_variance) {
+            *v = Real::exp(log) + floor;
+        }
+        z.copy_from_slice(mean);
+        if let Some(noise) = noise {
+            for ((z, &v), &noise) in z.iter_mut().zip(variance.iter()).zip(noise) {
+                *z = v.sqrt().fma(noise, *z);
+            }
+        }
+    });
+    if distribution == LatentDistribution::LogisticNormal {
+        z.chunks_exact_mut(n_latents).for_each(softmax);
+    }
+}
+
+/// Softmax of one row, in place.
+fn softmax<R: Real>(row: &mut [R]) {
+    let largest = row.iter().fold(row[0], |a, &b| b.larger(a));
+    for value in row.iter_mut() {
+        *value = Real::exp(*value - largest);
+    }
+    let scale = R::ONE / row.iter().copied().sum::<R>();
+    for value in row.iter_mut() {
+        *value *= scale;
+    }
+}
+
+/// Gradients of posterior mean and log-variance, Eqs. (Z4)-(Z7).
+///
+/// d_z holds the gradient of z on entry (of the sample before the softmax on exit); `d_kl_mean` and `kl_scale` bring
+/// in the divergence from the prior (Eq. (P3), Eq. (P4)): its gradient in m, and the factor of its gradient in v.
+/// All n x L; `d_mean` and `d_log_variance` are outputs.
+pub fn backward<R: Real>(
+    d_mean: &mut [R],
+    d_log_variance: &mut [R],
+    d_z: &mut [R],
+    z: &[R],
+    variance: &[R],
+    noise: &[R],
+    d_kl_mean: &[R],
+    kl_scale: R,
+    distribution: LatentDistribution,
+    n_latents: usize,
+) {
+    if distribution == LatentDistribution::LogisticNormal {
+        for (d, z) in d_z.chunks_exact_mut(n_latents).zip(z.chunks_exact(n_latents)) {
+            let inner: R = d.iter().zip(z).map(|(&d, &z)| d * z).sum();
+            for (d, &z) in d.iter_mut().zip(z) {
+                *d = z * (*d - inner);
+            }
+        }
+    }
+    let half = R::of(0.5);
+    let floor = R::of(VARIANCE_FLOOR);
+    let n = d_mean.len();
+    let (d_log_variance, d_z, variance, noise, d_kl_mean) =
+        (&mut d_log_variance[..n], &d_z[..n], &variance[..n], &noise[..n], &d_kl_mean[..n]);
+    vectorized(|| {
+        for i in 0..n {
+            let v = variance[i];
+            d_mean[i] = d_z[i] + d_kl_mean[i];
+            // d_v = d_z eps / (2 sqrt v) + kl_scale (1 - 1/v) / 2;  dv/dlog_variance = v - 1e-4.
+            let d_v = half * (d_z[i] * noise[i] / v.sqrt() + kl_scale * (R::ONE - R::ONE / v));
+            d_log_variance[i] = d_v * (v - floor);
+        }
+    });
+}

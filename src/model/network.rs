@@ -1,0 +1,936 @@
+//! The network: forward and backward of a minibatch, stage by stage, each stage shared out over row blocks.
+//!
+//! `counts -> encoder -> latent -> mask -> prior -> decoder -> negative binomial -> objective`, and the same list
+//! upwards into the gradient buffer. Batch normalisation needs sums over all rows, so a stage ends where one is formed.
+
+use super::architecture::{Architecture, HiddenLayer, Injection, LinearTensors, Prior, Tensors};
+use super::objective::{Penalty, Weights};
+use super::parameters::{Buffer, Tensor, initialize, initialize_running};
+use super::workspace::{
+    Block, CellBlock, LayerBlock, LayerBuffers, LayerStatistics, ROWS_PER_BLOCK, Shared, Workspace,
+};
+use super::{activation, batch_norm, latent, layer_norm, linear, mask, negative_binomial, prior};
+use crate::data::dataset::Dataset;
+use crate::numerics::matmul::{Into, Rows};
+use crate::numerics::real::Real;
+use crate::numerics::simd::vectorized;
+use crate::numerics::team::{Team, pieces_pair};
+use crate::random::{Purpose, fill_dropout, fill_logistic, fill_normal, stream};
+use std::ops::Range;
+
+/// Where the noise of a pass comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Noise {
+    /// Random streams of (seed, epoch, cell), for training.
+    Training {
+        /// Seed of the run.
+        seed: u64,
+        /// Epoch.
+        epoch: u64,
+    },
+    /// Random streams of (seed, draw, cell), for evaluation.
+    Evaluation {
+        /// Seed of the run.
+        seed: u64,
+        /// Number of the draw.
+        draw: u64,
+    },
+    /// The workspace's noise buffers as they stand.
+    Given,
+}
+
+/// Cells to work on.
+#[derive(Debug, Clone, Copy)]
+pub struct Batch<'a> {
+    /// The screen.
+    pub data: &'a Dataset,
+    /// Numbers of the cells, in the order of the rows.
+    pub cells: &'a [usize],
+}
+
+/// Sums over the cells of a minibatch, and the loss made of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Loss {
+    /// The objective, Eq. (O1).
+    pub total: f64,
+    /// Negative log-likelihood, summed over cells, nats.
+    pub reconstruction: f64,
+    /// Divergence from the prior, summed over cells, nats.
+    pub kl: f64,
+    /// Penalty on the masks, without weight.
+    pub penalty: f64,
+}
+
+/// A network: architecture, parameters and running statistics.
+#[derive(Debug, Clone)]
+pub struct Network<R> {
+    /// Sizes and choices.
+    pub architecture: Architecture,
+    /// Every tensor, by role.
+    pub tensors: Tensors,
+    /// Parameters.
+    pub parameters: Buffer<R>,
+    /// Running statistics of batch normalisation.
+    pub running: Buffer<R>,
+    /// Masks held fixed (A x L), once frozen.
+    pub frozen_mask: Option<Vec<R>>,
+    gradient_tasks: Vec<GradientTask>,
+    weight_pieces: Vec<Range<usize>>,
+    bias_pieces: Vec<Range<usize>>,
+}
+
+/// A share of the gradient that one thread computes, from all rows at once.
+#[derive(Debug, Clone)]
+enum GradientTask {
+    /// Output rows of a linear layer.
+    Linear { layer: LinearLayer, rows: Range<usize> },
+    /// Log-dispersions.
+    Dispersion,
+    /// Shifts and mask logits.
+    Interventions,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LinearLayer {
+    Encoder(usize),
+    LatentMean,
+    LatentLogVariance,
+    Decoder(usize),
+    DecoderOutput,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Encoder,
+    Decoder,
+}
+
+/// Output rows per task: enough work to outweigh starting it.
+fn rows_per_task(linear: &LinearTensors) -> usize {
+    (8_192 / (linear.n_in + linear.n_covariates).max(1)).next_multiple_of(16).clamp(16, 128)
+}
+
+impl<R: Real> Network<R> {
+    /// A network with starting values drawn from `seed`.
+    pub fn new(architecture: Architecture, seed: u64) -> Self {
+        let tensors = Tensors::new(&architecture);
+        let parameters = initialize(&tensors, seed);
+        let running = initialize_running(&tensors);
+        let mut network = Self {
+            architecture,
+            tensors,
+            parameters,
+            running,
+            frozen_mask: None,
+            gradient_tasks: Vec::new(),
+            weight_pieces: Vec::new(),
+            bias_pieces: Vec::new(),
+        };
+        network.plan_gradient();
+        network
+    }
+
+    fn linear(&self, layer: LinearLayer) -> &LinearTensors {
+        match layer {
+            LinearLayer::Encoder(l) => &self.tensors.encoder[l].linear,
+            LinearLayer::LatentMean => &self.tensors.latent_mean,
+            LinearLayer::LatentLogVariance => &self.tensors.latent_log_variance,
+            LinearLayer::Decoder(l) => &self.tensors.decoder[l].linear,
+            LinearLayer::DecoderOutput => &self.tensors.decoder_output,
+        }
+    }
+
+    fn plan_gradient(&mut self) {
+        let n = self.architecture.n_layers;
+        let layers = (0..n).map(LinearLayer::Encoder).chain((0..n).map(LinearLayer::Decoder)).chain([
+            LinearLayer::LatentMean,
+            LinearLayer::LatentLogVariance,
+            LinearLayer::DecoderOutput,
+        ]);
+        let (mut tasks, mut weights, mut biases) = (Vec::new(), Vec::new(), Vec::new());
+        for layer in layers {
+            let linear = self.linear(layer);
+            let width = linear.n_in + linear.n_covariates;
+            let step = rows_per_task(linear);
+            for from in (0..linear.n_out).step_by(step) {
+                let rows = from..(from + step).min(linear.n_out);
+                let (weight, bias) = (linear.weight.0.start, linear.bias.0.start);
+                weights.push(weight + rows.start * width..weight + rows.end * width);
+                biases.push(bias + rows.start..bias + rows.end);
+                tasks.push(GradientTask::Linear { layer, rows });
+            }
+        }
+        weights.push(self.tensors.log_dispersion.0.clone());
+        biases.push(0..0);
+        tasks.push(GradientTask::Dispersion);
+        if let Some(shift) = &self.tensors.shift {
+            weights.push(shift.0.clone());
+            biases.push(self.tensors.mask_logit.as_ref().map_or(0..0, |mask_logit| mask_logit.0.clone()));
+            tasks.push(GradientTask::Interventions);
+        }
+        (self.gradient_tasks, self.weight_pieces, self.bias_pieces) = (tasks, weights, biases);
+    }
+
+    fn hidden(&self, side: Side) -> &[HiddenLayer] {
+        match side {
+            Side::Encoder => &self.tensors.encoder,
+            Side::Decoder => &self.tensors.decoder,
+        }
+    }
+
+    /// Probability of each mask, sigmoid(logit) (or the frozen mask), A x L; `None` without masks.
+    pub fn mask_probabilities(&self) -> Option<Vec<R>> {
+        let mask_logit = self.tensors.mask_logit.as_ref()?;
+        match &self.frozen_mask {
+            Some(frozen) => Some(frozen.clone()),
+            None => Some(self.parameters[mask_logit].iter().map(|&logit| mask::sigmoid(logit)).collect()),
+        }
+    }
+
+    /// Penalty on the masks as they stand, without weight; 0 once they are frozen.
+    pub fn penalty(&self, penalty: Penalty) -> f64 {
+        match &self.tensors.mask_logit {
+            Some(mask_logit) if self.frozen_mask.is_none() => penalty.value(&self.parameters[mask_logit]),
+            _ => 0.0,
+        }
+    }
+
+    /// Loss and gradient of a minibatch in training mode: batch statistics, dropout, noise.
+    ///
+    /// `gradient` is overwritten. The running statistics move towards the batch's.
+    pub fn loss_and_gradient(
+        &mut self,
+        team: &Team,
+        workspace: &mut Workspace<R>,
+        gradient: &mut Buffer<R>,
+        batch: Batch,
+        noise: Noise,
+        weights: Weights,
+        penalty: Penalty,
+    ) -> Loss {
+        let n = batch.cells.len();
+        let n_layers = self.architecture.n_layers;
+        workspace.dispersion.update(&self.parameters[&self.tensors.log_dispersion]);
+
+        // Forward: a stage per batch normalisation.
+        for l in 0..n_layers {
+            self.stage(team, workspace, batch, |pass, block, rows| {
+                if l == 0 {
+                    pass.load(&mut block.cells, &mut block.encoder, rows, noise, true);
+                } else {
+                    pass.finish_hidden(Side::Encoder, l - 1, block, true);
+                }
+                pass.start_hidden(Side::Encoder, l, block, true);
+            });
+            self.batch_statistics(workspace, Side::Encoder, l, n);
+        }
+        for l in 0..n_layers {
+            self.stage(team, workspace, batch, |pass, block, rows| {
+                if l == 0 {
+                    pass.finish_hidden(Side::Encoder, n_layers - 1, block, true);
+                    pass.latent(block, true);
+                    pass.prior(&mut block.cells, rows);
+                } else {
+                    pass.finish_hidden(Side::Decoder, l - 1, block, true);
+                }
+                pass.start_hidden(Side::Decoder, l, block, true);
+            });
+            self.batch_statistics(workspace, Side::Decoder, l, n);
+        }
+        let cell_scale = R::of(weights.cell);
+        let kl_scale = R::of(weights.cell * weights.kl);
+        self.stage(team, workspace, batch, |pass, block, rows| {
+            pass.finish_hidden(Side::Decoder, n_layers - 1, block, true);
+            pass.output(block);
+            pass.likelihood_and_gradient(block, rows, cell_scale);
+            pass.output_backward(block);
+            pass.finish_hidden_backward(Side::Decoder, n_layers - 1, block);
+        });
+
+        // Backward: a stage per batch normalisation, in the opposite order.
+        for l in (0..n_layers).rev() {
+            self.gradient_sums(workspace, gradient, Side::Decoder, l, n);
+            let sums = &*gradient;
+            self.stage(team, workspace, batch, |pass, block, _| {
+                pass.start_hidden_backward(Side::Decoder, l, block, sums, n);
+                if l > 0 {
+                    pass.hidden_input_backward(Side::Decoder, l, block);
+                    pass.finish_hidden_backward(Side::Decoder, l - 1, block);
+                } else {
+                    pass.latent_backward(block, kl_scale);
+                    pass.finish_hidden_backward(Side::Encoder, n_layers - 1, block);
+                }
+            });
+        }
+        for l in (0..n_layers).rev() {
+            self.gradient_sums(workspace, gradient, Side::Encoder, l, n);
+            let sums = &*gradient;
+            self.stage(team, workspace, batch, |pass, block, _| {
+                pass.start_hidden_backward(Side::Encoder, l, block, sums, n);
+                if l > 0 {
+                    pass.hidden_input_backward(Side::Encoder, l, block);
+                    pass.finish_hidden_backward(Side::Encoder, l - 1, block);
+                }
+            });
+        }
+        self.parameter_gradients(team, workspace, gradient, batch, weights, penalty);
+
+        let reconstruction: f64 = workspace.cells.reconstruction[..n].iter().sum();
+        let kl: f64 = workspace.cells.kl[..n].iter().sum();
+        let penalty = self.penalty(penalty);
+        let total = weights.cell * (reconstruction + weights.kl * kl) + weights.penalty * penalty;
+        Loss { total, reconstruction, kl, penalty }
+    }
+
+    /// Forward in evaluation mode: running statistics, no dropout. Results are in the workspace: posterior mean and
+    /// variance, reconstruction and divergence per cell.
+    ///
+    /// Call [`Network::prepare_evaluation`] once before, after any change of the parameters.
+    pub fn evaluate(&self, team: &Team, workspace: &mut Workspace<R>, batch: Batch, noise: Noise) {
+        let n_layers = self.architecture.n_layers;
+        self.stage(team, workspace, batch, |pass, block, rows| {
+            pass.load(&mut block.cells, &mut block.encoder, rows.clone(), noise, false);
+            for l in 0..n_layers {
+                pass.start_hidden(Side::Encoder, l, block, false);
+                pass.finish_hidden(Side::Encoder, l, block, false);
+            }
+            pass.latent(block, true);
+            pass.prior(&mut block.cells, rows.clone());
+            for l in 0..n_layers {
+                pass.start_hidden(Side::Decoder, l, block, false);
+                pass.finish_hidden(Side::Decoder, l, block, false);
+            }
+            pass.output(block);
+            pass.likelihood(block, rows);
+        });
+    }
+
+    /// Posterior mean and variance alone, in evaluation mode.
+    pub fn encode(&self, team: &Team, workspace: &mut Workspace<R>, batch: Batch) {
+        self.stage(team, workspace, batch, |pass, block, rows| {
+            pass.load(&mut block.cells, &mut block.encoder, rows, Noise::Given, false);
+            for l in 0..self.architecture.n_layers {
+                pass.start_hidden(Side::Encoder, l, block, false);
+                pass.finish_hidden(Side::Encoder, l, block, false);
+            }
+            pass.latent(block, false);
+        });
+    }
+
+    /// Puts the running statistics in the place of the batch's, and readies the dispersions.
+    pub fn prepare_evaluation(&self, workspace: &mut Workspace<R>) {
+        workspace.dispersion.update(&self.parameters[&self.tensors.log_dispersion]);
+        for side in [Side::Encoder, Side::Decoder] {
+            let statistics = match side {
+                Side::Encoder => &mut workspace.encoder_statistics,
+                Side::Decoder => &mut workspace.decoder_statistics,
+            };
+            for (layer, statistics) in self.hidden(side).iter().zip(statistics) {
+                if let Some(norm) = &layer.norm {
+                    statistics.mean.copy_from_slice(&self.running[&norm.running_mean]);
+                    let variance = &self.running[&norm.running_variance];
+                    batch_norm::inverse_deviation(&mut statistics.inverse, variance, 1);
+                }
+            }
+        }
+    }
+
+    /// Name of the first tensor, in order of computation, that holds a value which is not finite: parameters, then
+    /// what a forward pass over `n` rows left in the workspace.
+    pub fn first_non_finite(&self, workspace: &Workspace<R>, n: usize) -> Option<String> {
+        if let Some(name) = self.parameters.first_non_finite() {
+            return Some(format!("parameter `{name}`"));
+        }
+        let bad = |values: &[R]| {
+            let width = values.len() / workspace.capacity();
+            values[..n * width].iter().any(|v| !v.is_finite())
+        };
+        let layers = |name: &str, layers: &[LayerBuffers<R>]| {
+            layers.iter().enumerate().find_map(|(l, buffers)| {
+                let parts = [("linear output", &buffers.pre), ("output", &buffers.out)];
+                parts.iter().find(|(_, v)| bad(v)).map(|(part, _)| format!("{part} of `{name}.{l}`"))
+            })
+        };
+        let cells = &workspace.cells;
+        let named = |parts: &[(&str, &Vec<R>)]| parts.iter().find(|(_, v)| bad(v)).map(|(part, _)| part.to_string());
+        named(&[("input log(1 + x)", &cells.input)])
+            .or_else(|| layers("encoder", &workspace.encoder))
+            .or_else(|| {
+                named(&[
+                    ("posterior mean", &cells.mean),
+                    ("posterior log-variance", &cells.log_variance),
+                    ("posterior variance", &cells.variance),
+                    ("latent sample", &cells.z),
+                    ("prior mean", &cells.prior_mean),
+                ])
+            })
+            .or_else(|| layers("decoder", &workspace.decoder))
+            .or_else(|| {
+                let bad = |values: &[f64]| values[..n].iter().any(|v| !v.is_finite());
+                let parts = [("negative log-likelihood", &cells.reconstruction), ("divergence", &cells.kl)];
+                parts.iter().find(|(_, v)| bad(v)).map(|(part, _)| part.to_string())
+            })
+    }
+
+    /// Runs `f` on every row block.
+    fn stage(
+        &self,
+        team: &Team,
+        workspace: &mut Workspace<R>,
+        batch: Batch,
+        f: impl Fn(&Pass<R>, &mut Block<R>, Range<usize>) + Sync,
+    ) {
+        let n = batch.cells.len();
+        let (blocks, shared) = workspace.split(n);
+        let pass = Pass { network: self, batch, shared };
+        team.run(n.div_ceil(ROWS_PER_BLOCK), blocks, |i, mut block| {
+            let from = i * ROWS_PER_BLOCK;
+            f(&pass, &mut block, from..(from + ROWS_PER_BLOCK).min(n));
+        });
+    }
+
+    /// Moments of a layer over the whole minibatch, from those of its blocks; moves the running statistics.
+    fn batch_statistics(&mut self, workspace: &mut Workspace<R>, side: Side, l: usize, n: usize) {
+        let Some(norm) = self.hidden(side)[l].norm.clone() else { return };
+        let (buffers, statistics) = layer_of(workspace, side, l);
+        let n_blocks = n.div_ceil(ROWS_PER_BLOCK);
+        let h = statistics.mean.len();
+        batch_norm::combine_moments(
+            &mut statistics.mean,
+            &mut statistics.squares,
+            &buffers.sums[..n_blocks * 2 * h],
+            |i| (n - i * ROWS_PER_BLOCK).min(ROWS_PER_BLOCK),
+        );
+        batch_norm::inverse_deviation(&mut statistics.inverse, &statistics.squares, n);
+        let mut running_mean = std::mem::take(&mut self.running.values);
+        let (mean, variance) = two_ranges(&mut running_mean, &norm.running_mean, &norm.running_variance);
+        batch_norm::update_running(mean, variance, &statistics.mean, &statistics.squares, n);
+        self.running.values = running_mean;
+    }
+
+    /// Gradients of a layer's scale and offset, from the sums of its blocks.
+    fn gradient_sums(&self, workspace: &mut Workspace<R>, gradient: &mut Buffer<R>, side: Side, l: usize, n: usize) {
+        let Some(norm) = &self.hidden(side)[l].norm else { return };
+        let (buffers, _) = layer_of(workspace, side, l);
+        let used = n.div_ceil(ROWS_PER_BLOCK) * 2 * self.architecture.n_hidden;
+        let (d_gamma, d_beta) = two_ranges(&mut gradient.values, &norm.weight, &norm.bias);
+        batch_norm::combine_gradient_sums(d_beta, d_gamma, &buffers.sums[..used]);
+    }
+
+    /// Gradients of everything but normalisation, each from all rows at once, shared out by tiles of the output.
+    fn parameter_gradients(
+        &self,
+        team: &Team,
+        workspace: &Workspace<R>,
+        gradient: &mut Buffer<R>,
+        batch: Batch,
+        weights: Weights,
+        penalty: Penalty,
+    ) {
+        let n = batch.cells.len();
+        let output = pieces_pair(&mut gradient.values, &self.weight_pieces, &self.bias_pieces);
+        team.run(self.gradient_tasks.len(), output, |i, (main, second)| match &self.gradient_tasks[i] {
+            GradientTask::Linear { layer, rows } => {
+                self.linear_gradient(workspace, *layer, rows.clone(), main, second, n);
+            }
+            GradientTask::Dispersion => {
+                let blocks = workspace.cells.d_log_dispersion.chunks_exact(self.architecture.n_genes);
+                vectorized(|| {
+                    main.fill(R::ZERO);
+                    for block in blocks.take(n.div_ceil(ROWS_PER_BLOCK)) {
+                        for (d, &part) in main.iter_mut().zip(block) {
+                            *d += part;
+                        }
+                    }
+                });
+            }
+            GradientTask::Interventions => {
+                self.intervention_gradient(workspace, batch, main, second, weights, penalty);
+            }
+        });
+    }
+
+    fn linear_gradient(
+        &self,
+        workspace: &Workspace<R>,
+        layer: LinearLayer,
+        rows: Range<usize>,
+        d_weight: &mut [R],
+        d_bias: &mut [R],
+        n: usize,
+    ) {
+        let linear = self.linear(layer);
+        let last = self.architecture.n_layers - 1;
+        let cells = &workspace.cells;
+        let (x, d_y) = match layer {
+            LinearLayer::Encoder(0) => (&cells.input, &workspace.encoder[0].d),
+            LinearLayer::Encoder(l) => (&workspace.encoder[l - 1].out, &workspace.encoder[l].d),
+            LinearLayer::LatentMean => (&workspace.encoder[last].out, &cells.d_mean),
+            LinearLayer::LatentLogVariance => (&workspace.encoder[last].out, &cells.d_log_variance),
+            LinearLayer::Decoder(0) => (&cells.z, &workspace.decoder[0].d),
+            LinearLayer::Decoder(l) => (&workspace.decoder[l - 1].out, &workspace.decoder[l].d),
+            LinearLayer::DecoderOutput => (&workspace.decoder[last].out, &cells.logits),
+        };
+        let d_y = Rows::strided(&d_y[rows.start..], n, rows.len(), linear.n_out);
+        let x = Rows::new(x, n, linear.n_in);
+        let covariates = self.covariates(linear, &cells.covariates, n);
+        linear::backward_parameters(d_weight, d_bias, d_y, x, covariates, linear.n_in);
+    }
+
+    /// Gradients of shifts and mask logits: cell by cell in order, then the penalty.
+    fn intervention_gradient(
+        &self,
+        workspace: &Workspace<R>,
+        batch: Batch,
+        d_shift: &mut [R],
+        d_logit: &mut [R],
+        weights: Weights,
+        penalty: Penalty,
+    ) {
+        let l = self.architecture.n_latents;
+        let cells = &workspace.cells;
+        let shifts = &self.parameters[self.tensors.shift.as_ref().expect("planned for a prior with shifts")];
+        d_shift.fill(R::ZERO);
+        d_logit.fill(R::ZERO);
+        let drawn = self.tensors.mask_logit.is_some() && self.frozen_mask.is_none();
+        let mut d_prior_mean = [R::ZERO; 64];
+        for (row, &cell) in batch.cells.iter().enumerate() {
+            let (interventions, doses) = batch.data.interventions.row(cell);
+            for (e, (&a, &dose)) in interventions.iter().zip(doses).enumerate() {
+                let at = (row * workspace.max_interventions + e) * l;
+                let a = a as usize * l;
+                // In pieces of 64 latents, so that no buffer is needed.
+                for from in (0..l).step_by(64) {
+                    let to = (from + 64).min(l);
+                    let d = &mut d_prior_mean[..to - from];
+                    for (d, &d_m) in d.iter_mut().zip(&cells.d_kl_mean[row * l + from..row * l + to]) {
+                        *d = -d_m;
+                    }
+                    prior::add_intervention_gradient(
+                        &mut d_shift[a + from..a + to],
+                        drawn.then(|| &mut d_logit[a + from..a + to]),
+                        d,
+                        R::of(dose as f64),
+                        &cells.mask[at + from..at + to],
+                        &cells.slope[at + from..at + to],
+                        &shifts[a + from..a + to],
+                    );
+                }
+            }
+        }
+        if let (true, Some(mask_logit)) = (drawn, &self.tensors.mask_logit) {
+            penalty.add_gradient(d_logit, &self.parameters[mask_logit], weights.penalty);
+        }
+    }
+
+    /// The covariates that a layer receives, as columns of the covariate buffer.
+    fn covariates<'a>(&self, linear: &LinearTensors, covariates: &'a [R], n: usize) -> Option<Rows<'a, R>> {
+        let width = self.architecture.covariate_width();
+        match linear.injection {
+            Injection::Nothing => None,
+            Injection::OneHot => {
+                let skip = self.architecture.n_continuous;
+                Some(Rows::strided(&covariates[skip..], n, width - skip, width))
+            }
+            Injection::All => Some(Rows::new(covariates, n, width)),
+        }
+    }
+}
+
+/// Two tensors of one buffer, both writable.
+fn two_ranges<'a, R>(values: &'a mut [R], a: &Tensor, b: &Tensor) -> (&'a mut [R], &'a mut [R]) {
+    values.get_disjoint_mut([a.0.clone(), b.0.clone()]).expect("tensors do not overlap").into()
+}
+
+fn layer_of<R>(workspace: &mut Workspace<R>, side: Side, l: usize) -> (&mut LayerBuffers<R>, &mut LayerStatistics<R>) {
+    match side {
+        Side::Encoder => (&mut workspace.encoder[l], &mut workspace.encoder_statistics[l]),
+        Side::Decoder => (&mut workspace.decoder[l], &mut workspace.decoder_statistics[l]),
+    }
+}
+
+/// One pass over a minibatch, as seen by a row block.
+struct Pass<'a, R> {
+    network: &'a Network<R>,
+    batch: Batch<'a>,
+    shared: Shared<'a, R>,
+}
+
+impl<R: Real> Pass<'_, R> {
+    fn tensor(&self, tensor: &Tensor) -> &[R] {
+        &self.network.parameters[tensor]
+    }
+
+    /// Counts, size factors, covariates and noise of a block's cells.
+    fn load(
+        &self,
+        cells: &mut CellBlock<R>,
+        encoder: &mut [Option<LayerBlock<R>>],
+        rows: Range<usize>,
+        noise: Noise,
+        training: bool,
+    ) {
+        let a = &self.network.architecture;
+        let (g, l) = (a.n_genes, a.n_latents);
+        let table = self.shared.log1p_table;
+        cells.x.fill(R::ZERO);
+        cells.input.fill(R::ZERO);
+        for (i, &cell) in self.batch.cells[rows.clone()].iter().enumerate() {
+            let x = &mut cells.x[i * g..(i + 1) * g];
+            let input = &mut cells.input[i * g..(i + 1) * g];
+            self.batch.data.counts.row(cell).for_each(|gene, count| {
+                x[gene] = R::of_count(count);
+                input[gene] = match table.get(count as usize) {
+                    Some(&log) => log,
+                    None => R::of((count as f64).ln_1p()),
+                };
+            });
+            cells.library[i] = R::of(self.batch.data.library[cell]);
+        }
+        self.load_covariates(cells.covariates, rows.clone());
+
+        let e = self.shared.max_interventions * l;
+        let (seed, epoch, latent, mask) = match noise {
+            Noise::Given => return,
+            Noise::Training { seed, epoch } => (seed, epoch, Purpose::Latent, Purpose::Mask),
+            Noise::Evaluation { seed, draw } => (seed, draw, Purpose::EvaluationLatent, Purpose::EvaluationMask),
+        };
+        for (i, &cell) in self.batch.cells[rows].iter().enumerate() {
+            let stream = |purpose| stream(seed, purpose, epoch, cell as u64);
+            vectorized(|| {
+                fill_normal(&mut cells.latent_noise[i * l..(i + 1) * l], cells.words, &mut stream(latent));
+                fill_logistic(&mut cells.mask_noise[i * e..(i + 1) * e], cells.words, &mut stream(mask));
+            });
+            if training && a.dropout_rate > 0.0 {
+                let mut random = stream(Purpose::Dropout);
+                for layer in encoder.iter_mut().flatten() {
+                    let keep = &mut layer.keep[i * a.n_hidden..(i + 1) * a.n_hidden];
+                    vectorized(|| fill_dropout(keep, a.dropout_rate, cells.words, &mut random));
+                }
+            }
+        }
+    }
+
+    fn load_covariates(&self, out: &mut [R], rows: Range<usize>) {
+        let a = &self.network.architecture;
+        let width = a.covariate_width();
+        if width == 0 {
+            return;
+        }
+        let covariates = &self.batch.data.covariates;
+        out.fill(R::ZERO);
+        for (row, &cell) in out.chunks_exact_mut(width).zip(&self.batch.cells[rows]) {
+            for (out, column) in row.iter_mut().zip(&covariates.continuous) {
+                *out = R::of(column.values[cell]);
+            }
+            let mut at = a.n_continuous;
+            for (column, &levels) in covariates.categorical.iter().zip(&a.categorical_levels) {
+                if levels > 1 {
+                    row[at + column.codes[cell] as usize] = R::ONE;
+                    at += levels;
+                }
+            }
+        }
+    }
+
+    /// Linear part of a hidden layer, and the block's moments of its output.
+    fn start_hidden(&self, side: Side, l: usize, block: &mut Block<R>, training: bool) {
+        let layer = &self.network.hidden(side)[l];
+        let (layers, first_input): (_, &[R]) = match side {
+            Side::Encoder => (&mut block.encoder, block.cells.input),
+            Side::Decoder => (&mut block.decoder, block.cells.z),
+        };
+        let (before, here) = layers.split_at_mut(l);
+        let input = before.last().map_or(first_input, |layer| layer.as_ref().expect("a layer before").out);
+        let here = here[0].as_mut().expect("layers up to n_layers exist");
+        let n = input.len() / layer.linear.n_in;
+        linear::forward(
+            here.pre,
+            Rows::new(input, n, layer.linear.n_in),
+            self.network.covariates(&layer.linear, block.cells.covariates, n),
+            self.tensor(&layer.linear.weight),
+            self.tensor(&layer.linear.bias),
+            layer.linear.n_in,
+        );
+        if training && layer.norm.is_some() {
+            batch_norm::block_moments(here.sums, here.pre);
+        }
+    }
+
+    fn statistics(&self, side: Side, l: usize) -> &LayerStatistics<R> {
+        match side {
+            Side::Encoder => &self.shared.encoder_statistics[l],
+            Side::Decoder => &self.shared.decoder_statistics[l],
+        }
+    }
+
+    /// Normalisation, ReLU and dropout of a hidden layer.
+    fn finish_hidden(&self, side: Side, l: usize, block: &mut Block<R>, training: bool) {
+        let layer = layer_block(block, side, l);
+        match &self.network.hidden(side)[l].norm {
+            Some(norm) => {
+                let s = self.statistics(side, l);
+                let (gamma, beta) = (self.tensor(&norm.weight), self.tensor(&norm.bias));
+                batch_norm::forward(layer.out, layer.pre, &s.mean, &s.inverse, gamma, beta);
+            }
+            None => layer.out.copy_from_slice(layer.pre),
+        }
+        if self.network.architecture.layer_norm {
+            layer_norm::forward(layer.out, layer.row_statistics, self.network.architecture.n_hidden);
+        }
+        let keep: Option<&[R]> = (training && !layer.keep.is_empty()).then_some(&*layer.keep);
+        activation::forward(layer.out, keep);
+    }
+
+    /// Backward of [`Pass::finish_hidden`], up to the sums over the batch: `d` holds the gradient of `out` on entry
+    /// and of the batch normalisation's output on exit.
+    fn finish_hidden_backward(&self, side: Side, l: usize, block: &mut Block<R>) {
+        let layer = layer_block(block, side, l);
+        let keep: Option<&[R]> = (!layer.keep.is_empty()).then_some(&*layer.keep);
+        activation::backward(layer.d, layer.out, keep);
+        let h = self.network.architecture.n_hidden;
+        let norm = self.network.hidden(side)[l].norm.as_ref();
+        let s = self.statistics(side, l);
+        if self.network.architecture.layer_norm {
+            let rows = layer.d.chunks_exact_mut(h).zip(layer.pre.chunks_exact(h));
+            for ((d, pre), statistics) in rows.zip(layer.row_statistics.chunks_exact(2)) {
+                // The input of the layer normalisation is not kept: made again here.
+                match norm {
+                    Some(norm) => {
+                        let (gamma, beta) = (self.tensor(&norm.weight), self.tensor(&norm.bias));
+                        batch_norm::forward(layer.row_scratch, pre, &s.mean, &s.inverse, gamma, beta);
+                    }
+                    None => layer.row_scratch.copy_from_slice(pre),
+                }
+                layer_norm::backward_row(d, layer.row_scratch, statistics);
+            }
+        }
+        if norm.is_some() {
+            batch_norm::block_gradient_sums(layer.sums, layer.d, layer.pre, &s.mean, &s.inverse);
+        }
+    }
+
+    /// Backward of the batch normalisation: `d` becomes the gradient of the linear part's output.
+    fn start_hidden_backward(&self, side: Side, l: usize, block: &mut Block<R>, sums: &Buffer<R>, n: usize) {
+        if let Some(norm) = &self.network.hidden(side)[l].norm {
+            let s = self.statistics(side, l);
+            let layer = layer_block(block, side, l);
+            let (d_gamma, d_beta) = (&sums[&norm.weight], &sums[&norm.bias]);
+            let gamma = self.tensor(&norm.weight);
+            batch_norm::backward(layer.d, layer.pre, &s.mean, &s.inverse, gamma, d_beta, d_gamma, n);
+        }
+    }
+
+    /// Gradient of the output of the layer before hidden layer `l` (> 0).
+    fn hidden_input_backward(&self, side: Side, l: usize, block: &mut Block<R>) {
+        let linear = &self.network.hidden(side)[l].linear;
+        let layers = match side {
+            Side::Encoder => &mut block.encoder,
+            Side::Decoder => &mut block.decoder,
+        };
+        let (before, here) = layers.split_at_mut(l);
+        let before = before[l - 1].as_mut().expect("a layer before");
+        let here = here[0].as_ref().expect("layers up to n_layers exist");
+        let d_y = Rows::new(here.d, here.d.len() / linear.n_out, linear.n_out);
+        let weight = self.tensor(&linear.weight);
+        linear::backward_input(before.d, Into::Replace, d_y, weight, linear.n_in, linear.n_out);
+    }
+
+    /// Posterior and, with noise, a sample from it.
+    fn latent(&self, block: &mut Block<R>, sample: bool) {
+        let a = &self.network.architecture;
+        let t = &self.network.tensors;
+        let hidden = block.encoder[a.n_layers - 1].as_ref().expect("the last layer").out as &[R];
+        let h = Rows::new(hidden, hidden.len() / a.n_hidden, a.n_hidden);
+        let cells = &mut block.cells;
+        for (head, out) in [(&t.latent_mean, &mut cells.mean), (&t.latent_log_variance, &mut cells.log_variance)] {
+            linear::forward(out, h, None, self.tensor(&head.weight), self.tensor(&head.bias), a.n_hidden);
+        }
+        latent::forward(
+            cells.z,
+            cells.variance,
+            cells.mean,
+            cells.log_variance,
+            sample.then_some(&*cells.latent_noise),
+            a.latent_distribution,
+            a.n_latents,
+        );
+    }
+
+    /// Masks, prior means and divergences of a block's cells.
+    fn prior(&self, cells: &mut CellBlock<R>, rows: Range<usize>) {
+        let a = &self.network.architecture;
+        let l = a.n_latents;
+        cells.prior_mean.fill(R::ZERO);
+        for (i, &cell) in self.batch.cells[rows].iter().enumerate() {
+            let row = i * l..(i + 1) * l;
+            if let Some(shift) = &self.network.tensors.shift {
+                let shifts = self.tensor(shift);
+                let (interventions, doses) = self.batch.data.interventions.row(cell);
+                for (e, (&intervention, &dose)) in interventions.iter().zip(doses).enumerate() {
+                    let at = (i * self.shared.max_interventions + e) * l;
+                    let of_intervention = intervention as usize * l..(intervention as usize + 1) * l;
+                    let mask = &mut cells.mask[at..at + l];
+                    match (a.prior, &self.network.frozen_mask, &self.network.tensors.mask_logit) {
+                        (_, Some(frozen), _) => mask.copy_from_slice(&frozen[of_intervention.clone()]),
+                        (Prior::Masked { kind, temperature }, None, Some(logit)) => mask::forward(
+                            mask,
+                            &mut cells.slope[at..at + l],
+                            &self.tensor(logit)[of_intervention.clone()],
+                            &cells.mask_noise[at..at + l],
+                            kind,
+                            R::of(temperature),
+                        ),
+                        _ => mask.fill(R::ONE),
+                    }
+                    prior::add_intervention(
+                        &mut cells.prior_mean[row.clone()],
+                        R::of(dose as f64),
+                        mask,
+                        &shifts[of_intervention],
+                    );
+                }
+            }
+            cells.kl[i] =
+                prior::divergence(&cells.mean[row.clone()], &cells.variance[row.clone()], &cells.prior_mean[row]).f64();
+        }
+    }
+
+    /// Logits of the expression rates.
+    fn output(&self, block: &mut Block<R>) {
+        let a = &self.network.architecture;
+        let head = &self.network.tensors.decoder_output;
+        let hidden = block.decoder[a.n_layers - 1].as_ref().expect("the last layer").out as &[R];
+        linear::forward(
+            block.cells.logits,
+            Rows::new(hidden, hidden.len() / a.n_hidden, a.n_hidden),
+            None,
+            self.tensor(&head.weight),
+            self.tensor(&head.bias),
+            a.n_hidden,
+        );
+    }
+
+    /// Negative log-likelihood of a block's cells.
+    fn likelihood(&self, block: &mut Block<R>, rows: Range<usize>) {
+        let a = &self.network.architecture;
+        let cells = &mut block.cells;
+        let g = a.n_genes;
+        let scratch = &mut cells.likelihood_scratch[0];
+        for (i, &cell) in self.batch.cells[rows].iter().enumerate() {
+            let (logits, x) = (&mut cells.logits[i * g..(i + 1) * g], &cells.x[i * g..(i + 1) * g]);
+            let nonzero = self.batch.data.counts.row(cell);
+            let (library, dispersion) = (cells.library[i], self.shared.dispersion);
+            cells.reconstruction[i] = if a.likelihood_epsilon > 0.0 {
+                let unused = &mut cells.d_log_dispersion[..];
+                let epsilon = R::of(a.likelihood_epsilon);
+                negative_binomial::forward_backward_with_epsilon(
+                    logits,
+                    x,
+                    nonzero,
+                    library,
+                    dispersion,
+                    R::ZERO,
+                    epsilon,
+                    unused,
+                    scratch,
+                )
+            } else {
+                let terms = negative_binomial::count_terms(nonzero, dispersion, scratch);
+                negative_binomial::forward(logits, x, library, dispersion, terms)
+            };
+        }
+    }
+
+    /// Negative log-likelihood of a block's cells, and its gradients in logits and log-dispersions.
+    fn likelihood_and_gradient(&self, block: &mut Block<R>, rows: Range<usize>, scale: R) {
+        let a = &self.network.architecture;
+        let cells = &mut block.cells;
+        let g = a.n_genes;
+        let scratch = &mut cells.likelihood_scratch[0];
+        cells.d_log_dispersion.fill(R::ZERO);
+        for (i, &cell) in self.batch.cells[rows].iter().enumerate() {
+            let (logits, x) = (&mut cells.logits[i * g..(i + 1) * g], &cells.x[i * g..(i + 1) * g]);
+            let nonzero = self.batch.data.counts.row(cell);
+            let (library, dispersion) = (cells.library[i], self.shared.dispersion);
+            let d_log_dispersion = &mut cells.d_log_dispersion[..];
+            cells.reconstruction[i] = if a.likelihood_epsilon > 0.0 {
+                let epsilon = R::of(a.likelihood_epsilon);
+                negative_binomial::forward_backward_with_epsilon(
+                    logits,
+                    x,
+                    nonzero,
+                    library,
+                    dispersion,
+                    scale,
+                    epsilon,
+                    d_log_dispersion,
+                    scratch,
+                )
+            } else {
+                negative_binomial::forward_backward(
+                    logits,
+                    x,
+                    nonzero,
+                    library,
+                    dispersion,
+                    scale,
+                    d_log_dispersion,
+                    scratch,
+                )
+            };
+        }
+    }
+
+    /// Gradient of the decoder's last hidden layer.
+    fn output_backward(&self, block: &mut Block<R>) {
+        let head = &self.network.tensors.decoder_output;
+        let last = block.decoder[self.network.architecture.n_layers - 1].as_mut().expect("the last layer");
+        let n = block.cells.logits.len() / head.n_out;
+        let d_y = Rows::new(block.cells.logits, n, head.n_out);
+        linear::backward_input(last.d, Into::Replace, d_y, self.tensor(&head.weight), head.n_in, head.n_out);
+    }
+
+    /// From the decoder's first layer through z and the divergence to the encoder's last hidden layer.
+    fn latent_backward(&self, block: &mut Block<R>, kl_scale: R) {
+        let a = &self.network.architecture;
+        let t = &self.network.tensors;
+        let cells = &mut block.cells;
+        let n = cells.library.len();
+        let first = block.decoder[0].as_ref().expect("a first layer");
+        let of_first = &t.decoder[0].linear;
+        let d_y = Rows::new(first.d, n, of_first.n_out);
+        let weight = self.tensor(&of_first.weight);
+        linear::backward_input(cells.d_z, Into::Replace, d_y, weight, of_first.n_in, of_first.n_out);
+        prior::divergence_gradient(cells.d_kl_mean, cells.mean, cells.prior_mean, kl_scale);
+        latent::backward(
+            cells.d_mean,
+            cells.d_log_variance,
+            cells.d_z,
+            cells.z,
+            cells.variance,
+            cells.latent_noise,
+            cells.d_kl_mean,
+            kl_scale,
+            a.latent_distribution,
+            a.n_latents,
+        );
+        let last = block.encoder[a.n_layers - 1].as_mut().expect("the last layer");
+        let heads = [
+            (&t.latent_mean, &cells.d_mean, Into::Replace),
+            (&t.latent_log_variance, &cells.d_log_variance, Into::Add),
+        ];
+        for (head, d, into) in heads {
+            let d = Rows::new(d, n, a.n_latents);
+            linear::backward_input(last.d, into, d, self.tensor(&head.weight), a.n_hidden, a.n_latents);
+        }
+    }
+}
+
+fn layer_block<'a, 'w, R>(block: &'a mut Block<'w, R>, side: Side, l: usize) -> &'a mut LayerBlock<'w, R> {
+    let layers = match side {
+        Side::Encoder => &mut block.encoder,
+        Side::Decoder => &mut block.decoder,
+    };
+    layers[l].as_mut().expect("layers up to n_layers exist")
+}

@@ -1,0 +1,153 @@
+//! All tensors of a network in one flat buffer, with one table of names and shapes.
+//!
+//! Parameters, gradients and the moments of Adam are buffers of the same layout.
+
+use super::architecture::Tensors;
+use crate::numerics::real::Real;
+use crate::random::{Purpose, stream};
+use rand_philox::u32_to_unit_f64;
+use std::ops::{Index, IndexMut, Range};
+use std::sync::Arc;
+
+/// A tensor's place in a flat buffer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tensor(pub Range<usize>);
+
+/// Name, shape (row-major) and place of a tensor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Name, as in the saved model.
+    pub name: String,
+    /// Shape, row-major.
+    pub shape: Vec<usize>,
+    /// Place in the flat buffer.
+    pub range: Range<usize>,
+}
+
+/// The table of tensors of a flat buffer, in order.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Layout {
+    entries: Vec<Entry>,
+    len: usize,
+}
+
+impl Layout {
+    /// The tensors, in order of their places.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Length of the flat buffer.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is no tensor.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The tensor called `name`.
+    pub fn find(&self, name: &str) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.name == name)
+    }
+}
+
+/// Makes a [`Layout`].
+#[derive(Debug, Default)]
+pub struct LayoutBuilder(Layout);
+
+impl LayoutBuilder {
+    /// Adds a tensor.
+    pub fn add(&mut self, name: String, shape: &[usize]) -> Tensor {
+        let start = self.0.len;
+        let range = start..start + shape.iter().product::<usize>();
+        self.0.len = range.end;
+        self.0.entries.push(Entry { name, shape: shape.to_vec(), range: range.clone() });
+        Tensor(range)
+    }
+
+    /// The finished table.
+    pub fn finish(self) -> Arc<Layout> {
+        Arc::new(self.0)
+    }
+}
+
+/// A flat buffer of tensors.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Buffer<R> {
+    /// Every value, in order of the table.
+    pub values: Vec<R>,
+    /// Names and shapes.
+    pub layout: Arc<Layout>,
+}
+
+impl<R: Real> Buffer<R> {
+    /// Zeros.
+    pub fn zeros(layout: &Arc<Layout>) -> Self {
+        Self { values: vec![R::ZERO; layout.len()], layout: layout.clone() }
+    }
+
+    /// Name of the first tensor that holds a value which is not finite.
+    pub fn first_non_finite(&self) -> Option<&str> {
+        let entry = |entry: &&Entry| self.values[entry.range.clone()].iter().any(|v| !v.is_finite());
+        self.layout.entries().iter().find(entry).map(|entry| entry.name.as_str())
+    }
+}
+
+impl<R> Index<&Tensor> for Buffer<R> {
+    type Output = [R];
+
+    fn index(&self, tensor: &Tensor) -> &[R] {
+        &self.values[tensor.0.clone()]
+    }
+}
+
+impl<R> IndexMut<&Tensor> for Buffer<R> {
+    fn index_mut(&mut self, tensor: &Tensor) -> &mut [R] {
+        &mut self.values[tensor.0.clone()]
+    }
+}
+
+/// Logit that every mask starts from: all interventions target all latents (model of the paper, reference code).
+pub const INITIAL_MASK_LOGIT: f64 = 5.0;
+
+/// Starting values: linear layers from U(-1/sqrt(fan_in), 1/sqrt(fan_in)), normalisation scales 1 and offsets 0,
+/// log-dispersions and shifts from N(0, 1), mask logits at 5.
+pub fn initialize<R: Real>(tensors: &Tensors, seed: u64) -> Buffer<R> {
+    let mut parameters = Buffer::zeros(&tensors.parameters);
+    let mut index = 0;
+    let mut next_stream = || {
+        index += 1;
+        stream(seed, Purpose::Initialization, 0, index)
+    };
+    for linear in tensors.linear_layers() {
+        let bound = 1.0 / ((linear.n_in + linear.n_covariates) as f64).sqrt();
+        for tensor in [&linear.weight, &linear.bias] {
+            let mut random = next_stream();
+            for value in &mut parameters[tensor] {
+                *value = R::of(bound * (2.0 * u32_to_unit_f64(random.next_u32()) - 1.0));
+            }
+        }
+    }
+    for norm in tensors.encoder.iter().chain(&tensors.decoder).filter_map(|layer| layer.norm.as_ref()) {
+        parameters[&norm.weight].fill(R::ONE);
+    }
+    for tensor in [Some(&tensors.log_dispersion), tensors.shift.as_ref()].into_iter().flatten() {
+        let mut words = vec![0; tensor.0.len() + 1];
+        crate::random::fill_normal(&mut parameters[tensor], &mut words, &mut next_stream());
+    }
+    if let Some(mask_logit) = &tensors.mask_logit {
+        parameters[mask_logit].fill(R::of(INITIAL_MASK_LOGIT));
+    }
+    parameters
+}
+
+/// Starting values of the running statistics: mean 0, variance 1.
+pub fn initialize_running<R: Real>(tensors: &Tensors) -> Buffer<R> {
+    let mut running = Buffer::zeros(&tensors.running);
+    for norm in tensors.encoder.iter().chain(&tensors.decoder).filter_map(|layer| layer.norm.as_ref()) {
+        running[&norm.running_variance].fill(R::ONE);
+    }
+    running
+}

@@ -1,0 +1,56 @@
+//! The prior of a cell's latents given its interventions, and the divergence from it. Derivation: `derivations/prior.md`.
+
+use crate::numerics::real::Real;
+use crate::numerics::simd::vectorized;
+
+/// Adds one intervention to the prior mean of a cell, Eq. (P1): p += weight * mask * shift. All L long.
+#[inline]
+pub fn add_intervention<R: Real>(prior_mean: &mut [R], weight: R, mask: &[R], shift: &[R]) {
+    for ((p, &mask), &shift) in prior_mean.iter_mut().zip(mask).zip(shift) {
+        *p += weight * mask * shift;
+    }
+}
+
+/// KL(Normal(m, v) || Normal(p, 1)) of one cell, Eq. (P2), in nats. All L long.
+pub fn divergence<R: Real>(mean: &[R], variance: &[R], prior_mean: &[R]) -> R {
+    let mut total = R::ZERO;
+    vectorized(|| {
+        for k in 0..mean.len() {
+            let distance = mean[k] - prior_mean[k];
+            total += distance.fma(distance, variance[k] - R::ONE) - Real::ln(variance[k]);
+        }
+    });
+    R::of(0.5) * total
+}
+
+/// Gradient of `scale` times the divergence in m, Eq. (P3); that in p is its negative. All n x L.
+pub fn divergence_gradient<R: Real>(d_mean: &mut [R], mean: &[R], prior_mean: &[R], scale: R) {
+    vectorized(|| {
+        for ((d, &m), &p) in d_mean.iter_mut().zip(mean).zip(prior_mean) {
+            *d = scale * (m - p);
+        }
+    });
+}
+
+/// Gradients in shift and mask logit of one intervention of a cell, Eqs. (P5)-(P6), added to theirs. All L long.
+///
+/// `d_prior_mean` is the gradient in the cell's prior mean, `slope` the derivative of the mask in its logit.
+#[inline]
+pub fn add_intervention_gradient<R: Real>(
+    d_shift: &mut [R],
+    d_logit: Option<&mut [R]>,
+    d_prior_mean: &[R],
+    weight: R,
+    mask: &[R],
+    slope: &[R],
+    shift: &[R],
+) {
+    for ((d_shift, &d_p), &mask) in d_shift.iter_mut().zip(d_prior_mean).zip(mask) {
+        *d_shift += weight * mask * d_p;
+    }
+    if let Some(d_logit) = d_logit {
+        for (((d_logit, &d_p), &slope), &shift) in d_logit.iter_mut().zip(d_prior_mean).zip(slope).zip(shift) {
+            *d_logit += weight * shift * d_p * slope;
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! Every buffer of a training step or an evaluation, allocated once, and their cut into row blocks.
+//!
+//! Legend: B cells of a minibatch, G genes, L latents, H hidden units, C covariates, E interventions per cell at most.
+//! A row block is [`ROWS_PER_BLOCK`] cells; whatever the number of threads, a minibatch has the same blocks.
+
+use super::architecture::{Architecture, MAX_LAYERS};
+use super::negative_binomial::{Dispersion, Scratch};
+use crate::numerics::real::Real;
+use crate::numerics::team::{Split, Tiles, tiles};
+
+/// Cells of a row block.
+pub const ROWS_PER_BLOCK: usize = 32;
+
+/// Defines buffers with so many values per row or per block, their cut into tiles, and the view of one block.
+macro_rules! block_buffers {
+    (
+        $(#[$doc:meta])* $Buffers:ident, $BufferTiles:ident, $Block:ident;
+        rows { $( $(#[$row_doc:meta])* $row:ident: $row_type:ty, )* }
+        blocks { $( $(#[$block_doc:meta])* $per_block:ident: $block_type:ty, )* }
+    ) => {
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub struct $Buffers<R> {
+            $( $(#[$row_doc])* pub $row: Vec<$row_type>, )*
+            $( $(#[$block_doc])* pub $per_block: Vec<$block_type>, )*
+            capacity: usize,
+            scalar: std::marker::PhantomData<R>,
+        }
+
+        impl<R: Real> $Buffers<R> {
+            fn tiles(&mut self, n_rows: usize) -> $BufferTiles<'_, R> {
+                assert!(n_rows <= self.capacity);
+                let n_blocks = n_rows.div_ceil(ROWS_PER_BLOCK);
+                $(
+                    let width = self.$row.len() / self.capacity;
+                    let $row = tiles(&mut self.$row[..n_rows * width], ROWS_PER_BLOCK * width);
+                )*
+                $(
+                    let width = self.$per_block.len() / self.capacity.div_ceil(ROWS_PER_BLOCK);
+                    let $per_block = tiles(&mut self.$per_block[..n_blocks * width], width);
+                )*
+                $BufferTiles { $($row,)* $($per_block,)* }
+            }
+        }
+
+        #[derive(Clone, Copy)]
+        struct $BufferTiles<'w, R> {
+            $( $row: Tiles<'w, $row_type>, )*
+            $( $per_block: Tiles<'w, $block_type>, )*
+        }
+
+        impl<'w, R: Real> $BufferTiles<'w, R> {
+            /// # Safety
+            /// Each block may be taken once.
+            unsafe fn block(&self, i: usize) -> $Block<'w, R> {
+                // SAFETY: passed on from the caller.
+                unsafe {
+                    $Block { $( $row: self.$row.part(i), )* $( $per_block: self.$per_block.part(i), )* }
+                }
+            }
+        }
+
+        /// One row block of the buffers of the same name.
+        #[allow(missing_docs)]
+        pub struct $Block<'w, R> {
+            $( pub $row: &'w mut [$row_type], )*
+            $( pub $per_block: &'w mut [$block_type], )*
+        }
+    };
+}
+
+block_buffers! {
+    /// Buffers of one hidden layer.
+    LayerBuffers, LayerTiles, LayerBlock;
+    rows {
+        /// Output of the linear part, B x H.
+        pre: R,
+        /// Output of the layer, B x H.
+        out: R,
+        /// Gradient of `out`, then, in place, of `pre`: B x H.
+        d: R,
+        /// Mean and inverse deviation of each row, for layer normalisation, B x 2.
+        row_statistics: R,
+        /// Dropout factors, B x H; empty where there is no dropout.
+        keep: R,
+    }
+    blocks {
+        /// Moments of `pre` over a block's rows, or sums for its gradient: 2 H per block.
+        sums: R,
+        /// One row of H per block.
+        row_scratch: R,
+    }
+}
+
+block_buffers! {
+    /// Buffers outside the hidden layers.
+    CellBuffers, CellTiles, CellBlock;
+    rows {
+        /// Counts, B x G, dense.
+        x: R,
+        /// log(1 + x), B x G.
+        input: R,
+        /// Size factor, B.
+        library: R,
+        /// Continuous, then one-hot covariates, B x C.
+        covariates: R,
+        /// Noise of the latent sample, B x L.
+        latent_noise: R,
+        /// Logistic noise of the masks, B x E x L.
+        mask_noise: R,
+        /// Posterior mean m, B x L.
+        mean: R,
+        /// log(v - 1e-4), B x L.
+        log_variance: R,
+        /// Posterior variance v, B x L.
+        variance: R,
+        /// Latent sample, B x L.
+        z: R,
+        /// Masks, B x E x L.
+        mask: R,
+        /// Derivative of each mask in its logit, B x E x L.
+        slope: R,
+        /// Mean of the prior, B x L.
+        prior_mean: R,
+        /// Gradient of the weighted divergence in m, B x L; that in the prior mean is its negative.
+        d_kl_mean: R,
+        /// Gradient of the mean head's output, B x L.
+        d_mean: R,
+        /// Gradient of the log-variance head's output, B x L.
+        d_log_variance: R,
+        /// Gradient of z, B x L.
+        d_z: R,
+        /// Logits of the expression rates, then, in place, their gradient: B x G.
+        logits: R,
+        /// Negative log-likelihood in nats, B.
+        reconstruction: f64,
+        /// Divergence from the prior in nats, B.
+        kl: f64,
+    }
+    blocks {
+        /// Gradient of the log-dispersions from a block's rows, G per block.
+        d_log_dispersion: R,
+        /// Scratch of the likelihood, one per block.
+        likelihood_scratch: Scratch<R>,
+        /// Random words.
+        words: u32,
+    }
+}
+
+/// Batch statistics of one normalised layer.
+#[derive(Debug)]
+pub struct LayerStatistics<R> {
+    /// Mean over the minibatch (running mean in evaluation), H.
+    pub mean: Vec<R>,
+    /// Squared deviations from it, summed, H.
+    pub squares: Vec<R>,
+    /// Inverse deviation, H.
+    pub inverse: Vec<R>,
+}
+
+/// Every buffer for minibatches of up to `capacity` cells.
+#[derive(Debug)]
+pub struct Workspace<R> {
+    /// Buffers outside the hidden layers.
+    pub cells: CellBuffers<R>,
+    /// Buffers of the encoder's hidden layers.
+    pub encoder: Vec<LayerBuffers<R>>,
+    /// Buffers of the decoder's hidden layers.
+    pub decoder: Vec<LayerBuffers<R>>,
+    /// Batch statistics of the encoder's layers.
+    pub encoder_statistics: Vec<LayerStatistics<R>>,
+    /// Batch statistics of the decoder's layers.
+    pub decoder_statistics: Vec<LayerStatistics<R>>,
+    /// Inverse dispersions, ready for the likelihood.
+    pub dispersion: Dispersion<R>,
+    /// log(1 + x) for small counts.
+    pub log1p_table: Vec<R>,
+    /// Most interventions of one cell, E.
+    pub max_interventions: usize,
+    capacity: usize,
+}
+
+const LOG1P_TABLE: usize = 1024;
+
+impl<R: Real> Workspace<R> {
+    /// Buffers for minibatches of up to `capacity` cells with up to `max_interventions` interventions each.
+    pub fn new(a: &Architecture, capacity: usize, max_interventions: usize) -> Self {
+        let zeros = |width: usize| vec![R::ZERO; capacity * width];
+        let n_blocks = capacity.div_ceil(ROWS_PER_BLOCK);
+        let (g, l, h, e) = (a.n_genes, a.n_latents, a.n_hidden, max_interventions);
+        let layers = |dropout: bool| -> Vec<LayerBuffers<R>> {
+            (0..a.n_layers)
+                .map(|_| LayerBuffers {
+                    pre: zeros(h),
+                    out: zeros(h),
+                    d: zeros(h),
+                    row_statistics: zeros(2),
+                    keep: if dropout { zeros(h) } else { Vec::new() },
+                    sums: vec![R::ZERO; n_blocks * 2 * h],
+                    row_scratch: vec![R::ZERO; n_blocks * h],
+                    capacity,
+                    scalar: std::marker::PhantomData,
+                })
+                .collect()
+        };
+        let statistics = || -> Vec<LayerStatistics<R>> {
+            (0..a.n_layers)
+                .map(|_| LayerStatistics {
+                    mean: vec![R::ZERO; h],
+                    squares: vec![R::ZERO; h],
+                    inverse: vec![R::ONE; h],
+                })
+                .collect()
+        };
+        let words = (l + 1).max(e * l).max(h.div_ceil(2));
+        Self {
+            cells: CellBuffers {
+                x: zeros(g),
+                input: zeros(g),
+                library: zeros(1),
+                covariates: zeros(a.covariate_width()),
+                latent_noise: zeros(l),
+                mask_noise: zeros(e * l),
+                mean: zeros(l),
+                log_variance: zeros(l),
+                variance: zeros(l),
+                z: zeros(l),
+                mask: zeros(e * l),
+                slope: zeros(e * l),
+                prior_mean: zeros(l),
+                d_kl_mean: zeros(l),
+                d_mean: zeros(l),
+                d_log_variance: zeros(l),
+                d_z: zeros(l),
+                logits: zeros(g),
+                reconstruction: vec![0.0; capacity],
+                kl: vec![0.0; capacity],
+                d_log_dispersion: vec![R::ZERO; n_blocks * g],
+                likelihood_scratch: (0..n_blocks).map(|_| Scratch::new(g)).collect(),
+                words: vec![0; n_blocks * words],
+                capacity,
+                scalar: std::marker::PhantomData,
+            },
+            encoder: layers(a.dropout_rate > 0.0),
+            decoder: layers(false),
+            encoder_statistics: statistics(),
+            decoder_statistics: statistics(),
+            dispersion: Dispersion::new(g),
+            log1p_table: (0..LOG1P_TABLE).map(|x| R::of((x as f64).ln_1p())).collect(),
+            max_interventions,
+            capacity,
+        }
+    }
+
+    /// Largest minibatch.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Bytes of all buffers, for predictions of memory.
+    pub fn bytes(a: &Architecture, capacity: usize, max_interventions: usize) -> usize {
+        let per_row = 3 * a.n_genes
+            + a.covariate_width()
+            + (10 + 3 * max_interventions) * a.n_latents
+            + 7 * a.n_hidden * a.n_layers;
+        capacity * per_row * size_of::<R>()
+    }
+
+    /// Cuts the buffers into row blocks, apart from the statistics, which all blocks read.
+    pub fn split(&mut self, n_rows: usize) -> (Blocks<'_, R>, Shared<'_, R>) {
+        fn layers<'w, R: Real>(
+            buffers: &'w mut [LayerBuffers<R>],
+            n_rows: usize,
+        ) -> [Option<LayerTiles<'w, R>>; MAX_LAYERS] {
+            let mut all = [None; MAX_LAYERS];
+            for (tiles, buffers) in all.iter_mut().zip(buffers) {
+                *tiles = Some(buffers.tiles(n_rows));
+            }
+            all
+        }
+        let blocks = Blocks {
+            cells: self.cells.tiles(n_rows),
+            encoder: layers(&mut self.encoder, n_rows),
+            decoder: layers(&mut self.decoder, n_rows),
+        };
+        let shared = Shared {
+            encoder_statistics: &self.encoder_statistics,
+            decoder_statistics: &self.decoder_statistics,
+            dispersion: &self.dispersion,
+            log1p_table: &self.log1p_table,
+            max_interventions: self.max_interventions,
+        };
+        (blocks, shared)
+    }
+}
+
+/// What all row blocks read.
+#[allow(missing_docs)]
+#[derive(Debug, Clone, Copy)]
+pub struct Shared<'w, R> {
+    pub encoder_statistics: &'w [LayerStatistics<R>],
+    pub decoder_statistics: &'w [LayerStatistics<R>],
+    pub dispersion: &'w Dispersion<R>,
+    pub log1p_table: &'w [R],
+    pub max_interventions: usize,
+}
+
+/// The workspace cut into row blocks.
+pub struct Blocks<'w, R> {
+    cells: CellTiles<'w, R>,
+    encoder: [Option<LayerTiles<'w, R>>; MAX_LAYERS],
+    decoder: [Option<LayerTiles<'w, R>>; MAX_LAYERS],
+}
+
+/// One row block of the workspace.
+pub struct Block<'w, R> {
+    /// Buffers outside the hidden layers.
+    pub cells: CellBlock<'w, R>,
+    /// Hidden layers of the encoder; present up to the number of layers.
+    pub encoder: [Option<LayerBlock<'w, R>>; MAX_LAYERS],
+    /// Hidden layers of the decoder.
+    pub decoder: [Option<LayerBlock<'w, R>>; MAX_LAYERS],
+}
+
+// SAFETY: a block is made of tiles with the same index, which do not overlap with those of another index.
+unsafe impl<'w, R: Real> Split for Blocks<'w, R> {
+    type Part = Block<'w, R>;
+
+    unsafe fn part(&self, i: usize) -> Block<'w, R> {
+        // SAFETY: passed on from the caller.
+        unsafe {
+            Block {
+                cells: self.cells.block(i),
+                encoder: std::array::from_fn(|l| self.encoder[l].map(|tiles| tiles.block(i))),
+                decoder: std::array::from_fn(|l| self.decoder[l].map(|tiles| tiles.block(i))),
+            }
+        }
+    }
+}

@@ -1,0 +1,362 @@
+//! Threads that share out the tiles of one short piece of work after another, as a training step needs.
+//!
+//! Work is cut into tiles whose number and size never depend on the number of threads; a tile writes only its own
+//! part of the output. So results are the same bytes on any number of threads.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// Output that can be handed out tile by tile.
+///
+/// # Safety
+/// Parts of different indices must not overlap.
+pub unsafe trait Split: Sync {
+    /// What a tile gets.
+    type Part;
+
+    /// The part of tile `i`.
+    ///
+    /// # Safety
+    /// Each index may be taken at most once while the split exists.
+    unsafe fn part(&self, i: usize) -> Self::Part;
+}
+
+/// A slice cut into consecutive chunks of equal length (the last may be shorter, or empty).
+#[derive(Debug)]
+pub struct Tiles<'a, T> {
+    start: *mut T,
+    len: usize,
+    tile: usize,
+    slice: PhantomData<&'a mut [T]>,
+}
+
+impl<T> Clone for Tiles<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Tiles<'_, T> {}
+
+// SAFETY: the chunks are disjoint parts of a slice that is borrowed mutably for as long as the tiles exist.
+unsafe impl<T: Send> Sync for Tiles<'_, T> {}
+unsafe impl<T: Send> Send for Tiles<'_, T> {}
+
+/// Cuts `slice` into chunks of `tile` values.
+pub fn tiles<T>(slice: &mut [T], tile: usize) -> Tiles<'_, T> {
+    Tiles { start: slice.as_mut_ptr(), len: slice.len(), tile, slice: PhantomData }
+}
+
+unsafe impl<'a, T: Send> Split for Tiles<'a, T> {
+    type Part = &'a mut [T];
+
+    #[inline]
+    unsafe fn part(&self, i: usize) -> &'a mut [T] {
+        let from = (i * self.tile).min(self.len);
+        let to = (from + self.tile).min(self.len);
+        // SAFETY: within the slice; chunks of different indices are disjoint and each is taken once.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(from), to - from) }
+    }
+}
+
+/// A slice cut into given, disjoint ranges.
+#[derive(Debug)]
+pub struct Pieces<'a, T> {
+    start: *mut T,
+    ranges: &'a [Range<usize>],
+    slice: PhantomData<&'a mut [T]>,
+}
+
+unsafe impl<T: Send> Sync for Pieces<'_, T> {}
+
+/// Cuts `slice` twice, at ranges that ascend within each list and overlap nowhere; empty ranges are allowed.
+///
+/// # Panics
+/// If ranges overlap or reach past the end.
+pub fn pieces_pair<'a, T>(
+    slice: &'a mut [T],
+    first: &'a [Range<usize>],
+    second: &'a [Range<usize>],
+) -> (Pieces<'a, T>, Pieces<'a, T>) {
+    let mut lists = [first, second].map(|list| list.iter().filter(|range| !range.is_empty()).peekable());
+    let mut end = 0;
+    loop {
+        let starts = lists.each_mut().map(|list| list.peek().map_or(usize::MAX, |range| range.start));
+        let next = if starts[0] <= starts[1] { lists[0].next() } else { lists[1].next() };
+        let Some(range) = next else { break };
+        assert!(range.start >= end && range.end <= slice.len(), "ranges must ascend without overlap");
+        end = range.end;
+    }
+    let start = slice.as_mut_ptr();
+    (Pieces { start, ranges: first, slice: PhantomData }, Pieces { start, ranges: second, slice: PhantomData })
+}
+
+unsafe impl<'a, T: Send> Split for Pieces<'a, T> {
+    type Part = &'a mut [T];
+
+    #[inline]
+    unsafe fn part(&self, i: usize) -> &'a mut [T] {
+        let range = &self.ranges[i];
+        if range.is_empty() {
+            return &mut [];
+        }
+        // SAFETY: checked to be disjoint and within the slice when the pieces were cut.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
+    }
+}
+
+macro_rules! split_tuple {
+    ($($name:ident),+) => {
+        unsafe impl<$($name: Split),+> Split for ($($name,)+) {
+            type Part = ($($name::Part,)+);
+
+            #[inline]
+            #[allow(non_snake_case)]
+            unsafe fn part(&self, i: usize) -> Self::Part {
+                let ($($name,)+) = self;
+                // SAFETY: passed on from the caller.
+                unsafe { ($($name.part(i),)+) }
+            }
+        }
+    };
+}
+split_tuple!(A, B);
+split_tuple!(A, B, C);
+split_tuple!(A, B, C, D);
+split_tuple!(A, B, C, D, E);
+
+/// One piece of work: a closure with its type erased.
+#[derive(Clone, Copy)]
+struct Job {
+    call: unsafe fn(*const (), usize),
+    closure: *const (),
+}
+
+/// State shared by the threads of a team.
+struct Shared {
+    /// Generation (24 bits), number of tiles (20), next tile (20). A tile is claimed by adding one. Who holds a
+    /// claim below the number of tiles may use `job`: it stays in place until that tile is counted as complete.
+    claim: AtomicU64,
+    job: AtomicPtr<Job>,
+    complete: AtomicUsize,
+    stop: AtomicBool,
+    panic: Mutex<Option<Box<dyn std::any::Any + Send>>>,
+}
+
+const TILE_BITS: u32 = 20;
+const TILE_MASK: u64 = (1 << TILE_BITS) - 1;
+
+impl Shared {
+    /// Claims and runs tiles until none is left.
+    fn work(&self) {
+        loop {
+            let seen = self.claim.load(Ordering::Acquire);
+            if seen & TILE_MASK >= (seen >> TILE_BITS) & TILE_MASK {
+                return;
+            }
+            let claimed = self.claim.fetch_add(1, Ordering::AcqRel);
+            let tile = claimed & TILE_MASK;
+            if tile >= (claimed >> TILE_BITS) & TILE_MASK {
+                return;
+            }
+            // SAFETY: an unfinished tile is claimed, so the job (perhaps newer than the one first seen) is in place.
+            let outcome = catch_unwind(AssertUnwindSafe(|| unsafe {
+                let job = *self.job.load(Ordering::Acquire);
+                (job.call)(job.closure, tile as usize);
+            }));
+            if let Err(payload) = outcome {
+                self.panic.lock().expect("no one panics while holding this lock").get_or_insert(payload);
+            }
+            self.complete.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// What every thread but the first does: work, and between pieces of work spin, then yield, then sleep.
+    fn wait_for_work(&self) {
+        let mut idle = 0u32;
+        let mut since = None;
+        while !self.stop.load(Ordering::Acquire) {
+            let claim = self.claim.load(Ordering::Acquire);
+            if claim & TILE_MASK < (claim >> TILE_BITS) & TILE_MASK {
+                self.work();
+                (idle, since) = (0, None);
+                continue;
+            }
+            idle = idle.saturating_add(1);
+            if idle < 20_000 {
+                std::hint::spin_loop();
+            } else if since.get_or_insert_with(Instant::now).elapsed() < Duration::from_millis(2) {
+                std::thread::yield_now();
+            } else {
+                std::thread::sleep(Duration::from_micros(100));
+            }
+        }
+    }
+}
+
+/// A team of threads. The calling thread is one of them.
+pub struct Team<'a> {
+    shared: Option<&'a Shared>,
+    threads: usize,
+}
+
+impl std::fmt::Debug for Team<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Team of {}", self.threads)
+    }
+}
+
+/// Ends the waiting of a team's threads, also when the body panics.
+struct StopOnDrop<'a>(&'a Shared);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.stop.store(true, Ordering::Release);
+    }
+}
+
+impl Team<'_> {
+    /// A team of the calling thread alone.
+    pub fn single() -> Team<'static> {
+        Team { shared: None, threads: 1 }
+    }
+
+    /// Runs `body` with a team of `threads` threads (one if 0).
+    pub fn with<T>(threads: usize, body: impl FnOnce(&Team) -> T) -> T {
+        if threads <= 1 {
+            return body(&Team::single());
+        }
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads - 1)
+            .thread_name(|i| format!("svae-{}", i + 1))
+            .build()
+            .expect("the operating system grants the threads that were asked for");
+        let shared = Shared {
+            claim: AtomicU64::new(0),
+            job: AtomicPtr::new(std::ptr::null_mut()),
+            complete: AtomicUsize::new(0),
+            stop: AtomicBool::new(false),
+            panic: Mutex::new(None),
+        };
+        pool.in_place_scope(|scope| {
+            for _ in 1..threads {
+                scope.spawn(|_| shared.wait_for_work());
+            }
+            let _stop = StopOnDrop(&shared);
+            body(&Team { shared: Some(&shared), threads })
+        })
+    }
+
+    /// Number of threads.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// Calls `f(i, part i of output)` for every i below `n`, on any thread, and returns when all are done.
+    ///
+    /// # Panics
+    /// With the panic of `f`, if it panics.
+    pub fn run<S: Split>(&self, n: usize, output: S, f: impl Fn(usize, S::Part) + Sync) {
+        let Some(shared) = self.shared.filter(|_| n > 1) else {
+            for i in 0..n {
+                // SAFETY: every index is taken once.
+                f(i, unsafe { output.part(i) });
+            }
+            return;
+        };
+        assert!((n as u64) < TILE_MASK / 2, "too many tiles");
+        // SAFETY: every index is claimed, and so taken, once.
+        let closure = |i: usize| f(i, unsafe { output.part(i) });
+        let mut job = Job { call: call_of(&closure), closure: (&raw const closure).cast() };
+        shared.job.store(&raw mut job, Ordering::Release);
+        shared.complete.store(0, Ordering::Relaxed);
+        let generation = (shared.claim.load(Ordering::Relaxed) >> (2 * TILE_BITS)).wrapping_add(1);
+        shared.claim.store((generation << (2 * TILE_BITS)) | ((n as u64) << TILE_BITS), Ordering::Release);
+        shared.work();
+        let mut spins = 0u32;
+        while shared.complete.load(Ordering::Acquire) < n {
+            spins += 1;
+            if spins < 20_000 {
+                std::hint::spin_loop();
+            } else {
+                // Another program has the processor of the thread we wait for.
+                std::thread::yield_now();
+            }
+        }
+        let panic = shared.panic.lock().expect("no one panics while holding this lock").take();
+        if let Some(payload) = panic {
+            resume_unwind(payload);
+        }
+    }
+}
+
+/// The function that calls a closure of type `F` through an untyped pointer.
+fn call_of<F: Fn(usize)>(_: &F) -> unsafe fn(*const (), usize) {
+    unsafe fn call<F: Fn(usize)>(closure: *const (), i: usize) {
+        // SAFETY: `closure` was made from a reference to an `F` that outlives the job.
+        unsafe { (*closure.cast::<F>())(i) }
+    }
+    call::<F>
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_tile_runs_once_on_any_number_of_threads() {
+        for threads in [1, 2, 3, 8] {
+            Team::with(threads, |team| {
+                let mut counts = vec![0u32; 1003];
+                for round in 0..2000 {
+                    let n = round % 13;
+                    team.run(n, tiles(&mut counts[..n * 77], 77), |i, part| {
+                        for c in part {
+                            *c += 1 + i as u32;
+                        }
+                    });
+                }
+                for (at, &c) in counts.iter().enumerate() {
+                    let tile = at / 77;
+                    let rounds = (0..2000).filter(|r| r % 13 > tile).count() as u32;
+                    assert_eq!(c, rounds * (1 + tile as u32), "{threads} threads, {at}");
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn a_panic_in_a_tile_reaches_the_caller_and_the_team_ends() {
+        let outcome = catch_unwind(|| {
+            Team::with(2, |team| {
+                let mut out = [0; 8];
+                team.run(8, tiles(&mut out, 1), |i, _| assert!(i != 5, "tile five"));
+            });
+        });
+        assert!(outcome.is_err());
+    }
+
+    #[test]
+    fn pieces_refuse_overlap() {
+        let mut data = [0; 10];
+        let mut refused = |first: &[Range<usize>], second: &[Range<usize>]| {
+            catch_unwind(AssertUnwindSafe(|| drop(pieces_pair(&mut data, first, second)))).is_err()
+        };
+        assert!(refused(&[0..4, 3..5], &[]));
+        assert!(refused(&[0..4, 4..11], &[]));
+        assert!(refused(&[0..4, 6..8], &[5..7]));
+        assert!(!refused(&[0..4, 6..8], &[5..6, 8..10]));
+        let (first, second) = ([0..4, 0..0, 6..10], [4..6, 0..0, 0..0]);
+        Team::with(2, |team| {
+            team.run(3, pieces_pair(&mut data, &first, &second), |i, (first, second)| {
+                first.fill(i + 1);
+                second.fill(i + 5);
+            });
+        });
+        assert_eq!(data, [1, 1, 1, 1, 5, 5, 3, 3, 3, 3]);
+    }
+}

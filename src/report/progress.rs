@@ -1,0 +1,236 @@
+//! Progress of a training on standard error: a bar on a terminal, plain lines in a log file.
+
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+use super::metrics::{rate, seconds};
+
+/// One epoch, a row of `history.csv`. ELBO parts are negative ELBO parts in nats per cell: lower is better.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct EpochRecord {
+    /// Epoch, counted from 1.
+    pub epoch: usize,
+    /// Weight of the KL divergence in this epoch's loss.
+    pub kl_weight: f64,
+    /// Mean loss of the minibatches, as minimised (for sVAE+ it carries the number of training cells as a factor).
+    pub train_loss: f64,
+    /// Negative ELBO of the training cells: reconstruction + KL + share of the global KL.
+    pub train_elbo: f64,
+    /// Negative log-likelihood of the training cells.
+    pub train_reconstruction: f64,
+    /// KL divergence of the latents of the training cells.
+    pub train_kl: f64,
+    /// KL divergence of the mask, for the whole data set (not per cell).
+    pub kl_global: f64,
+    /// Negative ELBO of the validation cells.
+    pub validation_elbo: f64,
+    /// Negative log-likelihood of the validation cells.
+    pub validation_reconstruction: f64,
+    /// KL divergence of the latents of the validation cells.
+    pub validation_kl: f64,
+    /// Mean probability of the mask; 1 for methods without.
+    pub mean_mask: f64,
+    /// Seconds that the epoch took.
+    pub seconds: f64,
+}
+
+/// How progress is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProgressKind {
+    /// A bar that redraws itself.
+    Bar,
+    /// A line at the first and the last epoch, and in between at most one per interval.
+    Lines,
+    /// Nothing.
+    Silent,
+}
+
+impl ProgressKind {
+    /// Nothing if `quiet`, a bar if standard error is a terminal, lines otherwise.
+    pub fn choose(quiet: bool) -> Self {
+        match (quiet, std::io::stderr().is_terminal()) {
+            (true, _) => ProgressKind::Silent,
+            (false, true) => ProgressKind::Bar,
+            (false, false) => ProgressKind::Lines,
+        }
+    }
+}
+
+/// Least time between two lines of a log file.
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Shows the progress of a training.
+#[derive(Debug)]
+pub struct Progress<W: Write = std::io::Stderr> {
+    kind: ProgressKind,
+    out: W,
+    bar: Option<ProgressBar>,
+    total_epochs: usize,
+    cells_per_epoch: usize,
+    line_interval: Duration,
+    started: Instant,
+    epochs: usize,
+    last_line: Option<(Instant, usize)>,
+    last_record: Option<EpochRecord>,
+}
+
+impl Progress {
+    /// Progress on standard error over at most `total_epochs` epochs of `cells_per_epoch` training cells.
+    pub fn new(kind: ProgressKind, total_epochs: usize, cells_per_epoch: usize) -> Self {
+        Self::to(std::io::stderr(), kind, total_epochs, cells_per_epoch)
+    }
+}
+
+impl<W: Write> Progress<W> {
+    fn to(out: W, kind: ProgressKind, total_epochs: usize, cells_per_epoch: usize) -> Self {
+        let bar = (kind == ProgressKind::Bar).then(|| {
+            let bar = ProgressBar::with_draw_target(Some(total_epochs as u64), ProgressDrawTarget::stderr());
+            let style = ProgressStyle::with_template("{bar:24} epoch {pos}/{len}  {wide_msg}");
+            bar.set_style(style.expect("the template is valid"));
+            bar
+        });
+        Self {
+            kind,
+            out,
+            bar,
+            total_epochs,
+            cells_per_epoch,
+            line_interval: LINE_INTERVAL,
+            started: Instant::now(),
+            epochs: 0,
+            last_line: None,
+            last_record: None,
+        }
+    }
+
+    /// Shows an epoch that has ended.
+    pub fn epoch(&mut self, record: &EpochRecord) {
+        self.epochs += 1;
+        self.last_record = Some(*record);
+        match self.kind {
+            ProgressKind::Silent => {}
+            ProgressKind::Bar => {
+                let message = self.describe(record);
+                if let Some(bar) = &self.bar {
+                    bar.set_message(message);
+                    bar.set_position(record.epoch as u64);
+                }
+            }
+            ProgressKind::Lines => {
+                let due = self.last_line.is_none_or(|(time, _)| time.elapsed() >= self.line_interval);
+                if due || record.epoch == self.total_epochs {
+                    self.line(record);
+                }
+            }
+        }
+    }
+
+    /// Prints a sentence, without disturbing the bar.
+    pub fn note(&mut self, text: &str) {
+        match (self.kind, &self.bar) {
+            (ProgressKind::Silent, _) => {}
+            (_, Some(bar)) => bar.suspend(|| write_line(&mut self.out, text)),
+            (_, None) => write_line(&mut self.out, text),
+        }
+    }
+
+    /// Ends the display; in a log file the last epoch is shown if it was not yet.
+    pub fn finish(mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.abandon();
+        }
+        if self.kind == ProgressKind::Lines
+            && let Some(record) = self.last_record
+            && self.last_line.is_none_or(|(_, epoch)| epoch != record.epoch)
+        {
+            self.line(&record);
+        }
+    }
+
+    fn line(&mut self, record: &EpochRecord) {
+        let width = self.total_epochs.to_string().len();
+        let text = format!("epoch {:>width$}/{}  {}", record.epoch, self.total_epochs, self.describe(record));
+        write_line(&mut self.out, &text);
+        self.last_line = Some((Instant::now(), record.epoch));
+    }
+
+    fn describe(&self, record: &EpochRecord) -> String {
+        let left = self.total_epochs.saturating_sub(record.epoch) as f64;
+        let remaining = self.started.elapsed().as_secs_f64() / self.epochs as f64 * left;
+        format!(
+            "ELBO train {:.2}  validation {:.2}  mask {:.3}  {} cells/s  at most {} left",
+            record.train_elbo,
+            record.validation_elbo,
+            record.mean_mask,
+            rate(self.cells_per_epoch as f64 / record.seconds),
+            seconds(remaining),
+        )
+    }
+}
+
+/// A closed standard error must not end a training, so failures to write are ignored.
+fn write_line(out: &mut impl Write, text: &str) {
+    let _ = writeln!(out, "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(epoch: usize) -> EpochRecord {
+        EpochRecord {
+            epoch,
+            kl_weight: 0.5,
+            train_loss: 1.0,
+            train_elbo: 400.25,
+            train_reconstruction: 380.0,
+            train_kl: 20.0,
+            kl_global: 5.0,
+            validation_elbo: 401.5,
+            validation_reconstruction: 381.0,
+            validation_kl: 20.0,
+            mean_mask: 0.25,
+            seconds: 0.5,
+        }
+    }
+
+    fn shown(kind: ProgressKind, epochs: usize, total: usize, interval: Duration) -> String {
+        let mut text = Vec::new();
+        let mut progress = Progress::to(&mut text, kind, total, 10_000);
+        progress.line_interval = interval;
+        for epoch in 1..=epochs {
+            progress.epoch(&record(epoch));
+        }
+        progress.note("A note.");
+        progress.finish();
+        String::from_utf8(text).expect("text")
+    }
+
+    #[test]
+    fn a_log_file_gets_the_first_and_the_last_epoch() {
+        for (epochs, total) in [(300, 300), (212, 300)] {
+            let text = shown(ProgressKind::Lines, epochs, total, Duration::from_secs(3600));
+            let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("epoch")).collect();
+            assert_eq!(lines.len(), 2, "{text}");
+            assert!(lines[0].starts_with("epoch   1/300") && lines[1].starts_with(&format!("epoch {epochs}/300")));
+            for part in ["400.25", "401.50", "0.250", "20,000 cells/s"] {
+                assert!(lines[1].contains(part), "{part} in {text}");
+            }
+            assert!(text.contains("A note.\n"));
+        }
+    }
+
+    #[test]
+    fn a_log_file_gets_a_line_per_interval() {
+        let text = shown(ProgressKind::Lines, 7, 7, Duration::ZERO);
+        assert_eq!(text.lines().filter(|line| line.starts_with("epoch")).count(), 7);
+    }
+
+    #[test]
+    fn quiet_is_silent() {
+        assert_eq!(shown(ProgressKind::Silent, 5, 5, Duration::ZERO), "");
+    }
+}

@@ -1,0 +1,502 @@
+//! The results folder: chosen without touching another run, every file in it whole or absent.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use super::metrics::Metrics;
+use super::progress::EpochRecord;
+use crate::config::Config;
+use crate::error::{Error, InputError, Result};
+
+/// Parent of the numbered results folders, relative to the working directory.
+pub const RESULTS_ROOT: &str = "results";
+
+/// Files that show that a folder holds a run.
+const RUN_MARKERS: [&str; 2] = ["config.toml", "metrics.json"];
+
+/// Files that a run writes; those of an earlier run are removed before it is replaced.
+const RUN_FILES: [&str; 7] =
+    ["config.toml", "metrics.json", "history.csv", "model.safetensors", "latents.npz", "masks.csv", "shifts.csv"];
+
+/// An existing folder that belongs to one run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResultsFolder {
+    path: PathBuf,
+}
+
+/// Refuses, without writing anything, an `out` that is a file or that holds a run which may not be replaced.
+///
+/// Called before data are read, so that a mistake costs no time.
+///
+/// # Errors
+/// [`InputError`] naming the folder.
+pub fn check_destination(out: Option<&Path>, overwrite: bool) -> Result<()> {
+    let Some(path) = out else { return Ok(()) };
+    if path.exists() && !path.is_dir() {
+        return Err(InputError::new("this is a file, not a folder", "choose another --out").in_file(path).into());
+    }
+    if !overwrite && let Some(marker) = RUN_MARKERS.iter().find(|name| path.join(name).exists()) {
+        return Err(InputError::new(
+            format!("the folder already holds a run ({marker})"),
+            "choose another --out, or add --overwrite to replace that run",
+        )
+        .in_file(path)
+        .into());
+    }
+    Ok(())
+}
+
+impl ResultsFolder {
+    /// Creates `out`, or the next numbered folder under `results/` where `out` is `None`.
+    ///
+    /// With `overwrite` the files of a run already there are removed, so that old and new never mix.
+    ///
+    /// # Errors
+    /// As [`check_destination`]; [`Error::Io`] when the folder cannot be made.
+    pub fn create(out: Option<&Path>, overwrite: bool) -> Result<Self> {
+        check_destination(out, overwrite)?;
+        match out {
+            None => Self::create_numbered(Path::new(RESULTS_ROOT)),
+            Some(path) => {
+                std::fs::create_dir_all(path).map_err(|source| Error::io("creating", path, source))?;
+                for name in RUN_FILES {
+                    let file = path.join(name);
+                    match std::fs::remove_file(&file) {
+                        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                            return Err(Error::io("replacing", file, source));
+                        }
+                        _ => {}
+                    }
+                }
+                Ok(Self { path: path.to_path_buf() })
+            }
+        }
+    }
+
+    /// Creates the folder after the highest number under `root`: 0001, 0002, ... Creating a folder is atomic, so two
+    /// runs that start together get two folders.
+    fn create_numbered(root: &Path) -> Result<Self> {
+        let failed = |source| Error::io("creating a folder in", root, source);
+        std::fs::create_dir_all(root).map_err(failed)?;
+        let mut highest = 0;
+        for entry in std::fs::read_dir(root).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            let number = name.to_str().filter(|name| name.bytes().all(|b| b.is_ascii_digit()));
+            highest = highest.max(number.and_then(|name| name.parse::<u32>().ok()).unwrap_or(0));
+        }
+        for number in highest.saturating_add(1)..=u32::MAX {
+            let path = root.join(format!("{number:04}"));
+            match std::fs::create_dir(&path) {
+                Ok(()) => return Ok(Self { path }),
+                Err(source) if source.kind() == io::ErrorKind::AlreadyExists => continue,
+                Err(source) => return Err(failed(source)),
+            }
+        }
+        Err(failed(io::Error::other("all numbers are taken")))
+    }
+
+    /// Where the folder is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes the file `name` atomically; see [`write_atomically`].
+    ///
+    /// # Errors
+    /// [`Error::Io`] naming the file.
+    pub fn write(&self, name: &str, write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>) -> Result<()> {
+        write_atomically(&self.path.join(name), write)
+    }
+
+    /// Writes `config.toml`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] naming the file.
+    pub fn write_config(&self, config: &Config) -> Result<()> {
+        self.write("config.toml", |file| file.write_all(config.to_toml().as_bytes()))
+    }
+
+    /// Writes `metrics.json`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] naming the file.
+    pub fn write_metrics(&self, metrics: &Metrics) -> Result<()> {
+        self.write("metrics.json", |file| writeln!(file, "{}", metrics.to_json()))
+    }
+
+    /// Writes `history.csv`, a row per epoch with the columns of [`EpochRecord`].
+    ///
+    /// # Errors
+    /// [`Error::Io`] naming the file.
+    pub fn write_history(&self, records: &[EpochRecord]) -> Result<()> {
+        self.write("history.csv", |file| {
+            let mut table = csv::Writer::from_writer(file);
+            for record in records {
+                table.serialize(record)?;
+            }
+            table.flush()
+        })
+    }
+
+    /// Writes `masks.csv`: the probability that each intervention targets each latent, interventions x latents.
+    ///
+    /// # Errors
+    /// As [`ResultsFolder::write_intervention_table`].
+    pub fn write_masks(&self, intervention_names: &[String], n_latents: usize, masks: &[f64]) -> Result<()> {
+        self.write_intervention_table("masks.csv", intervention_names, n_latents, masks)
+    }
+
+    /// Writes `shifts.csv`: the shift of each latent under each intervention, interventions x latents.
+    ///
+    /// # Errors
+    /// As [`ResultsFolder::write_intervention_table`].
+    pub fn write_shifts(&self, intervention_names: &[String], n_latents: usize, shifts: &[f64]) -> Result<()> {
+        self.write_intervention_table("shifts.csv", intervention_names, n_latents, shifts)
+    }
+
+    /// Writes a table with a row per intervention and the columns `intervention`, `latent_0`, `latent_1`, ...
+    ///
+    /// `values` is interventions x latents, row-major.
+    ///
+    /// # Errors
+    /// [`Error::Io`] naming the file.
+    ///
+    /// # Panics
+    /// If `values` does not have that shape.
+    pub fn write_intervention_table(
+        &self,
+        name: &str,
+        intervention_names: &[String],
+        n_latents: usize,
+        values: &[f64],
+    ) -> Result<()> {
+        assert_eq!(values.len(), intervention_names.len() * n_latents, "{name}: interventions x latents");
+        self.write(name, |file| {
+            let mut table = csv::Writer::from_writer(file);
+            table.write_field("intervention")?;
+            for k in 0..n_latents {
+                table.write_field(format!("latent_{k}"))?;
+            }
+            table.write_record(None::<&[u8]>)?;
+            for (intervention, row) in intervention_names.iter().zip(values.chunks_exact(n_latents)) {
+                table.write_field(intervention)?;
+                for value in row {
+                    table.write_field(value.to_string())?;
+                }
+                table.write_record(None::<&[u8]>)?;
+            }
+            table.flush()
+        })
+    }
+
+    /// Writes `model.safetensors`, which Python's `safetensors` package reads.
+    ///
+    /// # Errors
+    /// [`Error::Io`] naming the file.
+    ///
+    /// # Panics
+    /// As [`write_safetensors`].
+    pub fn write_model(&self, tensors: &[Tensor<'_>], metadata: &BTreeMap<String, String>) -> Result<()> {
+        self.write("model.safetensors", |file| write_safetensors(file, tensors, metadata))
+    }
+}
+
+/// Writes a file beside `path`, syncs it and renames it to `path`, so that `path` is never half written.
+///
+/// # Errors
+/// [`Error::Io`] naming `path`; whatever stood there before is still there.
+pub fn write_atomically(path: &Path, write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>) -> Result<()> {
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let result = (|| {
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".writing-");
+        // Temporary files are private by default; results are as readable as any other file of the user.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let file = builder.tempfile_in(folder)?;
+        let mut buffered = BufWriter::with_capacity(1 << 16, file.as_file());
+        write(&mut buffered)?;
+        buffered.flush()?;
+        drop(buffered);
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|error| error.error)?;
+        // The new name lasts only once the folder itself is on disk.
+        #[cfg(unix)]
+        File::open(folder)?.sync_all()?;
+        Ok(())
+    })();
+    result.map_err(|source| Error::io("writing", path, source))
+}
+
+/// A named tensor to be saved.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tensor<'a> {
+    /// Name.
+    pub name: String,
+    /// Shape; row-major.
+    pub shape: Vec<usize>,
+    /// Values.
+    pub values: TensorValues<'a>,
+}
+
+/// Values of a tensor.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum TensorValues<'a> {
+    /// Single precision.
+    F32(&'a [f32]),
+    /// Double precision.
+    F64(&'a [f64]),
+}
+
+impl<'a> From<&'a [f32]> for TensorValues<'a> {
+    fn from(values: &'a [f32]) -> Self {
+        TensorValues::F32(values)
+    }
+}
+
+impl<'a> From<&'a [f64]> for TensorValues<'a> {
+    fn from(values: &'a [f64]) -> Self {
+        TensorValues::F64(values)
+    }
+}
+
+impl TensorValues<'_> {
+    fn len(self) -> usize {
+        match self {
+            TensorValues::F32(values) => values.len(),
+            TensorValues::F64(values) => values.len(),
+        }
+    }
+
+    fn n_bytes(self) -> usize {
+        match self {
+            TensorValues::F32(values) => size_of_val(values),
+            TensorValues::F64(values) => size_of_val(values),
+        }
+    }
+
+    fn type_name(self) -> &'static str {
+        match self {
+            TensorValues::F32(_) => "F32",
+            TensorValues::F64(_) => "F64",
+        }
+    }
+}
+
+/// Writes tensors in the safetensors format: length of the header, header in JSON, values in little-endian order.
+///
+/// The same input gives the same bytes. The `safetensors` crate keeps metadata in a hash map, whose order changes from
+/// run to run; that is why the header is written here.
+///
+/// # Errors
+/// Those of `out`.
+///
+/// # Panics
+/// If a tensor's values do not fill its shape, or two tensors share a name.
+pub fn write_safetensors(
+    out: &mut impl Write,
+    tensors: &[Tensor<'_>],
+    metadata: &BTreeMap<String, String>,
+) -> io::Result<()> {
+    // Wider types first, so that every tensor is aligned to its own width.
+    let mut order: Vec<&Tensor<'_>> = tensors.iter().collect();
+    order.sort_by_key(|tensor| std::cmp::Reverse(tensor.values.type_name()));
+
+    let mut header = serde_json::Map::new();
+    if !metadata.is_empty() {
+        header.insert("__metadata__".to_owned(), serde_json::json!(metadata));
+    }
+    let mut offset = 0;
+    for tensor in &order {
+        assert_eq!(tensor.shape.iter().product::<usize>(), tensor.values.len(), "{}: shape", tensor.name);
+        let end = offset + tensor.values.n_bytes();
+        let entry = serde_json::json!({
+            "dtype": tensor.values.type_name(), "shape": tensor.shape, "data_offsets": [offset, end]
+        });
+        let earlier = header.insert(tensor.name.clone(), entry);
+        assert!(earlier.is_none(), "two tensors are called {}", tensor.name);
+        offset = end;
+    }
+    let mut header = serde_json::to_vec(&header)?;
+    header.resize(header.len().next_multiple_of(8), b' ');
+    out.write_all(&(header.len() as u64).to_le_bytes())?;
+    out.write_all(&header)?;
+    for tensor in &order {
+        match tensor.values {
+            TensorValues::F32(values) => values.iter().try_for_each(|value| out.write_all(&value.to_le_bytes()))?,
+            TensorValues::F64(values) => values.iter().try_for_each(|value| out.write_all(&value.to_le_bytes()))?,
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder() -> (tempfile::TempDir, ResultsFolder) {
+        let parent = tempfile::tempdir().expect("a temporary folder");
+        let folder = ResultsFolder::create(Some(&parent.path().join("run")), false).expect("a new folder");
+        (parent, folder)
+    }
+
+    fn names(path: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(path).expect("a folder");
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8")).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn folders_are_numbered_after_the_highest() {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        for name in ["0007", "notes", "12x"] {
+            std::fs::create_dir(root.path().join(name)).expect("a folder");
+        }
+        let first = ResultsFolder::create_numbered(root.path()).expect("a new folder");
+        let second = ResultsFolder::create_numbered(root.path()).expect("a new folder");
+        assert_eq!(first.path(), root.path().join("0008"));
+        assert_eq!(second.path(), root.path().join("0009"));
+    }
+
+    #[test]
+    fn runs_that_start_together_get_different_folders() {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        let mut paths: Vec<PathBuf> = std::thread::scope(|scope| {
+            let starts: Vec<_> = (0..8)
+                .map(|_| scope.spawn(|| ResultsFolder::create_numbered(root.path()).expect("a new folder").path))
+                .collect();
+            starts.into_iter().map(|start| start.join().expect("no panic")).collect()
+        });
+        paths.sort();
+        paths.dedup();
+        assert_eq!(paths.len(), 8);
+    }
+
+    #[test]
+    fn a_folder_with_a_run_is_refused_and_untouched_unless_overwritten() {
+        for marker in RUN_MARKERS {
+            let parent = tempfile::tempdir().expect("a temporary folder");
+            std::fs::write(parent.path().join(marker), "old").expect("a file");
+            std::fs::write(parent.path().join("history.csv"), "old").expect("a file");
+            std::fs::write(parent.path().join("notes.txt"), "mine").expect("a file");
+            let error = ResultsFolder::create(Some(parent.path()), false).expect_err("a run is there");
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.to_string().contains("--overwrite") && error.to_string().contains(marker), "{error}");
+            assert_eq!(names(parent.path()).len(), 3);
+            ResultsFolder::create(Some(parent.path()), true).expect("may be replaced");
+            assert_eq!(names(parent.path()), ["notes.txt"]);
+        }
+    }
+
+    #[test]
+    fn a_file_is_no_folder() {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        let error = ResultsFolder::create(Some(file.path()), true).expect_err("a file");
+        assert_eq!(error.exit_code(), 2);
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file_and_nothing_else() {
+        let (_parent, folder) = folder();
+        folder.write("a.txt", |file| file.write_all(b"old")).expect("written");
+        let error = folder
+            .write("a.txt", |file| {
+                file.write_all(b"new and half")?;
+                Err(io::Error::other("the disk is full"))
+            })
+            .expect_err("fails");
+        assert!(error.to_string().contains("a.txt") && error.to_string().contains("the disk is full"), "{error}");
+        assert_eq!(std::fs::read(folder.path().join("a.txt")).expect("readable"), b"old");
+        assert_eq!(names(folder.path()), ["a.txt"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn files_are_as_readable_as_any_other() {
+        use std::os::unix::fs::PermissionsExt;
+        let (_parent, folder) = folder();
+        folder.write("a.txt", |file| file.write_all(b"x")).expect("written");
+        std::fs::write(folder.path().join("b.txt"), "x").expect("written");
+        let mode = |name| std::fs::metadata(folder.path().join(name)).expect("a file").permissions().mode();
+        assert_eq!(mode("a.txt"), mode("b.txt"));
+    }
+
+    #[test]
+    fn history_has_a_row_per_epoch() {
+        let (_parent, folder) = folder();
+        let record = EpochRecord {
+            epoch: 1,
+            kl_weight: 0.02,
+            train_loss: 1e7,
+            train_elbo: 400.0,
+            train_reconstruction: 390.0,
+            train_kl: 10.0,
+            kl_global: 0.5,
+            validation_elbo: 401.0,
+            validation_reconstruction: 391.0,
+            validation_kl: 10.0,
+            mean_mask: 0.99,
+            seconds: 0.25,
+        };
+        folder.write_history(&[record, EpochRecord { epoch: 2, ..record }]).expect("written");
+        let text = std::fs::read_to_string(folder.path().join("history.csv")).expect("readable");
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(
+            lines[0],
+            "epoch,kl_weight,train_loss,train_elbo,train_reconstruction,train_kl,kl_global,validation_elbo,\
+             validation_reconstruction,validation_kl,mean_mask,seconds"
+        );
+        assert_eq!(lines.len(), 3);
+        assert!(lines[2].starts_with("2,0.02,"));
+    }
+
+    #[test]
+    fn tables_of_interventions_carry_names_and_full_precision() {
+        let (_parent, folder) = folder();
+        let interventions = ["A,B".to_owned(), "say \"x\"".to_owned()];
+        let values = [0.1, 1.0 / 3.0, -2.5e-300, 7.0];
+        folder.write_shifts(&interventions, 2, &values).expect("written");
+        let mut reader = csv::Reader::from_path(folder.path().join("shifts.csv")).expect("readable");
+        assert_eq!(reader.headers().expect("a header"), vec!["intervention", "latent_0", "latent_1"]);
+        let rows: Vec<csv::StringRecord> = reader.records().map(|row| row.expect("a row")).collect();
+        assert_eq!([&rows[0][0], &rows[1][0]], ["A,B", "say \"x\""]);
+        let back: Vec<f64> = rows.iter().flat_map(|row| [&row[1], &row[2]].map(|v| v.parse().unwrap())).collect();
+        assert_eq!(back, values);
+    }
+
+    #[test]
+    fn safetensors_are_read_by_the_format_s_own_crate() {
+        let weights = [1.5f32, -2.0, 3.25, 0.0, 5.0, 6.0];
+        let logits = [0.1f64, f64::MAX];
+        let tensors = [
+            Tensor { name: "encoder.0.weight".into(), shape: vec![2, 3], values: weights[..].into() },
+            Tensor { name: "logit".into(), shape: vec![2], values: logits[..].into() },
+            Tensor { name: "empty".into(), shape: vec![0, 4], values: TensorValues::F32(&[]) },
+        ];
+        let metadata: BTreeMap<String, String> =
+            [("method", "svae-plus"), ("latents", "15"), ("format", "1")].map(|(k, v)| (k.into(), v.into())).into();
+        let mut bytes = Vec::new();
+        write_safetensors(&mut bytes, &tensors, &metadata).expect("written");
+        let mut again = Vec::new();
+        write_safetensors(&mut again, &tensors, &metadata).expect("written");
+        assert_eq!(bytes, again);
+
+        let file = safetensors::SafeTensors::deserialize(&bytes).expect("a valid file");
+        assert_eq!(file.len(), 3);
+        let tensor = file.tensor("encoder.0.weight").expect("present");
+        assert_eq!((tensor.dtype(), tensor.shape()), (safetensors::Dtype::F32, &[2usize, 3][..]));
+        assert_eq!(tensor.data(), weights.map(f32::to_le_bytes).as_flattened());
+        let tensor = file.tensor("logit").expect("present");
+        assert_eq!((tensor.dtype(), tensor.shape()), (safetensors::Dtype::F64, &[2usize][..]));
+        assert_eq!(tensor.data(), logits.map(f64::to_le_bytes).as_flattened());
+        let (_, read) = safetensors::SafeTensors::read_metadata(&bytes).expect("a valid header");
+        assert_eq!(read.metadata().as_ref().expect("metadata").len(), 3);
+    }
+}

@@ -1,0 +1,5 @@
+//! From a network and a screen to a trained network.
+
+pub mod adam;
+pub mod early_stopping;
+pub mod trainer;

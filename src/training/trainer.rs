@@ -1,0 +1,265 @@
+//! The training loop: epochs of minibatches, validation after each, early stopping.
+
+use super::adam::{Adam, AdamSettings};
+use super::early_stopping::EarlyStopping;
+use crate::config::KeepEpoch;
+use crate::data::dataset::Dataset;
+use crate::error::NonFinite;
+use crate::model::network::{Batch, Network, Noise};
+use crate::model::objective::Objective;
+use crate::model::parameters::Buffer;
+use crate::model::workspace::Workspace;
+use crate::numerics::real::Real;
+use crate::numerics::team::Team;
+use crate::random::{Purpose, shuffle, stream};
+use crate::report::metrics::StopReason;
+use crate::report::progress::EpochRecord;
+use std::ops::Range;
+use std::time::Instant;
+
+/// Cells evaluated at a time.
+const EVALUATION_BATCH: usize = 512;
+
+/// A last minibatch with fewer cells is left out (scvi-tools; batch statistics of so few mean nothing).
+const SMALLEST_BATCH: usize = 3;
+
+/// Settings of a training.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainingSettings {
+    /// Most epochs.
+    pub epochs: usize,
+    /// Cells of a minibatch, B.
+    pub batch_size: usize,
+    /// Epochs over which the KL weight rises from 0 to 1; 0 starts at 1.
+    pub warmup_epochs: usize,
+    /// Epochs without improvement before stopping; 0 never stops early.
+    pub patience: usize,
+    /// Which epoch's weights are kept.
+    pub keep: KeepEpoch,
+    /// Optimiser.
+    pub adam: AdamSettings,
+    /// Seed of order and noise.
+    pub seed: u64,
+}
+
+impl TrainingSettings {
+    /// KL weight of an epoch (from 0): rises linearly from 0 to 1 over the warm-up.
+    pub fn kl_weight(&self, epoch: usize) -> f64 {
+        match self.warmup_epochs {
+            0 => 1.0,
+            n => (epoch as f64 / n as f64).min(1.0),
+        }
+    }
+}
+
+/// Negative ELBO of some cells and its parts, nats per cell.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Elbo {
+    /// reconstruction + kl + penalty share.
+    pub total: f64,
+    /// Mean negative log-likelihood.
+    pub reconstruction: f64,
+    /// Mean divergence from the prior.
+    pub kl: f64,
+}
+
+/// Negative ELBO of `cells` in evaluation mode, one latent sample and one mask draw per cell: mean reconstruction + mean
+/// divergence + penalty / number of cells. The noise depends on the seed only, so that epochs compare under the same.
+pub fn elbo<R: Real>(
+    team: &Team,
+    network: &Network<R>,
+    workspace: &mut Workspace<R>,
+    data: &Dataset,
+    cells: &[usize],
+    objective: &Objective,
+    seed: u64,
+) -> Elbo {
+    if cells.is_empty() {
+        return Elbo { total: f64::NAN, reconstruction: f64::NAN, kl: f64::NAN };
+    }
+    network.prepare_evaluation(workspace);
+    let (mut reconstruction, mut kl) = (0.0, 0.0);
+    for cells in cells.chunks(workspace.capacity()) {
+        network.evaluate(team, workspace, Batch { data, cells }, Noise::Evaluation { seed, draw: 0 });
+        reconstruction += workspace.cells.reconstruction[..cells.len()].iter().sum::<f64>();
+        kl += workspace.cells.kl[..cells.len()].iter().sum::<f64>();
+    }
+    let n = cells.len() as f64;
+    let (reconstruction, kl) = (reconstruction / n, kl / n);
+    Elbo { total: reconstruction + kl + network.penalty(objective.penalty) / n, reconstruction, kl }
+}
+
+/// Posterior means of `cells`, cells x L.
+pub fn posterior_means<R: Real>(
+    team: &Team,
+    network: &Network<R>,
+    workspace: &mut Workspace<R>,
+    data: &Dataset,
+    cells: &[usize],
+) -> Vec<R> {
+    network.prepare_evaluation(workspace);
+    let mut means = Vec::with_capacity(cells.len() * network.architecture.n_latents);
+    for cells in cells.chunks(workspace.capacity()) {
+        network.encode(team, workspace, Batch { data, cells });
+        means.extend_from_slice(&workspace.cells.mean[..cells.len() * network.architecture.n_latents]);
+    }
+    means
+}
+
+/// A workspace for [`elbo`] and [`posterior_means`].
+pub fn evaluation_workspace<R: Real>(network: &Network<R>, data: &Dataset) -> Workspace<R> {
+    Workspace::new(&network.architecture, EVALUATION_BATCH, data.interventions.max_len())
+}
+
+/// Parameters and running statistics as they stood after some epoch.
+#[derive(Debug, Clone)]
+struct Snapshot<R> {
+    parameters: Buffer<R>,
+    running: Buffer<R>,
+}
+
+impl<R: Real> Snapshot<R> {
+    fn of(network: &Network<R>) -> Self {
+        Self { parameters: network.parameters.clone(), running: network.running.clone() }
+    }
+
+    fn take(&mut self, network: &Network<R>) {
+        self.parameters.values.copy_from_slice(&network.parameters.values);
+        self.running.values.copy_from_slice(&network.running.values);
+    }
+
+    fn restore(&self, network: &mut Network<R>) {
+        network.parameters.values.copy_from_slice(&self.parameters.values);
+        network.running.values.copy_from_slice(&self.running.values);
+    }
+}
+
+/// How a training went. The network holds the kept weights.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Training {
+    /// Why it ended.
+    pub stop_reason: StopReason,
+    /// Where a value stopped being finite, if that is why.
+    pub non_finite: Option<NonFinite>,
+    /// One record per epoch.
+    pub history: Vec<EpochRecord>,
+    /// Seconds spent.
+    pub seconds: f64,
+    /// Training cells passed, all epochs together.
+    pub cells_passed: usize,
+}
+
+/// Trains `network` on the cells `train`, watching the cells `validation`, and calls `on_epoch` after every epoch.
+pub fn train<R: Real>(
+    team: &Team,
+    network: &mut Network<R>,
+    data: &Dataset,
+    train: &[usize],
+    validation: &[usize],
+    objective: &Objective,
+    settings: &TrainingSettings,
+    mut on_epoch: impl FnMut(&EpochRecord),
+) -> Training {
+    let start = Instant::now();
+    let batch_size = settings.batch_size.min(train.len());
+    let mut workspace = Workspace::new(&network.architecture, batch_size, data.interventions.max_len());
+    let mut evaluation = evaluation_workspace(network, data);
+    let mut gradient = Buffer::zeros(&network.parameters.layout);
+    let mut adam = Adam::new(&network.parameters);
+    let mut stopping = EarlyStopping::new(settings.patience);
+    let mut best = Snapshot::of(network);
+    let mut last_good = Snapshot::of(network);
+    let trained: [Range<usize>; 1] = [0..network.parameters.values.len()];
+    let mut order = train.to_vec();
+    let mut training = Training {
+        stop_reason: StopReason::EpochLimit,
+        non_finite: None,
+        history: Vec::new(),
+        seconds: 0.0,
+        cells_passed: 0,
+    };
+
+    'epochs: for epoch in 0..settings.epochs {
+        let epoch_start = Instant::now();
+        order.copy_from_slice(train);
+        shuffle(&mut order, &mut stream(settings.seed, Purpose::Shuffle, epoch as u64, 0));
+        let kl_weight = settings.kl_weight(epoch);
+        let noise = Noise::Training { seed: settings.seed, epoch: epoch as u64 };
+        let (mut loss_sum, mut reconstruction, mut kl, mut cells_seen, mut steps) = (0.0, 0.0, 0.0, 0usize, 0usize);
+        for (step, cells) in order.chunks(batch_size).enumerate() {
+            if cells.len() < SMALLEST_BATCH && order.len() >= SMALLEST_BATCH {
+                break;
+            }
+            let loss = network.loss_and_gradient(
+                team,
+                &mut workspace,
+                &mut gradient,
+                Batch { data, cells },
+                noise,
+                objective.weights(cells.len(), kl_weight),
+                objective.penalty,
+            );
+            if !loss.total.is_finite() {
+                let tensor = network
+                    .first_non_finite(&workspace, cells.len())
+                    .unwrap_or_else(|| "the loss, of finite parts,".to_owned());
+                training.non_finite = Some(NonFinite { epoch: epoch + 1, step: step + 1, tensor });
+                training.stop_reason = StopReason::NonFinite;
+                last_good.restore(network);
+                break 'epochs;
+            }
+            adam.step(team, &mut network.parameters, &gradient, &trained, &settings.adam);
+            loss_sum += loss.total;
+            reconstruction += loss.reconstruction;
+            kl += loss.kl;
+            cells_seen += cells.len();
+            steps += 1;
+        }
+        training.cells_passed += cells_seen;
+
+        let kl_global = network.penalty(objective.penalty);
+        let seen = cells_seen as f64;
+        let on_validation = elbo(team, network, &mut evaluation, data, validation, objective, settings.seed);
+        let record = EpochRecord {
+            epoch: epoch + 1,
+            kl_weight,
+            train_loss: loss_sum / steps as f64,
+            train_elbo: (reconstruction + kl) / seen + kl_global / seen,
+            train_reconstruction: reconstruction / seen,
+            train_kl: kl / seen,
+            kl_global,
+            validation_elbo: on_validation.total,
+            validation_reconstruction: on_validation.reconstruction,
+            validation_kl: on_validation.kl,
+            mean_mask: mean_mask(network),
+            seconds: epoch_start.elapsed().as_secs_f64(),
+        };
+        training.history.push(record);
+        on_epoch(&record);
+        let watched = if validation.is_empty() { record.train_elbo } else { record.validation_elbo };
+        if let Some(name) = network.parameters.first_non_finite() {
+            let tensor = format!("parameter `{name}`");
+            training.non_finite = Some(NonFinite { epoch: epoch + 1, step: steps, tensor });
+            training.stop_reason = StopReason::NonFinite;
+            last_good.restore(network);
+            break;
+        }
+        last_good.take(network);
+        if stopping.improves(watched) {
+            best.take(network);
+        }
+        if stopping.should_stop() {
+            training.stop_reason = StopReason::EarlyStopping;
+            break;
+        }
+    }
+    if settings.keep == KeepEpoch::Best && stopping.best.is_finite() {
+        best.restore(network);
+    }
+    training.seconds = start.elapsed().as_secs_f64();
+    training
+}
+
+fn mean_mask<R: Real>(network: &Network<R>) -> f64 {
+    network.mask_probabilities().map_or(1.0, |mask| mask.iter().map(|m| m.f64()).sum::<f64>() / mask.len() as f64)
+}

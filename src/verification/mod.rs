@@ -1,0 +1,3 @@
+//! Proof that the gradients are right, for tests and for `svae-cpu verify`.
+
+pub mod golden;

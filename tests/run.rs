@@ -1,0 +1,234 @@
+//! A whole small run from the command line: what it writes, what it prints and that it repeats.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use support::{names, run, said};
+
+/// A simulation and a model small enough to be trained in a moment.
+const SMALL: [&str; 13] = [
+    "run",
+    "--sim-cells",
+    "20",
+    "--sim-interventions",
+    "8",
+    "--sim-genes",
+    "30",
+    "--epochs",
+    "2",
+    "--warmup-epochs",
+    "1",
+    "--hidden",
+    "16",
+];
+
+fn small(more: &[&'static str]) -> Vec<&'static str> {
+    [&SMALL[..], more].concat()
+}
+
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a temporary folder")
+}
+
+/// Runs to success; returns standard output and standard error.
+fn succeed(folder: &Path, args: &[&str]) -> (String, String) {
+    let (code, out, err) = said(&run(folder, args));
+    assert_eq!(code, 0, "{args:?}: {err}");
+    (out, err)
+}
+
+fn keys(value: &serde_json::Value) -> Vec<&str> {
+    value.as_object().expect("an object").keys().map(String::as_str).collect()
+}
+
+fn read(path: &Path) -> Vec<u8> {
+    fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+const FILES: [&str; 7] =
+    ["config.toml", "history.csv", "latents.npz", "masks.csv", "metrics.json", "model.safetensors", "shifts.csv"];
+
+#[test]
+fn a_run_writes_its_folder_and_nothing_else() {
+    let folder = folder();
+    let (out, err) = succeed(folder.path(), &small(&["--out", "a"]));
+    assert_eq!(names(folder.path()), ["a"]);
+    let dir = folder.path().join("a");
+    assert_eq!(names(&dir), FILES);
+    for shown in ["svae-plus", "ELBO, validation", "MCC, Pearson", "Results: a"] {
+        assert!(out.contains(shown), "{shown} in {out}");
+    }
+    assert!(err.contains("epoch") && err.contains("1/2") && err.contains("2/2"), "{err}");
+
+    let metrics: serde_json::Value = serde_json::from_slice(&read(&dir.join("metrics.json"))).expect("JSON");
+    let promised = [
+        "method",
+        "seed",
+        "n_cells",
+        "n_genes",
+        "n_interventions",
+        "epochs",
+        "stop_reason",
+        "elbo_train",
+        "elbo_validation",
+        "mcc_pearson",
+        "mcc_spearman",
+        "r2",
+        "graph",
+        "timing",
+    ];
+    let present = keys(&metrics);
+    for key in promised {
+        assert!(present.contains(&key), "{key} in {present:?}");
+    }
+    assert_eq!(keys(&metrics["graph"]), ["reference", "corrected"]);
+    for protocol in ["reference", "corrected"] {
+        assert_eq!(keys(&metrics["graph"][protocol]), ["precision", "recall", "f1"]);
+    }
+    assert_eq!(keys(&metrics["timing"]), ["train_seconds", "cells_per_second", "total_seconds", "peak_rss_bytes"]);
+    assert_eq!(metrics["method"], "svae-plus");
+    assert_eq!(metrics["n_genes"], 30);
+    assert_eq!(metrics["n_interventions"], 8);
+    assert_eq!(metrics["epochs"], 2);
+    assert_eq!(metrics["stop_reason"], "epoch_limit");
+    for key in ["elbo_train", "elbo_validation"] {
+        assert!(metrics[key].as_f64().is_some_and(|value| value > 0.0), "{key} is {}", metrics[key]);
+    }
+
+    let history = String::from_utf8(read(&dir.join("history.csv"))).expect("UTF-8");
+    assert_eq!(history.lines().count(), 3, "{history}");
+    for (name, column) in [("masks.csv", 0.0..=1.0), ("shifts.csv", f64::MIN..=f64::MAX)] {
+        let mut table = csv::Reader::from_path(dir.join(name)).expect("a table");
+        assert_eq!(table.headers().expect("a header").len(), 16);
+        let mut interventions = BTreeSet::new();
+        for row in table.records() {
+            let row = row.expect("a row");
+            interventions.insert(row[0].to_owned());
+            for value in row.iter().skip(1) {
+                let value: f64 = value.parse().expect("a number");
+                assert!(column.contains(&value), "{name}: {value}");
+            }
+        }
+        assert_eq!(interventions.len(), 8, "{name}");
+    }
+    let model = read(&dir.join("model.safetensors"));
+    let tensors = safetensors::SafeTensors::deserialize(&model).expect("a model");
+    assert!(tensors.len() > 10);
+}
+
+#[test]
+fn json_alone_goes_to_standard_output() {
+    let folder = folder();
+    let (out, _) = succeed(folder.path(), &small(&["--out", "a", "--json"]));
+    assert_eq!(out.as_bytes(), read(&folder.path().join("a/metrics.json")));
+    let value: serde_json::Value = serde_json::from_str(&out).expect("JSON and nothing else");
+    assert!(value.is_object());
+}
+
+#[test]
+fn quiet_prints_no_progress() {
+    let folder = folder();
+    let (out, err) = succeed(folder.path(), &small(&["--out", "a", "--quiet"]));
+    assert_eq!(err, "");
+    assert!(out.contains("ELBO"));
+}
+
+#[test]
+fn runs_without_a_folder_are_numbered() {
+    let folder = folder();
+    for _ in 0..2 {
+        succeed(folder.path(), &small(&["--quiet"]));
+    }
+    assert_eq!(names(folder.path()), ["results"]);
+    assert_eq!(names(&folder.path().join("results")), ["0001", "0002"]);
+}
+
+#[test]
+fn a_run_is_replaced_only_when_asked() {
+    let folder = folder();
+    succeed(folder.path(), &small(&["--out", "a", "--quiet"]));
+    let dir = folder.path().join("a");
+    let before: Vec<Vec<u8>> = FILES.iter().map(|name| read(&dir.join(name))).collect();
+    let (code, out, err) = said(&run(folder.path(), &small(&["--out", "a", "--quiet", "--seed", "1"])));
+    assert_eq!((code, out.as_str()), (2, ""));
+    assert!(err.contains("--overwrite"), "{err}");
+    let after: Vec<Vec<u8>> = FILES.iter().map(|name| read(&dir.join(name))).collect();
+    assert!(before == after && names(&dir) == FILES);
+    succeed(folder.path(), &small(&["--out", "a", "--quiet", "--seed", "1", "--overwrite"]));
+    assert_eq!(names(&dir), FILES);
+    assert_ne!(read(&dir.join("model.safetensors")), before[5]);
+}
+
+#[test]
+fn an_unknown_label_is_refused_before_anything_is_written() {
+    let folder = folder();
+    let (code, out, err) = said(&run(folder.path(), &small(&["--holdout", "nonsense"])));
+    assert_eq!((code, out.as_str()), (2, ""));
+    assert!(err.contains("\"nonsense\"") && err.contains("--holdout"), "{err}");
+    assert!(names(folder.path()).is_empty());
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes_and_the_saved_settings_repeat_the_run() {
+    let folder = folder();
+    succeed(folder.path(), &small(&["--out", "a", "--quiet", "--threads", "1"]));
+    succeed(folder.path(), &small(&["--out", "b", "--quiet", "--threads", "2"]));
+    succeed(folder.path(), &["run", "a/config.toml", "--out", "c", "--quiet"]);
+    succeed(folder.path(), &small(&["--out", "other", "--quiet", "--seed", "1"]));
+    let bytes = |dir: &str, name: &str| read(&folder.path().join(dir).join(name));
+    for name in ["model.safetensors", "latents.npz", "masks.csv", "shifts.csv"] {
+        assert!(bytes("a", name) == bytes("b", name), "{name} depends on the threads");
+        assert!(bytes("a", name) == bytes("c", name), "{name} is not repeated from config.toml");
+        assert!(bytes("a", name) != bytes("other", name), "{name} does not depend on the seed");
+    }
+    assert_eq!(bytes("a", "config.toml"), bytes("c", "config.toml"));
+    // All of history.csv but its last column, the seconds.
+    let history = |dir: &str| -> Vec<String> {
+        let text = String::from_utf8(bytes(dir, "history.csv")).expect("UTF-8");
+        text.lines().map(|line| line.rsplit_once(',').expect("columns").0.to_owned()).collect()
+    };
+    assert_eq!(history("a"), history("b"));
+}
+
+#[test]
+fn every_method_trains() {
+    let folder = folder();
+    for method in ["vae", "beta-vae", "ivae", "svae", "svae-plus"] {
+        let args = small(&["--quiet", "--json", "--method", method]);
+        let (out, _) = succeed(folder.path(), &args);
+        let value: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+        assert_eq!(value["method"], method);
+    }
+}
+
+#[test]
+fn a_simulation_can_be_saved_and_trained_on() {
+    let folder = folder();
+    let args = ["simulate", "--out", "s.npz", "--sim-cells", "20", "--sim-interventions", "8", "--sim-genes", "30"];
+    succeed(folder.path(), &args);
+    assert_eq!(names(folder.path()), ["s.npz"]);
+    let train = ["run", "--data", "s.npz", "--epochs", "2", "--hidden", "16", "--quiet", "--json", "--out", "a"];
+    let (out, _) = succeed(folder.path(), &train);
+    let value: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(value["n_cells"], 160);
+}
+
+#[test]
+fn verify_passes_and_prints_its_checks() {
+    let folder = folder();
+    let settings = ["verify", "--sim-cells", "5", "--sim-interventions", "4", "--sim-genes", "9", "--hidden", "6"];
+    let (out, _) = succeed(folder.path(), &[&settings[..], &["--json"]].concat());
+    let value: serde_json::Value = serde_json::from_str(&out).expect("JSON and nothing else");
+    assert_eq!(keys(&value), ["pass", "checks"]);
+    assert_eq!(value["pass"], true);
+    let checks = value["checks"].as_array().expect("a list");
+    assert!(!checks.is_empty());
+    for check in checks {
+        assert_eq!(keys(check), ["name", "kind", "worst_relative_error", "tolerance", "pass"]);
+    }
+    let (out, _) = succeed(folder.path(), &settings);
+    assert!(out.contains("verdict") && out.contains("passed"), "{out}");
+}
