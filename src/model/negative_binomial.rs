@@ -222,7 +222,7 @@ impl<R: Real> Scratch<R> {
 }
 
 /// One count without its count-only part: `(log p - D + ln x!, d log p / d log mu, d log p / d log theta - E)`,
-/// Eqs. (N3), (N6) and (N7); the mean is given twice, because `mu` may underflow where `log_mu` does not.
+/// Eq. (N3) and Eqs. (N6)-(N8); the mean is given twice, because `mu` may underflow where `log_mu` does not.
 #[inline(always)]
 pub fn entry<R: Real>(x: R, mu: R, log_mu: R, theta: R, inverse_theta: R) -> (R, R, R) {
     let t = mu * inverse_theta;
@@ -231,7 +231,7 @@ pub fn entry<R: Real>(x: R, mu: R, log_mu: R, theta: R, inverse_theta: R) -> (R,
     let residual = x - mu;
     let by_log_mu = residual * reciprocal;
     let value = x.fma(log_mu, -(total * log));
-    // Eq. (N7a) for small t, Eq. (N7b) for large t, where the other one cancels.
+    // Eq. (N7) for small t, Eq. (N8) for large t, where the other one cancels.
     let small = t < R::ONE;
     let count = if small { residual } else { total };
     let shape = if small { excess } else { log };
@@ -289,7 +289,7 @@ pub fn forward_backward<R: Real>(
                 copy_back(d_tail, &d);
             }
 
-            // d log p / d logit_g = d_g - rho_g sum_h d_h, Eq. (N8).
+            // d log p / d logit_g = d_g - rho_g sum_h d_h, Eq. (N9).
             let centre = R::of(by_logit.total() / total);
             for (block, rates) in blocks.iter_mut().zip(&scratch.rates) {
                 *block = centred(block, rates, centre, scale);
@@ -360,7 +360,7 @@ pub fn forward<R: Real>(logits: &mut [R], x: &[R], library: R, dispersion: &Disp
     )
 }
 
-/// As [`forward_backward`], with `epsilon` added inside each logarithm of the density (Eq. (N11)), as the published
+/// As [`forward_backward`], with `epsilon` added inside each logarithm of the density (Eq. (N12)), as the published
 /// reference does with 1e-8. Not fused; the density is no longer normalised.
 pub fn forward_backward_with_epsilon<R: Real>(
     logits_then_gradient: &mut [R],
@@ -396,7 +396,7 @@ pub fn forward_backward_with_epsilon<R: Real>(
     -value
 }
 
-/// As [`entry`], with `epsilon` inside each logarithm: Eqs. (N11) to (N13), h = theta + epsilon, T = mu / h.
+/// As [`entry`], with `epsilon` inside each logarithm: Eqs. (N12)-(N14), h = theta + epsilon, T = mu / h.
 #[inline(always)]
 fn entry_with_epsilon<R: Real>(x: R, mu: R, theta: R, epsilon: R) -> (R, R, R) {
     let h = theta + epsilon;

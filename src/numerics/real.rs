@@ -46,7 +46,9 @@ pub trait Real:
     /// `e^self` for `self <= 0`, never smaller than about the smallest normal number; NaN for NaN. Fewer instructions
     /// than [`exp`](Real::exp): one power of two instead of two.
     fn exp_nonpositive(self) -> Self;
-    /// `(ln(1 + t), ln(1 + t) - t, 1 / (1 + t))` for 0 <= t < largest finite / 8, with a single division.
+    /// `(ln(1 + t), ln(1 + t) - t, 1 / (1 + t))` for 0 <= t < largest finite / 8, with a single division; within 3.5, 12
+    /// and 3 spacings. What rounding 1 + t loses is left out where t > sqrt(2) - 1, unlike in
+    /// [`ln_1p_pair`](Real::ln_1p_pair).
     fn ln_1p_and_reciprocal(self) -> (Self, Self, Self);
 
     /// ln(1 + t) for t >= 0.
@@ -350,7 +352,9 @@ mod tests {
             if t < 1e-3 { t * t * (-0.5 + t * (1.0 / 3.0 - t * (0.25 - t * 0.2))) } else { t.ln_1p() - t }
         };
         let worst_excess = worst(all_f32(1e-17f32.to_bits(), top), |t| lean(t).1 as f64, excess, E32, S32);
-        assert!(worst_excess < 6.0, "excess {worst_excess}");
+        // As in ln_1p_pair, plus the rounding of 1 + t: half a spacing of u over u, 5.7 spacings of the smallest value it
+        // meets, 0.068 at t = sqrt(2) - 1.
+        assert!(worst_excess < 12.0, "excess {worst_excess}");
         let exp = worst(
             all_f32(0, 87f32.to_bits()).map(|x| -x),
             |x| Real::exp_nonpositive(x as f32) as f64,
@@ -373,10 +377,10 @@ mod tests {
         let reciprocal = worst(wide(), |t: f64| t.ln_1p_and_reciprocal().2, |t| 1.0 / (1.0 + t), f64::EPSILON, S64);
         let exp = worst((0..708_000).map(|i| i as f64 * -1e-3), Real::exp_nonpositive, f64::exp, f64::EPSILON, S64);
         assert!(log < 4.5 && reciprocal < 4.0 && exp < 2.0, "{log} {reciprocal} {exp}");
-        // ln(1+t) - t against its general twin: each lies within 6 spacings of the truth (the bound shown in f32).
+        // ln(1+t) - t against its general twin: within 6 and 12 spacings of the truth (the bounds shown in f32).
         let worst_excess =
             worst(wide(), |t: f64| t.ln_1p_and_reciprocal().1, |t: f64| t.ln_1p_pair().1, f64::EPSILON, S64);
-        assert!(worst_excess < 12.0, "{worst_excess}");
+        assert!(worst_excess < 18.0, "{worst_excess}");
     }
 
     #[test]

@@ -59,7 +59,7 @@ pub struct Rising<R> {
     pub derivative: R,
 }
 
-/// `(D(x, theta), E(x, theta))` for x = K + `excess_count`, excess_count >= 0, from Eqs. (N9) and (N10).
+/// `(D(x, theta), E(x, theta))` for x = K + `excess_count`, excess_count >= 0, from Eqs. (N10) and (N11).
 ///
 /// No term exceeds a small multiple of the result, at any theta: the terms of D that grow with theta were cancelled
 /// on paper, and what is left of them is `w ln(1+w) + (ln(1+w) - w)`, which shrinks like w^2.
