@@ -18,25 +18,28 @@ pub fn block_moments<R: Real>(moments: &mut [R], y: &[R]) {
     let h = moments.len() / 2;
     let (mean, squares) = moments.split_at_mut(h);
     let n = y.len() / h;
-    vectorized(|| {
-        mean.fill(R::ZERO);
-        for row in y.chunks_exact(h) {
-            for (mean, &y) in mean.iter_mut().zip(row) {
-                *mean += y;
+    vectorized(
+        #[inline(always)]
+        || {
+            mean.fill(R::ZERO);
+            for row in y.chunks_exact(h) {
+                for (mean, &y) in mean.iter_mut().zip(row) {
+                    *mean += y;
+                }
             }
-        }
-        let scale = R::ONE / R::of(n.max(1) as f64);
-        for mean in mean.iter_mut() {
-            *mean *= scale;
-        }
-        squares.fill(R::ZERO);
-        for row in y.chunks_exact(h) {
-            for ((squares, &mean), &y) in squares.iter_mut().zip(mean.iter()).zip(row) {
-                let deviation = y - mean;
-                *squares = deviation.fma(deviation, *squares);
+            let scale = R::ONE / R::of(n.max(1) as f64);
+            for mean in mean.iter_mut() {
+                *mean *= scale;
             }
-        }
-    });
+            squares.fill(R::ZERO);
+            for row in y.chunks_exact(h) {
+                for ((squares, &mean), &y) in squares.iter_mut().zip(mean.iter()).zip(row) {
+                    let deviation = y - mean;
+                    *squares = deviation.fma(deviation, *squares);
+                }
+            }
+        },
+    );
 }
 
 /// Moments of the whole minibatch from those of its blocks, in order, Eq. (B2).
@@ -44,24 +47,27 @@ pub fn block_moments<R: Real>(moments: &mut [R], y: &[R]) {
 /// mean, squares: H; blocks: per block mean (H) and squared deviations (H); rows(i): number of rows of block i.
 pub fn combine_moments<R: Real>(mean: &mut [R], squares: &mut [R], blocks: &[R], rows: impl Fn(usize) -> usize) {
     let h = mean.len();
-    vectorized(|| {
-        mean.fill(R::ZERO);
-        squares.fill(R::ZERO);
-        let mut seen = 0;
-        for (i, block) in blocks.chunks_exact(2 * h).enumerate() {
-            let n = rows(i);
-            let total = seen + n;
-            let share = R::of(n as f64 / total as f64);
-            let weight = R::of(seen as f64 * n as f64 / total as f64);
-            let (block_mean, block_squares) = block.split_at(h);
-            for j in 0..h {
-                let delta = block_mean[j] - mean[j];
-                mean[j] = delta.fma(share, mean[j]);
-                squares[j] += (delta * delta).fma(weight, block_squares[j]);
+    vectorized(
+        #[inline(always)]
+        || {
+            mean.fill(R::ZERO);
+            squares.fill(R::ZERO);
+            let mut seen = 0;
+            for (i, block) in blocks.chunks_exact(2 * h).enumerate() {
+                let n = rows(i);
+                let total = seen + n;
+                let share = R::of(n as f64 / total as f64);
+                let weight = R::of(seen as f64 * n as f64 / total as f64);
+                let (block_mean, block_squares) = block.split_at(h);
+                for j in 0..h {
+                    let delta = block_mean[j] - mean[j];
+                    mean[j] = delta.fma(share, mean[j]);
+                    squares[j] += (delta * delta).fma(weight, block_squares[j]);
+                }
+                seen = total;
             }
-            seen = total;
-        }
-    });
+        },
+    );
 }
 
 /// Moves the running statistics towards a minibatch of n rows: its mean and its unbiased variance, Eq. (B4).
@@ -96,13 +102,16 @@ pub fn inverse_deviation<R: Real>(inverse: &mut [R], squares: &[R], n: usize) {
 pub fn forward<R: Real>(u: &mut [R], y: &[R], mean: &[R], inverse: &[R], gamma: &[R], beta: &[R]) {
     let h = mean.len();
     let (inverse, gamma, beta) = (&inverse[..h], &gamma[..h], &beta[..h]);
-    vectorized(|| {
-        for (u, y) in u.chunks_exact_mut(h).zip(y.chunks_exact(h)) {
-            for j in 0..h {
-                u[j] = ((y[j] - mean[j]) * inverse[j]).fma(gamma[j], beta[j]);
+    vectorized(
+        #[inline(always)]
+        || {
+            for (u, y) in u.chunks_exact_mut(h).zip(y.chunks_exact(h)) {
+                for j in 0..h {
+                    u[j] = ((y[j] - mean[j]) * inverse[j]).fma(gamma[j], beta[j]);
+                }
             }
-        }
-    });
+        },
+    );
 }
 
 /// Sums over a block's rows that the backward needs, Eq. (B5): of d_u (H) and of d_u * y_hat (H), into `sums`.
@@ -113,31 +122,37 @@ pub fn block_gradient_sums<R: Real>(sums: &mut [R], d_u: &[R], y: &[R], mean: &[
     let inverse = &inverse[..h];
     let (d_beta, d_gamma) = sums.split_at_mut(h);
     let d_gamma = &mut d_gamma[..h];
-    vectorized(|| {
-        d_beta.fill(R::ZERO);
-        d_gamma.fill(R::ZERO);
-        for (d_u, y) in d_u.chunks_exact(h).zip(y.chunks_exact(h)) {
-            for j in 0..h {
-                d_beta[j] += d_u[j];
-                d_gamma[j] = ((y[j] - mean[j]) * inverse[j]).fma(d_u[j], d_gamma[j]);
+    vectorized(
+        #[inline(always)]
+        || {
+            d_beta.fill(R::ZERO);
+            d_gamma.fill(R::ZERO);
+            for (d_u, y) in d_u.chunks_exact(h).zip(y.chunks_exact(h)) {
+                for j in 0..h {
+                    d_beta[j] += d_u[j];
+                    d_gamma[j] = ((y[j] - mean[j]) * inverse[j]).fma(d_u[j], d_gamma[j]);
+                }
             }
-        }
-    });
+        },
+    );
 }
 
 /// Gradients of offset and scale: the sums over blocks, in order, Eq. (B5). d_beta, d_gamma: H.
 pub fn combine_gradient_sums<R: Real>(d_beta: &mut [R], d_gamma: &mut [R], blocks: &[R]) {
     let h = d_beta.len();
-    vectorized(|| {
-        d_beta.fill(R::ZERO);
-        d_gamma.fill(R::ZERO);
-        for block in blocks.chunks_exact(2 * h) {
-            for j in 0..h {
-                d_beta[j] += block[j];
-                d_gamma[j] += block[h + j];
+    vectorized(
+        #[inline(always)]
+        || {
+            d_beta.fill(R::ZERO);
+            d_gamma.fill(R::ZERO);
+            for block in blocks.chunks_exact(2 * h) {
+                for j in 0..h {
+                    d_beta[j] += block[j];
+                    d_gamma[j] += block[h + j];
+                }
             }
-        }
-    });
+        },
+    );
 }
 
 /// Gradient of the input, in place, Eq. (B6): d holds d_u on entry and d_y on exit. n: rows of the whole minibatch.
@@ -154,13 +169,16 @@ pub fn backward<R: Real>(
     let h = mean.len();
     let (inverse, gamma, d_beta, d_gamma) = (&inverse[..h], &gamma[..h], &d_beta[..h], &d_gamma[..h]);
     let share = R::ONE / R::of(n as f64);
-    vectorized(|| {
-        for (d, y) in d.chunks_exact_mut(h).zip(y.chunks_exact(h)) {
-            for j in 0..h {
-                let y_hat = (y[j] - mean[j]) * inverse[j];
-                let centred = d[j] - share * (y_hat * d_gamma[j] + d_beta[j]);
-                d[j] = gamma[j] * inverse[j] * centred;
+    vectorized(
+        #[inline(always)]
+        || {
+            for (d, y) in d.chunks_exact_mut(h).zip(y.chunks_exact(h)) {
+                for j in 0..h {
+                    let y_hat = (y[j] - mean[j]) * inverse[j];
+                    let centred = d[j] - share * (y_hat * d_gamma[j] + d_beta[j]);
+                    d[j] = gamma[j] * inverse[j] * centred;
+                }
             }
-        }
-    });
+        },
+    );
 }

@@ -19,18 +19,21 @@ pub fn forward<R: Real>(
     distribution: LatentDistribution,
     n_latents: usize,
 ) {
-    vectorized(|| {
-        let floor = R::of(VARIANCE_FLOOR);
-        for (v, &log) in variance.iter_mut().zip(log_variance) {
-            *v = Real::exp(log) + floor;
-        }
-        z.copy_from_slice(mean);
-        if let Some(noise) = noise {
-            for ((z, &v), &noise) in z.iter_mut().zip(variance.iter()).zip(noise) {
-                *z = v.sqrt().fma(noise, *z);
+    vectorized(
+        #[inline(always)]
+        || {
+            let floor = R::of(VARIANCE_FLOOR);
+            for (v, &log) in variance.iter_mut().zip(log_variance) {
+                *v = Real::exp(log) + floor;
             }
-        }
-    });
+            z.copy_from_slice(mean);
+            if let Some(noise) = noise {
+                for ((z, &v), &noise) in z.iter_mut().zip(variance.iter()).zip(noise) {
+                    *z = v.sqrt().fma(noise, *z);
+                }
+            }
+        },
+    );
     if distribution == LatentDistribution::LogisticNormal {
         z.chunks_exact_mut(n_latents).for_each(softmax);
     }
@@ -78,13 +81,16 @@ pub fn backward<R: Real>(
     let n = d_mean.len();
     let (d_log_variance, d_z, variance, noise, d_kl_mean) =
         (&mut d_log_variance[..n], &d_z[..n], &variance[..n], &noise[..n], &d_kl_mean[..n]);
-    vectorized(|| {
-        for i in 0..n {
-            let v = variance[i];
-            d_mean[i] = d_z[i] + d_kl_mean[i];
-            // Eq. (Z6): d_v = d_z eps / (2 sqrt v) + kl_scale (1 - 1/v) / 2. Eq. (Z7): dv/dlog_variance = v - 1e-4.
-            let d_v = half * (d_z[i] * noise[i] / v.sqrt() + kl_scale * (R::ONE - R::ONE / v));
-            d_log_variance[i] = d_v * (v - floor);
-        }
-    });
+    vectorized(
+        #[inline(always)]
+        || {
+            for i in 0..n {
+                let v = variance[i];
+                d_mean[i] = d_z[i] + d_kl_mean[i];
+                // Eq. (Z6): d_v = d_z eps / (2 sqrt v) + kl_scale (1 - 1/v) / 2; Eq. (Z7): dv/dlog_variance = v - 1e-4.
+                let d_v = half * (d_z[i] * noise[i] / v.sqrt() + kl_scale * (R::ONE - R::ONE / v));
+                d_log_variance[i] = d_v * (v - floor);
+            }
+        },
+    );
 }

@@ -7,7 +7,10 @@ use crate::numerics::simd::vectorized;
 /// Forward, Eq. (L1). y: B x n_out, x: B x n_in, covariates: B x n_c, weight: n_out x (n_in + n_c), bias: n_out.
 pub fn forward<R: Real>(y: &mut [R], x: Rows<R>, covariates: Option<Rows<R>>, weight: &[R], bias: &[R], n_in: usize) {
     let n_out = bias.len();
-    vectorized(|| y.chunks_exact_mut(n_out).for_each(|row| row.copy_from_slice(bias)));
+    vectorized(
+        #[inline(always)]
+        || y.chunks_exact_mut(n_out).for_each(|row| row.copy_from_slice(bias)),
+    );
     let width = weight.len() / n_out;
     a_bt(y, Into::Add, x, Rows::strided(weight, n_out, n_in, width));
     if let Some(c) = covariates {
@@ -37,12 +40,15 @@ pub fn backward_parameters<R: Real>(
     if let Some(c) = covariates {
         at_b(&mut d_weight[n_in..], width, Into::Replace, d_y, c);
     }
-    vectorized(|| {
-        d_bias.fill(R::ZERO);
-        for row in d_y.iter() {
-            for (d_bias, &d_y) in d_bias.iter_mut().zip(row) {
-                *d_bias += d_y;
+    vectorized(
+        #[inline(always)]
+        || {
+            d_bias.fill(R::ZERO);
+            for row in d_y.iter() {
+                for (d_bias, &d_y) in d_bias.iter_mut().zip(row) {
+                    *d_bias += d_y;
+                }
             }
-        }
-    });
+        },
+    );
 }

@@ -2,6 +2,7 @@
 
 use super::architecture::MaskKind;
 use crate::numerics::real::Real;
+use crate::numerics::simd::vectorized;
 
 /// Logistic function, without overflow at either end, Eq. (M1).
 #[inline(always)]
@@ -31,20 +32,19 @@ pub fn softplus<R: Real>(s: R) -> R {
 /// All L long. `slope` receives dy/dlogit, Eq. (M6), which the hard mask passes on too, Eq. (M7).
 pub fn forward<R: Real>(mask: &mut [R], slope: &mut [R], logit: &[R], noise: &[R], kind: MaskKind, temperature: R) {
     let inverse = R::ONE / temperature;
-    for k in 0..mask.len() {
-        let s = (logit[k] + noise[k]) * inverse;
-        let y = sigmoid(s);
-        slope[k] = sigmoid_derivative(s) * inverse;
-        mask[k] = match kind {
-            MaskKind::Soft => y,
-            // y > 1/2 exactly when s > 0; the sign is not subject to rounding.
-            MaskKind::Hard => {
-                if s > R::ZERO {
-                    R::ONE
-                } else {
-                    R::ZERO
-                }
+    let hard = kind == MaskKind::Hard;
+    let n = mask.len();
+    let (slope, logit, noise) = (&mut slope[..n], &logit[..n], &noise[..n]);
+    vectorized(
+        #[inline(always)]
+        || {
+            for k in 0..n {
+                let s = (logit[k] + noise[k]) * inverse;
+                slope[k] = sigmoid_derivative(s) * inverse;
+                // y > 1/2 exactly when s > 0; the sign is not subject to rounding.
+                let thresholded = if s > R::ZERO { R::ONE } else { R::ZERO };
+                mask[k] = if hard { thresholded } else { sigmoid(s) };
             }
-        };
-    }
+        },
+    );
 }

@@ -435,14 +435,17 @@ impl<R: Real> Network<R> {
             }
             GradientTask::Dispersion => {
                 let blocks = workspace.cells.d_log_dispersion.chunks_exact(self.architecture.n_genes);
-                vectorized(|| {
-                    main.fill(R::ZERO);
-                    for block in blocks.take(n.div_ceil(ROWS_PER_BLOCK)) {
-                        for (d, &part) in main.iter_mut().zip(block) {
-                            *d += part;
+                vectorized(
+                    #[inline(always)]
+                    || {
+                        main.fill(R::ZERO);
+                        for block in blocks.take(n.div_ceil(ROWS_PER_BLOCK)) {
+                            for (d, &part) in main.iter_mut().zip(block) {
+                                *d += part;
+                            }
                         }
-                    }
-                });
+                    },
+                );
             }
             GradientTask::Interventions => {
                 self.intervention_gradient(workspace, batch, main, second, weights, penalty);
@@ -597,15 +600,21 @@ impl<R: Real> Pass<'_, R> {
         };
         for (i, &cell) in self.batch.cells[rows].iter().enumerate() {
             let stream = |purpose| stream(seed, purpose, epoch, cell as u64);
-            vectorized(|| {
-                fill_normal(&mut cells.latent_noise[i * l..(i + 1) * l], cells.words, &mut stream(latent));
-                fill_logistic(&mut cells.mask_noise[i * e..(i + 1) * e], cells.words, &mut stream(mask));
-            });
+            vectorized(
+                #[inline(always)]
+                || {
+                    fill_normal(&mut cells.latent_noise[i * l..(i + 1) * l], cells.words, &mut stream(latent));
+                    fill_logistic(&mut cells.mask_noise[i * e..(i + 1) * e], cells.words, &mut stream(mask));
+                },
+            );
             if training && a.dropout_rate > 0.0 {
                 let mut random = stream(Purpose::Dropout);
                 for layer in encoder.iter_mut().flatten() {
                     let keep = &mut layer.keep[i * a.n_hidden..(i + 1) * a.n_hidden];
-                    vectorized(|| fill_dropout(keep, a.dropout_rate, cells.words, &mut random));
+                    vectorized(
+                        #[inline(always)]
+                        || fill_dropout(keep, a.dropout_rate, cells.words, &mut random),
+                    );
                 }
             }
         }

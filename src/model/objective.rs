@@ -3,6 +3,8 @@
 
 use super::mask::{sigmoid, sigmoid_derivative, softplus};
 use crate::numerics::real::Real;
+use crate::numerics::simd::vectorized;
+use crate::numerics::sum::sum_of;
 
 /// What is added for the masks.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -68,11 +70,19 @@ impl Penalty {
         match self {
             Penalty::None => 0.0,
             Penalty::SpikeAndSlab { alpha } => {
-                let sum: f64 = logits.iter().map(|&l| softplus(l).f64()).sum();
+                let sum = sum_of(
+                    logits,
+                    #[inline(always)]
+                    |l| softplus(l),
+                );
                 (alpha - 1.0) * sum - logits.len() as f64 * alpha.ln()
             }
             Penalty::MeanProbability { alpha } => {
-                let sum: f64 = logits.iter().map(|&l| sigmoid(l).f64()).sum();
+                let sum = sum_of(
+                    logits,
+                    #[inline(always)]
+                    |l| sigmoid(l),
+                );
                 alpha * sum / logits.len() as f64
             }
         }
@@ -84,15 +94,25 @@ impl Penalty {
             Penalty::None => {}
             Penalty::SpikeAndSlab { alpha } => {
                 let factor = R::of(weight * (alpha - 1.0));
-                for (d, &l) in d_logits.iter_mut().zip(logits) {
-                    *d += factor * sigmoid(l);
-                }
+                vectorized(
+                    #[inline(always)]
+                    || {
+                        for (d, &l) in d_logits.iter_mut().zip(logits) {
+                            *d += factor * sigmoid(l);
+                        }
+                    },
+                );
             }
             Penalty::MeanProbability { alpha } => {
                 let factor = R::of(weight * alpha / logits.len() as f64);
-                for (d, &l) in d_logits.iter_mut().zip(logits) {
-                    *d += factor * sigmoid_derivative(l);
-                }
+                vectorized(
+                    #[inline(always)]
+                    || {
+                        for (d, &l) in d_logits.iter_mut().zip(logits) {
+                            *d += factor * sigmoid_derivative(l);
+                        }
+                    },
+                );
             }
         }
     }

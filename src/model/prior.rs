@@ -14,22 +14,28 @@ pub fn add_intervention<R: Real>(prior_mean: &mut [R], weight: R, mask: &[R], sh
 /// KL(Normal(m, v) || Normal(p, 1)) of one cell, Eq. (P2), in nats. All L long.
 pub fn divergence<R: Real>(mean: &[R], variance: &[R], prior_mean: &[R]) -> R {
     let mut total = R::ZERO;
-    vectorized(|| {
-        for k in 0..mean.len() {
-            let distance = mean[k] - prior_mean[k];
-            total += distance.fma(distance, variance[k] - R::ONE) - Real::ln(variance[k]);
-        }
-    });
+    vectorized(
+        #[inline(always)]
+        || {
+            for k in 0..mean.len() {
+                let distance = mean[k] - prior_mean[k];
+                total += distance.fma(distance, variance[k] - R::ONE) - Real::ln(variance[k]);
+            }
+        },
+    );
     R::of(0.5) * total
 }
 
 /// Gradient of `scale` times the divergence in m, Eq. (P3); that in p is its negative. All n x L.
 pub fn divergence_gradient<R: Real>(d_mean: &mut [R], mean: &[R], prior_mean: &[R], scale: R) {
-    vectorized(|| {
-        for ((d, &m), &p) in d_mean.iter_mut().zip(mean).zip(prior_mean) {
-            *d = scale * (m - p);
-        }
-    });
+    vectorized(
+        #[inline(always)]
+        || {
+            for ((d, &m), &p) in d_mean.iter_mut().zip(mean).zip(prior_mean) {
+                *d = scale * (m - p);
+            }
+        },
+    );
 }
 
 /// Gradients in shift and mask logit of one intervention of a cell, Eqs. (P5)-(P6), added to theirs. All L long.

@@ -4,4 +4,5 @@ pub mod matmul;
 pub mod real;
 pub mod simd;
 pub mod special;
+pub mod sum;
 pub mod team;

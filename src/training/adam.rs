@@ -78,14 +78,17 @@ impl<R: Real> Adam<R> {
             team.run(range.len().div_ceil(TILE), output, |i, (p, m, v)| {
                 let n = p.len();
                 let (g, m, v) = (&gradient[i * TILE..i * TILE + n], &mut m[..n], &mut v[..n]);
-                vectorized(|| {
-                    for j in 0..n {
-                        let g = decay.fma(p[j], g[j]);
-                        m[j] = rest1.fma(g, beta1 * m[j]);
-                        v[j] = (rest2 * g).fma(g, beta2 * v[j]);
-                        p[j] -= rate * m[j] / v[j].sqrt().fma(correction, epsilon);
-                    }
-                });
+                vectorized(
+                    #[inline(always)]
+                    || {
+                        for j in 0..n {
+                            let g = decay.fma(p[j], g[j]);
+                            m[j] = rest1.fma(g, beta1 * m[j]);
+                            v[j] = (rest2 * g).fma(g, beta2 * v[j]);
+                            p[j] -= rate * m[j] / v[j].sqrt().fma(correction, epsilon);
+                        }
+                    },
+                );
             });
         }
     }
