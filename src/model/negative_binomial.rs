@@ -36,7 +36,7 @@ impl<R: Real> Sum<R> {
     #[inline(always)]
     fn add(&mut self, b: usize, values: &Block<R>) {
         for i in 0..LANES {
-            self.lanes[i] = self.lanes[i] + values[i];
+            self.lanes[i] += values[i];
         }
         self.end_block(b);
     }
@@ -177,8 +177,8 @@ impl<R: Real> Dispersion<R> {
         for j in 1..k_max {
             let j_ = R::of(j as f64);
             for i in 0..LANES {
-                value[i] = value[i] + (j_ * inverse[i]).ln_1p();
-                derivative[i] = derivative[i] - j_ / (theta[i] + j_);
+                value[i] += (j_ * inverse[i]).ln_1p();
+                derivative[i] -= j_ / (theta[i] + j_);
             }
             if j + 1 < k_max {
                 self.table[b * k_max + j + 1] = [value, derivative];
@@ -191,8 +191,8 @@ impl<R: Real> Dispersion<R> {
             inverse_shifted[i] = R::ONE / (theta[i] + shift);
             slope[i] = (shift * inverse[i]).ln_1p();
             let (s, p) = stirling_tails(inverse_shifted[i]);
-            value[i] = value[i] - s;
-            derivative[i] = derivative[i] + theta[i] * p;
+            value[i] -= s;
+            derivative[i] += theta[i] * p;
         }
         self.genes[b] = GeneBlock { theta, inverse_theta: inverse, inverse_shifted, slope, value, derivative };
     }
@@ -485,7 +485,7 @@ pub fn rates<R: Real>(logits: &mut [R]) {
             total.add(blocks.len(), &padded(tail, R::ZERO));
             let inverse = R::of(1.0 / total.total());
             for l in logits.iter_mut() {
-                *l = *l * inverse;
+                *l *= inverse;
             }
         },
     );
@@ -543,8 +543,8 @@ fn dense_block<R: Real>(
     for i in 0..LANES {
         let mu = rates[i] * row.mean_scale;
         let (v_i, d_i, a_i) = entry(x[i], mu, l[i] + row.log_offset, theta[i], inverse_theta[i]);
-        v[i] = v[i] + v_i;
-        s[i] = s[i] + d_i;
+        v[i] += v_i;
+        s[i] += d_i;
         l[i] = d_i;
         a[i] = a_i.fma(-row.scale, a[i]);
     }
@@ -613,11 +613,11 @@ fn look_up<R: Real, I: Copy + Into<u32>, const GRADIENT: bool>(
         // Row 0 is zero: no branch to mispredict.
         let row = if is_large { 0 } else { count as usize };
         let [value, derivative] = &table[g as usize / LANES * k_max + row];
-        values = values + value[g as usize % LANES];
+        values += value[g as usize % LANES];
         ln_factorials += ln_factorial.of(count);
         if GRADIENT {
             let d = &mut d_log_theta[g as usize];
-            *d = *d - scale * derivative[g as usize % LANES];
+            *d -= scale * derivative[g as usize % LANES];
         }
         // Written always, kept if large.
         large_genes[n_large] = g;
@@ -664,7 +664,7 @@ fn large_collected<R: Real, const GRADIENT: bool>(
         if GRADIENT {
             for i in 0..used {
                 let d = &mut d_log_theta[genes[i] as usize];
-                *d = *d - scale * derivative[i];
+                *d -= scale * derivative[i];
             }
         }
     }
