@@ -126,7 +126,7 @@ macro_rules! real {
                 let half = n.mul_add(0.5, $magic);
                 let first = half.to_bits() as $signed - ($magic as $t).to_bits() as $signed;
                 let second = shifted.to_bits() as $signed - ($magic as $t).to_bits() as $signed - first;
-                let power = |k: $signed| $t::from_bits((((k + $bias) as $bits) << $mantissa));
+                let power = |k: $signed| $t::from_bits(((k + $bias) as $bits) << $mantissa);
                 p * power(first) * power(second)
             }
 
