@@ -175,7 +175,7 @@ pub fn step_speed(data: &Dataset, architecture: &Architecture, threads: usize, d
     crate::random::shuffle(&mut order, &mut crate::random::stream(0, crate::random::Purpose::Shuffle, 0, 0));
     let mut times = Vec::new();
     Team::with(threads, |team| {
-        let all = [0..network.parameters.values.len()];
+        let all = 0..network.parameters.values.len();
         let start = Instant::now();
         'timing: for epoch in 0.. {
             for cells in order.chunks_exact(BATCH) {
@@ -189,7 +189,13 @@ pub fn step_speed(data: &Dataset, architecture: &Architecture, threads: usize, d
                     objective.weights(cells.len(), 1.0),
                     objective.penalty,
                 );
-                adam.step(team, &mut network.parameters, &gradient, &all, &AdamSettings::default());
+                adam.step(
+                    team,
+                    &mut network.parameters,
+                    &gradient,
+                    std::slice::from_ref(&all),
+                    &AdamSettings::default(),
+                );
                 times.push(step.elapsed().as_secs_f64());
                 if start.elapsed() > duration && times.len() > 20 {
                     break 'timing;

@@ -18,6 +18,7 @@ use crate::model::network::Network;
 use crate::model::objective::{Objective, Penalty};
 use crate::numerics::real::Real;
 use crate::numerics::team::Team;
+use crate::random::{Purpose, shuffle, stream};
 use crate::report::metrics::{
     BaselineMetrics, GraphMetrics, MaskMetrics, Metrics, PrecisionRecall, Timing, peak_rss_bytes,
 };
@@ -26,6 +27,7 @@ use crate::report::results::{ResultsFolder, Tensor, check_destination};
 use crate::report::verification::Verification;
 use crate::training::adam::AdamSettings;
 use crate::training::trainer::{Training, TrainingSettings, elbo, evaluation_workspace, posterior_means, train};
+use crate::verification::{finite_differences, golden};
 
 /// What a run leaves behind.
 #[derive(Debug, Clone, PartialEq)]
@@ -360,15 +362,35 @@ pub fn simulate(simulation: &config::Simulation, out: &Path) -> Result<()> {
     write_npz(&simulator::simulate(&simulator_settings(simulation))?.dataset, out)
 }
 
-/// Checks every gradient for the settings and data given, and every vector in `golden`.
+/// Cells on which `verify` differences the objective: two row blocks, the second not full.
+const VERIFICATION_CELLS: usize = 40;
+
+/// Checks every block and the whole objective, for the settings and data given, by finite differences at random points,
+/// and every golden vector in `vectors`.
 ///
 /// # Errors
 /// If the data or a vector cannot be read; a failed check is no error but a verdict.
-pub fn verify(_config: &Config, golden: Option<&Path>) -> Result<Verification> {
-    let mut checks = Vec::new();
-    if let Some(folder) = golden {
-        for path in crate::verification::golden::vectors(folder)? {
-            checks.extend(crate::verification::golden::check(&path)?);
+pub fn verify(config: &Config, vectors: Option<&Path>) -> Result<Verification> {
+    let (data, _) = read(config)?;
+    let mut cells: Vec<usize> = (0..data.n_cells()).collect();
+    shuffle(&mut cells, &mut stream(config.seed, Purpose::Verification, 0, 0));
+    cells.truncate(VERIFICATION_CELLS);
+    let objective = objective(config, data.n_interventions(), data.n_cells());
+    let weights = objective.weights(cells.len(), 1.0);
+
+    let mut checks = finite_differences::check_blocks(config.seed);
+    let architecture = architecture(config, &data);
+    checks.extend(finite_differences::check_objective(
+        &architecture,
+        &data,
+        &cells,
+        weights,
+        objective.penalty,
+        config.seed,
+    ));
+    if let Some(folder) = vectors {
+        for path in golden::vectors(folder)? {
+            checks.extend(golden::check(&path)?);
         }
     }
     Ok(Verification::new(checks))

@@ -169,7 +169,7 @@ pub fn train<R: Real>(
     let mut stopping = EarlyStopping::new(settings.patience);
     let mut best = Snapshot::of(network);
     let mut last_good = Snapshot::of(network);
-    let trained: [Range<usize>; 1] = [0..network.parameters.values.len()];
+    let trained: Range<usize> = 0..network.parameters.values.len();
     let mut order = train.to_vec();
     let mut training = Training {
         stop_reason: StopReason::EpochLimit,
@@ -208,7 +208,7 @@ pub fn train<R: Real>(
                 last_good.restore(network);
                 break 'epochs;
             }
-            adam.step(team, &mut network.parameters, &gradient, &trained, &settings.adam);
+            adam.step(team, &mut network.parameters, &gradient, std::slice::from_ref(&trained), &settings.adam);
             loss_sum += loss.total;
             reconstruction += loss.reconstruction;
             kl += loss.kl;
