@@ -174,16 +174,19 @@ fn an_unknown_label_is_refused_before_anything_is_written() {
 #[test]
 fn the_same_seed_gives_the_same_bytes_and_the_saved_settings_repeat_the_run() {
     let folder = folder();
-    // In the first epoch the KL weight is zero and the masks feel the penalty alone, which no seed changes.
-    succeed(folder.path(), &small(&["--out", "a", "--quiet", "--threads", "1", "--keep", "last"]));
-    succeed(folder.path(), &small(&["--out", "b", "--quiet", "--threads", "2", "--keep", "last"]));
+    succeed(folder.path(), &small(&["--out", "a", "--quiet", "--threads", "1"]));
+    succeed(folder.path(), &small(&["--out", "b", "--quiet", "--threads", "2"]));
     succeed(folder.path(), &["run", "a/config.toml", "--out", "c", "--quiet"]);
-    succeed(folder.path(), &small(&["--out", "other", "--quiet", "--seed", "1", "--keep", "last"]));
+    succeed(folder.path(), &small(&["--out", "other", "--quiet", "--seed", "1"]));
     let bytes = |dir: &str, name: &str| read(&folder.path().join(dir).join(name));
     for name in ["model.safetensors", "latents.npz", "masks.csv", "shifts.csv"] {
         assert!(bytes("a", name) == bytes("b", name), "{name} depends on the threads");
         assert!(bytes("a", name) == bytes("c", name), "{name} is not repeated from config.toml");
-        assert!(bytes("a", name) != bytes("other", name), "{name} does not depend on the seed");
+        // Two epochs are two steps here, of which the first has KL weight zero: Adam's first real step on the masks is the
+        // learning rate in the direction of the penalty, whatever the seed.
+        if name != "masks.csv" {
+            assert!(bytes("a", name) != bytes("other", name), "{name} does not depend on the seed");
+        }
     }
     assert_eq!(bytes("a", "config.toml"), bytes("c", "config.toml"));
     // All of history.csv but its last column, the seconds.
