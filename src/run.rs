@@ -45,9 +45,9 @@ pub fn run(config: &Config) -> Result<Outcome> {
     let start = Instant::now();
     check_destination(config.out.as_deref(), config.overwrite)?;
     let (data, notes) = read(config)?;
-    let config = config.resolved(&data.intervention_names)?;
     let held_out = config.held_out(&data.intervention_names)?;
-    let cells = Cells::new(&config, &data, &held_out)?;
+    let cells = Cells::new(config, &data, &held_out)?;
+    let config = config.resolved(&data.intervention_names, cells.train.len())?;
     let folder = ResultsFolder::create(config.out.as_deref(), config.overwrite)?;
     match config.precision {
         Precision::F32 => run_in::<f32>(&config, &data, &cells, folder, &notes, start),
@@ -160,9 +160,9 @@ pub fn objective(config: &Config, n_interventions: usize, n_cells: usize) -> Obj
     }
 }
 
-fn training_settings(config: &Config) -> TrainingSettings {
+fn training_settings(config: &Config, n_training: usize) -> TrainingSettings {
     TrainingSettings {
-        epochs: config.epochs,
+        epochs: config.epochs_for(n_training),
         batch_size: config.batch_size,
         warmup_epochs: config.warmup_epochs,
         patience: config.patience,
@@ -188,7 +188,7 @@ fn run_in<R: Real>(
 where
     for<'a> &'a [R]: Into<crate::report::results::TensorValues<'a>>,
 {
-    let settings = training_settings(config);
+    let settings = training_settings(config, cells.train.len());
     let objective = objective(config, data.n_interventions(), cells.train.len());
     let mut network = Network::<R>::new(architecture(config, data), config.seed);
     let mut progress = Progress::new(ProgressKind::choose(config.quiet), settings.epochs, cells.train.len());

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, InputError, Result};
+use crate::model::architecture::MAX_LAYERS;
 pub use raw::{RawConfig, RawData, RawExecution, RawModel, RawOutput, RawSimulation, RawTraining};
 
 /// Which model is trained: the prior of the latents given the intervention, its mask, and the penalty.
@@ -212,8 +213,8 @@ pub struct Config {
     /// Whether covariates enter every hidden layer rather than the first.
     pub deeply_inject_covariates: bool,
 
-    /// Largest number of epochs.
-    pub epochs: usize,
+    /// Largest number of epochs; `None` leaves it to the number of training cells (see [`Config::epochs_for`]).
+    pub epochs: Option<usize>,
     /// Cells per minibatch.
     pub batch_size: usize,
     /// Epochs over which the KL weight rises from 0 to 1; 0 starts at 1.
@@ -365,6 +366,15 @@ impl Config {
         self.alpha.unwrap_or(n_interventions as f64)
     }
 
+    /// Largest number of epochs on `n_training` cells: as set, else 300 as the reference, or more on a small screen.
+    ///
+    /// Adam moves a mask logit by about the learning rate a step, and logits start at 5: at a rate of 1e-3 no mask can
+    /// switch off before 5,000 steps. A small screen gets enough epochs for 20,000 steps.
+    pub fn epochs_for(&self, n_training: usize) -> usize {
+        let steps_per_epoch = n_training.div_ceil(self.batch_size).max(1);
+        self.epochs.unwrap_or_else(|| usize::max(300, 20_000usize.div_ceil(steps_per_epoch)))
+    }
+
     /// Number of threads: as set, else `RAYON_NUM_THREADS`, else what the operating system grants the process.
     pub fn n_threads(&self) -> usize {
         self.threads
@@ -411,17 +421,18 @@ impl Config {
         Ok(held_out)
     }
 
-    /// The same settings with the defaults that depend on the data filled in: `alpha` (where the method has one) and
-    /// `holdout`.
+    /// The same settings with the defaults that depend on the data filled in: `epochs`, `alpha` (where the method has
+    /// one) and `holdout`.
     ///
     /// # Errors
     /// As [`Config::held_out`].
-    pub fn resolved(&self, intervention_names: &[String]) -> Result<Self> {
+    pub fn resolved(&self, intervention_names: &[String], n_training: usize) -> Result<Self> {
         let held_out = self.held_out(intervention_names)?;
         let mut config = self.clone();
         if self.method.learns_mask() {
             config.alpha = Some(self.alpha_for(intervention_names.len()));
         }
+        config.epochs = Some(self.epochs_for(n_training));
         config.holdout = Some(held_out.into_iter().map(|a| intervention_names[a].clone()).collect());
         Ok(config)
     }
@@ -681,7 +692,7 @@ impl RawConfig {
             method,
             latents: check.whole("latents", model.latents, 15, 1, 4096)?,
             hidden: check.whole("hidden", model.hidden, 128, 1, 65_536)?,
-            layers: check.whole("layers", model.layers, 2, 1, 16)?,
+            layers: check.whole("layers", model.layers, 2, 1, MAX_LAYERS as i64)?,
             alpha,
             beta: check.number("beta", model.beta, default_beta, Range::closed(0.0, 1e6))?,
             mask: model.mask.unwrap_or(MaskKind::Hard),
@@ -700,7 +711,10 @@ impl RawConfig {
             encode_covariates: model.encode_covariates.unwrap_or(false),
             deeply_inject_covariates: model.deeply_inject_covariates.unwrap_or(true),
 
-            epochs: check.whole("epochs", training.epochs, 300, 1, 1_000_000)?,
+            epochs: match training.epochs {
+                None => None,
+                given => Some(check.whole("epochs", given, 1, 1, 1_000_000)?),
+            },
             batch_size: check.whole("batch_size", training.batch_size, 128, 3, 1_000_000)?,
             warmup_epochs: check.whole("warmup_epochs", training.warmup_epochs, 50, 0, 1_000_000)?,
             patience: check.whole("patience", training.patience, 45, 0, 1_000_000)?,

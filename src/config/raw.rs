@@ -129,7 +129,7 @@ pub struct RawTraining {
     /// a simulation's interventions, and none of a data file's; an empty list holds out none)
     #[arg(long, value_name = "LABEL,...|@FILE", value_delimiter = ',')]
     pub holdout: Option<Vec<String>>,
-    /// Largest number of epochs [default: 300]
+    /// Largest number of epochs (default: 300, or enough for 20,000 steps if that is more)
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub epochs: Option<i64>,
     /// Cells per minibatch [default: 128]
@@ -247,7 +247,8 @@ impl RawConfig {
 
     /// These settings, with those of `flags` in their place where `flags` has any.
     ///
-    /// Flags that name data replace a simulation described in the file, and the other way round.
+    /// Flags that name data replace a simulation described in the file, and the other way round; a flag that names the
+    /// method drops the file's settings that this method does not use.
     pub(super) fn overlaid(mut self, flags: Self) -> Result<Self> {
         if flags.data.data.is_some() {
             self.simulation = RawSimulation::default();
@@ -255,6 +256,9 @@ impl RawConfig {
             self.data = RawData::default();
         }
         let mut table = self.to_table()?;
+        for key in flags.model.method.map_or(&[][..], Method::unused_keys) {
+            table.remove(*key);
+        }
         for (key, value) in flags.to_table()? {
             match (table.get_mut(&key), value) {
                 (Some(toml::Value::Table(below)), toml::Value::Table(above)) => below.extend(above),

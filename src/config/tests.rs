@@ -181,7 +181,7 @@ fn help_states_the_true_defaults() {
 fn flags_win_over_the_file() {
     let text = "epochs = 7\nlatents = 4\n[simulation]\ncells = 30\ngenes = 60\n";
     let config = from_file(text, &["--epochs", "9", "--sim-genes", "70"]).expect("valid");
-    assert_eq!((config.epochs, config.latents), (9, 4));
+    assert_eq!((config.epochs, config.latents), (Some(9), 4));
     let simulation = config.simulation.expect("simulated");
     assert_eq!((simulation.cells, simulation.genes), (30, 70));
     let config = from_file("json = true\noverwrite = true\n", &["--json=false"]).expect("valid");
@@ -195,6 +195,15 @@ fn flags_for_data_replace_a_simulation_in_the_file_and_the_other_way_round() {
     let config = from_file("data = \"a.h5ad\"\nlabel_key = \"x\"\n", &["--sim-cells", "30"]).expect("valid");
     assert_eq!((config.data, config.label_key), (None, None));
     assert_eq!(config.simulation.expect("simulated").cells, 30);
+}
+
+#[test]
+fn a_method_given_as_a_flag_drops_what_it_does_not_use_from_the_file() {
+    let saved = Config { alpha: Some(100.0), ..Config::default() }.to_toml();
+    let vae = from_file(&saved, &["--method", "vae"]).expect("valid");
+    assert_eq!((vae.method, vae.alpha, vae.beta), (Method::Vae, None, 1.0));
+    assert_eq!(from_file(&saved, &["--method", "svae"]).expect("valid").alpha, Some(100.0));
+    assert!(message(from_file(&saved, &["--method", "vae", "--alpha", "3"])).starts_with("--alpha"));
 }
 
 #[test]
@@ -244,8 +253,11 @@ fn the_default_is_the_simulation_of_the_paper() {
     assert_eq!(config.alpha_for(100), 100.0);
     let names: Vec<String> = (0..100).map(|a| format!("i{a}")).collect();
     assert_eq!(config.held_out(&names).expect("valid"), (80..100).collect::<Vec<_>>());
-    let resolved = config.resolved(&names).expect("valid");
+    let resolved = config.resolved(&names, 36_000).expect("valid");
     assert_eq!(resolved.alpha, Some(100.0));
+    assert_eq!(resolved.epochs, Some(300));
+    // A small screen: 24 steps an epoch.
+    assert_eq!(config.epochs_for(3_037), 834);
     assert_eq!(resolved.holdout.as_ref().map(Vec::len), Some(20));
     assert_eq!(from_file(&resolved.to_toml(), &[]).expect("valid"), resolved);
 }
@@ -293,7 +305,7 @@ fn values_out_of_range_name_the_range_and_where_they_were_said() {
         (["--latents", "0"], "--latents", "from 1 to 4096"),
         (["--latents", "-3"], "--latents", "from 1 to 4096"),
         (["--hidden", "0"], "--hidden", "from 1 to 65536"),
-        (["--layers", "17"], "--layers", "from 1 to 16"),
+        (["--layers", "9"], "--layers", "from 1 to 8"),
         (["--alpha", "0"], "--alpha", "above 0"),
         (["--alpha", "inf"], "--alpha", "at most"),
         (["--alpha", "nan"], "--alpha", "at most"),

@@ -38,6 +38,12 @@ impl<R: Real> Sum<R> {
         for i in 0..LANES {
             self.lanes[i] = self.lanes[i] + values[i];
         }
+        self.end_block(b);
+    }
+
+    /// To be called after adding block number `b` to the lanes.
+    #[inline(always)]
+    fn end_block(&mut self, b: usize) {
         if b % Self::PERIOD == Self::PERIOD - 1 {
             self.flush();
         }
@@ -75,37 +81,54 @@ const LOG_THETA_LIMIT: f64 = 40.0;
 #[derive(Debug, Clone)]
 pub struct Dispersion<R> {
     n_genes: usize,
-    /// theta; genes in blocks, padded with 1.
-    theta: Vec<Block<R>>,
-    /// 1 / theta
-    inverse_theta: Vec<Block<R>>,
-    /// The fields of [`Rising`], gene by gene.
-    inverse_shifted: Vec<Block<R>>,
-    slope: Vec<Block<R>>,
-    value: Vec<Block<R>>,
-    derivative: Vec<Block<R>>,
-    /// D(x, theta) for x < K; K x padded genes. Rows 0 and 1 are zero.
-    table_value: Vec<R>,
-    /// E(x, theta), likewise.
-    table_derivative: Vec<R>,
+    /// Genes in blocks, the last one padded with theta = 1.
+    genes: Vec<GeneBlock<R>>,
+    /// `[D(x, theta), E(x, theta)]` for x < K; blocks of genes x K. Rows x = 0 and 1 are zero.
+    table: Vec<[Block<R>; 2]>,
+}
+
+/// [`LANES`] genes side by side.
+#[derive(Debug, Clone, Copy)]
+struct GeneBlock<R> {
+    theta: Block<R>,
+    inverse_theta: Block<R>,
+    /// The other fields of [`Rising`].
+    inverse_shifted: Block<R>,
+    slope: Block<R>,
+    value: Block<R>,
+    derivative: Block<R>,
+}
+
+impl<R: Real> GeneBlock<R> {
+    const ONES: Self = Self {
+        theta: [R::ONE; LANES],
+        inverse_theta: [R::ONE; LANES],
+        inverse_shifted: [R::ONE; LANES],
+        slope: [R::ONE; LANES],
+        value: [R::ONE; LANES],
+        derivative: [R::ONE; LANES],
+    };
+
+    #[inline(always)]
+    fn rising(&self, i: usize) -> Rising<R> {
+        Rising {
+            theta: self.theta[i],
+            inverse_shifted: self.inverse_shifted[i],
+            slope: self.slope[i],
+            value: self.value[i],
+            derivative: self.derivative[i],
+        }
+    }
 }
 
 impl<R: Real> Dispersion<R> {
     /// For `n_genes` genes, with theta = 1 until the first [`update`](Self::update).
     pub fn new(n_genes: usize) -> Self {
         let n_blocks = n_genes.div_ceil(LANES);
-        let blocks = || vec![[R::ONE; LANES]; n_blocks];
-        let table = || vec![R::ZERO; table_counts::<R>() * n_blocks * LANES];
         let mut new = Self {
             n_genes,
-            theta: blocks(),
-            inverse_theta: blocks(),
-            inverse_shifted: blocks(),
-            slope: blocks(),
-            value: blocks(),
-            derivative: blocks(),
-            table_value: table(),
-            table_derivative: table(),
+            genes: vec![GeneBlock::ONES; n_blocks],
+            table: vec![[[R::ZERO; LANES]; 2]; n_blocks * table_counts::<R>()],
         };
         new.update(&vec![R::ZERO; n_genes]);
         new
@@ -136,7 +159,6 @@ impl<R: Real> Dispersion<R> {
     #[inline(always)]
     fn update_block(&mut self, b: usize, log_theta: &Block<R>) {
         let k_max = table_counts::<R>();
-        let n_padded = self.theta.len() * LANES;
         let limit = R::of(LOG_THETA_LIMIT);
         let mut theta = [R::ZERO; LANES];
         let mut inverse = [R::ZERO; LANES];
@@ -158,9 +180,7 @@ impl<R: Real> Dispersion<R> {
                 derivative[i] = derivative[i] - j_ / (theta[i] + j_);
             }
             if j + 1 < k_max {
-                let at = (j + 1) * n_padded + b * LANES;
-                self.table_value[at..at + LANES].copy_from_slice(&value);
-                self.table_derivative[at..at + LANES].copy_from_slice(&derivative);
+                self.table[b * k_max + j + 1] = [value, derivative];
             }
         }
         let shift = R::of(k_max as f64);
@@ -173,23 +193,7 @@ impl<R: Real> Dispersion<R> {
             value[i] = value[i] - s;
             derivative[i] = derivative[i] + theta[i] * p;
         }
-        self.theta[b] = theta;
-        self.inverse_theta[b] = inverse;
-        self.inverse_shifted[b] = inverse_shifted;
-        self.slope[b] = slope;
-        self.value[b] = value;
-        self.derivative[b] = derivative;
-    }
-
-    #[inline(always)]
-    fn rising(&self, b: usize, i: usize) -> Rising<R> {
-        Rising {
-            theta: self.theta[b][i],
-            inverse_shifted: self.inverse_shifted[b][i],
-            slope: self.slope[b][i],
-            value: self.value[b][i],
-            derivative: self.derivative[b][i],
-        }
+        self.genes[b] = GeneBlock { theta, inverse_theta: inverse, inverse_shifted, slope, value, derivative };
     }
 }
 
@@ -218,18 +222,21 @@ impl<R: Real> Scratch<R> {
 }
 
 /// One count without its count-only part: `(log p - D + ln x!, d log p / d log mu, d log p / d log theta - E)`,
-/// Eqs. (N3), (N6) and (N7); the mean is given twice, because `mu` may underflow where `log_mu` does not.
+/// Eq. (N3) and Eqs. (N6)-(N8); the mean is given twice, because `mu` may underflow where `log_mu` does not.
 #[inline(always)]
 pub fn entry<R: Real>(x: R, mu: R, log_mu: R, theta: R, inverse_theta: R) -> (R, R, R) {
     let t = mu * inverse_theta;
     let (log, excess, reciprocal) = t.ln_1p_and_reciprocal();
     let total = x + theta;
-    let by_log_mu = (x - mu) * reciprocal;
-    let value = x * log_mu - total * log;
-    // Eq. (N7a) cancels for large t, Eq. (N7b) for small t.
-    let small = t * by_log_mu - theta * excess;
-    let large = total * (t * reciprocal) - theta * log;
-    (value, by_log_mu, if t < R::ONE { small } else { large })
+    let residual = x - mu;
+    let by_log_mu = residual * reciprocal;
+    let value = x.fma(log_mu, -(total * log));
+    // Eq. (N7) for small t, Eq. (N8) for large t, where the other one cancels.
+    let small = t < R::ONE;
+    let count = if small { residual } else { total };
+    let shape = if small { excess } else { log };
+    let by_log_theta = (t * reciprocal).fma(count, -(theta * shape));
+    (value, by_log_mu, by_log_theta)
 }
 
 /// One cell, training. `logits_then_gradient` (n_genes) holds the logits and receives the gradient of
@@ -257,8 +264,9 @@ pub fn forward_backward<R: Real>(
             let logits = logits_then_gradient;
             let top = largest(logits);
             let total = exponentials(logits, top, &mut scratch.rates);
-            let log_offset = log_offset(library, top, total);
-            let mean_scale = R::of(library.f64() / total);
+            let mean_scale = library.f64() / total;
+            let row =
+                RowConstants { log_offset: log_offset(mean_scale, top.f64()), mean_scale: R::of(mean_scale), scale };
 
             let mut value: Sum<R> = Sum::new();
             let mut by_logit: Sum<R> = Sum::new();
@@ -266,33 +274,29 @@ pub fn forward_backward<R: Real>(
             let (x_blocks, x_tail) = x.as_chunks::<LANES>();
             let (d_blocks, d_tail) = d_log_theta.as_chunks_mut::<LANES>();
             let n_whole = blocks.len();
+            let (rates, genes) = (&scratch.rates[..], &dispersion.genes[..]);
             for b in 0..n_whole {
-                let (v, d, a) = dense_block(b, &blocks[b], &x_blocks[b], log_offset, mean_scale, dispersion, scratch);
-                value.add(b, &v);
-                by_logit.add(b, &d);
-                blocks[b] = d;
-                d_blocks[b] = subtract_scaled(&d_blocks[b], scale, &a);
+                let (l, d) = (&mut blocks[b], &mut d_blocks[b]);
+                dense_block(l, d, &mut value.lanes, &mut by_logit.lanes, &x_blocks[b], &rates[b], &genes[b], row);
+                value.end_block(b);
+                by_logit.end_block(b);
             }
             if !tail.is_empty() {
-                let (l, x) = (padded(tail, R::ZERO), padded(x_tail, R::ZERO));
-                let (v, d, a) = dense_block(n_whole, &l, &x, log_offset, mean_scale, dispersion, scratch);
-                value.add(n_whole, &v);
-                by_logit.add(n_whole, &d);
-                tail.copy_from_slice(&d[..tail.len()]);
-                let sum = subtract_scaled(&padded(d_tail, R::ZERO), scale, &a);
-                d_tail.copy_from_slice(&sum[..d_tail.len()]);
+                let (mut l, mut d, x) = (padded(tail, R::ZERO), padded(d_tail, R::ZERO), padded(x_tail, R::ZERO));
+                let (rates, genes) = (&rates[n_whole], &genes[n_whole]);
+                dense_block(&mut l, &mut d, &mut value.lanes, &mut by_logit.lanes, &x, rates, genes, row);
+                copy_back(tail, &l);
+                copy_back(d_tail, &d);
             }
 
-            // d log p / d logit_g = d_g - rho_g sum_h d_h, Eq. (N8).
+            // d log p / d logit_g = d_g - rho_g sum_h d_h, Eq. (N9).
             let centre = R::of(by_logit.total() / total);
             for (block, rates) in blocks.iter_mut().zip(&scratch.rates) {
-                for i in 0..LANES {
-                    block[i] = scale * (rates[i] * centre - block[i]);
-                }
+                *block = centred(block, rates, centre, scale);
             }
-            for (l, &rate) in tail.iter_mut().zip(&scratch.rates[scratch.rates.len().min(n_whole)..].as_flattened()[..])
-            {
-                *l = scale * (rate * centre - *l);
+            if !tail.is_empty() {
+                let block = centred(&padded(tail, R::ZERO), &scratch.rates[n_whole], centre, scale);
+                copy_back(tail, &block);
             }
 
             let counts = count_part::<R, true>(nonzero, ln_factorial, dispersion, Some(x), scale, d_log_theta, scratch);
@@ -334,13 +338,16 @@ pub fn forward<R: Real>(logits: &mut [R], x: &[R], library: R, dispersion: &Disp
             }
             if !tail.is_empty() {
                 weighted.add(blocks.len(), &exponential_block(&mut last, &last_x, top));
-                last[tail.len()..].fill(R::ZERO);
+                for i in 0..LANES {
+                    last[i] = if i < tail.len() { last[i] } else { R::ZERO };
+                }
                 total.add(blocks.len(), &last);
                 count.add(blocks.len(), &last_x);
             }
 
-            let total = total.total();
-            let mean_scale = R::of(library.f64() / total);
+            let mean_scale = library.f64() / total.total();
+            let log_offset: R = log_offset(mean_scale, 0.0);
+            let mean_scale = R::of(mean_scale);
             let mut log_sum: Sum<R> = Sum::new();
             for (b, (rates, x)) in blocks.iter().zip(x_blocks).enumerate() {
                 log_sum.add(b, &log_block(b, rates, x, mean_scale, dispersion));
@@ -348,18 +355,12 @@ pub fn forward<R: Real>(logits: &mut [R], x: &[R], library: R, dispersion: &Disp
             if !tail.is_empty() {
                 log_sum.add(blocks.len(), &log_block(blocks.len(), &last, &last_x, mean_scale, dispersion));
             }
-            let n_counts = count.total();
-            let mean_part = if library > R::ZERO || library.f64().is_nan() {
-                n_counts * (Real::ln(library.f64()) - Real::ln(total))
-            } else {
-                0.0
-            };
-            -(weighted.total() + mean_part - log_sum.total() + count_terms)
+            -(weighted.total() + log_offset.f64() * count.total() - log_sum.total() + count_terms)
         },
     )
 }
 
-/// As [`forward_backward`], with `epsilon` added inside each logarithm of the density (Eq. (N11)), as the published
+/// As [`forward_backward`], with `epsilon` added inside each logarithm of the density (Eq. (N12)), as the published
 /// reference does with 1e-8. Not fused; the density is no longer normalised.
 pub fn forward_backward_with_epsilon<R: Real>(
     logits_then_gradient: &mut [R],
@@ -379,7 +380,7 @@ pub fn forward_backward_with_epsilon<R: Real>(
     let mut value = 0.0;
     let mut by_logit = 0.0;
     for g in 0..n_genes {
-        let theta = dispersion.theta.as_flattened()[g];
+        let theta = dispersion.genes[g / LANES].theta[g % LANES];
         let (v, d, a) = entry_with_epsilon(x[g], library * logits[g], theta, epsilon);
         value += v.f64();
         by_logit += d.f64();
@@ -395,7 +396,7 @@ pub fn forward_backward_with_epsilon<R: Real>(
     -value
 }
 
-/// As [`entry`], with `epsilon` inside each logarithm: Eqs. (N11) to (N13), h = theta + epsilon, T = mu / h.
+/// As [`entry`], with `epsilon` inside each logarithm: Eqs. (N12)-(N14), h = theta + epsilon, T = mu / h.
 #[inline(always)]
 fn entry_with_epsilon<R: Real>(x: R, mu: R, theta: R, epsilon: R) -> (R, R, R) {
     let h = theta + epsilon;
@@ -454,7 +455,7 @@ fn exponential_block<R: Real>(logits: &mut Block<R>, x: &Block<R>, top: R) -> Bl
 /// `(x + theta) ln(1 + t)` for one block of genes.
 #[inline(always)]
 fn log_block<R: Real>(b: usize, rates: &Block<R>, x: &Block<R>, mean_scale: R, dispersion: &Dispersion<R>) -> Block<R> {
-    let (theta, inverse) = (&dispersion.theta[b], &dispersion.inverse_theta[b]);
+    let (theta, inverse) = (&dispersion.genes[b].theta, &dispersion.genes[b].inverse_theta);
     let mut result = [R::ZERO; LANES];
     for i in 0..LANES {
         let t = rates[i] * mean_scale * inverse[i];
@@ -463,34 +464,56 @@ fn log_block<R: Real>(b: usize, rates: &Block<R>, x: &Block<R>, mean_scale: R, d
     result
 }
 
-/// Values of [`entry`] for one block of genes.
+/// What the blocks of a row share.
+#[derive(Clone, Copy)]
+struct RowConstants<R> {
+    /// log library - logsumexp(logits)
+    log_offset: R,
+    /// library / sum exp(logit - top)
+    mean_scale: R,
+    scale: R,
+}
+
+/// [`entry`] for one block of genes: logits become d log p / d log mu, `d_log_theta` is added to.
 #[inline(always)]
 fn dense_block<R: Real>(
-    b: usize,
-    logits: &Block<R>,
+    logits: &mut Block<R>,
+    d_log_theta: &mut Block<R>,
+    value: &mut Block<R>,
+    by_logit: &mut Block<R>,
     x: &Block<R>,
-    log_offset: R,
-    mean_scale: R,
-    dispersion: &Dispersion<R>,
-    scratch: &Scratch<R>,
-) -> (Block<R>, Block<R>, Block<R>) {
-    let (rates, theta, inverse_theta) = (&scratch.rates[b], &dispersion.theta[b], &dispersion.inverse_theta[b]);
-    let mut value = [R::ZERO; LANES];
-    let mut by_log_mu = [R::ZERO; LANES];
-    let mut by_log_theta = [R::ZERO; LANES];
+    rates: &Block<R>,
+    genes: &GeneBlock<R>,
+    row: RowConstants<R>,
+) {
+    // Local copies, so that the compiler knows that nothing overlaps.
+    let (mut l, mut a, mut v, mut s) = (*logits, *d_log_theta, *value, *by_logit);
+    let (x, rates, theta, inverse_theta) = (*x, *rates, genes.theta, genes.inverse_theta);
     for i in 0..LANES {
-        let (v, d, a) = entry(x[i], rates[i] * mean_scale, logits[i] + log_offset, theta[i], inverse_theta[i]);
-        value[i] = v;
-        by_log_mu[i] = d;
-        by_log_theta[i] = a;
+        let mu = rates[i] * row.mean_scale;
+        let (v_i, d_i, a_i) = entry(x[i], mu, l[i] + row.log_offset, theta[i], inverse_theta[i]);
+        v[i] = v[i] + v_i;
+        s[i] = s[i] + d_i;
+        l[i] = d_i;
+        a[i] = a_i.fma(-row.scale, a[i]);
     }
-    (value, by_log_mu, by_log_theta)
+    (*logits, *d_log_theta, *value, *by_logit) = (l, a, v, s);
+}
+
+/// `scale (rho sum d - d)` for one block of genes; `centre` is sum d / sum rates.
+#[inline(always)]
+fn centred<R: Real>(d: &Block<R>, rates: &Block<R>, centre: R, scale: R) -> Block<R> {
+    let mut result = [R::ZERO; LANES];
+    for i in 0..LANES {
+        result[i] = scale * rates[i].fma(centre, -d[i]);
+    }
+    result
 }
 
 /// Sum of D - ln x! over the non-zero counts; with `GRADIENT`, `d_log_theta -= scale * E`.
 ///
-/// Small counts are table rows (rows 0 and 1 are zero, so no branch is taken); large ones are collected and evaluated
-/// in blocks, or, where they are most of the row `x`, in place over all genes.
+/// Rows that are mostly zero visit their non-zero counts; others compute D and E of every gene of the dense row `x`,
+/// which takes fewer instructions per gene than a visit takes per count.
 #[inline(always)]
 fn count_part<R: Real, const GRADIENT: bool>(
     nonzero: CountsRow<'_>,
@@ -501,37 +524,74 @@ fn count_part<R: Real, const GRADIENT: bool>(
     d_log_theta: &mut [R],
     scratch: &mut Scratch<R>,
 ) -> f64 {
-    let k_max = table_counts::<R>();
-    let n_padded = dispersion.theta.len() * LANES;
-    // Four sums, so that additions need not wait for each other.
-    let mut sums = [0.0f64; 4];
-    let mut turn = 0;
-    let mut n_large = 0;
-    nonzero.for_each(
-        #[inline(always)]
-        |g, count| {
-            let is_large = count as usize >= k_max;
-            let row = if is_large { 0 } else { count as usize };
-            let at = row * n_padded + g;
-            sums[turn & 3] += dispersion.table_value[at].f64() - ln_factorial.of(count);
-            turn += 1;
-            if GRADIENT {
-                d_log_theta[g] = d_log_theta[g] - scale * dispersion.table_derivative[at];
+    let n_nonzero = match nonzero {
+        CountsRow::Narrow(genes, _) => genes.len(),
+        CountsRow::Wide(genes, _) => genes.len(),
+    };
+    let mut value = Sum::new();
+    let sum = match x {
+        Some(x) if 4 * n_nonzero >= dispersion.n_genes => {
+            counts_in_place(x, dispersion, scale, d_log_theta, &mut value);
+            match nonzero {
+                CountsRow::Narrow(_, counts) => sum_four(counts, |&x| -ln_factorial.of(x as u32)),
+                CountsRow::Wide(_, counts) => sum_four(counts, |&x| -ln_factorial.of(x)),
             }
-            scratch.large_genes[n_large] = g as u32;
-            scratch.large_counts[n_large] = R::of_count(count.wrapping_sub(k_max as u32));
-            n_large += is_large as usize;
-        },
-    );
-    scratch.n_large = n_large;
-    let mut value: Sum<R> = Sum::new();
-    match x {
-        Some(x) if GRADIENT && 4 * n_large >= dispersion.n_genes => {
-            large_in_place(x, dispersion, scale, d_log_theta, &mut value);
         }
-        _ => large_collected::<R, GRADIENT>(dispersion, scale, d_log_theta, scratch, &mut value),
+        _ => {
+            let sum = match nonzero {
+                CountsRow::Narrow(genes, counts) => {
+                    look_up::<R, u16, GRADIENT>(genes, counts, ln_factorial, dispersion, scale, d_log_theta, scratch)
+                }
+                CountsRow::Wide(genes, counts) => {
+                    look_up::<R, u32, GRADIENT>(genes, counts, ln_factorial, dispersion, scale, d_log_theta, scratch)
+                }
+            };
+            large_collected::<R, GRADIENT>(dispersion, scale, d_log_theta, scratch, &mut value);
+            sum
+        }
+    };
+    sum + value.total()
+}
+
+/// Small counts of the non-zero ones, by table; collects the large ones. Returns the sum of D - ln x! but for the D of
+/// large counts.
+#[inline(always)]
+fn look_up<R: Real, I: Copy + Into<u32>, const GRADIENT: bool>(
+    genes: &[I],
+    counts: &[I],
+    ln_factorial: LnFactorial,
+    dispersion: &Dispersion<R>,
+    scale: R,
+    d_log_theta: &mut [R],
+    scratch: &mut Scratch<R>,
+) -> f64 {
+    let k_max = table_counts::<R>();
+    let table = &dispersion.table[..];
+    let large_genes = &mut scratch.large_genes[..];
+    let large_counts = &mut scratch.large_counts[..];
+    let mut n_large = 0;
+    // Two sums, so that additions need not wait for each other.
+    let mut values = R::ZERO;
+    let mut ln_factorials = 0.0;
+    for (&g, &count) in genes.iter().zip(counts) {
+        let (g, count): (u32, u32) = (g.into(), count.into());
+        let is_large = count as usize >= k_max;
+        // Row 0 is zero: no branch to mispredict.
+        let row = if is_large { 0 } else { count as usize };
+        let [value, derivative] = &table[g as usize / LANES * k_max + row];
+        values = values + value[g as usize % LANES];
+        ln_factorials += ln_factorial.of(count);
+        if GRADIENT {
+            let d = &mut d_log_theta[g as usize];
+            *d = *d - scale * derivative[g as usize % LANES];
+        }
+        // Written always, kept if large.
+        large_genes[n_large] = g;
+        large_counts[n_large] = R::of_count(count.wrapping_sub(k_max as u32));
+        n_large += is_large as usize;
     }
-    (sums[0] + sums[1]) + (sums[2] + sums[3]) + value.total()
+    scratch.n_large = n_large;
+    values.f64() - ln_factorials
 }
 
 /// D and E of the collected large counts.
@@ -547,80 +607,106 @@ fn large_collected<R: Real, const GRADIENT: bool>(
         let used = (scratch.n_large - start).min(LANES);
         let genes = &scratch.large_genes[start..start + LANES];
         let counts = &scratch.large_counts[start..start + LANES];
-        // Lane by lane into arrays, so that the evaluation below is one vector loop.
-        let mut gathered: [Block<R>; 5] = [[R::ONE; LANES]; 5];
+        // Gathered lane by lane, so that the evaluation is one vector loop; unused lanes keep harmless ones.
+        let mut block = GeneBlock::<R>::ONES;
+        let mut n = [R::ZERO; LANES];
         for i in 0..used {
-            let g = genes[i] as usize;
-            let gene = dispersion.rising(g / LANES, g % LANES);
-            gathered[0][i] = gene.theta;
-            gathered[1][i] = gene.inverse_shifted;
-            gathered[2][i] = gene.slope;
-            gathered[3][i] = gene.value;
-            gathered[4][i] = gene.derivative;
+            let from = &dispersion.genes[genes[i] as usize / LANES];
+            let lane = genes[i] as usize % LANES;
+            block.theta[i] = from.theta[lane];
+            block.inverse_shifted[i] = from.inverse_shifted[lane];
+            block.slope[i] = from.slope[lane];
+            block.value[i] = from.value[lane];
+            block.derivative[i] = from.derivative[lane];
+            n[i] = counts[i];
         }
-        let [theta, inverse_shifted, slope, offset, derivative_offset] = gathered;
         let mut value = [R::ZERO; LANES];
         let mut derivative = [R::ZERO; LANES];
         for i in 0..LANES {
-            let gene = Rising {
-                theta: theta[i],
-                inverse_shifted: inverse_shifted[i],
-                slope: slope[i],
-                value: offset[i],
-                derivative: derivative_offset[i],
-            };
-            (value[i], derivative[i]) = rising_differences(counts[i], &gene);
+            (value[i], derivative[i]) = rising_differences(n[i], &block.rising(i));
         }
         value[used..].fill(R::ZERO);
         sum.add(start / LANES, &value);
         if GRADIENT {
             for i in 0..used {
-                let g = genes[i] as usize;
-                d_log_theta[g] = d_log_theta[g] - scale * derivative[i];
+                let d = &mut d_log_theta[genes[i] as usize];
+                *d = *d - scale * derivative[i];
             }
         }
     }
 }
 
-/// D and E of the large counts of the dense row `x`, computed for every gene and kept for the large.
+/// D and E of every gene of the dense row `x`.
 #[inline(always)]
-fn large_in_place<R: Real>(x: &[R], dispersion: &Dispersion<R>, scale: R, d_log_theta: &mut [R], sum: &mut Sum<R>) {
+fn counts_in_place<R: Real>(x: &[R], dispersion: &Dispersion<R>, scale: R, d_log_theta: &mut [R], sum: &mut Sum<R>) {
     let (x_blocks, x_tail) = x.as_chunks::<LANES>();
     let (d_blocks, d_tail) = d_log_theta.as_chunks_mut::<LANES>();
     for (b, (x, d)) in x_blocks.iter().zip(d_blocks).enumerate() {
-        let (value, derivative) = large_block(b, x, dispersion);
-        sum.add(b, &value);
-        *d = subtract_scaled(d, scale, &derivative);
+        counts_block(b, x, dispersion, scale, d, sum);
     }
     if !x_tail.is_empty() {
-        let (value, derivative) = large_block(x_blocks.len(), &padded(x_tail, R::ZERO), dispersion);
-        sum.add(x_blocks.len(), &value);
-        let last = subtract_scaled(&padded(d_tail, R::ZERO), scale, &derivative);
-        d_tail.copy_from_slice(&last[..d_tail.len()]);
+        let mut d = padded(d_tail, R::ZERO);
+        counts_block(x_blocks.len(), &padded(x_tail, R::ZERO), dispersion, scale, &mut d, sum);
+        copy_back(d_tail, &d);
     }
 }
 
-/// D and E of the large counts of one block of genes, zero elsewhere.
+/// D and E for one block of genes: by table below K (as selections, there being no gather), by Stirling's series above.
 #[inline(always)]
-fn large_block<R: Real>(b: usize, x: &Block<R>, dispersion: &Dispersion<R>) -> (Block<R>, Block<R>) {
-    let shift = R::of(table_counts::<R>() as f64);
+fn counts_block<R: Real>(
+    b: usize,
+    x: &Block<R>,
+    dispersion: &Dispersion<R>,
+    scale: R,
+    d_log_theta: &mut Block<R>,
+    sum: &mut Sum<R>,
+) {
+    let k_max = table_counts::<R>();
+    let shift = R::of(k_max as f64);
+    let (x, genes) = (*x, dispersion.genes[b]);
+    let table = &dispersion.table[b * k_max..(b + 1) * k_max];
     let mut value = [R::ZERO; LANES];
     let mut derivative = [R::ZERO; LANES];
     for i in 0..LANES {
         let n = x[i] - shift;
         let is_large = n >= R::ZERO;
-        let (d, e) = rising_differences(n.larger(R::ZERO), &dispersion.rising(b, i));
-        value[i] = if is_large { d } else { R::ZERO };
-        derivative[i] = if is_large { e } else { R::ZERO };
+        let (d, e) = rising_differences(n.larger(R::ZERO), &genes.rising(i));
+        let mut d = if is_large { d } else { R::ZERO };
+        let mut e = if is_large { e } else { R::ZERO };
+        for k in 2..k_max {
+            let (table_d, table_e) = (table[k][0][i], table[k][1][i]);
+            let here = x[i] == R::of(k as f64);
+            d = if here { table_d } else { d };
+            e = if here { table_e } else { e };
+        }
+        value[i] = d;
+        derivative[i] = e;
     }
-    (value, derivative)
+    sum.add(b, &value);
+    *d_log_theta = subtract_scaled(d_log_theta, scale, &derivative);
 }
 
-/// log library - logsumexp(logits); 0 for a cell without counts, whose log mu is multiplied by counts of zero.
+/// Sum of `f` in four parallel sums, so that additions need not wait for each other.
 #[inline(always)]
-fn log_offset<R: Real>(library: R, top: R, total: f64) -> R {
-    let library = library.f64();
-    if library == 0.0 { R::ZERO } else { R::of(Real::ln(library) - top.f64() - Real::ln(total)) }
+fn sum_four<T>(items: &[T], f: impl Fn(&T) -> f64) -> f64 {
+    let mut sums = [0.0; 4];
+    let (fours, rest) = items.as_chunks::<4>();
+    for four in fours {
+        for lane in 0..4 {
+            sums[lane] += f(&four[lane]);
+        }
+    }
+    for (sum, item) in sums.iter_mut().zip(rest) {
+        *sum += f(item);
+    }
+    (sums[0] + sums[1]) + (sums[2] + sums[3])
+}
+
+/// log library - logsumexp(logits), given library / sum exp(logit - top); 0 for a cell without counts, where it is
+/// multiplied by counts of zero.
+#[inline(always)]
+fn log_offset<R: Real>(mean_scale: f64, top: f64) -> R {
+    R::of(if mean_scale == 0.0 { 0.0 } else { Real::ln(mean_scale) - top })
 }
 
 /// Largest of `values`; NaN are passed over (they reach the sums by themselves).
@@ -636,17 +722,20 @@ fn largest<R: Real>(values: &[R]) -> R {
     for (top, &v) in top.iter_mut().zip(tail) {
         *top = v.larger(*top);
     }
-    let mut result = top[0];
-    for i in 1..LANES {
-        result = top[i].larger(result);
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            top[i] = top[i + width].larger(top[i]);
+        }
+        width /= 2;
     }
-    result
+    top[0]
 }
 
 /// `rates = exp(logits - top)` and their sum.
 #[inline(always)]
 fn exponentials<R: Real>(logits: &[R], top: R, rates: &mut [Block<R>]) -> f64 {
-    let mut total: Sum<R> = Sum::new();
+    let mut total = Sum::new();
     let (blocks, tail) = logits.as_chunks::<LANES>();
     for (b, (block, rates)) in blocks.iter().zip(rates.iter_mut()).enumerate() {
         for i in 0..LANES {
@@ -658,28 +747,54 @@ fn exponentials<R: Real>(logits: &[R], top: R, rates: &mut [Block<R>]) -> f64 {
         let last = &mut rates[blocks.len()];
         let block = padded(tail, top);
         for i in 0..LANES {
-            last[i] = (block[i] - top).exp_nonpositive();
+            let rate = (block[i] - top).exp_nonpositive();
+            last[i] = if i < tail.len() { rate } else { R::ZERO };
         }
-        last[tail.len()..].fill(R::ZERO);
         total.add(blocks.len(), last);
     }
     total.total()
 }
 
+/// The incomplete last block, completed by `with`. Copied in pieces of fixed size: a call of memcpy takes longer.
 #[inline(always)]
 fn padded<R: Real>(tail: &[R], with: R) -> Block<R> {
     let mut block = [with; LANES];
-    for (b, &v) in block.iter_mut().zip(tail) {
-        *b = v;
-    }
+    copy_pieces(&mut block, tail, tail.len());
     block
+}
+
+/// The used part of a block, back to where [`padded`] took it.
+#[inline(always)]
+fn copy_back<R: Real>(tail: &mut [R], block: &Block<R>) {
+    let n = tail.len();
+    copy_pieces(tail, block, n);
+}
+
+#[inline(always)]
+fn copy_pieces<R: Real>(to: &mut [R], from: &[R], n: usize) {
+    let mut at = 0;
+    if n & 8 != 0 {
+        to[..8].copy_from_slice(&from[..8]);
+        at = 8;
+    }
+    if n & 4 != 0 {
+        to[at..at + 4].copy_from_slice(&from[at..at + 4]);
+        at += 4;
+    }
+    if n & 2 != 0 {
+        to[at..at + 2].copy_from_slice(&from[at..at + 2]);
+        at += 2;
+    }
+    if n & 1 != 0 {
+        to[at] = from[at];
+    }
 }
 
 #[inline(always)]
 fn subtract_scaled<R: Real>(from: &Block<R>, scale: R, values: &Block<R>) -> Block<R> {
     let mut result = [R::ZERO; LANES];
     for i in 0..LANES {
-        result[i] = from[i] - scale * values[i];
+        result[i] = values[i].fma(-scale, from[i]);
     }
     result
 }

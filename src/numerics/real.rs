@@ -46,7 +46,9 @@ pub trait Real:
     /// `e^self` for `self <= 0`, never smaller than about the smallest normal number; NaN for NaN. Fewer instructions
     /// than [`exp`](Real::exp): one power of two instead of two.
     fn exp_nonpositive(self) -> Self;
-    /// `(ln(1 + t), ln(1 + t) - t, 1 / (1 + t))` for 0 <= t < largest finite / 8, with a single division.
+    /// `(ln(1 + t), ln(1 + t) - t, 1 / (1 + t))` for 0 <= t < largest finite / 8, with a single division; within 3.5, 12
+    /// and 3 spacings. What rounding 1 + t loses is left out where t > sqrt(2) - 1, unlike in
+    /// [`ln_1p_pair`](Real::ln_1p_pair).
     fn ln_1p_and_reciprocal(self) -> (Self, Self, Self);
 
     /// ln(1 + t) for t >= 0.
@@ -66,7 +68,7 @@ macro_rules! real {
     (
         $t:ident, $name:literal, $bits:ident, $signed:ident, mantissa $mantissa:literal, bias $bias:literal,
         magic $magic:literal, exp in $lowest:literal to $highest:literal normal from $lowest_normal:literal, ln2 $ln2_high:literal + $ln2_low:literal,
-        exp series [$($e:expr),*], atanh series [$($a:expr),*], unit($u:ident) $unit:expr
+        exp series [$e0:expr $(, $e:expr)*], atanh series [$a0:expr $(, $a:expr)*], unit($u:ident) $unit:expr
     ) => {
         impl Real for $t {
             const NAME: &'static str = $name;
@@ -117,7 +119,7 @@ macro_rules! real {
                 let shifted = x.mul_add(std::$t::consts::LOG2_E, $magic);
                 let n = shifted - $magic;
                 let r = n.mul_add(-$ln2_low, n.mul_add(-$ln2_high, x));
-                let mut p: $t = 0.0;
+                let mut p: $t = $e0;
                 $( p = p.mul_add(r, $e); )*
                 let p = p.mul_add(r * r, r) + 1.0;
                 // 2^n in two factors, so that results may be subnormal or infinite.
@@ -159,7 +161,7 @@ macro_rules! real {
                 let shifted = x.mul_add(std::$t::consts::LOG2_E, $magic);
                 let n = shifted - $magic;
                 let r = n.mul_add(-$ln2_low, n.mul_add(-$ln2_high, x));
-                let mut p: $t = 0.0;
+                let mut p: $t = $e0;
                 $( p = p.mul_add(r, $e); )*
                 let p = p.mul_add(r * r, r) + 1.0;
                 // The low bits of `shifted` are n; the constant's own low bits vanish in the shift.
@@ -177,9 +179,8 @@ macro_rules! real {
                 let shared = 1.0 / (u * (2.0 + f));
                 let reciprocal = (2.0 + f) * shared;
                 let s = f * u * shared;
-                let lost = if small { 0.0 } else { (t - (u - 1.0)) * reciprocal };
+                // What rounding u lost is at most half a spacing of u, about one of ln u: left out.
                 let (log, excess) = <$t as Split>::series(f, s, exponent);
-                let log = log + lost;
                 let excess = if small { excess } else { log - t };
                 (log, excess, reciprocal)
             }
@@ -216,7 +217,7 @@ macro_rules! real {
                 #[inline(always)]
                 fn series(f: T, s: T, exponent: T) -> (T, T) {
                     let square = s * s;
-                    let mut p: T = 0.0;
+                    let mut p: T = 2.0 * $a0;
                     $( p = p.mul_add(square, 2.0 * $a); )*
                     let tail = p * square;
                     let half_square = 0.5 * f * f;
@@ -342,7 +343,8 @@ mod tests {
         let lean = |t: f64| (t as f32).ln_1p_and_reciprocal();
         let top = 1e37f32.to_bits();
         let log = worst(all_f32(0, top), |t| lean(t).0 as f64, f64::ln_1p, E32, S32);
-        assert!(log < 1.6, "log {log}");
+        // Two for the series, 1.5 for the rounding of 1 + t where t > sqrt(2) - 1, so that ln(1 + t) > 0.34.
+        assert!(log < 3.5, "log {log}");
         let reciprocal = worst(all_f32(0, top), |t| lean(t).2 as f64, |t| 1.0 / (1.0 + t), E32, S32);
         // Roundings of u, u (2 + f), the quotient, 2 + f (twice, cancelling in part) and the product.
         assert!(reciprocal < 3.0, "reciprocal {reciprocal}");
@@ -350,7 +352,9 @@ mod tests {
             if t < 1e-3 { t * t * (-0.5 + t * (1.0 / 3.0 - t * (0.25 - t * 0.2))) } else { t.ln_1p() - t }
         };
         let worst_excess = worst(all_f32(1e-17f32.to_bits(), top), |t| lean(t).1 as f64, excess, E32, S32);
-        assert!(worst_excess < 6.0, "excess {worst_excess}");
+        // As in ln_1p_pair, plus the rounding of 1 + t: half a spacing of u over u, 5.7 spacings of the smallest value it
+        // meets, 0.068 at t = sqrt(2) - 1.
+        assert!(worst_excess < 12.0, "excess {worst_excess}");
         let exp = worst(
             all_f32(0, 87f32.to_bits()).map(|x| -x),
             |x| Real::exp_nonpositive(x as f32) as f64,
@@ -372,11 +376,11 @@ mod tests {
         let log = worst(wide(), |t: f64| t.ln_1p_and_reciprocal().0, f64::ln_1p, f64::EPSILON, S64);
         let reciprocal = worst(wide(), |t: f64| t.ln_1p_and_reciprocal().2, |t| 1.0 / (1.0 + t), f64::EPSILON, S64);
         let exp = worst((0..708_000).map(|i| i as f64 * -1e-3), Real::exp_nonpositive, f64::exp, f64::EPSILON, S64);
-        assert!(log < 2.0 && reciprocal < 4.0 && exp < 2.0, "{log} {reciprocal} {exp}");
-        // ln(1+t) - t against its general twin: each lies within 6 spacings of the truth (the bound shown in f32).
+        assert!(log < 4.5 && reciprocal < 4.0 && exp < 2.0, "{log} {reciprocal} {exp}");
+        // ln(1+t) - t against its general twin: within 6 and 12 spacings of the truth (the bounds shown in f32).
         let worst_excess =
             worst(wide(), |t: f64| t.ln_1p_and_reciprocal().1, |t: f64| t.ln_1p_pair().1, f64::EPSILON, S64);
-        assert!(worst_excess < 12.0, "{worst_excess}");
+        assert!(worst_excess < 18.0, "{worst_excess}");
     }
 
     #[test]

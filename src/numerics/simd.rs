@@ -3,8 +3,9 @@
 /// Runs `f` compiled for the widest vector instructions of this processor (AVX-512, AVX2 with FMA, or plain).
 ///
 /// `f` is one generic body, inlined into one function per instruction set, where the compiler vectorises its loops.
-/// `f` itself and everything it calls must be `#[inline(always)]`, or they stay compiled for the plain instruction set:
-/// write `vectorized(#[inline(always)] || ...)`.
+/// Everything `f` calls must be `#[inline(always)]`, or it stays compiled for the plain instruction set, where a fused
+/// multiply-add is a function call. That holds for `f` itself as well: a closure is inlined or not by its size, so larger
+/// ones are written `vectorized(#[inline(always)] || ...)`, and iterator adaptors that take closures are avoided.
 #[inline(always)]
 pub fn vectorized<R>(f: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(f)

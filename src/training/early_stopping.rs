@@ -49,7 +49,9 @@ mod tests {
         assert!(!stopping.improves(f64::NAN) && !stopping.should_stop());
         assert!(!stopping.improves(2.6) && stopping.should_stop());
         let mut never = EarlyStopping::new(0);
-        (0..100).for_each(|_| drop(never.improves(1.0)));
+        (0..100).for_each(|_| {
+            never.improves(1.0);
+        });
         assert!(!never.should_stop());
     }
 }
