@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    HeldoutBatchNorm, IvaeMask, KeepEpoch, LatentDistribution, MaskKind, Method, Origin, Precision, SimulationKind,
-    nearest,
+    HELDOUT_KEYS, HeldoutBatchNorm, IvaeMask, KeepEpoch, LatentDistribution, MaskKind, Method, Origin, Precision,
+    SimulationKind, nearest,
 };
 use crate::error::{Error, InputError, Result};
 
@@ -248,7 +248,7 @@ impl RawConfig {
     /// These settings, with those of `flags` in their place where `flags` has any.
     ///
     /// Flags that name data replace a simulation described in the file, and the other way round; a flag that names the
-    /// method drops the file's settings that this method does not use.
+    /// method drops the file's settings that this method does not use, as `--no-heldout` does its own.
     pub(super) fn overlaid(mut self, flags: Self) -> Result<Self> {
         if flags.data.data.is_some() {
             self.simulation = RawSimulation::default();
@@ -258,6 +258,9 @@ impl RawConfig {
         let mut table = self.to_table()?;
         for key in flags.model.method.map_or(&[][..], Method::unused_keys) {
             table.remove(*key);
+        }
+        if flags.training.heldout == Some(false) {
+            HELDOUT_KEYS.iter().for_each(|key| drop(table.remove(*key)));
         }
         for (key, value) in flags.to_table()? {
             match (table.get_mut(&key), value) {

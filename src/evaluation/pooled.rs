@@ -87,12 +87,7 @@ pub fn weighted(
     fit(data, train, validation, groups, Some(weights))
 }
 
-fn groups(
-    data: &Dataset,
-    train: &[usize],
-    validation: &[usize],
-    pseudo_cells: f64,
-) -> Result<Groups, InputError> {
+fn groups(data: &Dataset, train: &[usize], validation: &[usize], pseudo_cells: f64) -> Result<Groups, InputError> {
     if !(pseudo_cells.is_finite() && pseudo_cells > 0.0) {
         return Err(InputError::new(
             format!("the pseudo-count of the per-intervention baseline is {pseudo_cells} cells"),

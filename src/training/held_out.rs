@@ -18,6 +18,8 @@ use std::ops::Range;
 
 /// Epochs of the fit of the shifts.
 pub const FIT_EPOCHS: usize = 300;
+/// Steps of the fit, at least.
+pub const FIT_STEPS: usize = 5000;
 /// Adam's step size in the fit of the shifts.
 pub const FIT_LEARNING_RATE: f64 = 0.005;
 /// Distance between the stages in the addresses of random streams; more than any number of epochs.
@@ -28,10 +30,15 @@ pub fn retraining_settings(first: &TrainingSettings) -> TrainingSettings {
     TrainingSettings { warmup_epochs: 0, stream_offset: STREAMS_PER_STAGE, ..first.clone() }
 }
 
-/// Settings of the fit of the shifts: 300 epochs of step size 0.005, without early stopping.
-pub fn fit_settings(first: &TrainingSettings) -> TrainingSettings {
+/// Settings of the fit of the shifts to `n_cells` cells: step size 0.005, without early stopping, 300 epochs or as many
+/// as make 5,000 steps.
+///
+/// Adam moves a shift by about the step size a step, and shifts start at 0: one of 5, as a simulation has, is 1,000
+/// steps away, more than 300 epochs of a few cells hold.
+pub fn fit_settings(first: &TrainingSettings, n_cells: usize) -> TrainingSettings {
+    let steps_per_epoch = n_cells.div_ceil(first.batch_size).max(1);
     let mut settings = TrainingSettings {
-        epochs: FIT_EPOCHS,
+        epochs: FIT_EPOCHS.max(FIT_STEPS.div_ceil(steps_per_epoch)),
         warmup_epochs: 0,
         patience: 0,
         keep: KeepEpoch::Last,
@@ -250,7 +257,7 @@ mod tests {
             let mut workspace = evaluation_workspace(&network, &data);
             let posterior = network.posterior(&team, &mut workspace, &data, &cells);
             // Enough steps, and all cells in each, so that the optimiser comes to rest.
-            let fit = TrainingSettings { epochs: 6000, batch_size: 1000, ..fit_settings(&settings()) };
+            let fit = TrainingSettings { epochs: 6000, batch_size: 1000, ..fit_settings(&settings(), cells.len()) };
             let objective = fixed_objective(&objective(scaled), cells.len());
             fit_shifts(&team, &mut network, &data, &cells, &posterior, &held_out, &objective, &fit);
 
@@ -277,7 +284,7 @@ mod tests {
 
             // The protocol's own settings end near it: minibatches leave a jitter of some steps of 0.005.
             let mut by_protocol = before.clone();
-            let fit = fit_settings(&settings());
+            let fit = fit_settings(&settings(), cells.len());
             fit_shifts(&team, &mut by_protocol, &data, &cells, &posterior, &held_out, &objective, &fit);
             for (got, want) in by_protocol.parameters[&shift].iter().zip(&network.parameters[&shift]) {
                 assert!((got - want).abs() < 0.05, "{got} {want}");
@@ -306,7 +313,9 @@ mod tests {
         assert_eq!(network.parameters[&mask_logit], before.parameters[&mask_logit]);
         assert_eq!(network.frozen_mask, before.frozen_mask);
         assert!(network.parameters[&shift][5 * l..].iter().all(|&s| s == 0.0));
-        assert!(network.parameters[&shift][l..5 * l].iter().zip(&before.parameters[&shift][l..5 * l]).all(|(a, b)| a != b));
+        assert!(
+            network.parameters[&shift][l..5 * l].iter().zip(&before.parameters[&shift][l..5 * l]).all(|(a, b)| a != b)
+        );
         let frozen = network.frozen_mask.as_ref().expect("frozen");
         assert!(frozen[..l].iter().all(|&m| m == 0.0) && frozen[l..].iter().all(|&m| m == 1.0));
     }
@@ -319,7 +328,7 @@ mod tests {
         let mut network = network(&data, Prior::Shifted);
         forget(&mut network, &held_out);
         let before = network.clone();
-        let fit = TrainingSettings { epochs: 3, ..fit_settings(&settings()) };
+        let fit = TrainingSettings { epochs: 3, ..fit_settings(&settings(), cells.len()) };
         let objective = fixed_objective(&objective(false), cells.len());
         fit_shifts_drifting(&Team::single(), &mut network, &data, &cells, &held_out, &objective, &fit, |_| {});
         let ranges = shift_ranges(&network, &held_out);

@@ -145,7 +145,8 @@ impl<R: Real> Pass<'_, R> {
         cells.mean.chunks_exact_mut(l).for_each(|row| row.copy_from_slice(mean));
         cells.variance.chunks_exact_mut(l).for_each(|row| row.copy_from_slice(variance));
         let half_log_variance: f64 = 0.5 * variance.iter().map(|v| v.f64().ln()).sum::<f64>();
-        let count_terms = negative_binomial::count_terms(nonzero, self.shared.dispersion, &mut cells.likelihood_scratch[0]);
+        let count_terms =
+            negative_binomial::count_terms(nonzero, self.shared.dispersion, &mut cells.likelihood_scratch[0]);
         let masks_drawn = self.network.tensors.mask_logit.is_some() && self.network.frozen_mask.is_none();
         if !masks_drawn {
             self.prior(cells, 0..ROWS_PER_BLOCK);
