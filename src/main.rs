@@ -1,4 +1,4 @@
-//! The `svae-cpu` program: parse, run, exit code (0 done, 1 failed, 2 bad input, 75 stopped early: resume me).
+//! The `svae-cpu` program: parse, run, exit code (0 done, 1 failed, 2 bad input).
 
 use std::io::Write;
 use std::process::ExitCode;

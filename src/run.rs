@@ -22,6 +22,7 @@ use crate::model::objective::{Objective, Penalty};
 use crate::numerics::real::Real;
 use crate::numerics::team::Team;
 use crate::protocol::Protocol;
+use crate::random::{Purpose, shuffle, stream};
 use crate::report::metrics::{
     BaselineMetrics, GraphMetrics, HeldoutMetrics, MaskMetrics, Metrics, PrecisionRecall, Timing, peak_rss_bytes,
 };
@@ -30,6 +31,7 @@ use crate::report::results::{ResultsFolder, TensorValues, check_destination};
 use crate::report::verification::Verification;
 use crate::training::adam::AdamSettings;
 use crate::training::trainer::{Training, TrainingSettings, elbo, evaluation_workspace, posterior_means, train};
+use crate::verification::{finite_differences, golden};
 
 /// What a run leaves behind.
 #[derive(Debug, Clone, PartialEq)]
@@ -108,24 +110,7 @@ struct Screen {
 
 impl Screen {
     fn read(config: &Config) -> Result<Self> {
-        let (data, mixing, notes) = match config.source() {
-            Source::File(path) => {
-                let options = LoadOptions {
-                    label_key: config.label_key.clone(),
-                    batch_key: config.batch_key.clone(),
-                    categorical_covariates: config.categorical_covariates.clone(),
-                    continuous_covariates: config.continuous_covariates.clone(),
-                    size_factor_key: config.size_factor_key.clone(),
-                    drop_empty_cells: config.drop_empty_cells,
-                };
-                let loaded = load(path, &options)?;
-                (loaded.dataset, None, loaded.notes)
-            }
-            Source::Simulation(simulation) => {
-                let simulated = simulator::simulate(&simulator_settings(simulation))?;
-                (simulated.dataset, Some(simulated.mixing), Vec::new())
-            }
-        };
+        let Read { data, mixing, notes } = read(config)?;
         let held_out = config.held_out(&data.intervention_names)?;
         let cells = Cells::new(config, &data, held_out)?;
         Ok(Self { data, cells, mixing, notes })
@@ -146,6 +131,35 @@ impl Screen {
             batch_norm: config.heldout_batch_norm,
             progress: ProgressKind::choose(config.quiet),
         })
+    }
+}
+
+/// What reading the screen gives.
+struct Read {
+    data: Dataset,
+    mixing: Option<MixingNetwork>,
+    notes: Vec<String>,
+}
+
+/// Reads or simulates the screen that the settings name.
+fn read(config: &Config) -> Result<Read> {
+    match config.source() {
+        Source::File(path) => {
+            let options = LoadOptions {
+                label_key: config.label_key.clone(),
+                batch_key: config.batch_key.clone(),
+                categorical_covariates: config.categorical_covariates.clone(),
+                continuous_covariates: config.continuous_covariates.clone(),
+                size_factor_key: config.size_factor_key.clone(),
+                drop_empty_cells: config.drop_empty_cells,
+            };
+            let loaded = load(path, &options)?;
+            Ok(Read { data: loaded.dataset, mixing: None, notes: loaded.notes })
+        }
+        Source::Simulation(simulation) => {
+            let simulated = simulator::simulate(&simulator_settings(simulation))?;
+            Ok(Read { data: simulated.dataset, mixing: Some(simulated.mixing), notes: Vec::new() })
+        }
     }
 }
 
@@ -545,15 +559,35 @@ pub fn simulate(simulation: &config::Simulation, out: &Path) -> Result<()> {
     write_npz(&simulator::simulate(&simulator_settings(simulation))?.dataset, out)
 }
 
-/// Checks every gradient for the settings and data given, and every vector in `golden`.
+/// Cells on which `verify` differences the objective: two row blocks, the second not full.
+const VERIFICATION_CELLS: usize = 40;
+
+/// Checks every block and the whole objective, for the settings and data given, by finite differences at random points,
+/// and every golden vector in `vectors`.
 ///
 /// # Errors
 /// If the data or a vector cannot be read; a failed check is no error but a verdict.
-pub fn verify(_config: &Config, golden: Option<&Path>) -> Result<Verification> {
-    let mut checks = Vec::new();
-    if let Some(folder) = golden {
-        for path in crate::verification::golden::vectors(folder)? {
-            checks.extend(crate::verification::golden::check(&path)?);
+pub fn verify(config: &Config, vectors: Option<&Path>) -> Result<Verification> {
+    let data = read(config)?.data;
+    let mut cells: Vec<usize> = (0..data.n_cells()).collect();
+    shuffle(&mut cells, &mut stream(config.seed, Purpose::Verification, 0, 0));
+    cells.truncate(VERIFICATION_CELLS);
+    let objective = objective(config, data.n_interventions(), data.n_cells());
+    let weights = objective.weights(cells.len(), 1.0);
+
+    let mut checks = finite_differences::check_blocks(config.seed);
+    let architecture = architecture(config, &data);
+    checks.extend(finite_differences::check_objective(
+        &architecture,
+        &data,
+        &cells,
+        weights,
+        objective.penalty,
+        config.seed,
+    ));
+    if let Some(folder) = vectors {
+        for path in golden::vectors(folder)? {
+            checks.extend(golden::check(&path)?);
         }
     }
     Ok(Verification::new(checks))

@@ -15,7 +15,7 @@ pub use dispatch::dispatch;
     name = "svae-cpu",
     version,
     about = "Sparse-mechanism-shift variational auto-encoder (sVAE+) for perturbation screens, on CPUs",
-    after_help = "Exit codes: 0 done, 1 failed, 2 bad input, 75 stopped early (can be resumed).",
+    after_help = "Exit codes: 0 done, 1 failed, 2 bad input.",
     subcommand_required = true,
     arg_required_else_help = true
 )]

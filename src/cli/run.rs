@@ -26,7 +26,7 @@ Examples:
   svae-cpu run results/0001/config.toml --seed 1       repeat a run with another seed
   svae-cpu run --json --quiet > metrics.json           figures only
 
-Exit codes: 0 done, 1 failed, 2 bad input, 75 stopped early (can be resumed).";
+Exit codes: 0 done, 1 failed, 2 bad input.";
 
 impl Args {
     /// The checked settings.

@@ -129,7 +129,7 @@ pub struct RawTraining {
     /// a simulation's interventions, and none of a data file's; an empty list holds out none)
     #[arg(long, value_name = "LABEL,...|@FILE", value_delimiter = ',')]
     pub holdout: Option<Vec<String>>,
-    /// Largest number of epochs (default: 300, or enough for 20,000 steps if that is more)
+    /// Largest number of epochs (default: 500, or enough for 20,000 steps if that is more)
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub epochs: Option<i64>,
     /// Cells per minibatch [default: 128]

@@ -255,7 +255,7 @@ fn the_default_is_the_simulation_of_the_paper() {
     assert_eq!(config.held_out(&names).expect("valid"), (80..100).collect::<Vec<_>>());
     let resolved = config.resolved(&names, 36_000).expect("valid");
     assert_eq!(resolved.alpha, Some(100.0));
-    assert_eq!(resolved.epochs, Some(300));
+    assert_eq!(resolved.epochs, Some(500));
     // A small screen: 24 steps an epoch.
     assert_eq!(config.epochs_for(3_037), 834);
     assert_eq!(resolved.holdout.as_ref().map(Vec::len), Some(20));

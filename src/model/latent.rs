@@ -87,7 +87,7 @@ pub fn backward<R: Real>(
             for i in 0..n {
                 let v = variance[i];
                 d_mean[i] = d_z[i] + d_kl_mean[i];
-                // d_v = d_z eps / (2 sqrt v) + kl_scale (1 - 1/v) / 2;  dv/dlog_variance = v - 1e-4.
+                // Eq. (Z6): d_v = d_z eps / (2 sqrt v) + kl_scale (1 - 1/v) / 2. Eq. (Z7): dv/dlog_variance = v - 1e-4.
                 let d_v = half * (d_z[i] * noise[i] / v.sqrt() + kl_scale * (R::ONE - R::ONE / v));
                 d_log_variance[i] = d_v * (v - floor);
             }

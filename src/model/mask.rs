@@ -29,7 +29,7 @@ pub fn softplus<R: Real>(s: R) -> R {
 
 /// Forward, Eqs. (M4)-(M5): mask = y or 1\[y > 1/2\], y = sigmoid((logit + noise) / temperature).
 ///
-/// All L long. `slope` receives dy/dlogit, which is also the gradient that the hard mask passes on.
+/// All L long. `slope` receives dy/dlogit, Eq. (M6), which the hard mask passes on too, Eq. (M7).
 pub fn forward<R: Real>(mask: &mut [R], slope: &mut [R], logit: &[R], noise: &[R], kind: MaskKind, temperature: R) {
     let inverse = R::ONE / temperature;
     let hard = kind == MaskKind::Hard;

@@ -36,7 +36,7 @@ impl<R: Real> Sum<R> {
     #[inline(always)]
     fn add(&mut self, b: usize, values: &Block<R>) {
         for i in 0..LANES {
-            self.lanes[i] = self.lanes[i] + values[i];
+            self.lanes[i] += values[i];
         }
         self.end_block(b);
     }
@@ -49,7 +49,8 @@ impl<R: Real> Sum<R> {
         }
     }
 
-    #[inline(always)]
+    /// Out of line, so that the lanes stay one vector in the loops that add to them.
+    #[inline(never)]
     fn flush(&mut self) {
         for i in 0..LANES {
             self.flushed[i] += self.lanes[i].f64();
@@ -176,8 +177,8 @@ impl<R: Real> Dispersion<R> {
         for j in 1..k_max {
             let j_ = R::of(j as f64);
             for i in 0..LANES {
-                value[i] = value[i] + (j_ * inverse[i]).ln_1p();
-                derivative[i] = derivative[i] - j_ / (theta[i] + j_);
+                value[i] += (j_ * inverse[i]).ln_1p();
+                derivative[i] -= j_ / (theta[i] + j_);
             }
             if j + 1 < k_max {
                 self.table[b * k_max + j + 1] = [value, derivative];
@@ -190,8 +191,8 @@ impl<R: Real> Dispersion<R> {
             inverse_shifted[i] = R::ONE / (theta[i] + shift);
             slope[i] = (shift * inverse[i]).ln_1p();
             let (s, p) = stirling_tails(inverse_shifted[i]);
-            value[i] = value[i] - s;
-            derivative[i] = derivative[i] + theta[i] * p;
+            value[i] -= s;
+            derivative[i] += theta[i] * p;
         }
         self.genes[b] = GeneBlock { theta, inverse_theta: inverse, inverse_shifted, slope, value, derivative };
     }
@@ -291,15 +292,11 @@ pub fn forward_backward<R: Real>(
 
             // d log p / d logit_g = d_g - rho_g sum_h d_h, Eq. (N9).
             let centre = R::of(by_logit.total() / total);
-            for (block, rates) in blocks.iter_mut().zip(&scratch.rates) {
-                *block = centred(block, rates, centre, scale);
-            }
-            if !tail.is_empty() {
-                let block = centred(&padded(tail, R::ZERO), &scratch.rates[n_whole], centre, scale);
-                copy_back(tail, &block);
+            for (l, &rate) in logits.iter_mut().zip(scratch.rates.as_flattened()) {
+                *l = scale * rate.fma(centre, -*l);
             }
 
-            let counts = count_part::<R, true>(nonzero, ln_factorial, dispersion, Some(x), scale, d_log_theta, scratch);
+            let counts = count_part::<R, true>(nonzero, ln_factorial, dispersion, x, scale, d_log_theta, scratch);
             -(value.total() + counts)
         },
     )
@@ -308,10 +305,35 @@ pub fn forward_backward<R: Real>(
 /// Sum over a cell's non-zero counts of D(x, theta) - ln x!, the part of log p that does not depend on the mean.
 pub fn count_terms<R: Real>(nonzero: CountsRow<'_>, dispersion: &Dispersion<R>, scratch: &mut Scratch<R>) -> f64 {
     let ln_factorial = LnFactorial::new();
-    vectorized(
+    // Lent by the scratch for a dense row of counts, which the likelihood of a mostly non-zero row is faster on.
+    let mut x = std::mem::take(&mut scratch.rates);
+    let value = vectorized(
         #[inline(always)]
-        || count_part::<R, false>(nonzero, ln_factorial, dispersion, None, R::ZERO, &mut [], scratch),
-    )
+        || {
+            let dense = x.as_flattened_mut();
+            if is_mostly_nonzero(nonzero, dispersion.n_genes) {
+                dense.fill(R::ZERO);
+                nonzero.for_each(
+                    #[inline(always)]
+                    |g, count| dense[g] = R::of_count(count),
+                );
+            }
+            let dense = &dense[..dispersion.n_genes];
+            count_part::<R, false>(nonzero, ln_factorial, dispersion, dense, R::ZERO, &mut [], scratch)
+        },
+    );
+    scratch.rates = x;
+    value
+}
+
+/// Whether every gene is visited rather than every non-zero count.
+#[inline(always)]
+fn is_mostly_nonzero(nonzero: CountsRow<'_>, n_genes: usize) -> bool {
+    let n_nonzero = match nonzero {
+        CountsRow::Narrow(genes, _) => genes.len(),
+        CountsRow::Wide(genes, _) => genes.len(),
+    };
+    4 * n_nonzero >= n_genes
 }
 
 /// One cell, evaluation: -log p given `logits` (n_genes), which are overwritten. `count_terms` comes from
@@ -361,7 +383,7 @@ pub fn forward<R: Real>(logits: &mut [R], x: &[R], library: R, dispersion: &Disp
 }
 
 /// As [`forward_backward`], with `epsilon` added inside each logarithm of the density (Eq. (N12)), as the published
-/// reference does with 1e-8. Not fused; the density is no longer normalised.
+/// reference does with 1e-8. The mean is taken from its rate, not in log space; the density is no longer normalised.
 pub fn forward_backward_with_epsilon<R: Real>(
     logits_then_gradient: &mut [R],
     x: &[R],
@@ -376,24 +398,53 @@ pub fn forward_backward_with_epsilon<R: Real>(
     let n_genes = dispersion.n_genes;
     assert!(logits_then_gradient.len() == n_genes && x.len() == n_genes && d_log_theta.len() == n_genes);
     let logits = logits_then_gradient;
-    rates(logits);
-    let mut value = 0.0;
-    let mut by_logit = 0.0;
-    for g in 0..n_genes {
-        let theta = dispersion.genes[g / LANES].theta[g % LANES];
-        let (v, d, a) = entry_with_epsilon(x[g], library * logits[g], theta, epsilon);
-        value += v.f64();
-        by_logit += d.f64();
-        d_log_theta[g] = d_log_theta[g] - scale * a;
-        scratch.rates.as_flattened_mut()[g] = d;
+    let (n_nonzero, ln_factorial) = (nonzero.len(), LnFactorial::new());
+    assert!(n_nonzero <= n_genes && scratch.rates.len() * LANES >= n_genes);
+    vectorized(
+        #[inline(always)]
+        || {
+            let top = largest(logits);
+            let total = exponentials(logits, top, &mut scratch.rates);
+            let mean_scale = R::of(library.f64() / total);
+            let mut value: Sum<R> = Sum::new();
+            let mut by_logit: Sum<R> = Sum::new();
+            // The logits are not needed any more: they become d log p / d log mu, block by block.
+            for (b, (rates, genes)) in scratch.rates.iter().zip(&dispersion.genes).enumerate() {
+                let here = b * LANES..n_genes.min((b + 1) * LANES);
+                let x = padded(&x[here.clone()], R::ZERO);
+                let (v, d, a) = epsilon_block(&x, rates, &genes.theta, mean_scale, epsilon);
+                value.add(b, &v);
+                by_logit.add(b, &d);
+                copy_back(&mut logits[here.clone()], &d);
+                let sum = subtract_scaled(&padded(&d_log_theta[here.clone()], R::ZERO), scale, &a);
+                copy_back(&mut d_log_theta[here], &sum);
+            }
+            let centre = R::of(by_logit.total() / total);
+            for (l, &rate) in logits.iter_mut().zip(scratch.rates.as_flattened()) {
+                *l = scale * rate.fma(centre, -*l);
+            }
+            let counts = count_part::<R, true>(nonzero, ln_factorial, dispersion, x, scale, d_log_theta, scratch);
+            -(value.total() + counts)
+        },
+    )
+}
+
+/// [`entry_with_epsilon`] for one block of genes.
+#[inline(always)]
+fn epsilon_block<R: Real>(
+    x: &Block<R>,
+    rates: &Block<R>,
+    theta: &Block<R>,
+    mean_scale: R,
+    epsilon: R,
+) -> (Block<R>, Block<R>, Block<R>) {
+    let mut value = [R::ZERO; LANES];
+    let mut by_log_mu = [R::ZERO; LANES];
+    let mut by_log_theta = [R::ZERO; LANES];
+    for i in 0..LANES {
+        (value[i], by_log_mu[i], by_log_theta[i]) = entry_with_epsilon(x[i], rates[i] * mean_scale, theta[i], epsilon);
     }
-    let centre = R::of(by_logit);
-    for (l, &d) in logits.iter_mut().zip(scratch.rates.as_flattened()) {
-        *l = scale * (*l * centre - d);
-    }
-    let ln_factorial = LnFactorial::new();
-    value += count_part::<R, true>(nonzero, ln_factorial, dispersion, Some(x), scale, d_log_theta, scratch);
-    -value
+    (value, by_log_mu, by_log_theta)
 }
 
 /// As [`entry`], with `epsilon` inside each logarithm: Eqs. (N12)-(N14), h = theta + epsilon, T = mu / h.
@@ -434,7 +485,7 @@ pub fn rates<R: Real>(logits: &mut [R]) {
             total.add(blocks.len(), &padded(tail, R::ZERO));
             let inverse = R::of(1.0 / total.total());
             for l in logits.iter_mut() {
-                *l = *l * inverse;
+                *l *= inverse;
             }
         },
     );
@@ -492,22 +543,12 @@ fn dense_block<R: Real>(
     for i in 0..LANES {
         let mu = rates[i] * row.mean_scale;
         let (v_i, d_i, a_i) = entry(x[i], mu, l[i] + row.log_offset, theta[i], inverse_theta[i]);
-        v[i] = v[i] + v_i;
-        s[i] = s[i] + d_i;
+        v[i] += v_i;
+        s[i] += d_i;
         l[i] = d_i;
         a[i] = a_i.fma(-row.scale, a[i]);
     }
     (*logits, *d_log_theta, *value, *by_logit) = (l, a, v, s);
-}
-
-/// `scale (rho sum d - d)` for one block of genes; `centre` is sum d / sum rates.
-#[inline(always)]
-fn centred<R: Real>(d: &Block<R>, rates: &Block<R>, centre: R, scale: R) -> Block<R> {
-    let mut result = [R::ZERO; LANES];
-    for i in 0..LANES {
-        result[i] = scale * rates[i].fma(centre, -d[i]);
-    }
-    result
 }
 
 /// Sum of D - ln x! over the non-zero counts; with `GRADIENT`, `d_log_theta -= scale * E`.
@@ -519,36 +560,29 @@ fn count_part<R: Real, const GRADIENT: bool>(
     nonzero: CountsRow<'_>,
     ln_factorial: LnFactorial,
     dispersion: &Dispersion<R>,
-    x: Option<&[R]>,
+    x: &[R],
     scale: R,
     d_log_theta: &mut [R],
     scratch: &mut Scratch<R>,
 ) -> f64 {
-    let n_nonzero = match nonzero {
-        CountsRow::Narrow(genes, _) => genes.len(),
-        CountsRow::Wide(genes, _) => genes.len(),
-    };
     let mut value = Sum::new();
-    let sum = match x {
-        Some(x) if 4 * n_nonzero >= dispersion.n_genes => {
-            counts_in_place(x, dispersion, scale, d_log_theta, &mut value);
-            match nonzero {
-                CountsRow::Narrow(_, counts) => sum_four(counts, |&x| -ln_factorial.of(x as u32)),
-                CountsRow::Wide(_, counts) => sum_four(counts, |&x| -ln_factorial.of(x)),
+    let sum = if is_mostly_nonzero(nonzero, dispersion.n_genes) {
+        counts_in_place::<R, GRADIENT>(x, dispersion, scale, d_log_theta, &mut value);
+        match nonzero {
+            CountsRow::Narrow(_, counts) => sum_four(counts, |&x| -ln_factorial.of(x as u32)),
+            CountsRow::Wide(_, counts) => sum_four(counts, |&x| -ln_factorial.of(x)),
+        }
+    } else {
+        let sum = match nonzero {
+            CountsRow::Narrow(genes, counts) => {
+                look_up::<R, u16, GRADIENT>(genes, counts, ln_factorial, dispersion, scale, d_log_theta, scratch)
             }
-        }
-        _ => {
-            let sum = match nonzero {
-                CountsRow::Narrow(genes, counts) => {
-                    look_up::<R, u16, GRADIENT>(genes, counts, ln_factorial, dispersion, scale, d_log_theta, scratch)
-                }
-                CountsRow::Wide(genes, counts) => {
-                    look_up::<R, u32, GRADIENT>(genes, counts, ln_factorial, dispersion, scale, d_log_theta, scratch)
-                }
-            };
-            large_collected::<R, GRADIENT>(dispersion, scale, d_log_theta, scratch, &mut value);
-            sum
-        }
+            CountsRow::Wide(genes, counts) => {
+                look_up::<R, u32, GRADIENT>(genes, counts, ln_factorial, dispersion, scale, d_log_theta, scratch)
+            }
+        };
+        large_collected::<R, GRADIENT>(dispersion, scale, d_log_theta, scratch, &mut value);
+        sum
     };
     sum + value.total()
 }
@@ -579,11 +613,11 @@ fn look_up<R: Real, I: Copy + Into<u32>, const GRADIENT: bool>(
         // Row 0 is zero: no branch to mispredict.
         let row = if is_large { 0 } else { count as usize };
         let [value, derivative] = &table[g as usize / LANES * k_max + row];
-        values = values + value[g as usize % LANES];
+        values += value[g as usize % LANES];
         ln_factorials += ln_factorial.of(count);
         if GRADIENT {
             let d = &mut d_log_theta[g as usize];
-            *d = *d - scale * derivative[g as usize % LANES];
+            *d -= scale * derivative[g as usize % LANES];
         }
         // Written always, kept if large.
         large_genes[n_large] = g;
@@ -630,7 +664,7 @@ fn large_collected<R: Real, const GRADIENT: bool>(
         if GRADIENT {
             for i in 0..used {
                 let d = &mut d_log_theta[genes[i] as usize];
-                *d = *d - scale * derivative[i];
+                *d -= scale * derivative[i];
             }
         }
     }
@@ -638,29 +672,35 @@ fn large_collected<R: Real, const GRADIENT: bool>(
 
 /// D and E of every gene of the dense row `x`.
 #[inline(always)]
-fn counts_in_place<R: Real>(x: &[R], dispersion: &Dispersion<R>, scale: R, d_log_theta: &mut [R], sum: &mut Sum<R>) {
+fn counts_in_place<R: Real, const GRADIENT: bool>(
+    x: &[R],
+    dispersion: &Dispersion<R>,
+    scale: R,
+    d_log_theta: &mut [R],
+    sum: &mut Sum<R>,
+) {
     let (x_blocks, x_tail) = x.as_chunks::<LANES>();
     let (d_blocks, d_tail) = d_log_theta.as_chunks_mut::<LANES>();
-    for (b, (x, d)) in x_blocks.iter().zip(d_blocks).enumerate() {
-        counts_block(b, x, dispersion, scale, d, sum);
+    for (b, x) in x_blocks.iter().enumerate() {
+        let (value, derivative) = counts_block(b, x, dispersion);
+        sum.add(b, &value);
+        if GRADIENT {
+            d_blocks[b] = subtract_scaled(&d_blocks[b], scale, &derivative);
+        }
     }
     if !x_tail.is_empty() {
-        let mut d = padded(d_tail, R::ZERO);
-        counts_block(x_blocks.len(), &padded(x_tail, R::ZERO), dispersion, scale, &mut d, sum);
-        copy_back(d_tail, &d);
+        let b = x_blocks.len();
+        let (value, derivative) = counts_block(b, &padded(x_tail, R::ZERO), dispersion);
+        sum.add(b, &value);
+        if GRADIENT {
+            copy_back(d_tail, &subtract_scaled(&padded(d_tail, R::ZERO), scale, &derivative));
+        }
     }
 }
 
 /// D and E for one block of genes: by table below K (as selections, there being no gather), by Stirling's series above.
 #[inline(always)]
-fn counts_block<R: Real>(
-    b: usize,
-    x: &Block<R>,
-    dispersion: &Dispersion<R>,
-    scale: R,
-    d_log_theta: &mut Block<R>,
-    sum: &mut Sum<R>,
-) {
+fn counts_block<R: Real>(b: usize, x: &Block<R>, dispersion: &Dispersion<R>) -> (Block<R>, Block<R>) {
     let k_max = table_counts::<R>();
     let shift = R::of(k_max as f64);
     let (x, genes) = (*x, dispersion.genes[b]);
@@ -682,8 +722,7 @@ fn counts_block<R: Real>(
         value[i] = d;
         derivative[i] = e;
     }
-    sum.add(b, &value);
-    *d_log_theta = subtract_scaled(d_log_theta, scale, &derivative);
+    (value, derivative)
 }
 
 /// Sum of `f` in four parallel sums, so that additions need not wait for each other.
@@ -773,6 +812,10 @@ fn copy_back<R: Real>(tail: &mut [R], block: &Block<R>) {
 #[inline(always)]
 fn copy_pieces<R: Real>(to: &mut [R], from: &[R], n: usize) {
     let mut at = 0;
+    if n == LANES {
+        to[..LANES].copy_from_slice(&from[..LANES]);
+        return;
+    }
     if n & 8 != 0 {
         to[..8].copy_from_slice(&from[..8]);
         at = 8;

@@ -42,14 +42,14 @@ pub struct Objective {
     pub penalty: Penalty,
     /// Factor of the divergence, beta.
     pub beta: f64,
-    /// Whether a minibatch's mean stands for all N cells (sVAE+) or for itself (other methods), Eqs. (O1)-(O2).
+    /// Whether a minibatch's mean stands for all N cells (sVAE+) or for itself (other methods), Eq. (O2).
     pub scale_to_all_cells: bool,
     /// Number of training cells, N.
     pub n_cells: usize,
 }
 
 impl Objective {
-    /// Weights for a minibatch of `batch` cells at warm-up weight `warmup` (0 to 1).
+    /// Weights for a minibatch of `batch` cells at warm-up weight `warmup` (0 to 1), Eq. (O2).
     pub fn weights(&self, batch: usize, warmup: f64) -> Weights {
         let total = if self.scale_to_all_cells { self.n_cells as f64 } else { 1.0 };
         Weights {

@@ -40,7 +40,7 @@ pub fn divergence_gradient<R: Real>(d_mean: &mut [R], mean: &[R], prior_mean: &[
 
 /// Gradients in shift and mask logit of one intervention of a cell, Eqs. (P5)-(P6), added to theirs. All L long.
 ///
-/// `d_prior_mean` is the gradient in the cell's prior mean, `slope` the derivative of the mask in its logit.
+/// `d_prior_mean` is the gradient in the cell's prior mean, `slope` the derivative of the mask in its logit, Eq. (M6).
 #[inline]
 pub fn add_intervention_gradient<R: Real>(
     d_shift: &mut [R],

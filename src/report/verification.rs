@@ -10,6 +10,8 @@ use super::table::Table;
 pub enum CheckKind {
     /// A hand-written gradient against finite differences.
     FiniteDifference,
+    /// A value against a plain formula for it, or against an identity that it must satisfy.
+    Formula,
     /// Values and gradients against a vector computed by another system.
     Golden,
 }
@@ -74,6 +76,7 @@ impl Verification {
         for check in &self.checks {
             let kind = match check.kind {
                 CheckKind::FiniteDifference => "finite differences",
+                CheckKind::Formula => "formula",
                 CheckKind::Golden => "vector",
             };
             table.push([

@@ -145,6 +145,13 @@ struct Worst {
 }
 
 impl Worst {
+    /// Takes in an error; a NaN stays.
+    fn add(&mut self, error: f64) {
+        if error.is_nan() || error > self.error {
+            self.error = error;
+        }
+    }
+
     /// Compares `got` with `want`; `scale` is the value below which differences count in full.
     fn compare<R: Real>(&mut self, got: &[R], want: &[f64], scale: f64, normwise: bool) {
         assert_eq!(got.len(), want.len());
@@ -153,10 +160,7 @@ impl Worst {
             let against = if normwise { scale } else { want.abs().max(FLOOR_SHARE * scale) };
             let error = if difference == 0.0 { 0.0 } else { difference / against };
             self.points += 1;
-            // A NaN must stay.
-            if !(error <= self.error) {
-                self.error = if self.error.is_nan() { self.error } else { error };
-            }
+            self.add(error);
         }
     }
 }
@@ -519,15 +523,15 @@ impl Vector {
                     objective.penalty,
                 );
                 losses.push(loss.total);
-                let all = [0..network.parameters.values.len()];
-                adam.step(&team, &mut network.parameters, &gradient, &all, &settings);
+                let all = 0..network.parameters.values.len();
+                adam.step(&team, &mut network.parameters, &gradient, std::slice::from_ref(&all), &settings);
             }
             let mut worst = Worst::default();
             self.compare(&mut worst, "traj/loss", &losses, &[s.steps], normwise)?;
             for tensors in [&network.parameters, &network.running].into_iter().filter(|b| !b.layout.is_empty()) {
                 let part = self.compare_tensors("traj/final/", tensors, normwise)?;
                 worst.points += part.points;
-                worst.error = if part.error <= worst.error { worst.error } else { part.error };
+                worst.add(part.error);
             }
             report("trajectory", worst);
         }

@@ -1,3 +1,4 @@
 //! Proof that the gradients are right, for tests and for `svae-cpu verify`.
 
+pub mod finite_differences;
 pub mod golden;

@@ -1,0 +1,89 @@
+#!/usr/bin/env bash
+# Breaks the gradients on purpose, one at a time, and expects the tests of tests/gradients.rs to notice each.
+#
+#     scripts/mutate_gradients.sh [NAME...]      all mutations, or those named
+#
+# Needs a clean working tree under src/. Every mutation replaces one exact piece of text, which must occur exactly
+# once in its file, so a mutation that no longer fits the code is an error, not a pass. The file is put back after each.
+# Prints one line per mutation with the tests that went red; exits 1 if a mutation survived.
+# The last result stands in scripts/mutate_gradients.txt.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+if ! git diff --quiet HEAD -- src tests; then
+    echo "commit or stash the changes under src/ and tests/ first" >&2
+    exit 2
+fi
+
+# name | file | text | replacement
+mutations='
+linear-bias-not-summed|src/model/linear.rs|*d_bias += d_y;|*d_bias = d_y;
+linear-covariates-accumulate|src/model/linear.rs|at_b(&mut d_weight[n_in..], width, Into::Replace, d_y, c);|at_b(&mut d_weight[n_in..], width, Into::Add, d_y, c);
+batch-norm-without-mean-term|src/model/batch_norm.rs|share * (y_hat * d_gamma[j] + d_beta[j])|share * (y_hat * d_gamma[j])
+batch-norm-sign-of-variance-term|src/model/batch_norm.rs|share * (y_hat * d_gamma[j] + d_beta[j])|share * (d_beta[j] - y_hat * d_gamma[j])
+batch-norm-scale-gradient-uncentred|src/model/batch_norm.rs|d_gamma[j] = ((y[j] - mean[j]) * inverse[j]).fma(d_u[j], d_gamma[j]);|d_gamma[j] = (y[j] * inverse[j]).fma(d_u[j], d_gamma[j]);
+layer-norm-without-mean-term|src/model/layer_norm.rs|*d - sum - (u - mean)|*d - (u - mean)
+relu-passes-everything|src/model/activation.rs|if h > R::ZERO { *d } else { R::ZERO }|if h > R::ZERO { *d } else { *d }
+dropout-not-in-gradient|src/model/activation.rs|*d *= keep;|*d *= if keep > R::ZERO { R::ONE } else { R::ONE };
+softmax-without-inner-product|src/model/latent.rs|*d = z * (*d - inner);|*d = z * (*d - R::ZERO * inner);
+latent-sign-in-variance|src/model/latent.rs|kl_scale * (R::ONE - R::ONE / v)|kl_scale * (R::ONE + R::ONE / v)
+latent-floor-forgotten|src/model/latent.rs|d_v * (v - floor)|d_v * (v - R::ZERO * floor)
+latent-wrong-root|src/model/latent.rs|d_z[i] * noise[i] / v.sqrt()|d_z[i] * noise[i] / v
+latent-mean-without-divergence|src/model/latent.rs|d_mean[i] = d_z[i] + d_kl_mean[i];|d_mean[i] = d_z[i] + R::ZERO * d_kl_mean[i];
+mask-slope-without-temperature|src/model/mask.rs|slope[k] = sigmoid_derivative(s) * inverse;|slope[k] = sigmoid_derivative(s);
+prior-shift-without-weight|src/model/prior.rs|*d_shift += weight * mask * d_p;|*d_shift += mask * d_p;
+prior-sign-of-logit|src/model/prior.rs|*d_logit += weight * shift * d_p * slope;|*d_logit -= weight * shift * d_p * slope;
+prior-mean-sign|src/model/network.rs|*d = -d_m;|*d = d_m;
+penalty-of-spike-and-slab|src/model/objective.rs|*d += factor * sigmoid(l);|*d += factor * sigmoid_derivative(l);
+penalty-mean-not-divided|src/model/objective.rs|R::of(weight * alpha / logits.len() as f64)|R::of(weight * alpha)
+kl-weight-forgotten|src/model/network.rs|R::of(weights.cell * weights.kl)|R::of(weights.cell)
+variance-head-replaces-mean-head|src/model/network.rs|(&t.latent_log_variance, &cells.d_log_variance, Into::Add)|(&t.latent_log_variance, &cells.d_log_variance, Into::Replace)
+dispersion-of-first-block-only|src/model/network.rs|blocks.take(n.div_ceil(ROWS_PER_BLOCK))|blocks.take(n.div_ceil(ROWS_PER_BLOCK).min(1))
+frozen-mask-still-learns|src/model/network.rs|let drawn = self.tensors.mask_logit.is_some() && self.frozen_mask.is_none();|let drawn = self.tensors.mask_logit.is_some();
+likelihood-softmax-uncentred|src/model/negative_binomial.rs|block[i] = scale * (rates[i] * centre - block[i]);|block[i] = scale * (R::ZERO * centre - block[i]);
+likelihood-sign-of-dispersion|src/model/negative_binomial.rs|d_log_theta[g] = d_log_theta[g] - scale * a;|d_log_theta[g] = d_log_theta[g] + scale * a;
+adam-without-second-correction|src/training/adam.rs|v[j].sqrt().fma(correction, epsilon)|v[j].sqrt().fma(R::ONE + R::ZERO * correction, epsilon)
+adam-sign-of-decay|src/training/adam.rs|decay.fma(p[j], g[j])|(-decay).fma(p[j], g[j])
+'
+
+file=
+restore() { if [ -n "$file" ]; then git checkout --quiet HEAD -- "$file"; file=; fi; }
+trap restore EXIT
+
+survived=0
+while IFS='|' read -r name file text replacement; do
+    if [ $# -gt 0 ] && [[ " $* " != *" $name "* ]]; then
+        file=
+        continue
+    fi
+    count=$(TEXT="$text" perl -0777 -ne 'print scalar(() = /\Q$ENV{TEXT}\E/g)' "$file")
+    if [ "$count" != 1 ]; then
+        echo "$name: its text occurs $count times in $file; bring the mutation up to date" >&2
+        file=
+        exit 2
+    fi
+    TEXT="$text" NEW="$replacement" perl -0777 -pi -e 's/\Q$ENV{TEXT}\E/$ENV{NEW}/' "$file"
+    log=$(mktemp)
+    if ! CARGO_INCREMENTAL=1 cargo build --release --quiet --test gradients >"$log" 2>&1; then
+        sed 's/^/    /' "$log" >&2
+        echo "$name: the mutated code does not compile" >&2
+        exit 2
+    fi
+    if CARGO_INCREMENTAL=1 PROPTEST_MAX_SHRINK_ITERS=0 RUST_BACKTRACE=0 \
+        cargo test --release --quiet --test gradients >"$log" 2>&1 </dev/null; then
+        printf '%-40s SURVIVED\n' "$name"
+        survived=1
+    else
+        # Only a test that says so counts as red.
+        red=$(sed -n 's/^---- \(.*\) stdout ----$/\1/p' "$log" | sort -u | paste -sd ' ')
+        if [ -z "$red" ]; then
+            sed 's/^/    /' "$log" >&2
+            echo "$name: the tests ended without a verdict" >&2
+            exit 2
+        fi
+        printf '%-40s caught by %s\n' "$name" "$red"
+    fi
+    rm -f "$log"
+    restore
+done < <(sed '/^$/d' <<<"$mutations")
+exit $survived

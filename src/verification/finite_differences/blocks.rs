@@ -1,0 +1,437 @@
+//! Each block of the model by itself.
+//!
+//! A block with many outputs is turned into one number, the sum of its outputs with random weights; the weights are
+//! then the gradient that its backward receives. Sizes are arguments, so that tests can draw them.
+
+use super::{Comparison, Evaluation, Random};
+use crate::data::counts::Counts;
+use crate::model::architecture::{LatentDistribution, MaskKind};
+use crate::model::objective::Penalty;
+use crate::model::parameters::{Buffer, LayoutBuilder};
+use crate::model::{
+    activation as relu, batch_norm as norm, latent as posterior, layer_norm as row_norm, linear as layer, mask,
+    negative_binomial as likelihood, prior as kl,
+};
+use crate::numerics::matmul::{Into, Rows};
+use crate::numerics::team::Team;
+use crate::report::verification::{Check, CheckKind};
+use crate::training::adam::{Adam, AdamSettings};
+
+/// Rows of a block, as the workspace cuts them.
+const ROWS: usize = crate::model::workspace::ROWS_PER_BLOCK;
+
+/// Every block, at sizes that cross the vector widths and the row blocks.
+pub fn check_blocks(seed: u64) -> Vec<Check> {
+    let mut checks = vec![
+        linear(37, 21, 0, 19, seed),
+        named(linear(37, 21, 5, 35, seed), "linear, with covariates"),
+        batch_norm(70, 19, seed),
+        layer_norm(9, 37, seed),
+        activation(33, 17, None, seed),
+        named(activation(33, 17, Some(0.3), seed), "ReLU and dropout"),
+        latent(7, 15, LatentDistribution::Normal, seed),
+        named(latent(7, 15, LatentDistribution::LogisticNormal, seed), "latent, logistic-normal"),
+        soft_mask(37, 1.0, seed),
+        named(soft_mask(37, 0.3, seed), "soft mask, temperature 0.3"),
+        hard_mask(1000, 0.7, seed),
+        prior(5, 4, 17, 3, seed),
+        penalty(Penalty::SpikeAndSlab { alpha: 100.0 }, 35, seed),
+        penalty(Penalty::MeanProbability { alpha: 10.0 }, 35, seed),
+        negative_binomial(37, 0.0, seed),
+        negative_binomial(37, 1e-8, seed),
+    ];
+    checks.push(adam(1000, 5, seed));
+    checks
+}
+
+fn named(check: Check, name: &str) -> Check {
+    Check { name: name.to_owned(), ..check }
+}
+
+/// [`crate::model::linear`] of `batch` rows: gradients of input, weight and bias, the latter two in tiles of 16 rows.
+pub fn linear(batch: usize, n_in: usize, n_covariates: usize, n_out: usize, seed: u64) -> Check {
+    let mut random = Random::new(seed, 1);
+    let width = n_in + n_covariates;
+    let x = random.normal(batch * n_in);
+    let covariates = random.normal(batch * n_covariates);
+    let (weight, bias) = (random.normal(n_out * width), random.normal(n_out));
+    let d_y = random.normal(batch * n_out);
+    let injected = (n_covariates > 0).then(|| Rows::new(&covariates, batch, n_covariates));
+    let value = |x: &[f64], weight: &[f64], bias: &[f64]| {
+        let mut y = vec![0.0; batch * n_out];
+        layer::forward(&mut y, Rows::new(x, batch, n_in), injected, weight, bias, n_in);
+        Evaluation::weighted(&d_y, &y)
+    };
+
+    let mut d_x = random.normal(batch * n_in);
+    let before = d_x.clone();
+    layer::backward_input(&mut d_x, Into::Add, Rows::new(&d_y, batch, n_out), &weight, n_in, n_out);
+    d_x.iter_mut().zip(&before).for_each(|(d, b)| *d -= b);
+    let (mut d_weight, mut d_bias) = (vec![f64::NAN; n_out * width], vec![f64::NAN; n_out]);
+    for from in (0..n_out).step_by(16) {
+        let to = (from + 16).min(n_out);
+        layer::backward_parameters(
+            &mut d_weight[from * width..to * width],
+            &mut d_bias[from..to],
+            Rows::strided(&d_y[from..], batch, to - from, n_out),
+            Rows::new(&x, batch, n_in),
+            injected,
+            n_in,
+        );
+    }
+    let mut comparison = Comparison::default();
+    comparison.gradient(&mut random, &x, &d_x, |x| value(x, &weight, &bias));
+    comparison.gradient(&mut random, &weight, &d_weight, |weight| value(&x, weight, &bias));
+    comparison.gradient(&mut random, &bias, &d_bias, |bias| value(&x, &weight, bias));
+    comparison.check("linear")
+}
+
+/// [`crate::model::batch_norm`] in training mode, over row blocks: gradients of input, scale and offset.
+pub fn batch_norm(batch: usize, width: usize, seed: u64) -> Check {
+    let mut random = Random::new(seed, 2);
+    let y = random.normal(batch * width);
+    let (gamma, beta) = (random.normal(width), random.normal(width));
+    let d_u = random.normal(batch * width);
+    let moments = |y: &[f64]| {
+        let mut blocks = vec![0.0; batch.div_ceil(ROWS) * 2 * width];
+        for (moments, rows) in blocks.chunks_exact_mut(2 * width).zip(y.chunks(ROWS * width)) {
+            norm::block_moments(moments, rows);
+        }
+        let (mut mean, mut squares) = (vec![0.0; width], vec![0.0; width]);
+        norm::combine_moments(&mut mean, &mut squares, &blocks, |i| (batch - i * ROWS).min(ROWS));
+        let mut inverse = vec![0.0; width];
+        norm::inverse_deviation(&mut inverse, &squares, batch);
+        (mean, inverse)
+    };
+    let value = |y: &[f64], gamma: &[f64], beta: &[f64]| {
+        let (mean, inverse) = moments(y);
+        let mut u = vec![0.0; batch * width];
+        norm::forward(&mut u, y, &mean, &inverse, gamma, beta);
+        Evaluation::weighted(&d_u, &u)
+    };
+
+    let (mean, inverse) = moments(&y);
+    let mut sums = vec![0.0; batch.div_ceil(ROWS) * 2 * width];
+    for (i, sums) in sums.chunks_exact_mut(2 * width).enumerate() {
+        let rows = i * ROWS * width..((i + 1) * ROWS * width).min(y.len());
+        norm::block_gradient_sums(sums, &d_u[rows.clone()], &y[rows], &mean, &inverse);
+    }
+    let (mut d_gamma, mut d_beta) = (vec![0.0; width], vec![0.0; width]);
+    norm::combine_gradient_sums(&mut d_beta, &mut d_gamma, &sums);
+    let mut d_y = d_u.clone();
+    norm::backward(&mut d_y, &y, &mean, &inverse, &gamma, &d_beta, &d_gamma, batch);
+    let mut comparison = Comparison::default();
+    comparison.gradient(&mut random, &y, &d_y, |y| value(y, &gamma, &beta));
+    comparison.gradient(&mut random, &gamma, &d_gamma, |gamma| value(&y, gamma, &beta));
+    comparison.gradient(&mut random, &beta, &d_beta, |beta| value(&y, &gamma, beta));
+    comparison.check("batch normalisation")
+}
+
+/// [`crate::model::layer_norm`]: gradient of the input.
+pub fn layer_norm(batch: usize, width: usize, seed: u64) -> Check {
+    let mut random = Random::new(seed, 3);
+    let u = random.normal(batch * width);
+    let d_v = random.normal(batch * width);
+    let mut statistics = vec![0.0; 2 * batch];
+    row_norm::forward(&mut u.clone(), &mut statistics, width);
+    let mut d_u = d_v.clone();
+    for ((d, u), s) in d_u.chunks_exact_mut(width).zip(u.chunks_exact(width)).zip(statistics.chunks_exact(2)) {
+        row_norm::backward_row(d, u, s);
+    }
+    let mut comparison = Comparison::default();
+    comparison.gradient(&mut random, &u, &d_u, |u| {
+        let mut v = u.to_vec();
+        row_norm::forward(&mut v, &mut vec![0.0; 2 * batch], width);
+        Evaluation::weighted(&d_v, &v)
+    });
+    comparison.check("layer normalisation")
+}
+
+/// [`crate::model::activation`], with dropout at this rate if given: gradient of the input.
+pub fn activation(batch: usize, width: usize, dropout: Option<f64>, seed: u64) -> Check {
+    let mut random = Random::new(seed, 4);
+    let n = batch * width;
+    let v = random.normal(n);
+    let d_h = random.normal(n);
+    let keep: Option<Vec<f64>> = dropout.map(|rate| {
+        let draws = random.uniform(n, 0.0, 1.0);
+        draws.iter().map(|&u| if u < rate { 0.0 } else { 1.0 / (1.0 - rate) }).collect()
+    });
+    let forward = |v: &[f64]| {
+        let mut h = v.to_vec();
+        relu::forward(&mut h, keep.as_deref());
+        h
+    };
+    let mut d_v = d_h.clone();
+    relu::backward(&mut d_v, &forward(&v), keep.as_deref());
+    let mut comparison = Comparison::default();
+    comparison.gradient(&mut random, &v, &d_v, |v| {
+        let h = forward(v);
+        Evaluation::weighted(&d_h, &h).with_sides([&h[..]])
+    });
+    comparison.check("ReLU")
+}
+
+/// [`crate::model::latent`] with the divergence of [`crate::model::prior`]: gradients of mean and log-variance.
+pub fn latent(batch: usize, n_latents: usize, distribution: LatentDistribution, seed: u64) -> Check {
+    let mut random = Random::new(seed, 5);
+    let n = batch * n_latents;
+    let (mean, prior_mean, noise) = (random.normal(n), random.normal(n), random.normal(n));
+    // From variances at the floor of 1e-4 to large ones.
+    let log_variance = random.uniform(n, -14.0, 3.0);
+    let weight = random.normal(n);
+    let scale = 0.7;
+    let forward = |mean: &[f64], log_variance: &[f64]| {
+        let (mut z, mut variance) = (vec![0.0; n], vec![0.0; n]);
+        posterior::forward(&mut z, &mut variance, mean, log_variance, Some(&noise), distribution, n_latents);
+        (z, variance)
+    };
+    let value = |mean: &[f64], log_variance: &[f64]| {
+        let (z, variance) = forward(mean, log_variance);
+        let divergence: f64 = (0..batch)
+            .map(|i| i * n_latents..(i + 1) * n_latents)
+            .map(|row| kl::divergence(&mean[row.clone()], &variance[row.clone()], &prior_mean[row]))
+            .sum();
+        let of_sample = Evaluation::weighted(&weight, &z);
+        let (value, magnitude) = (of_sample.value + scale * divergence, of_sample.magnitude + divergence);
+        Evaluation { value, magnitude, ..of_sample }
+    };
+
+    let (z, variance) = forward(&mean, &log_variance);
+    let (mut d_kl_mean, mut d_mean, mut d_log_variance) = (vec![0.0; n], vec![0.0; n], vec![0.0; n]);
+    kl::divergence_gradient(&mut d_kl_mean, &mean, &prior_mean, scale);
+    posterior::backward(
+        &mut d_mean,
+        &mut d_log_variance,
+        &mut weight.clone(),
+        &z,
+        &variance,
+        &noise,
+        &d_kl_mean,
+        scale,
+        distribution,
+        n_latents,
+    );
+    let mut comparison = Comparison::default();
+    comparison.gradient(&mut random, &mean, &d_mean, |mean| value(mean, &log_variance));
+    comparison.gradient(&mut random, &log_variance, &d_log_variance, |log_variance| value(&mean, log_variance));
+    comparison.check("latent")
+}
+
+/// [`crate::model::mask`], soft: derivative in the logit.
+pub fn soft_mask(n: usize, temperature: f64, seed: u64) -> Check {
+    let mut random = Random::new(seed, 6);
+    let logit: Vec<f64> = random.normal(n).iter().map(|l| 3.0 * l).collect();
+    let noise = random.normal(n);
+    let weight = random.normal(n);
+    let mut slope = vec![0.0; n];
+    mask::forward(&mut vec![0.0; n], &mut slope, &logit, &noise, MaskKind::Soft, temperature);
+    let d_logit: Vec<f64> = slope.iter().zip(&weight).map(|(s, w)| s * w).collect();
+    let mut comparison = Comparison::default();
+    comparison.gradient(&mut random, &logit, &d_logit, |logit| {
+        let mut y = vec![0.0; n];
+        mask::forward(&mut y, &mut vec![0.0; n], logit, &noise, MaskKind::Soft, temperature);
+        Evaluation::weighted(&weight, &y)
+    });
+    comparison.check("soft mask")
+}
+
+/// [`crate::model::mask`], hard, at the noise of a soft one: the same slope, and 1 where the soft mask exceeds 1/2.
+///
+/// The error is that of the slope against y (1 - y) / temperature, y by the plain formula; a wrong forward value or a
+/// slope that differs from the soft mask's in a single bit counts as infinite.
+pub fn hard_mask(n: usize, temperature: f64, seed: u64) -> Check {
+    let mut random = Random::new(seed, 7);
+    let logit: Vec<f64> = random.normal(n).iter().map(|l| 3.0 * l).collect();
+    let noise = random.normal(n);
+    let [mut hard, mut soft, mut slope, mut soft_slope] = [(); 4].map(|()| vec![0.0; n]);
+    mask::forward(&mut hard, &mut slope, &logit, &noise, MaskKind::Hard, temperature);
+    mask::forward(&mut soft, &mut soft_slope, &logit, &noise, MaskKind::Soft, temperature);
+    let mut worst = 0f64;
+    for k in 0..n {
+        let s = (logit[k] + noise[k]) / temperature;
+        // y (1 - y), with 1 - y by its own formula.
+        let expected = 1.0 / ((1.0 + f64::exp(-s)) * (1.0 + f64::exp(s)) * temperature);
+        worst = worst.max((slope[k] - expected).abs() / expected);
+        if hard[k] != f64::from(u8::from(soft[k] > 0.5)) || slope[k] != soft_slope[k] || !slope[k].is_finite() {
+            worst = f64::INFINITY;
+        }
+    }
+    // A dozen roundings.
+    Check::new("hard mask: the slope of the soft one", CheckKind::Formula, n, worst, 1e-14)
+}
+
+/// [`crate::model::prior`]: gradients of the divergence in mean, shifts and mask logits, each cell under several
+/// interventions of different weights, with soft masks.
+pub fn prior(batch: usize, n_interventions: usize, n_latents: usize, per_cell: usize, seed: u64) -> Check {
+    let mut random = Random::new(seed, 8);
+    let (n, table) = (batch * n_latents, n_interventions * n_latents);
+    let (mean, shift, logit) = (random.normal(n), random.normal(table), random.normal(table));
+    let variance = random.uniform(n, 0.01, 3.0);
+    let noise = random.normal(batch * per_cell * n_latents);
+    let weights = random.uniform(batch * per_cell, -1.0, 2.0);
+    let interventions: Vec<usize> = (0..batch * per_cell).map(|_| random.below(n_interventions)).collect();
+    let scale = 1.3;
+    let forward = |shift: &[f64], logit: &[f64]| {
+        let [mut y, mut slope] = [(); 2].map(|()| vec![0.0; batch * per_cell * n_latents]);
+        let mut prior_mean = vec![0.0; n];
+        for (entry, &a) in interventions.iter().enumerate() {
+            let at = entry * n_latents..(entry + 1) * n_latents;
+            let of_a = a * n_latents..(a + 1) * n_latents;
+            let cell = entry / per_cell;
+            let (y, slope, noise) = (&mut y[at.clone()], &mut slope[at.clone()], &noise[at]);
+            mask::forward(y, slope, &logit[of_a.clone()], noise, MaskKind::Soft, 0.8);
+            let prior_mean = &mut prior_mean[cell * n_latents..(cell + 1) * n_latents];
+            kl::add_intervention(prior_mean, weights[entry], y, &shift[of_a]);
+        }
+        (y, slope, prior_mean)
+    };
+    let value = |mean: &[f64], shift: &[f64], logit: &[f64]| {
+        let (_, _, prior_mean) = forward(shift, logit);
+        let total: f64 = (0..batch)
+            .map(|i| i * n_latents..(i + 1) * n_latents)
+            .map(|row| kl::divergence(&mean[row.clone()], &variance[row.clone()], &prior_mean[row]))
+            .sum();
+        Evaluation { value: scale * total, magnitude: scale * (total + n as f64), sides: 0 }
+    };
+
+    let (y, slope, prior_mean) = forward(&shift, &logit);
+    let mut d_mean = vec![0.0; n];
+    kl::divergence_gradient(&mut d_mean, &mean, &prior_mean, scale);
+    let d_prior_mean: Vec<f64> = d_mean.iter().map(|d| -d).collect();
+    let (mut d_shift, mut d_logit) = (vec![0.0; table], vec![0.0; table]);
+    for (entry, &a) in interventions.iter().enumerate() {
+        let at = entry * n_latents..(entry + 1) * n_latents;
+        let of_a = a * n_latents..(a + 1) * n_latents;
+        let cell = entry / per_cell;
+        kl::add_intervention_gradient(
+            &mut d_shift[of_a.clone()],
+            Some(&mut d_logit[of_a.clone()]),
+            &d_prior_mean[cell * n_latents..(cell + 1) * n_latents],
+            weights[entry],
+            &y[at.clone()],
+            &slope[at],
+            &shift[of_a],
+        );
+    }
+    let mut comparison = Comparison::default();
+    comparison.gradient(&mut random, &mean, &d_mean, |mean| value(mean, &shift, &logit));
+    comparison.gradient(&mut random, &shift, &d_shift, |shift| value(&mean, shift, &logit));
+    comparison.gradient(&mut random, &logit, &d_logit, |logit| value(&mean, &shift, logit));
+    comparison.check("prior")
+}
+
+/// A [`Penalty`]: gradient in the mask logits, with a weight.
+pub fn penalty(penalty: Penalty, n: usize, seed: u64) -> Check {
+    let mut random = Random::new(seed, 9);
+    let logits: Vec<f64> = random.normal(n).iter().map(|l| 4.0 * l).collect();
+    let weight = 0.6;
+    let mut d_logits = vec![0.0; n];
+    penalty.add_gradient(&mut d_logits, &logits, weight);
+    let mut comparison = Comparison::default();
+    comparison.gradient(&mut random, &logits, &d_logits, |logits| {
+        let value = weight * penalty.value(logits);
+        let magnitude = match penalty {
+            // The constant cancels part of the sum.
+            Penalty::SpikeAndSlab { alpha } => value.abs() + 2.0 * logits.len() as f64 * alpha.ln().abs(),
+            _ => value.abs(),
+        };
+        Evaluation { value, magnitude, sides: 0 }
+    });
+    comparison.check(match penalty {
+        Penalty::None => "no penalty",
+        Penalty::SpikeAndSlab { .. } => "penalty, spike-and-slab",
+        Penalty::MeanProbability { .. } => "penalty, mean probability",
+    })
+}
+
+/// [`crate::model::negative_binomial`] of one cell: gradients in logits and log-dispersions.
+///
+/// Without `epsilon` it is the likelihood of evaluation that is differenced, and the gradient that of training.
+pub fn negative_binomial(n_genes: usize, epsilon: f64, seed: u64) -> Check {
+    let mut random = Random::new(seed, 10);
+    let logits = random.normal(n_genes);
+    let log_theta: Vec<f64> = random.normal(n_genes).iter().map(|t| 2.0 * t).collect();
+    // Counts from zero to thousands, many of them zero.
+    let exponents = random.uniform(n_genes, -3.0, 8.0);
+    let counts: Vec<u32> = exponents.iter().map(|e| e.exp() as u32).collect();
+    let counts = Counts::from_dense(n_genes, &counts);
+    let row = counts.row(0);
+    let mut x = vec![0.0; n_genes];
+    row.for_each(|g, count| x[g] = count as f64);
+    let library = 1.3 * row.sum() as f64 + 0.7;
+    let scale = 1.7;
+    let mut scratch = likelihood::Scratch::new(n_genes);
+    let dispersion = |log_theta: &[f64]| {
+        let mut dispersion = likelihood::Dispersion::new(n_genes);
+        dispersion.update(log_theta);
+        dispersion
+    };
+
+    let (mut d_logits, mut d_log_theta) = (logits.clone(), vec![0.0; n_genes]);
+    let at = dispersion(&log_theta);
+    let (d, d_t, s) = (&mut d_logits, &mut d_log_theta, &mut scratch);
+    if epsilon > 0.0 {
+        likelihood::forward_backward_with_epsilon(d, &x, row, library, &at, scale, epsilon, d_t, s);
+    } else {
+        likelihood::forward_backward(d, &x, row, library, &at, scale, d_t, s);
+    }
+    // ln x! and x log mu, of size x ln x each, all but cancel.
+    let magnitude: f64 = x.iter().map(|&x| 2.0 * x * x.ln_1p() + 1.0).sum();
+    let mut value = |logits: &[f64], log_theta: &[f64]| {
+        let at = dispersion(log_theta);
+        let mut l = logits.to_vec();
+        let loss = if epsilon > 0.0 {
+            let unused = &mut vec![0.0; n_genes];
+            likelihood::forward_backward_with_epsilon(&mut l, &x, row, library, &at, 1.0, epsilon, unused, &mut scratch)
+        } else {
+            let terms = likelihood::count_terms(row, &at, &mut scratch);
+            likelihood::forward(&mut l, &x, library, &at, terms)
+        };
+        Evaluation { value: scale * loss, magnitude: scale * (loss.abs() + magnitude), sides: 0 }
+    };
+    let mut comparison = Comparison::default();
+    comparison.gradient(&mut random, &logits, &d_logits, |logits| value(logits, &log_theta));
+    comparison.gradient(&mut random, &log_theta, &d_log_theta, |log_theta| value(&logits, log_theta));
+    comparison.check(if epsilon > 0.0 {
+        "negative binomial, constant inside the logarithms"
+    } else {
+        "negative binomial"
+    })
+}
+
+/// [`Adam`] against the formulas of its paper, applied parameter by parameter, over `steps` steps on part of the
+/// parameters; the rest must not move.
+pub fn adam(n: usize, steps: usize, seed: u64) -> Check {
+    let mut random = Random::new(seed, 11);
+    let mut layout = LayoutBuilder::default();
+    layout.add("values".into(), &[n]);
+    let mut parameters = Buffer::<f64>::zeros(&layout.finish());
+    parameters.values = random.normal(n);
+    let mut gradient = parameters.clone();
+    let trained = [0..n / 3, n / 2..n];
+    let AdamSettings { learning_rate, beta1, beta2, epsilon, weight_decay } = AdamSettings {
+        // A decay large enough to be seen.
+        weight_decay: 0.01,
+        ..AdamSettings::default()
+    };
+    let settings = AdamSettings { learning_rate, beta1, beta2, epsilon, weight_decay };
+    let mut expected = parameters.values.clone();
+    let (mut first, mut second) = (vec![0.0; n], vec![0.0; n]);
+    let mut adam = Adam::new(&parameters);
+    for t in 1..=steps {
+        gradient.values = random.normal(n);
+        adam.step(&Team::single(), &mut parameters, &gradient, &trained, &settings);
+        for i in trained.iter().cloned().flatten() {
+            let g = gradient.values[i] + weight_decay * expected[i];
+            first[i] = beta1 * first[i] + (1.0 - beta1) * g;
+            second[i] = beta2 * second[i] + (1.0 - beta2) * g * g;
+            let unbiased_first = first[i] / (1.0 - beta1.powi(t as i32));
+            let unbiased_second = second[i] / (1.0 - beta2.powi(t as i32));
+            expected[i] -= learning_rate * unbiased_first / (unbiased_second.sqrt() + epsilon);
+        }
+    }
+    let errors = parameters.values.iter().zip(&expected).map(|(got, want)| (got - want).abs() / want.abs().max(1e-3));
+    // Each step is a handful of roundings of a change of about 1e-3.
+    Check::new("Adam", CheckKind::Formula, n, errors.fold(0.0, |a, b| if b > a || b.is_nan() { b } else { a }), 1e-12)
+}
