@@ -40,8 +40,10 @@ kl-weight-forgotten|src/model/network.rs|R::of(weights.cell * weights.kl)|R::of(
 variance-head-replaces-mean-head|src/model/network.rs|(&t.latent_log_variance, &cells.d_log_variance, Into::Add)|(&t.latent_log_variance, &cells.d_log_variance, Into::Replace)
 dispersion-of-first-block-only|src/model/network.rs|blocks.take(n.div_ceil(ROWS_PER_BLOCK))|blocks.take(n.div_ceil(ROWS_PER_BLOCK).min(1))
 frozen-mask-still-learns|src/model/network.rs|let drawn = self.tensors.mask_logit.is_some() && self.frozen_mask.is_none();|let drawn = self.tensors.mask_logit.is_some();
-likelihood-softmax-uncentred|src/model/negative_binomial.rs|block[i] = scale * (rates[i] * centre - block[i]);|block[i] = scale * (R::ZERO * centre - block[i]);
-likelihood-sign-of-dispersion|src/model/negative_binomial.rs|d_log_theta[g] = d_log_theta[g] - scale * a;|d_log_theta[g] = d_log_theta[g] + scale * a;
+likelihood-softmax-uncentred|src/model/negative_binomial.rs|// d log p / d logit_g = d_g - rho_g sum_h d_h, Eq. (N9).|let by_logit: Sum<R> = Sum::new();
+likelihood-sign-of-dispersion|src/model/negative_binomial.rs|a[i] = a_i.fma(-row.scale, a[i]);|a[i] = a_i.fma(row.scale, a[i]);
+likelihood-branch-of-dispersion|src/model/negative_binomial.rs|let shape = if small { excess } else { log };|let shape = if small { log } else { log };
+likelihood-with-constant-sign|src/model/negative_binomial.rs|subtract_scaled(&padded(&d_log_theta[here.clone()], R::ZERO), scale, &a)|subtract_scaled(&padded(&d_log_theta[here.clone()], R::ZERO), -scale, &a)
 adam-without-second-correction|src/training/adam.rs|v[j].sqrt().fma(correction, epsilon)|v[j].sqrt().fma(R::ONE + R::ZERO * correction, epsilon)
 adam-sign-of-decay|src/training/adam.rs|decay.fma(p[j], g[j])|(-decay).fma(p[j], g[j])
 '
