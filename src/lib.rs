@@ -8,6 +8,7 @@ pub mod error;
 pub mod evaluation;
 pub mod model;
 pub mod numerics;
+pub mod protocol;
 pub mod random;
 pub mod report;
 pub mod run;

@@ -25,6 +25,12 @@ pub enum Purpose {
     EvaluationMask = 8,
     /// Random points of `svae-cpu verify`.
     Verification = 9,
+    /// Noise of the latent samples of an importance-weighted bound; the epoch is the sample's number.
+    ParticleLatent = 10,
+    /// Logistic noise of the masks of an importance-weighted bound; the epoch is the sample's number.
+    ParticleMask = 11,
+    /// Samples of the bound under the true decoder of a simulation.
+    Oracle = 12,
 }
 
 /// The stream of one (seed, purpose, epoch, item): Philox 4x32-10 with these as its counter (Salmon et al. 2011).

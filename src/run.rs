@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use crate::config::{self, Config, LatentDistribution, MaskKind, Method, Precision, Source};
+use crate::config::{
+    self, Config, HeldoutBatchNorm, IvaeMask, LatentDistribution, MaskKind, Method, Precision, Source,
+};
 use crate::data::dataset::Dataset;
 use crate::data::load::{LoadOptions, load, write_npz};
 use crate::data::npz::NpzWriter;
+use crate::data::simulate::MixingNetwork;
 use crate::data::{simulate as simulator, split};
 use crate::error::{InputError, Result};
 use crate::evaluation::correlation::{Correlation, Latents};
@@ -18,12 +21,13 @@ use crate::model::network::Network;
 use crate::model::objective::{Objective, Penalty};
 use crate::numerics::real::Real;
 use crate::numerics::team::Team;
+use crate::protocol::Protocol;
 use crate::random::{Purpose, shuffle, stream};
 use crate::report::metrics::{
-    BaselineMetrics, GraphMetrics, MaskMetrics, Metrics, PrecisionRecall, Timing, peak_rss_bytes,
+    BaselineMetrics, GraphMetrics, HeldoutMetrics, MaskMetrics, Metrics, PrecisionRecall, Timing, peak_rss_bytes,
 };
 use crate::report::progress::{Progress, ProgressKind};
-use crate::report::results::{ResultsFolder, Tensor, check_destination};
+use crate::report::results::{ResultsFolder, TensorValues, check_destination};
 use crate::report::verification::Verification;
 use crate::training::adam::AdamSettings;
 use crate::training::trainer::{Training, TrainingSettings, elbo, evaluation_workspace, posterior_means, train};
@@ -46,19 +50,99 @@ pub struct Outcome {
 pub fn run(config: &Config) -> Result<Outcome> {
     let start = Instant::now();
     check_destination(config.out.as_deref(), config.overwrite)?;
-    let (data, notes) = read(config)?;
-    let held_out = config.held_out(&data.intervention_names)?;
-    let cells = Cells::new(config, &data, &held_out)?;
-    let config = config.resolved(&data.intervention_names, cells.train.len())?;
+    let screen = Screen::read(config)?;
+    let config = config.resolved(&screen.data.intervention_names, screen.cells.train.len())?;
     let folder = ResultsFolder::create(config.out.as_deref(), config.overwrite)?;
     match config.precision {
-        Precision::F32 => run_in::<f32>(&config, &data, &cells, folder, &notes, start),
-        Precision::F64 => run_in::<f64>(&config, &data, &cells, folder, &notes, start),
+        Precision::F32 => run_in::<f32>(&config, &screen, folder, start),
+        Precision::F64 => run_in::<f64>(&config, &screen, folder, start),
     }
 }
 
-/// The screen that the settings name, and what there is to say about it.
-fn read(config: &Config) -> Result<(Dataset, Vec<String>)> {
+/// Judges the models of a results folder again, for example with other `particles`, and writes `evaluation.json`.
+///
+/// `config` holds the settings of the folder's `config.toml`, with flags over them.
+///
+/// # Errors
+/// A folder, a model or data that do not fit together; a failed write.
+pub fn evaluate(config: &Config, folder: &Path) -> Result<Outcome> {
+    let start = Instant::now();
+    let folder = ResultsFolder::open(folder)?;
+    let screen = Screen::read(config)?;
+    match config.precision {
+        Precision::F32 => evaluate_in::<f32>(config, &screen, folder, start),
+        Precision::F64 => evaluate_in::<f64>(config, &screen, folder, start),
+    }
+}
+
+/// Takes the trained model of a results folder through the held-out protocol, and adds its files to the folder.
+///
+/// # Errors
+/// As [`evaluate`]; a run that holds nothing out, or that has been through the protocol, unless `overwrite` is set.
+pub fn fit_shifts(config: &Config, folder: &Path, overwrite: bool) -> Result<Outcome> {
+    let start = Instant::now();
+    let folder = ResultsFolder::open(folder)?;
+    if !overwrite && folder.path().join(HELDOUT_MODEL).exists() {
+        let problem = format!("the run has been through the held-out protocol already ({HELDOUT_MODEL})");
+        let remedy = "add --overwrite to fit the shifts again, or judge them with `svae-cpu evaluate`";
+        return Err(InputError::new(problem, remedy).in_file(folder.path()).into());
+    }
+    let screen = Screen::read(config)?;
+    if screen.cells.held_out.is_empty() {
+        let remedy = "repeat the run with --holdout";
+        return Err(InputError::new("the run holds no intervention out", remedy).in_file(folder.path()).into());
+    }
+    match config.precision {
+        Precision::F32 => fit_shifts_in::<f32>(config, &screen, folder, start),
+        Precision::F64 => fit_shifts_in::<f64>(config, &screen, folder, start),
+    }
+}
+
+/// A screen, as the settings name it and split it.
+struct Screen {
+    data: Dataset,
+    cells: Cells,
+    /// The true decoder of a simulation.
+    mixing: Option<MixingNetwork>,
+    /// What there is to say about the data.
+    notes: Vec<String>,
+}
+
+impl Screen {
+    fn read(config: &Config) -> Result<Self> {
+        let Read { data, mixing, notes } = read(config)?;
+        let held_out = config.held_out(&data.intervention_names)?;
+        let cells = Cells::new(config, &data, held_out)?;
+        Ok(Self { data, cells, mixing, notes })
+    }
+
+    /// The held-out protocol for this screen; `None` where nothing is held out, or the settings skip it.
+    fn protocol(&self, config: &Config) -> Option<Protocol<'_>> {
+        (config.heldout && !self.cells.held_out.is_empty()).then(|| Protocol {
+            data: &self.data,
+            train: &self.cells.train,
+            validation: &self.cells.validation,
+            interventions: &self.cells.held_out_interventions,
+            cells: &self.cells.held_out,
+            mixing: self.mixing.as_ref(),
+            objective: objective(config, self.data.n_interventions(), self.cells.train.len()),
+            settings: training_settings(config, self.cells.train.len()),
+            particles: config.particles,
+            batch_norm: config.heldout_batch_norm,
+            progress: ProgressKind::choose(config.quiet),
+        })
+    }
+}
+
+/// What reading the screen gives.
+struct Read {
+    data: Dataset,
+    mixing: Option<MixingNetwork>,
+    notes: Vec<String>,
+}
+
+/// Reads or simulates the screen that the settings name.
+fn read(config: &Config) -> Result<Read> {
     match config.source() {
         Source::File(path) => {
             let options = LoadOptions {
@@ -70,11 +154,11 @@ fn read(config: &Config) -> Result<(Dataset, Vec<String>)> {
                 drop_empty_cells: config.drop_empty_cells,
             };
             let loaded = load(path, &options)?;
-            Ok((loaded.dataset, loaded.notes))
+            Ok(Read { data: loaded.dataset, mixing: None, notes: loaded.notes })
         }
         Source::Simulation(simulation) => {
-            let dataset = simulator::simulate(&simulator_settings(simulation))?.dataset;
-            Ok((dataset, Vec::new()))
+            let simulated = simulator::simulate(&simulator_settings(simulation))?;
+            Ok(Read { data: simulated.dataset, mixing: Some(simulated.mixing), notes: Vec::new() })
         }
     }
 }
@@ -98,22 +182,24 @@ fn simulator_settings(s: &config::Simulation) -> simulator::Simulation {
 struct Cells {
     train: Vec<usize>,
     validation: Vec<usize>,
+    held_out: Vec<usize>,
+    held_out_interventions: Vec<usize>,
     /// Whether each intervention is trained on.
     trained: Vec<bool>,
 }
 
 impl Cells {
-    fn new(config: &Config, data: &Dataset, held_out: &[usize]) -> Result<Self> {
+    fn new(config: &Config, data: &Dataset, held_out_interventions: Vec<usize>) -> Result<Self> {
         let mut trained = vec![true; data.n_interventions()];
-        held_out.iter().for_each(|&a| trained[a] = false);
+        held_out_interventions.iter().for_each(|&a| trained[a] = false);
         let in_training = |&n: &usize| data.interventions.row(n).0.iter().all(|&a| trained[a as usize]);
-        let cells: Vec<usize> = (0..data.n_cells()).filter(in_training).collect();
+        let (cells, held_out): (Vec<usize>, Vec<usize>) = (0..data.n_cells()).partition(in_training);
         let (train, validation) = split::split(&cells, config.validation_fraction, config.seed)?;
         if train.len() < 3 {
             let problem = format!("only {} cells are left to train on", train.len());
             return Err(InputError::new(problem, "hold out less, or bring more cells").in_file(&data.source).into());
         }
-        Ok(Self { train, validation, trained })
+        Ok(Self { train, validation, held_out, held_out_interventions, trained })
     }
 }
 
@@ -139,7 +225,10 @@ pub fn architecture(config: &Config, data: &Dataset) -> Architecture {
         },
         prior: match config.method {
             Method::Vae | Method::BetaVae => Prior::Standard,
-            Method::Ivae => Prior::Shifted,
+            Method::Ivae => match config.ivae_mask {
+                IvaeMask::Ones => Prior::Shifted,
+                IvaeMask::Learned => Prior::Masked { kind: architecture::MaskKind::Hard, temperature: 1.0 },
+            },
             Method::Svae | Method::SvaePlus => Prior::Masked { kind, temperature: config.temperature },
         },
         likelihood_epsilon: config.likelihood_epsilon,
@@ -176,25 +265,21 @@ fn training_settings(config: &Config, n_training: usize) -> TrainingSettings {
             ..AdamSettings::default()
         },
         seed: config.seed,
+        stream_offset: 0,
+        trained: None,
     }
 }
 
-fn run_in<R: Real>(
-    config: &Config,
-    data: &Dataset,
-    cells: &Cells,
-    folder: ResultsFolder,
-    notes: &[String],
-    start: Instant,
-) -> Result<Outcome>
+fn run_in<R: Real>(config: &Config, screen: &Screen, folder: ResultsFolder, start: Instant) -> Result<Outcome>
 where
-    for<'a> &'a [R]: Into<crate::report::results::TensorValues<'a>>,
+    for<'a> &'a [R]: Into<TensorValues<'a>>,
 {
+    let Screen { data, cells, .. } = screen;
     let settings = training_settings(config, cells.train.len());
     let objective = objective(config, data.n_interventions(), cells.train.len());
     let mut network = Network::<R>::new(architecture(config, data), config.seed);
     let mut progress = Progress::new(ProgressKind::choose(config.quiet), settings.epochs, cells.train.len());
-    for note in notes {
+    for note in &screen.notes {
         progress.note(note);
     }
     Team::with(config.n_threads(), |team| {
@@ -203,13 +288,139 @@ where
                 progress.epoch(record)
             });
         progress.finish();
-        let results = evaluate(team, config, data, cells, &network, &objective, &training, start)?;
+        let mut results = judge(team, config, screen, &network, Some(&training))?;
         write(config, data, &folder, &network, &training, &results)?;
-        match training.non_finite {
-            Some(non_finite) => Err(non_finite.into()),
-            None => Ok(Outcome { metrics: results.metrics, folder: folder.path().to_path_buf() }),
+        let mut failed = training.non_finite.map(crate::Error::from);
+        if let (Some(protocol), None) = (screen.protocol(config), &failed) {
+            match adapt(team, config, data, &protocol, &folder, &mut network) {
+                Ok(heldout) => results.metrics.heldout = Some(heldout),
+                Err(error) => failed = Some(error),
+            }
+        }
+        let metrics = timed(results.metrics, start);
+        // Last, so that a folder with metrics is a finished run.
+        folder.write_metrics(&metrics)?;
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(Outcome { metrics, folder: folder.path().to_path_buf() }),
         }
     })
+}
+
+fn evaluate_in<R: Real>(config: &Config, screen: &Screen, folder: ResultsFolder, start: Instant) -> Result<Outcome> {
+    let (network, _) = read_model::<R>(config, &screen.data, &folder, MODEL)?;
+    Team::with(config.n_threads(), |team| {
+        let mut metrics = judge(team, config, screen, &network, None)?.metrics;
+        if let Some(mut protocol) = screen.protocol(config) {
+            if folder.path().join(HELDOUT_MODEL).exists() {
+                let (fitted, metadata) = read_model::<R>(config, &screen.data, &folder, HELDOUT_MODEL)?;
+                if metadata.get(BATCH_NORM_KEY).is_some_and(|value| value == DRIFT) {
+                    protocol.batch_norm = HeldoutBatchNorm::Drift;
+                }
+                metrics.heldout = Some(protocol.judge(team, &network, fitted)?);
+            } else {
+                Progress::new(protocol.progress, 0, 0).note(&format!(
+                    "No held-out figures: the folder has no {HELDOUT_MODEL}; `svae-cpu fit-shifts` makes it."
+                ));
+            }
+        }
+        let metrics = timed(metrics, start);
+        folder.write_evaluation(&metrics)?;
+        Ok(Outcome { metrics, folder: folder.path().to_path_buf() })
+    })
+}
+
+fn fit_shifts_in<R: Real>(config: &Config, screen: &Screen, folder: ResultsFolder, start: Instant) -> Result<Outcome>
+where
+    for<'a> &'a [R]: Into<TensorValues<'a>>,
+{
+    let (mut network, _) = read_model::<R>(config, &screen.data, &folder, MODEL)?;
+    let protocol = screen.protocol(config).expect("checked to be asked for, with cells held out");
+    Team::with(config.n_threads(), |team| {
+        let mut metrics = judge(team, config, screen, &network, None)?.metrics;
+        metrics.heldout = Some(adapt(team, config, &screen.data, &protocol, &folder, &mut network)?);
+        let metrics = timed(metrics, start);
+        folder.write_evaluation(&metrics)?;
+        Ok(Outcome { metrics, folder: folder.path().to_path_buf() })
+    })
+}
+
+/// Takes a trained network through the held-out protocol and writes what it leaves behind.
+fn adapt<R: Real>(
+    team: &Team,
+    config: &Config,
+    data: &Dataset,
+    protocol: &Protocol,
+    folder: &ResultsFolder,
+    network: &mut Network<R>,
+) -> Result<HeldoutMetrics>
+where
+    for<'a> &'a [R]: Into<TensorValues<'a>>,
+{
+    let adapted = protocol.run(team, network)?;
+    folder.write_history("history_retrain.csv", &adapted.retraining.history)?;
+    if let Some(shift) = &network.tensors.shift {
+        let values = table(&network.parameters[shift]);
+        let l = network.architecture.n_latents;
+        folder.write_intervention_table("shifts_heldout.csv", &data.intervention_names, l, &values)?;
+    }
+    let mut metadata = metadata(config, data);
+    if adapted.metrics.batch_norm == Some(HeldoutBatchNorm::Drift) {
+        metadata.insert(BATCH_NORM_KEY.to_owned(), DRIFT.to_owned());
+    }
+    folder.write_model(HELDOUT_MODEL, &network.saved_tensors(), &metadata)?;
+    Ok(adapted.metrics)
+}
+
+/// The metrics with the time and memory spent so far.
+fn timed(mut metrics: Metrics, start: Instant) -> Metrics {
+    metrics.timing.total_seconds = start.elapsed().as_secs_f64();
+    metrics.timing.peak_rss_bytes = peak_rss_bytes();
+    metrics
+}
+
+/// Reads the model `name` of a folder and checks that it belongs to the settings and data.
+fn read_model<R: Real>(
+    config: &Config,
+    data: &Dataset,
+    folder: &ResultsFolder,
+    name: &str,
+) -> Result<(Network<R>, BTreeMap<String, String>)> {
+    let path = folder.path().join(name);
+    let (network, found) = Network::read(&path, architecture(config, data))?;
+    for (key, wanted) in metadata(config, data) {
+        if key != "program" && found.get(&key) != Some(&wanted) {
+            let remedy = "give the data and settings that the model was trained with";
+            let problem = match key.as_str() {
+                "interventions" => format!("the model was trained on other interventions than {} has", data.source),
+                _ => format!("the model's {key} is not {wanted}, as the settings say"),
+            };
+            return Err(InputError::new(problem, remedy).in_file(path).into());
+        }
+    }
+    Ok((network, found))
+}
+
+/// Name of the trained model in a results folder.
+const MODEL: &str = "model.safetensors";
+/// Name of the model at the end of the held-out protocol.
+const HELDOUT_MODEL: &str = "model_heldout.safetensors";
+/// Metadata of that model which say that its encoder statistics drifted.
+const BATCH_NORM_KEY: &str = "heldout_batch_norm";
+const DRIFT: &str = "drift";
+
+/// What a saved model says about itself.
+fn metadata(config: &Config, data: &Dataset) -> BTreeMap<String, String> {
+    BTreeMap::from([
+        ("program".to_owned(), concat!("svae-cpu ", env!("CARGO_PKG_VERSION")).to_owned()),
+        ("method".to_owned(), config.method.name().to_owned()),
+        ("interventions".to_owned(), serde_json::json!(data.intervention_names).to_string()),
+    ])
+}
+
+/// Values in double precision, for tables.
+fn table<R: Real>(values: &[R]) -> Vec<f64> {
+    values.iter().map(|v| v.f64()).collect()
 }
 
 /// What evaluation finds.
@@ -219,18 +430,17 @@ struct Results<R> {
     latents: Vec<R>,
 }
 
-fn evaluate<R: Real>(
+fn judge<R: Real>(
     team: &Team,
     config: &Config,
-    data: &Dataset,
-    cells: &Cells,
+    screen: &Screen,
     network: &Network<R>,
-    objective: &Objective,
-    training: &Training,
-    start: Instant,
+    training: Option<&Training>,
 ) -> Result<Results<R>> {
+    let Screen { data, cells, .. } = screen;
+    let objective = objective(config, data.n_interventions(), cells.train.len());
     let mut workspace = evaluation_workspace(network, data);
-    let mut elbo_of = |cells: &[usize]| elbo(team, network, &mut workspace, data, cells, objective, config.seed).total;
+    let mut elbo_of = |cells: &[usize]| elbo(team, network, &mut workspace, data, cells, &objective, config.seed).total;
     let (elbo_train, elbo_validation) = (elbo_of(&cells.train), elbo_of(&cells.validation));
     let all: Vec<usize> = (0..data.n_cells()).collect();
     let latents = posterior_means(team, network, &mut workspace, data, &all);
@@ -256,8 +466,8 @@ fn evaluate<R: Real>(
         n_cells: data.n_cells(),
         n_genes: data.n_genes(),
         n_interventions: data.n_interventions(),
-        epochs: training.history.len(),
-        stop_reason: training.stop_reason,
+        epochs: training.map(|training| training.history.len()),
+        stop_reason: training.map(|training| training.stop_reason),
         elbo_train,
         elbo_validation,
         mcc_pearson: None,
@@ -266,16 +476,22 @@ fn evaluate<R: Real>(
         graph: None,
         mask,
         baseline: None,
+        heldout: None,
         timing: Timing {
-            train_seconds: training.seconds,
-            cells_per_second: training.cells_passed as f64 / training.seconds,
+            train_seconds: training.map(|training| training.seconds),
+            cells_per_second: training.map(|training| training.cells_passed as f64 / training.seconds),
             total_seconds: 0.0,
             peak_rss_bytes: None,
         },
     };
     if !cells.validation.is_empty() {
-        let baseline = pooled::pooled_negative_binomial(data, &cells.train, &cells.validation)?;
-        metrics.baseline = Some(BaselineMetrics { pooled_negative_binomial: baseline.nll_per_cell });
+        let pooled = pooled::pooled_negative_binomial(data, &cells.train, &cells.validation)?;
+        let each =
+            pooled::per_intervention_negative_binomial(data, &cells.train, &cells.validation, pooled::PSEUDO_CELLS)?;
+        metrics.baseline = Some(BaselineMetrics {
+            pooled_negative_binomial: pooled.nll_per_cell,
+            per_intervention_negative_binomial: each.nll_per_cell,
+        });
     }
     if let Some(truth) = &data.truth {
         // Latents are compared on the cells of the trained interventions, as the reference does.
@@ -297,8 +513,6 @@ fn evaluate<R: Real>(
         }
         metrics.mcc_pearson = Some(pearson.mean);
     }
-    metrics.timing.total_seconds = start.elapsed().as_secs_f64();
-    metrics.timing.peak_rss_bytes = peak_rss_bytes();
     Ok(Results { metrics, latents })
 }
 
@@ -311,26 +525,11 @@ fn write<R: Real>(
     results: &Results<R>,
 ) -> Result<()>
 where
-    for<'a> &'a [R]: Into<crate::report::results::TensorValues<'a>>,
+    for<'a> &'a [R]: Into<TensorValues<'a>>,
 {
     folder.write_config(config)?;
-    folder.write_history(&training.history)?;
-    let buffers = [&network.parameters, &network.running];
-    let tensors: Vec<Tensor> = buffers
-        .iter()
-        .flat_map(|buffer| buffer.layout.entries().iter().map(move |entry| (buffer, entry)))
-        .map(|(buffer, entry)| Tensor {
-            name: entry.name.clone(),
-            shape: entry.shape.clone(),
-            values: buffer.values[entry.range.clone()].into(),
-        })
-        .collect();
-    let metadata = BTreeMap::from([
-        ("program".to_owned(), concat!("svae-cpu ", env!("CARGO_PKG_VERSION")).to_owned()),
-        ("method".to_owned(), config.method.name().to_owned()),
-        ("interventions".to_owned(), serde_json::json!(data.intervention_names).to_string()),
-    ]);
-    folder.write_model(&tensors, &metadata)?;
+    folder.write_history("history.csv", &training.history)?;
+    folder.write_model(MODEL, &network.saved_tensors(), &metadata(config, data))?;
 
     let l = network.architecture.n_latents;
     let mut latents = NpzWriter::create(folder.path().join("latents.npz"))?;
@@ -343,15 +542,13 @@ where
     latents.add_strings("cells", &data.cell_names)?;
     latents.finish()?;
 
-    let table = |values: &[R]| values.iter().map(|v| v.f64()).collect::<Vec<f64>>();
     if let Some(masks) = network.mask_probabilities() {
         folder.write_masks(&data.intervention_names, l, &table(&masks))?;
     }
     if let Some(shift) = &network.tensors.shift {
         folder.write_shifts(&data.intervention_names, l, &table(&network.parameters[shift]))?;
     }
-    // Last, so that a folder with metrics is a finished run.
-    folder.write_metrics(&results.metrics)
+    Ok(())
 }
 
 /// Simulates a screen into a `.npz` file, truth included.
@@ -371,7 +568,7 @@ const VERIFICATION_CELLS: usize = 40;
 /// # Errors
 /// If the data or a vector cannot be read; a failed check is no error but a verdict.
 pub fn verify(config: &Config, vectors: Option<&Path>) -> Result<Verification> {
-    let (data, _) = read(config)?;
+    let data = read(config)?.data;
     let mut cells: Vec<usize> = (0..data.n_cells()).collect();
     shuffle(&mut cells, &mut stream(config.seed, Purpose::Verification, 0, 0));
     cells.truncate(VERIFICATION_CELLS);

@@ -29,6 +29,8 @@ fn bits(shape: Shape, threads: usize) -> Vec<u64> {
         keep: KeepEpoch::Last,
         adam: AdamSettings::default(),
         seed: 3,
+        stream_offset: 0,
+        trained: None,
     };
     Team::with(threads, |team| {
         let mut bits = Vec::new();

@@ -99,6 +99,8 @@ fn training_reaches_the_known_optimum() {
             keep: KeepEpoch::Last,
             adam: AdamSettings { learning_rate, epsilon: 1e-8, weight_decay: 0.0, ..AdamSettings::default() },
             seed,
+            stream_offset: 0,
+            trained: None,
         };
         let team = Team::single();
         // A falling step size, so that the noise of minibatches dies away.

@@ -48,8 +48,18 @@ fn read(path: &Path) -> Vec<u8> {
     fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-const FILES: [&str; 7] =
-    ["config.toml", "history.csv", "latents.npz", "masks.csv", "metrics.json", "model.safetensors", "shifts.csv"];
+const FILES: [&str; 10] = [
+    "config.toml",
+    "history.csv",
+    "history_retrain.csv",
+    "latents.npz",
+    "masks.csv",
+    "metrics.json",
+    "model.safetensors",
+    "model_heldout.safetensors",
+    "shifts.csv",
+    "shifts_heldout.csv",
+];
 
 #[test]
 fn a_run_writes_its_folder_and_nothing_else() {
@@ -159,7 +169,7 @@ fn a_run_is_replaced_only_when_asked() {
     assert!(before == after && names(&dir) == FILES);
     succeed(folder.path(), &small(&["--out", "a", "--quiet", "--seed", "1", "--overwrite"]));
     assert_eq!(names(&dir), FILES);
-    assert_ne!(read(&dir.join("model.safetensors")), before[5]);
+    assert_ne!(read(&dir.join("model.safetensors")), before[6]);
 }
 
 #[test]

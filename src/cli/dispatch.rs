@@ -1,8 +1,10 @@
 //! From arguments to the code that does the work: the only place where the command line meets the engine.
 
 use super::{Cli, Command};
+use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::report;
+use crate::run::Outcome;
 
 /// Does what the command line asks for.
 ///
@@ -20,6 +22,16 @@ pub fn dispatch(cli: Cli) -> Result<()> {
             } else {
                 report::print(&format!("{}\n\nResults: {}", outcome.metrics.table(), outcome.folder.display()))
             }
+        }
+        Command::Evaluate(args) => {
+            let config = args.checked()?;
+            let outcome = crate::run::evaluate(&config, &args.folder)?;
+            evaluated(&config, &outcome)
+        }
+        Command::FitShifts(args) => {
+            let config = args.checked()?;
+            let outcome = crate::run::fit_shifts(&config, &args.folder, args.overwrite)?;
+            evaluated(&config, &outcome)
         }
         Command::Simulate(args) => {
             let (simulation, out) = args.checked()?;
@@ -42,5 +54,15 @@ pub fn dispatch(cli: Cli) -> Result<()> {
             }
             if verification.pass { Ok(()) } else { Err(Error::Verification(verification.summary())) }
         }
+    }
+}
+
+/// Prints the figures of a model that was read.
+fn evaluated(config: &Config, outcome: &Outcome) -> Result<()> {
+    if config.json {
+        report::print(&outcome.metrics.to_json())
+    } else {
+        let file = outcome.folder.join("evaluation.json");
+        report::print(&format!("{}\n\nFigures: {}", outcome.metrics.table(), file.display()))
     }
 }

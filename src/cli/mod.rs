@@ -1,6 +1,8 @@
 //! The command line: one file per subcommand, arguments only.
 
 mod dispatch;
+pub mod evaluate;
+pub mod fit_shifts;
 pub mod run;
 pub mod simulate;
 pub mod verify;
@@ -32,6 +34,16 @@ pub enum Command {
     /// (--label-key is label_key); the flags of the simulation belong into a table `[simulation]` (--sim-cells is cells,
     /// --simulation is kind). Flags win over the file. Paths are relative to the working directory.
     Run(Box<run::Args>),
+    /// Judge the models of a results folder again, for example with more samples, and write evaluation.json
+    ///
+    /// The data are read, or simulated, as the folder's config.toml says; paths are relative to the working directory.
+    Evaluate(evaluate::Args),
+    /// Take the trained model of a results folder through the held-out protocol
+    ///
+    /// What `svae-cpu run` does after the training unless --no-heldout is given: fix the masks, train again, fit the
+    /// shifts of the held-out interventions, and judge their cells. Writes model_heldout.safetensors,
+    /// shifts_heldout.csv, history_retrain.csv and evaluation.json into the folder.
+    FitShifts(fit_shifts::Args),
     /// Write a simulated screen with its truth to a .npz file
     ///
     /// `svae-cpu run --data FILE.npz` trains on it.

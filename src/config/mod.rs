@@ -56,9 +56,10 @@ impl Method {
     /// Settings that would do nothing for this method.
     fn unused_keys(self) -> &'static [&'static str] {
         match self {
-            Method::Vae => &["alpha", "beta", "mask", "temperature"],
-            Method::BetaVae | Method::Ivae => &["alpha", "mask", "temperature"],
-            Method::Svae | Method::SvaePlus => &[],
+            Method::Vae => &["alpha", "beta", "mask", "temperature", "ivae_mask", "heldout_batch_norm"],
+            Method::BetaVae => &["alpha", "mask", "temperature", "ivae_mask", "heldout_batch_norm"],
+            Method::Ivae => &["alpha", "mask", "temperature"],
+            Method::Svae | Method::SvaePlus => &["ivae_mask"],
         }
     }
 }
@@ -81,6 +82,26 @@ pub enum MaskKind {
     Hard,
     /// The Gumbel-sigmoid sample itself
     Soft,
+}
+
+/// Mask of the iVAE.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum IvaeMask {
+    /// None: every intervention acts on every latent (as the paper says)
+    Ones,
+    /// A hard mask, learned without any penalty (as the reference implementation does)
+    Learned,
+}
+
+/// Running statistics of batch normalisation while the shifts of held-out interventions are fitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum HeldoutBatchNorm {
+    /// They stay as they are
+    Frozen,
+    /// Those of the encoder move with the held-out cells (as the reference implementation's baselines do)
+    Drift,
 }
 
 /// Floating-point type of the training.
@@ -175,6 +196,8 @@ pub struct Config {
     pub mask: MaskKind,
     /// Temperature of the Gumbel-sigmoid.
     pub temperature: f64,
+    /// Mask of the iVAE.
+    pub ivae_mask: IvaeMask,
     /// Distribution of the latents.
     pub latent_distribution: LatentDistribution,
     /// Dropout rate of the encoder.
@@ -210,6 +233,13 @@ pub struct Config {
     pub keep: KeepEpoch,
     /// Floating-point type of the training.
     pub precision: Precision,
+
+    /// Whether a model is adapted to the held-out interventions and judged on their cells.
+    pub heldout: bool,
+    /// Samples per cell of the importance-weighted bound on held-out cells.
+    pub particles: usize,
+    /// Running statistics of batch normalisation while held-out shifts are fitted.
+    pub heldout_batch_norm: HeldoutBatchNorm,
 
     /// Seed of every random stream.
     pub seed: u64,
@@ -248,6 +278,9 @@ const DATA_KEYS: [&str; 6] = [
     "drop_empty_cells",
 ];
 
+/// Keys that say how held-out interventions are treated.
+const HELDOUT_KEYS: [&str; 2] = ["particles", "heldout_batch_norm"];
+
 /// Keys that say how covariates enter the model.
 const COVARIATE_KEYS: [&str; 2] = ["encode_covariates", "deeply_inject_covariates"];
 
@@ -281,6 +314,11 @@ impl Config {
         }
         if !self.has_covariates() {
             for key in COVARIATE_KEYS {
+                table.remove(key);
+            }
+        }
+        if !self.heldout {
+            for key in HELDOUT_KEYS {
                 table.remove(key);
             }
         }
@@ -453,6 +491,7 @@ fn flag_of(key: &str) -> String {
     match key.strip_prefix("simulation.") {
         Some("kind") => "--simulation".to_owned(),
         Some(name) => format!("--sim-{}", name.replace('_', "-")),
+        None if key == "heldout" => "--no-heldout".to_owned(),
         None => format!("--{}", key.replace('_', "-")),
     }
 }
@@ -595,6 +634,8 @@ impl RawConfig {
         for key in method.unused_keys() {
             if is_given(key) {
                 let remedy = match (method, *key) {
+                    (_, "ivae_mask") => "leave it out, or choose --method ivae",
+                    (_, "heldout_batch_norm") => "leave it out, or choose a method whose interventions have shifts",
                     (Method::Vae, "beta") => "leave it out, or choose --method beta-vae",
                     _ => "leave it out, or choose --method svae or svae-plus",
                 };
@@ -657,6 +698,7 @@ impl RawConfig {
             beta: check.number("beta", model.beta, default_beta, Range::closed(0.0, 1e6))?,
             mask: model.mask.unwrap_or(MaskKind::Hard),
             temperature: check.number("temperature", model.temperature, 1.0, Range::closed(0.01, 100.0))?,
+            ivae_mask: model.ivae_mask.unwrap_or(IvaeMask::Ones),
             latent_distribution: model.latent_distribution.unwrap_or(LatentDistribution::Normal),
             dropout: check.number("dropout", model.dropout, 0.1, Range::below(0.0, 1.0))?,
             batch_norm: model.batch_norm.unwrap_or(true),
@@ -689,6 +731,10 @@ impl RawConfig {
             keep: training.keep.unwrap_or(KeepEpoch::Best),
             precision: training.precision.unwrap_or(Precision::F32),
 
+            heldout: training.heldout.unwrap_or(true),
+            particles: check.whole("particles", training.particles, 1000, 1, 1_000_000)?,
+            heldout_batch_norm: training.heldout_batch_norm.unwrap_or(HeldoutBatchNorm::Frozen),
+
             seed,
             threads,
 
@@ -699,6 +745,12 @@ impl RawConfig {
 
             simulation,
         };
+        if !config.heldout
+            && let Some(key) = HELDOUT_KEYS.iter().find(|key| is_given(key))
+        {
+            let remedy = "leave it out, or leave out --no-heldout (heldout = false)";
+            return Err(origin.error(key, "it has no effect when held-out interventions are skipped", remedy));
+        }
         if !config.has_covariates()
             && let Some(key) = COVARIATE_KEYS.iter().find(|key| is_given(key))
         {

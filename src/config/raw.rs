@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{KeepEpoch, LatentDistribution, MaskKind, Method, Origin, Precision, SimulationKind, nearest};
+use super::{
+    HELDOUT_KEYS, HeldoutBatchNorm, IvaeMask, KeepEpoch, LatentDistribution, MaskKind, Method, Origin, Precision,
+    SimulationKind, nearest,
+};
 use crate::error::{Error, InputError, Result};
 
 /// Everything that a configuration file or the flags of `svae-cpu run` may say.
@@ -92,6 +95,9 @@ pub struct RawModel {
     /// Temperature of the Gumbel-sigmoid mask (svae, svae-plus) [default: 1.0]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub temperature: Option<f64>,
+    /// Mask of the iVAE: ones (the paper), or learned without penalty (the reference) [default: ones]
+    #[arg(long, value_name = "KIND")]
+    pub ivae_mask: Option<IvaeMask>,
     /// Distribution of the latents [default: normal]
     #[arg(long, value_name = "KIND")]
     pub latent_distribution: Option<LatentDistribution>,
@@ -153,6 +159,23 @@ pub struct RawTraining {
     /// Floating-point type of the training [default: f32]
     #[arg(long, value_name = "TYPE")]
     pub precision: Option<Precision>,
+    /// Skip what follows the training when interventions are held out: retraining with fixed masks, fitting their
+    /// shifts, and bounds on their cells
+    #[arg(long = "no-heldout", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", value_parser = negated)]
+    pub heldout: Option<bool>,
+    /// Samples per cell of the importance-weighted bound on held-out cells [default: 1000]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub particles: Option<i64>,
+    /// Running statistics of batch normalisation while held-out shifts are fitted; drift is what the reference
+    /// implementation's baselines do [default: frozen]
+    #[arg(long, value_name = "KIND")]
+    pub heldout_batch_norm: Option<HeldoutBatchNorm>,
+}
+
+/// The value of a setting whose flag says its opposite.
+fn negated(text: &str) -> std::result::Result<bool, std::str::ParseBoolError> {
+    text.parse::<bool>().map(|value| !value)
 }
 
 /// Seed and threads.
@@ -225,7 +248,7 @@ impl RawConfig {
     /// These settings, with those of `flags` in their place where `flags` has any.
     ///
     /// Flags that name data replace a simulation described in the file, and the other way round; a flag that names the
-    /// method drops the file's settings that this method does not use.
+    /// method drops the file's settings that this method does not use, as `--no-heldout` does its own.
     pub(super) fn overlaid(mut self, flags: Self) -> Result<Self> {
         if flags.data.data.is_some() {
             self.simulation = RawSimulation::default();
@@ -235,6 +258,9 @@ impl RawConfig {
         let mut table = self.to_table()?;
         for key in flags.model.method.map_or(&[][..], Method::unused_keys) {
             table.remove(*key);
+        }
+        if flags.training.heldout == Some(false) {
+            HELDOUT_KEYS.iter().for_each(|key| drop(table.remove(*key)));
         }
         for (key, value) in flags.to_table()? {
             match (table.get_mut(&key), value) {

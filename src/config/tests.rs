@@ -112,6 +112,10 @@ flag_tests! {
     validation_fraction: [], ["--validation-fraction", "0.2"] => "validation_fraction" = "0.2";
     keep: [], ["--keep", "last"] => "keep" = "\"last\"";
     precision: [], ["--precision", "f64"] => "precision" = "\"f64\"";
+    ivae_mask: ["--method", "ivae"], ["--ivae-mask", "learned"] => "ivae_mask" = "\"learned\"";
+    heldout: [], ["--no-heldout"] => "heldout" = "false";
+    particles: [], ["--particles", "50"] => "particles" = "50";
+    heldout_batch_norm: [], ["--heldout-batch-norm", "drift"] => "heldout_batch_norm" = "\"drift\"";
     seed: ["--sim-seed", "3"], ["--seed", "5"] => "seed" = "5";
     threads: [], ["--threads", "2"] => "threads" = "2";
     out: [], ["--out", "here"] => "out" = "\"here\"";
@@ -222,6 +226,8 @@ fn saved_settings_read_back_the_same() {
         "0.30000000000000004",
     ]);
     cases.push(vec!["--simulation", "paper", "--sim-seed", "9223372036854775807", "--likelihood-epsilon", "1e-8"]);
+    cases.push(vec!["--no-heldout"]);
+    cases.push(vec!["--method", "ivae", "--ivae-mask", "learned", "--heldout-batch-norm", "drift"]);
     for flags in cases {
         let config = config(&flags).expect("valid");
         let text = config.to_toml();

@@ -347,6 +347,45 @@ impl MixingNetwork {
         self.normalise(log_rates);
     }
 
+    /// [`MixingNetwork::log_rates`] (length G) and their derivatives in each latent (L x G, row-major).
+    ///
+    /// # Panics
+    /// If a length is wrong.
+    pub fn log_rates_and_jacobian(&self, z: &[f64], log_rates: &mut [f64], jacobian: &mut [f64]) {
+        let (n_latents, n_genes) = (self.n_latents(), self.n_genes());
+        assert_eq!(jacobian.len(), n_latents * n_genes, "one row per latent");
+        self.log_rates_into(z, &mut Vec::new(), log_rates);
+        // Row 0 holds the activations, row 1 + k their derivatives in latent k.
+        let width = MIXING_WIDTH.max(n_latents).max(n_genes);
+        let mut input = vec![0.0; (1 + n_latents) * width];
+        let mut output = input.clone();
+        input[..n_latents].copy_from_slice(z);
+        (0..n_latents).for_each(|k| input[(1 + k) * width + k] = 1.0);
+        for (i, layer) in self.layers.iter().enumerate() {
+            for (input, output) in input.chunks_exact(width).zip(output.chunks_exact_mut(width)) {
+                layer.apply(&input[..layer.n_in], &mut output[..layer.n_out]);
+            }
+            if i + 1 < self.layers.len() {
+                let (activations, derivatives) = output.split_at_mut(width);
+                for (j, h) in activations[..layer.n_out].iter_mut().enumerate() {
+                    if *h < 0.0 {
+                        *h *= LEAK;
+                        derivatives.chunks_exact_mut(width).for_each(|row| row[j] *= LEAK);
+                    }
+                }
+            }
+            std::mem::swap(&mut input, &mut output);
+        }
+        for (out, row) in jacobian.chunks_exact_mut(n_genes).zip(input[width..].chunks_exact(width)) {
+            out.iter_mut().zip(row).for_each(|(out, d)| *out = d / self.logit_sd);
+            if self.kind == SimulationKind::Paper {
+                // The softmax over genes: each derivative less its mean under the rates.
+                let mean: f64 = out.iter().zip(&*log_rates).map(|(d, log)| d * log.exp() / CELL_TOTAL).sum();
+                out.iter_mut().for_each(|d| *d -= mean);
+            }
+        }
+    }
+
     /// Scaled logits of a cell to log rates, in place.
     fn normalise(&self, logits: &mut [f64]) {
         match self.kind {

@@ -3,7 +3,9 @@
 pub mod assignment;
 mod columns;
 pub mod correlation;
+pub mod held_out;
 pub mod mcc;
+pub mod oracle;
 pub mod pooled;
 pub mod regression;
 pub mod target_graph;

@@ -30,7 +30,7 @@ const DIRECT: u32 = 512;
 /// A fitted baseline and its score.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Baseline {
-    /// Mean negative log-likelihood per validation cell, nats, summed over genes.
+    /// Mean negative log-likelihood per validation cell, nats, summed over genes; of [`weighted`], the weighted sum.
     pub nll_per_cell: f64,
     /// Pooled rate of each gene: its share of the training cells' libraries.
     pub rates: Vec<f64>,
@@ -48,7 +48,7 @@ pub struct Baseline {
 /// # Errors
 /// If either list is empty, or the training cells' libraries sum to nothing.
 pub fn pooled_negative_binomial(data: &Dataset, train: &[usize], validation: &[usize]) -> Result<Baseline, InputError> {
-    fit(data, train, validation, None)
+    fit(data, train, validation, None, None)
 }
 
 /// The per-intervention baseline: mean = library times the gene's rate under the cell's intervention.
@@ -67,6 +67,27 @@ pub fn per_intervention_negative_binomial(
     validation: &[usize],
     pseudo_cells: f64,
 ) -> Result<Baseline, InputError> {
+    let groups = groups(data, train, validation, pseudo_cells)?;
+    fit(data, train, validation, Some(groups), None)
+}
+
+/// Either baseline (per intervention if `pseudo_cells` is given), scored by a weighted sum over the validation cells
+/// instead of their mean; `weights` has one for each of them.
+///
+/// # Errors
+/// As for the baselines without weights.
+pub fn weighted(
+    data: &Dataset,
+    train: &[usize],
+    validation: &[usize],
+    weights: &[f64],
+    pseudo_cells: Option<f64>,
+) -> Result<Baseline, InputError> {
+    let groups = pseudo_cells.map(|pseudo_cells| groups(data, train, validation, pseudo_cells)).transpose()?;
+    fit(data, train, validation, groups, Some(weights))
+}
+
+fn groups(data: &Dataset, train: &[usize], validation: &[usize], pseudo_cells: f64) -> Result<Groups, InputError> {
     if !(pseudo_cells.is_finite() && pseudo_cells > 0.0) {
         return Err(InputError::new(
             format!("the pseudo-count of the per-intervention baseline is {pseudo_cells} cells"),
@@ -87,7 +108,7 @@ pub fn per_intervention_negative_binomial(
         .collect();
     let unseen = numbers.len();
     let of_validation = validation.iter().map(|&n| numbers.get(&key(n)).copied().unwrap_or(unseen)).collect();
-    fit(data, train, validation, Some(Groups { n: unseen + 1, of_train, of_validation, pseudo_cells }))
+    Ok(Groups { n: unseen + 1, of_train, of_validation, pseudo_cells })
 }
 
 /// Cells that share a rate per gene.
@@ -98,7 +119,13 @@ struct Groups {
     pseudo_cells: f64,
 }
 
-fn fit(data: &Dataset, train: &[usize], validation: &[usize], groups: Option<Groups>) -> Result<Baseline, InputError> {
+fn fit(
+    data: &Dataset,
+    train: &[usize],
+    validation: &[usize],
+    groups: Option<Groups>,
+    weights: Option<&[f64]>,
+) -> Result<Baseline, InputError> {
     for (cells, what) in [(train, "training"), (validation, "validation")] {
         if cells.is_empty() {
             return Err(InputError::new(format!("there are no {what} cells"), "choose a split that leaves some"));
@@ -165,7 +192,7 @@ fn fit(data: &Dataset, train: &[usize], validation: &[usize], groups: Option<Gro
                 means(mu, &library_train, |groups| &groups.of_train);
                 let theta = if totals[g] == 0 { THETA_MAX } else { fit_theta(mu, fit_on.0, fit_on.1) };
                 means(mu, &library_validation, |groups| &groups.of_validation);
-                (theta, negative_log_likelihood(theta, mu, score_on.0, score_on.1))
+                (theta, weighted_negative_log_likelihood(theta, mu, score_on.0, score_on.1, weights))
             })
             .collect();
         for (t, l) in fitted {
@@ -174,7 +201,8 @@ fn fit(data: &Dataset, train: &[usize], validation: &[usize], groups: Option<Gro
         }
         start = end;
     }
-    Ok(Baseline { nll_per_cell: nll / validation.len() as f64, rates, theta })
+    let nll_per_cell = if weights.is_some() { nll } else { nll / validation.len() as f64 };
+    Ok(Baseline { nll_per_cell, rates, theta })
 }
 
 /// Non-zero counts of some cells, gene by gene.
@@ -338,8 +366,19 @@ fn psi_differences(a: f64, d: f64) -> (f64, f64) {
 
 /// Sum over `mu.len()` cells of -log NB(x; mu, theta), nats; cells not among `positions` have count 0.
 pub fn negative_log_likelihood(theta: f64, mu: &[f64], positions: &[u32], counts: &[u32]) -> f64 {
+    weighted_negative_log_likelihood(theta, mu, positions, counts, None)
+}
+
+fn weighted_negative_log_likelihood(
+    theta: f64,
+    mu: &[f64],
+    positions: &[u32],
+    counts: &[u32],
+    weights: Option<&[f64]>,
+) -> f64 {
+    let weight = |i: usize| weights.map_or(1.0, |weights| weights[i]);
     // A count of 0 costs theta log(1 + mu/theta), and every count at least that much.
-    let zeros: f64 = mu.iter().map(|m| theta * (m / theta).ln_1p()).sum();
+    let zeros: f64 = mu.iter().enumerate().map(|(i, m)| weight(i) * (theta * (m / theta).ln_1p())).sum();
     // rising[x] = log( theta (theta+1) .. (theta+x-1) / x! ), without the cancellation of lgamma differences.
     let top = counts.iter().copied().max().unwrap_or(0).min(DIRECT) as usize;
     let mut rising = Vec::with_capacity(top + 1);
@@ -355,7 +394,7 @@ pub fn negative_log_likelihood(theta: f64, mu: &[f64], positions: &[u32], counts
             let (d, base) = ((x - DIRECT) as f64, DIRECT as f64);
             value += lgamma_difference(theta + base, d) - lgamma_difference(1.0 + base, d);
         }
-        value
+        weight(i as usize) * value
     });
     zeros - gains.sum::<f64>()
 }

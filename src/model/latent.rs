@@ -39,8 +39,8 @@ pub fn forward<R: Real>(
     }
 }
 
-/// Softmax of one row, in place.
-fn softmax<R: Real>(row: &mut [R]) {
+/// Softmax of one row, in place, Eq. (Z3).
+pub fn softmax<R: Real>(row: &mut [R]) {
     let largest = row.iter().fold(row[0], |a, &b| b.larger(a));
     for value in row.iter_mut() {
         *value = Real::exp(*value - largest);

@@ -3,6 +3,11 @@
 //! `counts -> encoder -> latent -> mask -> prior -> decoder -> negative binomial -> objective`, and the same list
 //! upwards into the gradient buffer. Batch normalisation needs sums over all rows, so a stage ends where one is formed.
 
+mod particles;
+mod saved;
+
+pub use particles::{Bound, LogMeanExp, Posterior};
+
 use super::architecture::{Architecture, HiddenLayer, Injection, LinearTensors, Prior, Tensors};
 use super::objective::{Penalty, Weights};
 use super::parameters::{Buffer, Tensor, initialize, initialize_running};
@@ -192,6 +197,23 @@ impl<R: Real> Network<R> {
         match &self.tensors.mask_logit {
             Some(mask_logit) if self.frozen_mask.is_none() => penalty.value(&self.parameters[mask_logit]),
             _ => 0.0,
+        }
+    }
+
+    /// Fixes every mask at 0 or 1, whether its probability exceeds one half, Eq. (H2); nothing without masks.
+    pub fn freeze_masks(&mut self) {
+        self.frozen_mask = self.tensors.mask_logit.as_ref().map(|mask_logit| {
+            let threshold = |&logit: &R| if logit > R::ZERO { R::ONE } else { R::ZERO };
+            self.parameters[mask_logit].iter().map(threshold).collect()
+        });
+    }
+
+    /// Places, in the parameters, of everything that a training may change: all but the logits of frozen masks.
+    pub fn trainable(&self) -> Vec<Range<usize>> {
+        let all = self.parameters.values.len();
+        match (&self.tensors.mask_logit, &self.frozen_mask) {
+            (Some(mask_logit), Some(_)) => vec![0..mask_logit.0.start, mask_logit.0.end..all],
+            _ => vec![0..all],
         }
     }
 

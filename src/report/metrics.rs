@@ -5,7 +5,7 @@
 use serde::Serialize;
 
 use super::table::Table;
-use crate::config::Method;
+use crate::config::{HeldoutBatchNorm, Method};
 
 /// Why a training ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -43,10 +43,12 @@ pub struct Metrics {
     pub n_genes: usize,
     /// Number of interventions, A.
     pub n_interventions: usize,
-    /// Epochs trained.
-    pub epochs: usize,
-    /// Why the training ended.
-    pub stop_reason: StopReason,
+    /// Epochs trained; absent where a trained model was read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epochs: Option<usize>,
+    /// Why the training ended; absent where a trained model was read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_reason: Option<StopReason>,
     /// Negative ELBO of the training cells with the kept weights, nats per cell.
     pub elbo_train: f64,
     /// Negative ELBO of the validation cells with the kept weights, nats per cell.
@@ -69,6 +71,9 @@ pub struct Metrics {
     /// What simple models reach on the same validation cells.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub baseline: Option<BaselineMetrics>,
+    /// Figures on held-out interventions, where any are held out and not skipped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heldout: Option<HeldoutMetrics>,
     /// Time and memory.
     pub timing: Timing,
 }
@@ -102,20 +107,126 @@ pub struct MaskMetrics {
     pub interventions_with_target: usize,
 }
 
-/// Negative log-likelihoods of simple models, nats per cell, on the validation cells.
+/// Negative log-likelihoods of simple models, nats per cell, on the validation cells or on the held-out cells.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct BaselineMetrics {
-    /// One negative binomial per gene: mean proportional to the size factor, one dispersion per gene.
+    /// One negative binomial per gene: mean proportional to the size factor, one dispersion per gene; fitted to the
+    /// training cells.
     pub pooled_negative_binomial: f64,
+    /// The same with rates of each intervention, drawn towards the pool. Of held-out interventions they are fitted to
+    /// one half of the cells and judged on the other, both ways round.
+    pub per_intervention_negative_binomial: f64,
+}
+
+/// Figures on the cells of held-out interventions. Bounds are means within each intervention, then over interventions.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct HeldoutMetrics {
+    /// Importance-weighted bound of the negative log-likelihood after the fit of the shifts, nats per cell.
+    pub nll_iwelbo: f64,
+    /// Negative ELBO after the fit of the shifts, nats per cell.
+    pub elbo: f64,
+    /// Samples per cell.
+    pub particles: usize,
+    /// Number of interventions in the means.
+    pub n_interventions: usize,
+    /// Running statistics of batch normalisation during the fit; absent where the prior has no shifts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch_norm: Option<HeldoutBatchNorm>,
+    /// The two bounds after each stage.
+    pub stages: StageMetrics,
+    /// What simple models reach on the same cells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<BaselineMetrics>,
+    /// The floor, known where the screen was simulated by this very run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oracle: Option<OracleMetrics>,
+    /// The bounds of each intervention after the fit.
+    pub per_intervention: Vec<InterventionMetrics>,
+    /// Interventions with too few cells for a mean.
+    pub left_out: Vec<String>,
+    /// The second training; absent where a trained model was read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retraining: Option<RetrainingMetrics>,
+    /// Seconds spent.
+    pub seconds: HeldoutSeconds,
+}
+
+/// Bounds after the stages of the held-out protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct StageMetrics {
+    /// With the masks as trained, random.
+    pub before_binarisation: BoundMetrics,
+    /// After the second training, on fixed masks; held-out shifts are 0. Absent where only the fitted model is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after_retraining: Option<BoundMetrics>,
+    /// After the fit of the held-out shifts.
+    pub after_fitting: BoundMetrics,
+}
+
+/// Two bounds of a negative log-likelihood, nats per cell: lower is better.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct BoundMetrics {
+    /// Importance-weighted bound.
+    pub nll_iwelbo: f64,
+    /// Negative ELBO.
+    pub elbo: f64,
+}
+
+/// The bounds of one held-out intervention.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct InterventionMetrics {
+    /// Its name.
+    pub intervention: String,
+    /// Number of its cells.
+    pub n_cells: usize,
+    /// Importance-weighted bound, nats per cell.
+    pub nll_iwelbo: f64,
+    /// Negative ELBO, nats per cell.
+    pub elbo: f64,
+}
+
+/// The negative log-likelihood under the true model, averaged as the bounds are, on some of the held-out cells.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct OracleMetrics {
+    /// Nats per cell.
+    pub nll: f64,
+    /// Cells it was measured on.
+    pub n_cells: usize,
+    /// Samples per cell.
+    pub particles: usize,
+}
+
+/// How the second training went.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct RetrainingMetrics {
+    /// Epochs trained.
+    pub epochs: usize,
+    /// Why it ended.
+    pub stop_reason: StopReason,
+}
+
+/// Seconds spent on held-out interventions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct HeldoutSeconds {
+    /// Second training.
+    pub retraining: f64,
+    /// Fit of the shifts.
+    pub fitting: f64,
+    /// Bounds, all stages.
+    pub bounds: f64,
+    /// Baselines and oracle.
+    pub baselines: f64,
 }
 
 /// Time and memory.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Timing {
-    /// Seconds spent in training.
-    pub train_seconds: f64,
+    /// Seconds spent in training; absent where a trained model was read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub train_seconds: Option<f64>,
     /// Training cells passed per second of training.
-    pub cells_per_second: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cells_per_second: Option<f64>,
     /// Seconds of the whole run.
     pub total_seconds: f64,
     /// Largest resident memory of the process, in bytes; null where the system does not tell.
@@ -137,12 +248,16 @@ impl Metrics {
         row("cells", grouped(self.n_cells as u64), "");
         row("genes", grouped(self.n_genes as u64), "");
         row("interventions", grouped(self.n_interventions as u64), "");
-        row("epochs", self.epochs.to_string(), self.stop_reason.in_words());
+        if let Some(epochs) = self.epochs {
+            row("epochs", epochs.to_string(), self.stop_reason.map_or("", StopReason::in_words));
+        }
         row("ELBO, training", format!("{:.2}", self.elbo_train), "negative, nats per cell; lower is better");
         row("ELBO, validation", format!("{:.2}", self.elbo_validation), "");
         if let Some(baseline) = &self.baseline {
             let value = baseline.pooled_negative_binomial;
             row("pooled negative binomial", format!("{value:.2}"), "validation cells; a useful model is lower");
+            let value = baseline.per_intervention_negative_binomial;
+            row("negative binomial per intervention", format!("{value:.2}"), "validation cells");
         }
         if let Some(value) = self.mcc_pearson {
             row("MCC, Pearson", format!("{value:.3}"), "1 is perfect");
@@ -163,12 +278,55 @@ impl Metrics {
             row("masks on", format!("{:.1} %", 100.0 * mask.fraction_on), "");
             row("interventions with a target", grouped(mask.interventions_with_target as u64), "");
         }
-        row("training", seconds(self.timing.train_seconds), &format!("{} cells/s", rate(self.timing.cells_per_second)));
+        if let Some(heldout) = &self.heldout {
+            heldout.rows(&mut row);
+        }
+        if let (Some(time), Some(speed)) = (self.timing.train_seconds, self.timing.cells_per_second) {
+            row("training", seconds(time), &format!("{} cells/s", rate(speed)));
+        }
         row("whole run", seconds(self.timing.total_seconds), "");
         if let Some(bytes) = self.timing.peak_rss_bytes {
             row("peak memory", format!("{:.0} MB", bytes as f64 / 1e6), "");
         }
         table
+    }
+}
+
+impl HeldoutMetrics {
+    /// Rows of the table for people.
+    fn rows(&self, row: &mut impl FnMut(&str, String, &str)) {
+        let few = match self.left_out.len() {
+            0 => String::new(),
+            n => format!("; {n} left out: too few cells"),
+        };
+        row("held-out interventions", self.n_interventions.to_string(), &format!("in the means below{few}"));
+        let drifted = self.batch_norm == Some(HeldoutBatchNorm::Drift);
+        let samples = format!(
+            "IWELBO, {} samples{}",
+            grouped(self.particles as u64),
+            if drifted { "; encoder statistics drifted" } else { "" }
+        );
+        row("held-out NLL", format!("{:.2}", self.nll_iwelbo), &samples);
+        row("held-out ELBO", format!("{:.2}", self.elbo), "negative, nats per cell");
+        row("  before binarisation", format!("{:.2}", self.stages.before_binarisation.nll_iwelbo), "IWELBO");
+        if let Some(bounds) = &self.stages.after_retraining {
+            row("  after retraining", format!("{:.2}", bounds.nll_iwelbo), "IWELBO; held-out shifts are 0");
+        }
+        if let Some(baseline) = &self.baseline {
+            let note = "held-out cells; a useful model is lower";
+            row("  pooled negative binomial", format!("{:.2}", baseline.pooled_negative_binomial), note);
+            let value = baseline.per_intervention_negative_binomial;
+            row("  negative binomial per intervention", format!("{value:.2}"), "cross-fitted on halves of the cells");
+        }
+        if let Some(oracle) = &self.oracle {
+            let note = format!("the true model, on {} cells", grouped(oracle.n_cells as u64));
+            row("  oracle", format!("{:.2}", oracle.nll), &note);
+        }
+        let s = &self.seconds;
+        let spent = s.retraining + s.fitting + s.bounds + s.baselines;
+        let parts =
+            format!("retraining {}, fit {}, bounds {}", seconds(s.retraining), seconds(s.fitting), seconds(s.bounds));
+        row("held-out stages", seconds(spent), &parts);
     }
 }
 
@@ -225,8 +383,8 @@ mod tests {
             n_cells: 50_000,
             n_genes: 100,
             n_interventions: 100,
-            epochs: 212,
-            stop_reason: StopReason::EarlyStopping,
+            epochs: Some(212),
+            stop_reason: Some(StopReason::EarlyStopping),
             elbo_train: 314.25,
             elbo_validation: 315.5,
             mcc_pearson: Some(0.9),
@@ -237,10 +395,36 @@ mod tests {
                 corrected: PrecisionRecall { precision: 1.0, recall: 0.5, f1: 2.0 / 3.0 },
             }),
             mask: Some(MaskMetrics { fraction_on: 0.125, interventions_with_target: 80 }),
-            baseline: Some(BaselineMetrics { pooled_negative_binomial: 400.0 }),
+            baseline: Some(BaselineMetrics {
+                pooled_negative_binomial: 400.0,
+                per_intervention_negative_binomial: 399.0,
+            }),
+            heldout: Some(HeldoutMetrics {
+                nll_iwelbo: 314.875,
+                elbo: 316.0,
+                particles: 1000,
+                n_interventions: 1,
+                batch_norm: Some(HeldoutBatchNorm::Frozen),
+                stages: StageMetrics {
+                    before_binarisation: BoundMetrics { nll_iwelbo: 330.25, elbo: 340.0 },
+                    after_retraining: Some(BoundMetrics { nll_iwelbo: 329.75, elbo: 339.0 }),
+                    after_fitting: BoundMetrics { nll_iwelbo: 314.875, elbo: 316.0 },
+                },
+                baseline: None,
+                oracle: Some(OracleMetrics { nll: 297.5, n_cells: 2000, particles: 200 }),
+                per_intervention: vec![InterventionMetrics {
+                    intervention: "a".into(),
+                    n_cells: 11,
+                    nll_iwelbo: 314.875,
+                    elbo: 316.0,
+                }],
+                left_out: vec!["b".into()],
+                retraining: Some(RetrainingMetrics { epochs: 100, stop_reason: StopReason::EarlyStopping }),
+                seconds: HeldoutSeconds::default(),
+            }),
             timing: Timing {
-                train_seconds: 61.0,
-                cells_per_second: 123_456.7,
+                train_seconds: Some(61.0),
+                cells_per_second: Some(123_456.7),
                 total_seconds: 3725.0,
                 peak_rss_bytes: Some(1 << 30),
             },
@@ -269,12 +453,15 @@ mod tests {
                 "graph",
                 "mask",
                 "baseline",
+                "heldout",
                 "timing"
             ]
         );
         assert_eq!(value["method"], "svae-plus");
         assert_eq!(value["stop_reason"], "early_stopping");
         assert_eq!(value["graph"]["corrected"]["f1"], 2.0 / 3.0);
+        assert_eq!(value["heldout"]["batch_norm"], "frozen");
+        assert_eq!(value["heldout"]["stages"]["after_retraining"]["nll_iwelbo"], 329.75);
         assert_eq!(value["graph"]["reference"]["recall"], 0.25);
         assert_eq!(value["timing"]["peak_rss_bytes"], 1u64 << 30);
     }
@@ -302,6 +489,10 @@ mod tests {
             "0.667",
             "12.5 %",
             "123,457",
+            "314.88",
+            "330.25",
+            "297.50",
+            "1 left out",
             "1 h 02 min",
         ] {
             assert!(text.contains(shown), "{shown} in\n{text}");

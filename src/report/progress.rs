@@ -66,6 +66,8 @@ const LINE_INTERVAL: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Progress<W: Write = std::io::Stderr> {
     kind: ProgressKind,
+    /// What is trained, before the number of the epoch; empty for the first training.
+    stage: &'static str,
     out: W,
     bar: Option<ProgressBar>,
     total_epochs: usize,
@@ -80,20 +82,29 @@ pub struct Progress<W: Write = std::io::Stderr> {
 impl Progress {
     /// Progress on standard error over at most `total_epochs` epochs of `cells_per_epoch` training cells.
     pub fn new(kind: ProgressKind, total_epochs: usize, cells_per_epoch: usize) -> Self {
-        Self::to(std::io::stderr(), kind, total_epochs, cells_per_epoch)
+        Self::to(std::io::stderr(), kind, "", total_epochs, cells_per_epoch)
+    }
+
+    /// Progress of a later stage, whose name is shown.
+    pub fn of_stage(kind: ProgressKind, stage: &'static str, total_epochs: usize, cells_per_epoch: usize) -> Self {
+        Self::to(std::io::stderr(), kind, stage, total_epochs, cells_per_epoch)
     }
 }
 
 impl<W: Write> Progress<W> {
-    fn to(out: W, kind: ProgressKind, total_epochs: usize, cells_per_epoch: usize) -> Self {
+    fn to(out: W, kind: ProgressKind, stage: &'static str, total_epochs: usize, cells_per_epoch: usize) -> Self {
         let bar = (kind == ProgressKind::Bar).then(|| {
             let bar = ProgressBar::with_draw_target(Some(total_epochs as u64), ProgressDrawTarget::stderr());
-            let style = ProgressStyle::with_template("{bar:24} epoch {pos}/{len}  {wide_msg}");
+            let style = ProgressStyle::with_template("{bar:24} {prefix}epoch {pos}/{len}  {wide_msg}");
             bar.set_style(style.expect("the template is valid"));
+            if !stage.is_empty() {
+                bar.set_prefix(format!("{stage}, "));
+            }
             bar
         });
         Self {
             kind,
+            stage,
             out,
             bar,
             total_epochs,
@@ -152,7 +163,8 @@ impl<W: Write> Progress<W> {
 
     fn line(&mut self, record: &EpochRecord) {
         let width = self.total_epochs.to_string().len();
-        let text = format!("epoch {:>width$}/{}  {}", record.epoch, self.total_epochs, self.describe(record));
+        let stage = if self.stage.is_empty() { String::new() } else { format!("{}, ", self.stage) };
+        let text = format!("{stage}epoch {:>width$}/{}  {}", record.epoch, self.total_epochs, self.describe(record));
         write_line(&mut self.out, &text);
         self.last_line = Some((Instant::now(), record.epoch));
     }
@@ -199,7 +211,7 @@ mod tests {
 
     fn shown(kind: ProgressKind, epochs: usize, total: usize, interval: Duration) -> String {
         let mut text = Vec::new();
-        let mut progress = Progress::to(&mut text, kind, total, 10_000);
+        let mut progress = Progress::to(&mut text, kind, "", total, 10_000);
         progress.line_interval = interval;
         for epoch in 1..=epochs {
             progress.epoch(&record(epoch));

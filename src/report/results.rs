@@ -17,8 +17,19 @@ pub const RESULTS_ROOT: &str = "results";
 const RUN_MARKERS: [&str; 2] = ["config.toml", "metrics.json"];
 
 /// Files that a run writes; those of an earlier run are removed before it is replaced.
-const RUN_FILES: [&str; 7] =
-    ["config.toml", "metrics.json", "history.csv", "model.safetensors", "latents.npz", "masks.csv", "shifts.csv"];
+const RUN_FILES: [&str; 11] = [
+    "config.toml",
+    "metrics.json",
+    "history.csv",
+    "model.safetensors",
+    "latents.npz",
+    "masks.csv",
+    "shifts.csv",
+    "history_retrain.csv",
+    "model_heldout.safetensors",
+    "shifts_heldout.csv",
+    "evaluation.json",
+];
 
 /// An existing folder that belongs to one run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +60,25 @@ pub fn check_destination(out: Option<&Path>, overwrite: bool) -> Result<()> {
 }
 
 impl ResultsFolder {
+    /// The folder of a run that has been done.
+    ///
+    /// # Errors
+    /// [`InputError`] if there is no such folder, or no run in it.
+    pub fn open(path: &Path) -> Result<Self> {
+        let refused = |problem: &str| -> Error {
+            InputError::new(problem, "name the results folder of a run (results/0001, say)").in_file(path).into()
+        };
+        if !path.is_dir() {
+            return Err(refused("there is no such folder"));
+        }
+        for name in ["config.toml", "model.safetensors"] {
+            if !path.join(name).is_file() {
+                return Err(refused(&format!("the folder holds no run ({name} is missing)")));
+            }
+        }
+        Ok(Self { path: path.to_path_buf() })
+    }
+
     /// Creates `out`, or the next numbered folder under `results/` where `out` is `None`.
     ///
     /// With `overwrite` the files of a run already there are removed, so that old and new never mix.
@@ -126,12 +156,20 @@ impl ResultsFolder {
         self.write("metrics.json", |file| writeln!(file, "{}", metrics.to_json()))
     }
 
-    /// Writes `history.csv`, a row per epoch with the columns of [`EpochRecord`].
+    /// Writes `evaluation.json`, the metrics of a model that was read.
     ///
     /// # Errors
     /// [`Error::Io`] naming the file.
-    pub fn write_history(&self, records: &[EpochRecord]) -> Result<()> {
-        self.write("history.csv", |file| {
+    pub fn write_evaluation(&self, metrics: &Metrics) -> Result<()> {
+        self.write("evaluation.json", |file| writeln!(file, "{}", metrics.to_json()))
+    }
+
+    /// Writes the history `name`, a row per epoch with the columns of [`EpochRecord`].
+    ///
+    /// # Errors
+    /// [`Error::Io`] naming the file.
+    pub fn write_history(&self, name: &str, records: &[EpochRecord]) -> Result<()> {
+        self.write(name, |file| {
             let mut table = csv::Writer::from_writer(file);
             for record in records {
                 table.serialize(record)?;
@@ -191,15 +229,15 @@ impl ResultsFolder {
         })
     }
 
-    /// Writes `model.safetensors`, which Python's `safetensors` package reads.
+    /// Writes the model `name` (`model.safetensors`), which Python's `safetensors` package reads.
     ///
     /// # Errors
     /// [`Error::Io`] naming the file.
     ///
     /// # Panics
     /// As [`write_safetensors`].
-    pub fn write_model(&self, tensors: &[Tensor<'_>], metadata: &BTreeMap<String, String>) -> Result<()> {
-        self.write("model.safetensors", |file| write_safetensors(file, tensors, metadata))
+    pub fn write_model(&self, name: &str, tensors: &[Tensor<'_>], metadata: &BTreeMap<String, String>) -> Result<()> {
+        self.write(name, |file| write_safetensors(file, tensors, metadata))
     }
 }
 
@@ -445,7 +483,7 @@ mod tests {
             mean_mask: 0.99,
             seconds: 0.25,
         };
-        folder.write_history(&[record, EpochRecord { epoch: 2, ..record }]).expect("written");
+        folder.write_history("history.csv", &[record, EpochRecord { epoch: 2, ..record }]).expect("written");
         let text = std::fs::read_to_string(folder.path().join("history.csv")).expect("readable");
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(

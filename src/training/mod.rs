@@ -2,4 +2,5 @@
 
 pub mod adam;
 pub mod early_stopping;
+pub mod held_out;
 pub mod trainer;

@@ -21,7 +21,7 @@ use std::time::Instant;
 const EVALUATION_BATCH: usize = 512;
 
 /// A last minibatch with fewer cells is left out (scvi-tools; batch statistics of so few mean nothing).
-const SMALLEST_BATCH: usize = 3;
+pub(super) const SMALLEST_BATCH: usize = 3;
 
 /// Settings of a training.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,6 +40,10 @@ pub struct TrainingSettings {
     pub adam: AdamSettings,
     /// Seed of order and noise.
     pub seed: u64,
+    /// Added to the epoch in the address of random streams: a second training with another number sees other noise.
+    pub stream_offset: u64,
+    /// Places of the parameters that are trained; `None`: all that [`Network::trainable`] names.
+    pub trained: Option<Vec<Range<usize>>>,
 }
 
 impl TrainingSettings {
@@ -169,7 +173,7 @@ pub fn train<R: Real>(
     let mut stopping = EarlyStopping::new(settings.patience);
     let mut best = Snapshot::of(network);
     let mut last_good = Snapshot::of(network);
-    let trained: Range<usize> = 0..network.parameters.values.len();
+    let trained = settings.trained.clone().unwrap_or_else(|| network.trainable());
     let mut order = train.to_vec();
     let mut training = Training {
         stop_reason: StopReason::EpochLimit,
@@ -182,9 +186,10 @@ pub fn train<R: Real>(
     'epochs: for epoch in 0..settings.epochs {
         let epoch_start = Instant::now();
         order.copy_from_slice(train);
-        shuffle(&mut order, &mut stream(settings.seed, Purpose::Shuffle, epoch as u64, 0));
+        let stream_epoch = settings.stream_offset + epoch as u64;
+        shuffle(&mut order, &mut stream(settings.seed, Purpose::Shuffle, stream_epoch, 0));
         let kl_weight = settings.kl_weight(epoch);
-        let noise = Noise::Training { seed: settings.seed, epoch: epoch as u64 };
+        let noise = Noise::Training { seed: settings.seed, epoch: stream_epoch };
         let (mut loss_sum, mut reconstruction, mut kl, mut cells_seen, mut steps) = (0.0, 0.0, 0.0, 0usize, 0usize);
         for (step, cells) in order.chunks(batch_size).enumerate() {
             if cells.len() < SMALLEST_BATCH && order.len() >= SMALLEST_BATCH {
@@ -208,7 +213,7 @@ pub fn train<R: Real>(
                 last_good.restore(network);
                 break 'epochs;
             }
-            adam.step(team, &mut network.parameters, &gradient, std::slice::from_ref(&trained), &settings.adam);
+            adam.step(team, &mut network.parameters, &gradient, &trained, &settings.adam);
             loss_sum += loss.total;
             reconstruction += loss.reconstruction;
             kl += loss.kl;

@@ -1,0 +1,467 @@
+//! Importance-weighted bounds: many latent samples of each cell through the decoder. Derivation: `derivations/iwelbo.md`.
+
+use super::{Batch, Network, Pass, Side};
+use crate::data::dataset::Dataset;
+use crate::model::architecture::LatentDistribution;
+use crate::model::workspace::{Block, ROWS_PER_BLOCK, Workspace};
+use crate::model::{latent, negative_binomial};
+use crate::numerics::real::Real;
+use crate::numerics::simd::vectorized;
+use crate::numerics::team::{Team, tiles};
+use crate::random::{Purpose, fill_logistic, fill_normal, stream};
+
+/// Posterior of some cells' latents (before the softmax of a logistic-normal).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Posterior<R> {
+    /// Means, cells x L.
+    pub mean: Vec<R>,
+    /// Variances, cells x L.
+    pub variance: Vec<R>,
+}
+
+/// Negative lower bounds of one cell's log-likelihood in nats: lower is better.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Bound {
+    /// Importance-weighted bound, Eq. (I3).
+    pub iwelbo: f64,
+    /// Evidence lower bound, Eq. (I5).
+    pub elbo: f64,
+}
+
+/// log of a mean of exponentials, one term after another, Eq. (I4).
+#[derive(Debug, Clone, Copy)]
+pub struct LogMeanExp {
+    largest: f64,
+    /// Sum of exp(term - largest).
+    sum: f64,
+    n: usize,
+}
+
+impl LogMeanExp {
+    /// No term yet.
+    pub fn new() -> Self {
+        Self { largest: f64::NEG_INFINITY, sum: 0.0, n: 0 }
+    }
+
+    /// Adds a term.
+    #[inline]
+    pub fn add(&mut self, term: f64) {
+        self.n += 1;
+        if term <= self.largest {
+            // Both may be minus infinity, of which nothing is left.
+            self.sum += if self.largest > f64::NEG_INFINITY { (term - self.largest).exp() } else { 0.0 };
+        } else if term == f64::NEG_INFINITY {
+        } else {
+            // Also a NaN, which then stays.
+            self.sum = self.sum * (self.largest - term).exp() + 1.0;
+            self.largest = term;
+        }
+    }
+
+    /// log(mean(exp(terms))); minus infinity without terms.
+    pub fn value(self) -> f64 {
+        self.largest + (self.sum / self.n.max(1) as f64).ln()
+    }
+}
+
+impl Default for LogMeanExp {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<R: Real> Network<R> {
+    /// Posterior of `cells`, in evaluation mode.
+    pub fn posterior(
+        &self,
+        team: &Team,
+        workspace: &mut Workspace<R>,
+        data: &Dataset,
+        cells: &[usize],
+    ) -> Posterior<R> {
+        self.prepare_evaluation(workspace);
+        let l = self.architecture.n_latents;
+        let mut posterior =
+            Posterior { mean: Vec::with_capacity(cells.len() * l), variance: Vec::with_capacity(cells.len() * l) };
+        for cells in cells.chunks(workspace.capacity()) {
+            self.encode(team, workspace, Batch { data, cells });
+            posterior.mean.extend_from_slice(&workspace.cells.mean[..cells.len() * l]);
+            posterior.variance.extend_from_slice(&workspace.cells.variance[..cells.len() * l]);
+        }
+        posterior
+    }
+
+    /// Bounds of `cells` from `particles` samples each of their `posterior`, in evaluation mode.
+    ///
+    /// The noise of sample s of a cell is the stream of (seed, s, cell): the first samples are the same whatever their
+    /// number. Where masks are still random, one is drawn per sample. A cell is one tile of the team's work, and its
+    /// samples pass through one row block of the workspace, so memory does not grow with their number.
+    ///
+    /// # Panics
+    /// If `particles` is 0 or the workspace is smaller than a row block.
+    pub fn bounds(
+        &self,
+        team: &Team,
+        workspace: &mut Workspace<R>,
+        data: &Dataset,
+        cells: &[usize],
+        posterior: &Posterior<R>,
+        particles: usize,
+        seed: u64,
+    ) -> Vec<Bound> {
+        assert!(particles > 0 && workspace.capacity() >= ROWS_PER_BLOCK, "a sample, and room for a row block");
+        self.prepare_evaluation(workspace);
+        let l = self.architecture.n_latents;
+        let mut bounds = vec![Bound::default(); cells.len()];
+        let at_once = workspace.capacity() / ROWS_PER_BLOCK;
+        for (chunk, (cells, bounds)) in cells.chunks(at_once).zip(bounds.chunks_mut(at_once)).enumerate() {
+            let (blocks, shared) = workspace.split(cells.len() * ROWS_PER_BLOCK);
+            team.run(cells.len(), (blocks, tiles(bounds, 1)), |i, (mut block, bound)| {
+                let copies = [cells[i]; ROWS_PER_BLOCK];
+                let pass = Pass { network: self, batch: Batch { data, cells: &copies }, shared };
+                let at = (chunk * at_once + i) * l..(chunk * at_once + i + 1) * l;
+                let (mean, variance) = (&posterior.mean[at.clone()], &posterior.variance[at]);
+                bound[0] = pass.bound(&mut block, mean, variance, particles, seed);
+            });
+        }
+        bounds
+    }
+}
+
+impl<R: Real> Pass<'_, R> {
+    /// Bounds of the cell that every row of the batch stands for.
+    fn bound(&self, block: &mut Block<R>, mean: &[R], variance: &[R], particles: usize, seed: u64) -> Bound {
+        let a = &self.network.architecture;
+        let (g, l) = (a.n_genes, a.n_latents);
+        let cell = self.batch.cells[0];
+        let nonzero = self.batch.data.counts.row(cell);
+        let library = R::of(self.batch.data.library[cell]);
+
+        // What all samples share.
+        let cells = &mut block.cells;
+        cells.x[..g].fill(R::ZERO);
+        nonzero.for_each(|gene, count| cells.x[gene] = R::of_count(count));
+        self.load_covariates(cells.covariates, 0..ROWS_PER_BLOCK);
+        cells.mean.chunks_exact_mut(l).for_each(|row| row.copy_from_slice(mean));
+        cells.variance.chunks_exact_mut(l).for_each(|row| row.copy_from_slice(variance));
+        let half_log_variance: f64 = 0.5 * variance.iter().map(|v| v.f64().ln()).sum::<f64>();
+        let count_terms =
+            negative_binomial::count_terms(nonzero, self.shared.dispersion, &mut cells.likelihood_scratch[0]);
+        let masks_drawn = self.network.tensors.mask_logit.is_some() && self.network.frozen_mask.is_none();
+        if !masks_drawn {
+            self.prior(cells, 0..ROWS_PER_BLOCK);
+        }
+
+        let mut weights = LogMeanExp::new();
+        let (mut reconstruction, mut kl) = (0.0, 0.0);
+        for first in (0..particles).step_by(ROWS_PER_BLOCK) {
+            let n = (particles - first).min(ROWS_PER_BLOCK);
+            let cells = &mut block.cells;
+            self.particle_noise(cells.latent_noise, cells.mask_noise, cells.words, cell, first, seed, masks_drawn);
+            if masks_drawn {
+                self.prior(cells, 0..ROWS_PER_BLOCK);
+            }
+            // z before its softmax, and log p(z) - log q(z) up to the posterior's log-determinant, Eq. (I2).
+            let mut log_ratio = [R::ZERO; ROWS_PER_BLOCK];
+            let (z, noise, prior_mean) = (&mut *cells.z, &*cells.latent_noise, &*cells.prior_mean);
+            vectorized(
+                #[inline(always)]
+                || {
+                    for (((z, &v), &m), &e) in z.iter_mut().zip(&*cells.variance).zip(&*cells.mean).zip(noise) {
+                        *z = v.sqrt().fma(e, m);
+                    }
+                    for (r, ratio) in log_ratio.iter_mut().enumerate() {
+                        for k in r * l..(r + 1) * l {
+                            let distance = z[k] - prior_mean[k];
+                            *ratio += noise[k].fma(noise[k], -(distance * distance));
+                        }
+                    }
+                },
+            );
+            if a.latent_distribution == LatentDistribution::LogisticNormal {
+                cells.z.chunks_exact_mut(l).for_each(latent::softmax);
+            }
+            for layer in 0..a.n_layers {
+                self.start_hidden(Side::Decoder, layer, block, false);
+                self.finish_hidden(Side::Decoder, layer, block, false);
+            }
+            self.output(block);
+
+            let cells = &mut block.cells;
+            for r in 0..n {
+                let (logits, x) = (&mut cells.logits[r * g..(r + 1) * g], &cells.x[..g]);
+                let dispersion = self.shared.dispersion;
+                let nll = if a.likelihood_epsilon > 0.0 {
+                    negative_binomial::forward_backward_with_epsilon(
+                        logits,
+                        x,
+                        nonzero,
+                        library,
+                        dispersion,
+                        R::ZERO,
+                        R::of(a.likelihood_epsilon),
+                        cells.d_log_dispersion,
+                        &mut cells.likelihood_scratch[0],
+                    )
+                } else {
+                    negative_binomial::forward(logits, x, library, dispersion, count_terms)
+                };
+                weights.add(half_log_variance + 0.5 * log_ratio[r].f64() - nll);
+                reconstruction += nll;
+                kl += cells.kl[r];
+            }
+        }
+        let n = particles as f64;
+        Bound { iwelbo: -weights.value(), elbo: reconstruction / n + kl / n }
+    }
+
+    /// Noise of the samples `first`, `first` + 1, ... of a cell, a row each.
+    fn particle_noise(
+        &self,
+        latent: &mut [R],
+        mask: &mut [R],
+        words: &mut [u32],
+        cell: usize,
+        first: usize,
+        seed: u64,
+        masks_drawn: bool,
+    ) {
+        let l = self.network.architecture.n_latents;
+        let e = self.shared.max_interventions * l;
+        vectorized(
+            #[inline(always)]
+            || {
+                for (r, row) in latent.chunks_exact_mut(l).enumerate() {
+                    let particle = (first + r) as u64;
+                    fill_normal(row, words, &mut stream(seed, Purpose::ParticleLatent, particle, cell as u64));
+                }
+                if masks_drawn {
+                    for (r, row) in mask.chunks_exact_mut(e.max(1)).enumerate() {
+                        let particle = (first + r) as u64;
+                        fill_logistic(row, words, &mut stream(seed, Purpose::ParticleMask, particle, cell as u64));
+                    }
+                }
+            },
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::counts::Counts;
+    use crate::data::dataset::{Covariates, InterventionRows};
+    use crate::data::simulate::{Simulation, simulate};
+    use crate::model::architecture::{Architecture, MaskKind, Prior};
+    use crate::model::batch_norm;
+
+    const MASKED: Prior = Prior::Masked { kind: MaskKind::Hard, temperature: 0.7 };
+
+    /// Small counts of five genes under two interventions, so that posteriors of one latent are wide.
+    fn screen() -> Dataset {
+        let table: Vec<u32> = (0..12).flat_map(|n| (0..5).map(move |g| ((n * 7 + g * 5 + n * g) % 6) as u32)).collect();
+        let names = |n: usize| (0..n).map(|i| i.to_string()).collect::<Vec<_>>();
+        Dataset {
+            source: "test".into(),
+            library: table.chunks(5).map(|x| x.iter().sum::<u32>() as f64).collect(),
+            counts: Counts::from_dense(5, &table),
+            interventions: InterventionRows::one_hot((0..12).map(|n| n % 2)),
+            intervention_names: names(2),
+            gene_names: names(5),
+            cell_names: names(12),
+            covariates: Covariates::default(),
+            truth: None,
+        }
+    }
+
+    /// A network whose decoder, running statistics and shifts matter.
+    fn network(prior: Prior) -> Network<f64> {
+        let architecture = Architecture { n_hidden: 4, prior, ..Architecture::new(5, 2, 1) };
+        let mut network = Network::new(architecture, 11);
+        let wave = |i: usize| (i as f64 * 2.3 + 0.4).sin();
+        for layer in network.tensors.decoder.clone() {
+            let norm = layer.norm.expect("normalised");
+            network.running[&norm.running_mean].iter_mut().enumerate().for_each(|(i, v)| *v = 0.3 * wave(i));
+            network.running[&norm.running_variance].iter_mut().enumerate().for_each(|(i, v)| *v = 1.0 + 0.5 * wave(i));
+            network.parameters[&norm.weight].iter_mut().enumerate().for_each(|(i, v)| *v = 1.0 + 0.4 * wave(i + 7));
+            network.parameters[&norm.bias].iter_mut().enumerate().for_each(|(i, v)| *v = 0.5 + 0.5 * wave(i + 3));
+        }
+        // A proposal wider than the prior, so that weights have a variance.
+        let head = network.tensors.latent_log_variance.clone();
+        network.parameters[&head.weight].fill(0.0);
+        network.parameters[&head.bias].fill(0.3);
+        if let Some(shift) = network.tensors.shift.clone() {
+            network.parameters[&shift].copy_from_slice(&[0.8, -1.1]);
+        }
+        if let Some(mask_logit) = network.tensors.mask_logit.clone() {
+            network.parameters[&mask_logit].copy_from_slice(&[0.4, -0.7]);
+        }
+        network
+    }
+
+    /// log p(x|z) by plain loops over the decoder's tensors.
+    fn log_likelihood(network: &Network<f64>, data: &Dataset, n: usize, z: f64) -> f64 {
+        let p = &network.parameters;
+        let linear = |weight: &[f64], bias: &[f64], x: &[f64]| -> Vec<f64> {
+            let rows = weight.chunks_exact(x.len()).zip(bias);
+            rows.map(|(w, b)| b + w.iter().zip(x).map(|(w, x)| w * x).sum::<f64>()).collect()
+        };
+        let mut h = vec![z];
+        for layer in &network.tensors.decoder {
+            let norm = layer.norm.as_ref().expect("normalised");
+            h = linear(&p[&layer.linear.weight], &p[&layer.linear.bias], &h);
+            for (j, h) in h.iter_mut().enumerate() {
+                let (mean, variance) =
+                    (network.running[&norm.running_mean][j], network.running[&norm.running_variance][j]);
+                let u = (*h - mean) / (variance + batch_norm::EPSILON).sqrt();
+                *h = (p[&norm.weight][j] * u + p[&norm.bias][j]).max(0.0);
+            }
+        }
+        let head = &network.tensors.decoder_output;
+        let logits = linear(&p[&head.weight], &p[&head.bias], &h);
+        let total: f64 = logits.iter().map(|l| l.exp()).sum();
+        let mut x = [0.0; 5];
+        data.counts.row(n).for_each(|g, count| x[g] = count as f64);
+        let mut value = 0.0;
+        for g in 0..5 {
+            let mu = data.library[n] * logits[g].exp() / total;
+            let theta = p[&network.tensors.log_dispersion][g].exp();
+            value += libm::lgamma(x[g] + theta) - libm::lgamma(theta) - libm::lgamma(x[g] + 1.0)
+                + theta * (theta / (theta + mu)).ln()
+                + x[g] * (mu / (theta + mu)).ln();
+        }
+        value
+    }
+
+    /// The integral of exp(f) over z within 12 of `centre`, as a logarithm.
+    fn log_integral(centre: f64, f: impl Fn(f64) -> f64) -> f64 {
+        let step = 0.004;
+        let mut sum = LogMeanExp::new();
+        (0..6000).for_each(|i| sum.add(f(centre - 12.0 + (i as f64 + 0.5) * step)));
+        sum.value() + 24f64.ln()
+    }
+
+    fn log_normal(z: f64, mean: f64, variance: f64) -> f64 {
+        -0.5 * ((z - mean).powi(2) / variance + (std::f64::consts::TAU * variance).ln())
+    }
+
+    fn bounds(network: &Network<f64>, data: &Dataset, cells: &[usize], particles: usize, seed: u64) -> Vec<Bound> {
+        let team = Team::single();
+        let mut workspace = Workspace::new(&network.architecture, 64, data.interventions.max_len());
+        let posterior = network.posterior(&team, &mut workspace, data, cells);
+        network.bounds(&team, &mut workspace, data, cells, &posterior, particles, seed)
+    }
+
+    #[test]
+    fn one_latent_agrees_with_quadrature() {
+        let data = screen();
+        let cells: Vec<usize> = (0..12).collect();
+        let mut fixed = network(MASKED);
+        fixed.freeze_masks();
+        for (network, on) in [
+            (network(Prior::Standard), [0.0, 0.0]),
+            (network(Prior::Shifted), [1.0, 1.0]),
+            // Random masks: the likelihood is a mixture over the mask.
+            (network(MASKED), [0.4f64, -0.7].map(|logit| 1.0 / (1.0 + (-logit).exp()))),
+            (fixed, [1.0, 0.0]),
+        ] {
+            let shifts = network.tensors.shift.as_ref().map_or(vec![0.0; 2], |s| network.parameters[s].to_vec());
+            let team = Team::single();
+            let mut workspace = Workspace::new(&network.architecture, 64, 1);
+            let posterior = network.posterior(&team, &mut workspace, &data, &cells);
+            let particles = 40_000;
+            let got = network.bounds(&team, &mut workspace, &data, &cells, &posterior, particles, 5);
+            for n in 0..12 {
+                let (shift, on) = (shifts[n % 2], on[n % 2]);
+                let prior = |z: f64| on * log_normal(z, shift, 1.0).exp() + (1.0 - on) * log_normal(z, 0.0, 1.0).exp();
+                let log_joint = |z: f64| log_likelihood(&network, &data, n, z) + prior(z).ln();
+                let exact = -log_integral(0.0, log_joint);
+                let (m, v) = (posterior.mean[n], posterior.variance[n]);
+                // Standard error of log(mean of weights): their coefficient of variation over the root of their number.
+                // Drawn masks add at most as much again.
+                let second = log_integral(0.0, |z| 2.0 * log_joint(z) - log_normal(z, m, v)) + 2.0 * exact;
+                let spread = second.exp() - 1.0;
+                assert!(spread < 20.0, "the case is too hard for this test: {spread}");
+                let tolerance = 8.0 * (spread / particles as f64).sqrt() + 1e-6;
+                assert!((got[n].iwelbo - exact).abs() < tolerance, "{n}: {} {exact} +- {tolerance}", got[n].iwelbo);
+
+                let divergences = [shift, 0.0].map(|p| 0.5 * ((m - p).powi(2) + v - 1.0 - v.ln()));
+                let kl = on * divergences[0] + (1.0 - on) * divergences[1];
+                // Moments of -log p(x|z) under q; it is positive here, so powers have logarithms.
+                let moment = |power: f64| {
+                    let nll = |z: f64| -log_likelihood(&network, &data, n, z);
+                    log_integral(m, |z| power * nll(z).ln() + log_normal(z, m, v)).exp()
+                };
+                let variance =
+                    moment(2.0) - moment(1.0).powi(2) + on * (1.0 - on) * (divergences[0] - divergences[1]).powi(2);
+                let want = moment(1.0) + kl;
+                let tolerance = 5.0 * (variance / particles as f64).sqrt();
+                assert!((got[n].elbo - want).abs() < tolerance, "cell {n}: {} {want} +- {tolerance}", got[n].elbo);
+                assert!(tolerance < 0.1, "{tolerance}");
+            }
+        }
+    }
+
+    #[test]
+    fn more_samples_tighten_the_bound() {
+        let data = screen();
+        let cells: Vec<usize> = (0..12).collect();
+        let network = network(MASKED);
+        // Means over 12 cells x 40 seeds: the differences below are several standard errors each.
+        let mean = |particles: usize, of: fn(&Bound) -> f64| {
+            let values: Vec<f64> =
+                (0..40).flat_map(|seed| bounds(&network, &data, &cells, particles, seed)).map(|b| of(&b)).collect();
+            values.iter().sum::<f64>() / values.len() as f64
+        };
+        let by_particles = [1, 2, 8, 64].map(|particles| mean(particles, |bound| bound.iwelbo));
+        assert!(by_particles.windows(2).all(|pair| pair[1] < pair[0]), "{by_particles:?}");
+        let elbo = mean(64, |bound| bound.elbo);
+        assert!(by_particles[3] < elbo, "{by_particles:?} {elbo}");
+        // With one sample the two agree in expectation.
+        assert!((by_particles[0] - elbo).abs() < 0.15, "{by_particles:?} {elbo}");
+    }
+
+    #[test]
+    fn threads_and_memory_do_not_change_a_bit() {
+        let settings =
+            Simulation { n_interventions: 4, n_genes: 20, cells_per_intervention: 9, seed: 1, ..Simulation::default() };
+        let data = simulate(&settings).expect("a simulation").dataset;
+        let network = Network::<f32>::new(Architecture { n_hidden: 16, ..Architecture::new(20, 4, 15) }, 2);
+        let cells: Vec<usize> = (3..36).collect();
+        let l = network.architecture.n_latents;
+        let mut workspace = Workspace::new(&network.architecture, 512, 1);
+        let posterior = network.posterior(&Team::single(), &mut workspace, &data, &cells);
+        let of = |threads: usize, capacity: usize, cells: &[usize], posterior: &Posterior<f32>| {
+            Team::with(threads, |team| {
+                let mut workspace = Workspace::new(&network.architecture, capacity, 1);
+                network.bounds(team, &mut workspace, &data, cells, posterior, 70, 3)
+            })
+        };
+        let first = of(1, 512, &cells, &posterior);
+        for (threads, capacity) in [(2, 512), (3, 512), (1, 32), (2, 100)] {
+            assert_eq!(of(threads, capacity, &cells, &posterior), first, "{threads} threads, {capacity} rows");
+            let again = Team::with(threads, |team| network.posterior(team, &mut workspace, &data, &cells));
+            assert_eq!(again, posterior);
+        }
+        // A cell's bound does not depend on its neighbours.
+        let backwards = |rows: &[f32]| rows.rchunks_exact(l).flatten().copied().collect();
+        let reversed = Posterior { mean: backwards(&posterior.mean), variance: backwards(&posterior.variance) };
+        let mut bounds = of(2, 512, &cells.iter().rev().copied().collect::<Vec<_>>(), &reversed);
+        bounds.reverse();
+        assert_eq!(bounds, first);
+    }
+
+    #[test]
+    fn the_mean_of_exponentials_neither_overflows_nor_forgets() {
+        let of = |terms: &[f64]| {
+            let mut mean = LogMeanExp::new();
+            terms.iter().for_each(|&t| mean.add(t));
+            mean.value()
+        };
+        assert!((of(&[-1e5, -1e5 + 2f64.ln()]) - (-1e5 + 1.5f64.ln())).abs() < 1e-10);
+        assert!((of(&[1e5, 1e5 - 800.0]) - (1e5 - 2f64.ln())).abs() < 1e-10);
+        assert_eq!(of(&[f64::NEG_INFINITY, 0.0, f64::NEG_INFINITY, f64::NEG_INFINITY]), -(4f64.ln()));
+        assert_eq!(of(&[f64::NEG_INFINITY]), f64::NEG_INFINITY);
+        assert!(of(&[0.0, f64::NAN, 1.0]).is_nan());
+    }
+}

@@ -1,0 +1,177 @@
+//! Networks on disk: every tensor by name in a safetensors file, and back with every name and shape checked.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use safetensors::{Dtype, SafeTensors};
+
+use super::Network;
+use crate::error::{Error, InputError, Result};
+use crate::model::architecture::Architecture;
+use crate::model::parameters::Buffer;
+use crate::numerics::real::Real;
+use crate::report::results::{Tensor, TensorValues};
+
+impl<R: Real> Network<R> {
+    /// Every tensor, parameters then running statistics, ready to be written.
+    pub fn saved_tensors(&self) -> Vec<Tensor<'_>>
+    where
+        for<'a> &'a [R]: Into<TensorValues<'a>>,
+    {
+        [&self.parameters, &self.running]
+            .into_iter()
+            .flat_map(|buffer| buffer.layout.entries().iter().map(move |entry| (buffer, entry)))
+            .map(|(buffer, entry)| Tensor {
+                name: entry.name.clone(),
+                shape: entry.shape.clone(),
+                values: (&buffer.values[entry.range.clone()]).into(),
+            })
+            .collect()
+    }
+
+    /// Reads a network of the given architecture, and the metadata of its file. Masks are not frozen.
+    ///
+    /// # Errors
+    /// [`InputError`] naming the file, and the tensor where one is to blame: a file that is damaged or no safetensors
+    /// file, a tensor that is missing, unknown, of another shape or type, or that holds a value which is not finite.
+    pub fn read(path: &Path, architecture: Architecture) -> Result<(Self, BTreeMap<String, String>)> {
+        let bytes = match std::fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(source) if source.kind() == std::io::ErrorKind::NotFound => {
+                let error = InputError::new("there is no such file", "name the folder of a finished run");
+                return Err(error.in_file(path).into());
+            }
+            Err(source) => return Err(Error::io("reading", path, source)),
+        };
+        let damaged = |error: safetensors::SafeTensorError| {
+            InputError::new(
+                format!("this is no whole safetensors file ({error})"),
+                "restore the file, or repeat the run with `svae-cpu run` on the folder's config.toml",
+            )
+            .in_file(path)
+        };
+        let file = SafeTensors::deserialize(&bytes).map_err(damaged)?;
+        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(damaged)?;
+        let metadata: HashMap<String, String> = header.metadata().clone().unwrap_or_default();
+
+        let mut network = Self::new(architecture, 0);
+        let known = |name: &str| {
+            let buffers = [&network.parameters, &network.running];
+            buffers.iter().any(|buffer| buffer.layout.find(name).is_some())
+        };
+        if let Some(name) = file.names().into_iter().filter(|name| !known(name)).min() {
+            return Err(foreign(path, name, "the model of the settings has no such tensor").into());
+        }
+        for buffer in [&mut network.parameters, &mut network.running] {
+            fill(buffer, &file, path)?;
+        }
+        Ok((network, metadata.into_iter().collect()))
+    }
+}
+
+fn foreign(path: &Path, tensor: &str, problem: impl Into<String>) -> InputError {
+    InputError::new(problem, "the file and config.toml must come from the same run")
+        .in_file(path)
+        .at(format!("tensor `{tensor}`"))
+}
+
+/// Fills every tensor of `buffer` from `file`.
+fn fill<R: Real>(buffer: &mut Buffer<R>, file: &SafeTensors, path: &Path) -> Result<(), InputError> {
+    let layout = buffer.layout.clone();
+    for entry in layout.entries() {
+        let foreign = |problem: String| foreign(path, &entry.name, problem);
+        let tensor = file.tensor(&entry.name).map_err(|_| foreign("the file lacks it".to_owned()))?;
+        if tensor.shape() != entry.shape {
+            return Err(foreign(format!("its shape is {:?}, not {:?}", tensor.shape(), entry.shape)));
+        }
+        let values = &mut buffer.values[entry.range.clone()];
+        match (tensor.dtype(), R::NAME) {
+            (Dtype::F32, "f32") => {
+                let bytes = tensor.data().as_chunks::<4>().0;
+                values.iter_mut().zip(bytes).for_each(|(v, b)| *v = R::of(f32::from_le_bytes(*b) as f64));
+            }
+            (Dtype::F64, "f64") => {
+                let bytes = tensor.data().as_chunks::<8>().0;
+                values.iter_mut().zip(bytes).for_each(|(v, b)| *v = R::of(f64::from_le_bytes(*b)));
+            }
+            (found, wanted) => {
+                let found = format!("{found:?}").to_lowercase();
+                return Err(foreign(format!("its values are {found}, not {wanted} as the settings say")));
+            }
+        }
+        if let Some(i) = values.iter().position(|v| !v.is_finite()) {
+            return Err(foreign(format!("value {i} is not finite")));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::results::write_safetensors;
+
+    fn network() -> Network<f32> {
+        Network::new(Architecture { n_hidden: 5, ..Architecture::new(7, 3, 2) }, 4)
+    }
+
+    fn bytes(tensors: &[Tensor<'_>]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let metadata = BTreeMap::from([("method".to_owned(), "svae-plus".to_owned())]);
+        write_safetensors(&mut bytes, tensors, &metadata).expect("in memory");
+        bytes
+    }
+
+    fn read(bytes: &[u8]) -> Result<(Network<f32>, BTreeMap<String, String>)> {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        std::fs::write(file.path(), bytes).expect("written");
+        Network::read(file.path(), network().architecture)
+    }
+
+    #[test]
+    fn what_was_written_is_read_back() {
+        let network = network();
+        let (back, metadata) = read(&bytes(&network.saved_tensors())).expect("readable");
+        assert_eq!(back.parameters, network.parameters);
+        assert_eq!(back.running, network.running);
+        assert_eq!(metadata["method"], "svae-plus");
+    }
+
+    #[test]
+    fn damaged_and_foreign_files_are_refused_by_name() {
+        let network = network();
+        let whole = network.saved_tensors();
+        let good = bytes(&whole);
+        let refused = |bytes: &[u8]| {
+            let error = read(bytes).err().expect("refused");
+            assert_eq!(error.exit_code(), 2);
+            error.to_string()
+        };
+        for cut in [0, 5, 9, good.len() / 2, good.len() - 1] {
+            assert!(refused(&good[..cut]).contains("no whole safetensors file"), "{cut}");
+        }
+        assert!(refused(b"not a model at all, but long enough").contains("safetensors"));
+
+        let mut lacking = whole.clone();
+        lacking.remove(3);
+        assert!(refused(&bytes(&lacking)).contains(&format!("tensor `{}`: the file lacks it", whole[3].name)));
+        let mut unknown = whole.clone();
+        unknown[0].name = "encoder.9.weight".to_owned();
+        assert!(refused(&bytes(&unknown)).contains("tensor `encoder.9.weight`: the model of the settings has no such"));
+        let mut reshaped = whole.clone();
+        reshaped[0].shape.reverse();
+        assert!(refused(&bytes(&reshaped)).contains("its shape is [7, 5], not [5, 7]"));
+        let double = vec![0f64; 35];
+        let mut retyped = whole.clone();
+        retyped[0].values = (&double[..]).into();
+        assert!(refused(&bytes(&retyped)).contains("its values are f64, not f32"));
+        let mut infinite = vec![0f32; 35];
+        infinite[8] = f32::INFINITY;
+        let mut bad = whole.clone();
+        bad[0].values = (&infinite[..]).into();
+        assert!(refused(&bytes(&bad)).contains("value 8 is not finite"));
+
+        let missing = Network::<f32>::read(Path::new("/nowhere/model.safetensors"), network.architecture.clone());
+        assert!(missing.err().expect("missing").to_string().contains("no such file"));
+    }
+}
