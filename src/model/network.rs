@@ -213,7 +213,7 @@ impl<R: Real> Network<R> {
         let all = self.parameters.values.len();
         match (&self.tensors.mask_logit, &self.frozen_mask) {
             (Some(mask_logit), Some(_)) => vec![0..mask_logit.0.start, mask_logit.0.end..all],
-            _ => vec![0..all],
+            _ => std::iter::once(0..all).collect(),
         }
     }
 

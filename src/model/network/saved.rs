@@ -143,7 +143,7 @@ mod tests {
         let whole = network.saved_tensors();
         let good = bytes(&whole);
         let refused = |bytes: &[u8]| {
-            let error = read(bytes).err().expect("refused");
+            let error = read(bytes).expect_err("refused");
             assert_eq!(error.exit_code(), 2);
             error.to_string()
         };
@@ -165,13 +165,13 @@ mod tests {
         let mut retyped = whole.clone();
         retyped[0].values = (&double[..]).into();
         assert!(refused(&bytes(&retyped)).contains("its values are f64, not f32"));
-        let mut infinite = vec![0f32; 35];
+        let mut infinite = [0f32; 35];
         infinite[8] = f32::INFINITY;
         let mut bad = whole.clone();
         bad[0].values = (&infinite[..]).into();
         assert!(refused(&bytes(&bad)).contains("value 8 is not finite"));
 
         let missing = Network::<f32>::read(Path::new("/nowhere/model.safetensors"), network.architecture.clone());
-        assert!(missing.err().expect("missing").to_string().contains("no such file"));
+        assert!(missing.expect_err("missing").to_string().contains("no such file"));
     }
 }
