@@ -9,7 +9,7 @@ source scripts/metric.sh
 cargo build --release --locked
 mkdir -p "$out"
 printf '%s\n' 0 1 2 3 4 | xargs -P 2 -I SEED \
-  ./target/release/svae-cpu run --seed SEED --threads 1 --quiet --overwrite --out "$out/SEED" "$@" >/dev/null
+  ./target/release/svae-cpu run --seed SEED --threads 1 --quiet --overwrite --no-heldout --out "$out/SEED" "$@" >/dev/null
 
 echo '| seed | Pearson MCC | Spearman MCC | R2 | corrected F1 | reference F1 | validation ELBO | epochs | training, s |'
 echo '|---|---|---|---|---|---|---|---|---|'
