@@ -15,7 +15,9 @@ use crate::data::simulate::MixingNetwork;
 use crate::data::{simulate as simulator, split};
 use crate::error::{InputError, Result};
 use crate::evaluation::correlation::{Correlation, Latents};
-use crate::evaluation::target_graph::{TargetScore, masks_from_probabilities, score_targets, targets_from_prior_means};
+use crate::evaluation::target_graph::{
+    TargetScore, masks_from_probabilities, score_targets, targets_from_prior_means, two_largest_shifts,
+};
 use crate::evaluation::{mcc, pooled, regression};
 use crate::model::architecture::{self, Architecture, Prior};
 use crate::model::network::Network;
@@ -546,9 +548,14 @@ fn judge<R: Real>(
         let pearson = mcc::mcc(true_latents, inferred, Correlation::Pearson);
         metrics.mcc_spearman = Some(mcc::mcc(true_latents, inferred, Correlation::Spearman).mean);
         metrics.r2 = Some(regression::linear_r2(inferred, true_latents));
-        if let Some(masks) = &masks {
+        // An iVAE without masks is judged by the two largest shifts of each intervention.
+        let largest = || {
+            let shift = network.tensors.shift.as_ref().filter(|_| masks.is_none())?;
+            Some(two_largest_shifts(&table(&network.parameters[shift]), l))
+        };
+        if let Some(masks) = masks.clone().or_else(largest) {
             let targets = targets_from_prior_means(&truth.prior_means);
-            let scores = score_targets(&targets, masks, &pearson.correlation, &cells.trained);
+            let scores = score_targets(&targets, &masks, &pearson.correlation, &cells.trained);
             let of = |s: TargetScore| PrecisionRecall { precision: s.precision, recall: s.recall, f1: s.f1 };
             metrics.graph = Some(GraphMetrics { reference: of(scores.reference), corrected: of(scores.corrected) });
         }

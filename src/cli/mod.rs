@@ -49,7 +49,7 @@ pub enum Command {
     ///
     /// Data are read or simulated once and shared; there is one run per core when runs outnumber cores. Runs that are
     /// finished are kept, so that the same command goes on after an interruption. Every flag of `svae-cpu run` applies
-    /// to all runs, in the place of what the grid says.
+    /// to all runs, in the place of what the grid says; --method picks the runs of one method.
     Sweep(Box<sweep::Args>),
     /// Write a simulated screen with its truth to a .npz file
     ///

@@ -26,7 +26,7 @@ pub struct Args {
     /// Do nothing; check the grid and list its runs and how they stand
     #[arg(long)]
     pub list: bool,
-    /// Settings given as flags, for every run.
+    /// Settings given as flags, for every run; --method picks the runs of one method.
     #[command(flatten)]
     pub settings: RawConfig,
 }
@@ -52,6 +52,7 @@ Examples:
   svae-cpu sweep scripts/table1.toml                       the same again: what was interrupted goes on
   svae-cpu sweep grid.toml --list                          which runs there are
   svae-cpu sweep grid.toml --sim-cells 50 --epochs 20      the same runs, small: a first look
+  svae-cpu sweep grid.toml --method svae-plus              only the runs of that method
   svae-cpu sweep grid.toml --shard 3/8                     the third of eight jobs of an array
   svae-cpu sweep grid.toml --tables-only --select udr      choose otherwise
 

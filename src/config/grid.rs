@@ -50,11 +50,11 @@ const SELECTED_KEYS: [&str; 2] = ["alpha", "beta"];
 /// One run of a grid.
 #[derive(Debug, Clone)]
 pub struct GridRun {
-    /// Name of its folder: the method, what the grid's lists and blocks say of it, and the seed.
+    /// Name of its folder: the method, what the grid's lists and blocks and the flags say of it, and the seed.
     pub name: String,
     /// Its settings, without those that concern the whole sweep (threads, output).
     pub config: Config,
-    /// Keys of which `[grid]` or its `[[runs]]` block speaks.
+    /// Keys of which `[grid]`, its `[[runs]]` block or a flag speaks.
     pub named: Vec<String>,
     origin: Origin,
 }
@@ -112,7 +112,7 @@ struct Setting {
     values: Vec<Value>,
     /// Line in the file; `None` for a flag.
     line: Option<usize>,
-    /// Whether it stands in `[grid]` or `[[runs]]`, and so in the names of runs.
+    /// Whether it stands in `[grid]` or `[[runs]]` or is a flag, and so in the names of runs.
     named: bool,
 }
 
@@ -127,7 +127,8 @@ struct GridFile {
 }
 
 impl Grid {
-    /// Reads the grid at `path` and lays `flags` over every run; a flag takes the place of an axis.
+    /// Reads the grid at `path` and lays `flags` over every run; a flag takes the place of an axis, but the flag of the
+    /// method picks the runs of that method where the grid names methods.
     ///
     /// # Errors
     /// [`InputError`] naming the line, or the flag, of the first thing that cannot be used, in any run.
@@ -351,7 +352,12 @@ pub(super) fn rank(key: &str, known: &[String]) -> usize {
 impl GridFile {
     fn checked(mut self, text: String, path: &Path, flags: RawConfig) -> Result<Grid> {
         let known = raw::known_keys();
-        let flag_layer = self.lay(flags)?;
+        let named = |setting: &Setting| setting.key == "method";
+        let names_methods = self.base.iter().chain(&self.axes).any(named)
+            || self.blocks.iter().any(|(_, block)| block.iter().any(named));
+        let only = flags.model.method.filter(|_| names_methods);
+        let mut flag_layer = self.lay(flags)?;
+        flag_layer.retain(|flag| only.is_none() || flag.key != "method");
         let over_sweep = |key: &str| {
             let base = self.base.iter().find(|setting| setting.key == key);
             flag_layer.iter().find(|setting| setting.key == key).or(base)
@@ -371,7 +377,7 @@ impl GridFile {
         let of_sweep = of_sweep.check(&origin)?;
         let stem = path.file_stem().map_or_else(|| "sweep".into(), |stem| stem.to_string_lossy().into_owned());
         let out = of_sweep.out.unwrap_or_else(|| Path::new("results").join(stem));
-        let runs = self.expand(path, &flag_layer, &known)?;
+        let runs = self.expand(path, &flag_layer, &known, only)?;
         Ok(Grid {
             file: path.to_owned(),
             text,
@@ -399,7 +405,7 @@ impl GridFile {
         let mut layer = Vec::new();
         for (key, value) in flags.to_table()? {
             let mut add = |key: String, value| {
-                layer.push(Setting { key, values: vec![value], line: None, named: false });
+                layer.push(Setting { key, values: vec![value], line: None, named: true });
             };
             match value {
                 Value::Table(table) => table.into_iter().for_each(|(name, value)| add(format!("{key}.{name}"), value)),
@@ -409,12 +415,13 @@ impl GridFile {
         Ok(layer)
     }
 
-    /// Every run, checked.
-    fn expand(&self, path: &Path, flags: &[Setting], known: &[String]) -> Result<Vec<GridRun>> {
+    /// Every run, checked; only those of one method if that is wanted.
+    fn expand(&self, path: &Path, flags: &[Setting], known: &[String], only: Option<Method>) -> Result<Vec<GridRun>> {
         let nothing = [(None, Vec::new())];
         let blocks = if self.blocks.is_empty() { &nothing[..] } else { &self.blocks };
-        // Flags may make runs of a grid equal, which is then meant.
-        let merge = flags.iter().any(|flag| !SWEEP_KEYS.contains(&flag.key.as_str()));
+        // A flag in the place of an axis makes runs equal, which is then meant.
+        let replaced = |flag: &Setting| blocks.iter().any(|(_, block)| block.iter().any(|s| s.key == flag.key));
+        let merge = flags.iter().any(|flag| replaced(flag) || self.axes.iter().any(|s| s.key == flag.key));
         let mut used: HashSet<*const Setting> = HashSet::new();
         let mut runs: Vec<GridRun> = Vec::new();
         let mut seen: HashMap<String, (usize, Option<usize>)> = HashMap::new();
@@ -488,6 +495,13 @@ impl GridFile {
             }
         }
         self.refuse_without_effect(path, flags, &used)?;
+        if let Some(method) = only {
+            runs.retain(|run| run.config.method == method);
+            if runs.is_empty() {
+                let problem = format!("no run of {} has the method {}", path.display(), method.name());
+                return Err(InputError::new(problem, "choose a method that the grid names").at("--method").into());
+            }
+        }
         unique_names(&mut runs);
         Ok(runs)
     }
@@ -557,7 +571,7 @@ fn in_file_name(value: &Value) -> String {
         }
         value => value.to_string(),
     };
-    let allowed = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "+-._".contains(c);
     let clean: String = plain.chars().map(|c| if allowed(c) { c } else { '-' }).collect();
     if clean == plain && clean.len() <= LONGEST_VALUE {
         return clean;

@@ -18,10 +18,16 @@ pub struct Metric {
     pub path: &'static [&'static str],
     /// Digits after the point for people.
     pub digits: usize,
+    /// Whether it stands in the tables for people too.
+    pub shown: bool,
 }
 
 const fn metric(key: &'static str, label: &'static str, path: &'static [&'static str], digits: usize) -> Metric {
-    Metric { key, label, path, digits }
+    Metric { key, label, path, digits, shown: true }
+}
+
+const fn hidden(key: &'static str, label: &'static str, path: &'static [&'static str], digits: usize) -> Metric {
+    Metric { shown: false, ..metric(key, label, path, digits) }
 }
 
 /// The negative ELBO of the validation cells without the penalty of the masks, by which settings are chosen.
@@ -37,8 +43,8 @@ pub const METRICS: [Metric; 16] = [
     metric("reference_precision", "precision, reference", &["graph", "reference", "precision"], 3),
     metric("reference_recall", "recall, reference", &["graph", "reference", "recall"], 3),
     metric("reference_f1", "F1, reference", &["graph", "reference", "f1"], 3),
-    metric("corrected_precision", "precision, corrected", &["graph", "corrected", "precision"], 3),
-    metric("corrected_recall", "recall, corrected", &["graph", "corrected", "recall"], 3),
+    hidden("corrected_precision", "precision, corrected", &["graph", "corrected", "precision"], 3),
+    hidden("corrected_recall", "recall, corrected", &["graph", "corrected", "recall"], 3),
     metric("corrected_f1", "F1, corrected", &["graph", "corrected", "f1"], 3),
     metric("elbo_validation", "ELBO, validation", &["elbo_validation"], 2),
     metric(CRITERION_ELBO, "without penalty", &[], 2),

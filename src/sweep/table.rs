@@ -259,7 +259,8 @@ impl Tables {
     /// The table for people: figures that no row has are left out.
     fn cells(&self, rows: &[&Row]) -> (Vec<String>, Vec<Vec<String>>) {
         let shown = |of: fn(&Row) -> &[Option<Stat>], m: usize| rows.iter().any(|row| of(row)[m].is_some());
-        let metrics: Vec<usize> = (0..METRICS.len()).filter(|&m| shown(|row| &row.stats, m)).collect();
+        let metrics = (0..METRICS.len()).filter(|&m| METRICS[m].shown && shown(|row| &row.stats, m));
+        let metrics: Vec<usize> = metrics.collect();
         let times: Vec<usize> = (0..TIMES.len()).filter(|&m| shown(|row| &row.times, m)).collect();
         let left_out = rows.iter().any(|row| !row.left_out.is_empty());
         let mut header = self.columns.clone();
