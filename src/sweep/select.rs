@@ -137,6 +137,7 @@ pub fn select(plan: &Plan, selection: &Selection, rows: &mut [Row]) -> Vec<Strin
     for group in groups(plan, selection) {
         let score = |setting: usize| match selection.by {
             // Both as "higher is better".
+            // Eq. (U6)
             Criterion::Elbo => rows[setting].mean(CRITERION_ELBO).map(|elbo| -elbo),
             Criterion::Udr => rows[setting].mean(CRITERION_UDR),
         };
