@@ -9,6 +9,7 @@ use super::figures::Figures;
 use crate::config::{Config, Grid, RawConfig, Source};
 use crate::data::dataset::InterventionRows;
 use crate::error::{Error, InputError, Result};
+use crate::numerics::team::Team;
 use crate::run::{Cells, Read, read, simulator_settings};
 
 /// One run of the sweep.
@@ -69,7 +70,7 @@ impl SharedData {
                 (settings.intervention_names(), rows, "the simulation".to_owned(), None)
             }
             Source::File(_) => {
-                let found = read(config)?;
+                let found = read(&Team::single(), config)?;
                 let data = &found.data;
                 (data.intervention_names.clone(), data.interventions.clone(), data.source.clone(), Some(found))
             }
@@ -82,13 +83,13 @@ impl SharedData {
     ///
     /// # Errors
     /// As reading them.
-    pub(crate) fn get(&self) -> Result<Read> {
+    pub(crate) fn get(&self, team: &Team) -> Result<Read> {
         // A panic while simulating leaves nothing behind that is half done.
         let mut slot = self.read.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Some(found) = &*slot {
             return Ok(found.clone());
         }
-        let found = read(&self.config)?;
+        let found = read(team, &self.config)?;
         *slot = Some(found.clone());
         Ok(found)
     }
