@@ -137,6 +137,7 @@ impl Plan {
         let mut data_numbers: HashMap<String, usize> = HashMap::new();
         let mut settings: HashMap<String, usize> = HashMap::new();
         let mut seen: HashMap<String, String> = HashMap::new();
+        let mut splits: HashMap<String, (usize, usize)> = HashMap::new();
         let mut runs = Vec::with_capacity(grid.runs.len());
         for run in &grid.runs {
             let identity = run.config.data_identity();
@@ -152,8 +153,18 @@ impl Plan {
                 Error::Input(input) => run.error("holdout", input),
                 _ => error,
             };
-            let cells = data[number].cells(&run.config).map_err(located)?;
-            let config = run.config.resolved(&data[number].names, cells.train.len())?;
+            // How many cells train and are held out is the same for all seeds.
+            let split = format!("{number} {:?} {}", run.config.holdout, run.config.validation_fraction);
+            let (n_train, n_held_out) = match splits.get(&split) {
+                Some(&found) => found,
+                None => {
+                    let cells = data[number].cells(&run.config).map_err(located)?;
+                    let found = (cells.train.len(), cells.held_out.len());
+                    splits.insert(split, found);
+                    found
+                }
+            };
+            let config = run.config.resolved(&data[number].names, n_train)?;
             let text = config.to_toml();
             if let Some(earlier) = seen.insert(text, run.name.clone()) {
                 let problem = format!("the runs {earlier} and {} are the same once defaults are filled in", run.name);
@@ -164,7 +175,7 @@ impl Plan {
             let next = settings.len();
             let setting = *settings.entry(format!("{keys:?}")).or_insert(next);
             let folder = folder.join(RUNS_FOLDER).join(&run.name);
-            let held_out = config.heldout && !cells.held_out.is_empty();
+            let held_out = config.heldout && n_held_out > 0;
             runs.push(PlannedRun { name: run.name.clone(), config, folder, data: number, held_out, setting });
         }
         let notes = data.iter().flat_map(SharedData::notes).collect();
