@@ -71,6 +71,53 @@ pub fn fill_normal<R: Real>(out: &mut [R], words: &mut [u32], random: &mut Philo
     }
 }
 
+/// Pairs of numbers that [`fill_normal_rows`] works on at a time.
+const PAIRS_AT_ONCE: usize = 256;
+
+/// Standard normal numbers, the row `r` of `width` numbers from `stream_of(r)`: the same as by [`fill_normal`] row by
+/// row. Short rows are worked on together, which fills the vectors that a single one would leave half empty; `words`
+/// gives room for the words of one row.
+#[inline(always)]
+pub fn fill_normal_rows<R: Real>(
+    out: &mut [R],
+    width: usize,
+    words: &mut [u32],
+    mut stream_of: impl FnMut(usize) -> Philox,
+) {
+    let pairs = width.div_ceil(2);
+    let rows_at_once = PAIRS_AT_ONCE / pairs.max(1);
+    if rows_at_once < 2 {
+        out.chunks_exact_mut(width).enumerate().for_each(|(r, row)| fill_normal(row, words, &mut stream_of(r)));
+        return;
+    }
+    let words = &mut words[..2 * pairs];
+    let (mut radius, mut angle) = ([0u32; PAIRS_AT_ONCE], [0u32; PAIRS_AT_ONCE]);
+    let (mut first, mut second) = ([R::ZERO; PAIRS_AT_ONCE], [R::ZERO; PAIRS_AT_ONCE]);
+    let minus_two = R::of(-2.0);
+    for (group, rows) in out.chunks_mut(rows_at_once * width).enumerate() {
+        let n_rows = rows.len() / width;
+        for r in 0..n_rows {
+            stream_of(group * rows_at_once + r).fill_u32(words);
+            radius[r * pairs..(r + 1) * pairs].copy_from_slice(&words[..pairs]);
+            angle[r * pairs..(r + 1) * pairs].copy_from_slice(&words[pairs..]);
+        }
+        let n = n_rows * pairs;
+        let numbers = first[..n].iter_mut().zip(&mut second[..n]);
+        for ((first, second), (&r, &a)) in numbers.zip(radius[..n].iter().zip(&angle[..n])) {
+            let r = (minus_two * Real::ln(R::open_unit(r))).sqrt();
+            let (sine, cosine) = sin_cos_turn(R::open_unit(a));
+            *first = r * cosine;
+            *second = r * sine;
+        }
+        for (r, row) in rows.chunks_exact_mut(width).enumerate() {
+            for (k, value) in row.iter_mut().enumerate() {
+                let of = if k % 2 == 0 { &first } else { &second };
+                *value = of[r * pairs + k / 2];
+            }
+        }
+    }
+}
+
 /// Logistic numbers, log u - log(1 - u).
 #[inline(always)]
 pub fn fill_logistic<R: Real>(out: &mut [R], words: &mut [u32], random: &mut Philox) {
@@ -135,6 +182,7 @@ fn sin_cos_turn<R: Real>(u: R) -> (R, R) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::numerics::simd::vectorized;
 
     #[test]
     fn sine_and_cosine_agree_with_the_standard_library() {
@@ -176,6 +224,25 @@ mod tests {
         assert!((moments(&x).0 - 1.0).abs() < 0.0038);
         fill_dropout(&mut x, 0.0, &mut words, &mut stream(3, Purpose::Dropout, 1, 2));
         assert!(x.iter().all(|&v| v == 1.0));
+    }
+
+    #[test]
+    fn rows_together_are_the_rows_one_by_one() {
+        fn check<R: Real>() {
+            // Widths either side of the vectors' and of what fits at once.
+            for width in [1, 2, 3, 5, 8, 15, 16, 17, 33, 250, 256, 257, 512, 700] {
+                let n_rows = 37;
+                let of = |r: usize| stream(9, Purpose::ParticleLatent, r as u64, 4);
+                let (mut words, mut together, mut apart) =
+                    (vec![0; width + 1], vec![R::ZERO; n_rows * width], vec![R::ZERO; n_rows * width]);
+                vectorized(|| fill_normal_rows(&mut together, width, &mut words, of));
+                let rows = apart.chunks_exact_mut(width).enumerate();
+                vectorized(|| rows.for_each(|(r, row)| fill_normal(row, &mut words, &mut of(r))));
+                assert!(together == apart, "{width}");
+            }
+        }
+        check::<f32>();
+        check::<f64>();
     }
 
     #[test]
