@@ -6,11 +6,16 @@ use std::time::Duration;
 use svae_cpu::benchmark::{Shape, architecture, peak_gflops, step_speed};
 
 fn main() {
-    let seconds = std::env::args().filter_map(|argument| argument.parse().ok()).next().unwrap_or(5.0);
+    let arguments: Vec<String> = std::env::args().collect();
+    let seconds = arguments.iter().filter_map(|argument| argument.parse().ok()).next().unwrap_or(5.0);
     let most = std::thread::available_parallelism().map_or(1, |n| n.get());
     let threads: Vec<usize> = (0..).map(|i| 1 << i).take_while(|&n| n <= most).collect();
     println!("shape       threads    cells/s  ms/step  GFLOP/s  peak GFLOP/s  share of peak  x reference (2 cores)");
     for shape in [Shape::Simulation, Shape::Screen] {
+        if arguments.iter().any(|a| a == "screen" || a == "simulation") && !arguments.iter().any(|a| a == shape.name())
+        {
+            continue;
+        }
         let data = shape.dataset().expect("the benchmark's data can be made");
         let a = architecture(&data);
         for &threads in &threads {
@@ -28,6 +33,10 @@ fn main() {
                 speed.gflops / peak,
                 speed.cells_per_second / shape.reference_cells_per_second(),
             );
+            let stages = speed.stages.iter().map(|(stage, ms)| (stage.name(), *ms));
+            for (name, ms) in stages.chain([("everything_else", speed.everything_else)]) {
+                println!("    {name:<20} {ms:>8.4} ms");
+            }
         }
     }
 }

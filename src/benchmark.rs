@@ -15,6 +15,7 @@ use crate::model::network::{Batch, Network, Noise};
 use crate::model::objective::{Objective, Penalty};
 use crate::model::parameters::Buffer;
 use crate::model::workspace::Workspace;
+use crate::numerics::clock::{Stage, StageClock};
 use crate::numerics::matmul::{Into, Rows, a_b, a_bt, at_b};
 use crate::numerics::team::Team;
 use crate::training::adam::{Adam, AdamSettings};
@@ -96,7 +97,7 @@ fn screen(n_cells: usize, n_genes: usize, n_interventions: usize) -> Dataset {
 }
 
 /// Speed of the training step.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct StepSpeed {
     /// Threads used.
     pub threads: usize,
@@ -106,6 +107,10 @@ pub struct StepSpeed {
     pub ms_per_step: f64,
     /// Matrix products alone, 10^9 multiplications and additions per second.
     pub gflops: f64,
+    /// Milliseconds per step and thread that each stage takes, on average.
+    pub stages: Vec<(Stage, f64)>,
+    /// What the stages leave of a step: statistics over the minibatch, sharing out work, waiting for other threads.
+    pub everything_else: f64,
 }
 
 /// Products of a step as (rows of the output, columns, depth, kind).
@@ -163,6 +168,7 @@ pub fn peak_gflops(a: &Architecture) -> f64 {
 pub fn step_speed(data: &Dataset, architecture: &Architecture, threads: usize, duration: Duration) -> StepSpeed {
     let mut network = Network::<f32>::new(architecture.clone(), 0);
     let mut workspace = Workspace::new(architecture, BATCH, data.interventions.max_len());
+    workspace.clock = StageClock::running();
     let mut gradient = Buffer::zeros(&network.parameters.layout);
     let mut adam = Adam::new(&network.parameters);
     let objective = Objective {
@@ -189,6 +195,7 @@ pub fn step_speed(data: &Dataset, architecture: &Architecture, threads: usize, d
                     objective.weights(cells.len(), 1.0),
                     objective.penalty,
                 );
+                let mut lap = workspace.clock.lap();
                 adam.step(
                     team,
                     &mut network.parameters,
@@ -196,6 +203,7 @@ pub fn step_speed(data: &Dataset, architecture: &Architecture, threads: usize, d
                     std::slice::from_ref(&all),
                     &AdamSettings::default(),
                 );
+                lap.end(Stage::Adam);
                 times.push(step.elapsed().as_secs_f64());
                 if start.elapsed() > duration && times.len() > 20 {
                     break 'timing;
@@ -203,6 +211,10 @@ pub fn step_speed(data: &Dataset, architecture: &Architecture, threads: usize, d
             }
         }
     });
+    let per_step = 1e3 / (times.len() * threads.max(1)) as f64;
+    let stages: Vec<_> = Stage::ALL.iter().map(|&s| (s, workspace.clock.seconds(s) * per_step)).collect();
+    let mean = times.iter().sum::<f64>() * 1e3 / times.len() as f64;
+    let everything_else = mean - stages.iter().map(|(_, ms)| ms).sum::<f64>();
     // The first steps fill caches and page in buffers.
     let mut times = times.split_off(10);
     times.sort_by(f64::total_cmp);
@@ -212,6 +224,8 @@ pub fn step_speed(data: &Dataset, architecture: &Architecture, threads: usize, d
         cells_per_second: BATCH as f64 / median,
         ms_per_step: median * 1e3,
         gflops: flop_per_step(architecture) / median / 1e9,
+        stages,
+        everything_else,
     }
 }
 

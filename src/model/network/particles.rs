@@ -3,12 +3,12 @@
 use super::{Batch, Network, Pass, Side};
 use crate::data::dataset::Dataset;
 use crate::model::architecture::LatentDistribution;
-use crate::model::workspace::{Block, ROWS_PER_BLOCK, Workspace};
+use crate::model::workspace::{Block, ROWS_PER_BLOCK, Workspace, words_per_row};
 use crate::model::{latent, negative_binomial};
 use crate::numerics::real::Real;
 use crate::numerics::simd::vectorized;
 use crate::numerics::team::{Team, tiles};
-use crate::random::{Purpose, fill_logistic, fill_normal, stream};
+use crate::random::{Purpose, fill_words, logistic_rows, normal_rows};
 
 /// Posterior of some cells' latents (before the softmax of a logistic-normal).
 #[derive(Debug, Clone, PartialEq)]
@@ -228,18 +228,19 @@ impl<R: Real> Pass<'_, R> {
     ) {
         let l = self.network.architecture.n_latents;
         let e = self.shared.max_interventions * l;
+        let address = |r: usize| ((first + r) as u64, cell as u64);
         vectorized(
             #[inline(always)]
             || {
-                for (r, row) in latent.chunks_exact_mut(l).enumerate() {
-                    let particle = (first + r) as u64;
-                    fill_normal(row, words, &mut stream(seed, Purpose::ParticleLatent, particle, cell as u64));
-                }
-                if masks_drawn {
-                    for (r, row) in mask.chunks_exact_mut(e.max(1)).enumerate() {
-                        let particle = (first + r) as u64;
-                        fill_logistic(row, words, &mut stream(seed, Purpose::ParticleMask, particle, cell as u64));
-                    }
+                let per_row = words_per_row(l + 1);
+                let used = &mut words[..latent.len() / l * per_row];
+                fill_words(used, per_row, seed, Purpose::ParticleLatent, 0, address);
+                normal_rows(latent, l, used, per_row);
+                if masks_drawn && e > 0 {
+                    let per_row = words_per_row(e);
+                    let used = &mut words[..mask.len() / e * per_row];
+                    fill_words(used, per_row, seed, Purpose::ParticleMask, 0, address);
+                    logistic_rows(mask, e, used, per_row);
                 }
             },
         );

@@ -44,6 +44,13 @@ pub fn check_blocks(seed: u64) -> Vec<Check> {
     checks
 }
 
+/// Divergences of all cells, summed.
+fn divergence(batch: usize, mean: &[f64], variance: &[f64], prior_mean: &[f64]) -> f64 {
+    let mut each = vec![0.0; batch];
+    kl::divergences(&mut each, &mut vec![0.0; mean.len()], mean, variance, prior_mean);
+    each.iter().sum()
+}
+
 fn named(check: Check, name: &str) -> Check {
     Check { name: name.to_owned(), ..check }
 }
@@ -188,10 +195,7 @@ pub fn latent(batch: usize, n_latents: usize, distribution: LatentDistribution, 
     };
     let value = |mean: &[f64], log_variance: &[f64]| {
         let (z, variance) = forward(mean, log_variance);
-        let divergence: f64 = (0..batch)
-            .map(|i| i * n_latents..(i + 1) * n_latents)
-            .map(|row| kl::divergence(&mean[row.clone()], &variance[row.clone()], &prior_mean[row]))
-            .sum();
+        let divergence: f64 = divergence(batch, mean, &variance, &prior_mean);
         let of_sample = Evaluation::weighted(&weight, &z);
         let (value, magnitude) = (of_sample.value + scale * divergence, of_sample.magnitude + divergence);
         Evaluation { value, magnitude, ..of_sample }
@@ -288,10 +292,7 @@ pub fn prior(batch: usize, n_interventions: usize, n_latents: usize, per_cell: u
     };
     let value = |mean: &[f64], shift: &[f64], logit: &[f64]| {
         let (_, _, prior_mean) = forward(shift, logit);
-        let total: f64 = (0..batch)
-            .map(|i| i * n_latents..(i + 1) * n_latents)
-            .map(|row| kl::divergence(&mean[row.clone()], &variance[row.clone()], &prior_mean[row]))
-            .sum();
+        let total: f64 = divergence(batch, mean, &variance, &prior_mean);
         Evaluation { value: scale * total, magnitude: scale * (total + n as f64), sides: 0 }
     };
 
