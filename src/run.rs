@@ -368,7 +368,7 @@ where
     if adapted.metrics.batch_norm == Some(HeldoutBatchNorm::Drift) {
         metadata.insert(BATCH_NORM_KEY.to_owned(), DRIFT.to_owned());
     }
-    folder.write_model(HELDOUT_MODEL, &network.saved_tensors(), &metadata)?;
+    folder.write_model(HELDOUT_MODEL, &network.saved().tensors(), &metadata)?;
     Ok(adapted.metrics)
 }
 
@@ -529,7 +529,7 @@ where
 {
     folder.write_config(config)?;
     folder.write_history("history.csv", &training.history)?;
-    folder.write_model(MODEL, &network.saved_tensors(), &metadata(config, data))?;
+    folder.write_model(MODEL, &network.saved().tensors(), &metadata(config, data))?;
 
     let l = network.architecture.n_latents;
     let mut latents = NpzWriter::create(folder.path().join("latents.npz"))?;

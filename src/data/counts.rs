@@ -152,6 +152,11 @@ impl Counts {
         *self.offsets.last().expect("offsets start with 0")
     }
 
+    /// Whether at most a quarter of the counts is not zero, so that visiting these alone is faster.
+    pub fn is_mostly_zero(&self) -> bool {
+        4.0 * self.n_nonzero() as f64 <= self.n_cells() as f64 * self.n_genes as f64
+    }
+
     /// The non-zero counts of cell `n`.
     #[inline]
     pub fn row(&self, n: usize) -> CountsRow<'_> {

@@ -14,7 +14,8 @@ use super::parameters::{Buffer, Tensor, initialize, initialize_running};
 use super::workspace::{
     Block, CellBlock, LayerBlock, LayerBuffers, LayerStatistics, ROWS_PER_BLOCK, Shared, Workspace, words_per_row,
 };
-use super::{activation, batch_norm, latent, layer_norm, linear, mask, negative_binomial, prior};
+use super::{activation, batch_norm, input_layer, latent, layer_norm, linear, mask, negative_binomial, prior};
+use crate::data::counts::CountsRow;
 use crate::data::dataset::Dataset;
 use crate::numerics::clock::Stage;
 use crate::numerics::matmul::{Into, Rows};
@@ -90,6 +91,8 @@ pub struct Network<R> {
 enum GradientTask {
     /// Output rows of a linear layer.
     Linear { layer: LinearLayer, rows: Range<usize> },
+    /// Rows of the encoder's first layer: genes, then covariates.
+    Input { rows: Range<usize> },
     /// Log-dispersions.
     Dispersion,
     /// Shifts and mask logits.
@@ -157,12 +160,23 @@ impl<R: Real> Network<R> {
         for layer in layers {
             let linear = self.linear(layer);
             let width = linear.n_in + linear.n_covariates;
+            let (weight, bias) = (linear.weight.0.start, linear.bias.0.clone());
+            if layer == LinearLayer::Encoder(0) {
+                // Tiles of genes; the first one also forms the gradient of the bias.
+                let step = (width / 8).next_multiple_of(16).clamp(32, 256);
+                for from in (0..width).step_by(step) {
+                    let rows = from..(from + step).min(width);
+                    weights.push(weight + rows.start * linear.n_out..weight + rows.end * linear.n_out);
+                    biases.push(if from == 0 { bias.clone() } else { 0..0 });
+                    tasks.push(GradientTask::Input { rows });
+                }
+                continue;
+            }
             let step = rows_per_task(linear);
             for from in (0..linear.n_out).step_by(step) {
                 let rows = from..(from + step).min(linear.n_out);
-                let (weight, bias) = (linear.weight.0.start, linear.bias.0.start);
                 weights.push(weight + rows.start * width..weight + rows.end * width);
-                biases.push(bias + rows.start..bias + rows.end);
+                biases.push(bias.start + rows.start..bias.start + rows.end);
                 tasks.push(GradientTask::Linear { layer, rows });
             }
         }
@@ -242,12 +256,12 @@ impl<R: Real> Network<R> {
                 if l == 0 {
                     pass.load(&mut block.cells, rows.clone());
                     lap.end(Stage::Minibatch);
-                    pass.draw_noise(&mut block.cells, &mut block.encoder, rows, noise, true);
+                    pass.draw_noise(&mut block.cells, &mut block.encoder, rows.clone(), noise, true);
                     lap.end(Stage::Noise);
                 } else {
                     pass.finish_hidden(Side::Encoder, l - 1, block, true);
                 }
-                pass.start_hidden(Side::Encoder, l, block, true);
+                pass.start_hidden(Side::Encoder, l, block, rows.clone(), true);
                 lap.end(Stage::Encoder);
             });
             self.batch_statistics(workspace, Side::Encoder, l, n);
@@ -259,12 +273,12 @@ impl<R: Real> Network<R> {
                     pass.finish_hidden(Side::Encoder, n_layers - 1, block, true);
                     pass.latent(block, true);
                     lap.end(Stage::Encoder);
-                    pass.prior(&mut block.cells, rows);
+                    pass.prior(&mut block.cells, rows.clone());
                     lap.end(Stage::MaskAndPrior);
                 } else {
                     pass.finish_hidden(Side::Decoder, l - 1, block, true);
                 }
-                pass.start_hidden(Side::Decoder, l, block, true);
+                pass.start_hidden(Side::Decoder, l, block, rows.clone(), true);
                 lap.end(Stage::Decoder);
             });
             self.batch_statistics(workspace, Side::Decoder, l, n);
@@ -332,13 +346,13 @@ impl<R: Real> Network<R> {
             pass.load(&mut block.cells, rows.clone());
             pass.draw_noise(&mut block.cells, &mut block.encoder, rows.clone(), noise, false);
             for l in 0..n_layers {
-                pass.start_hidden(Side::Encoder, l, block, false);
+                pass.start_hidden(Side::Encoder, l, block, rows.clone(), false);
                 pass.finish_hidden(Side::Encoder, l, block, false);
             }
             pass.latent(block, true);
             pass.prior(&mut block.cells, rows.clone());
             for l in 0..n_layers {
-                pass.start_hidden(Side::Decoder, l, block, false);
+                pass.start_hidden(Side::Decoder, l, block, rows.clone(), false);
                 pass.finish_hidden(Side::Decoder, l, block, false);
             }
             pass.output(block);
@@ -349,9 +363,9 @@ impl<R: Real> Network<R> {
     /// Posterior mean and variance alone, in evaluation mode.
     pub fn encode(&self, team: &Team, workspace: &mut Workspace<R>, batch: Batch) {
         self.stage(team, workspace, batch, |pass, block, rows| {
-            pass.load(&mut block.cells, rows);
+            pass.load(&mut block.cells, rows.clone());
             for l in 0..self.architecture.n_layers {
-                pass.start_hidden(Side::Encoder, l, block, false);
+                pass.start_hidden(Side::Encoder, l, block, rows.clone(), false);
                 pass.finish_hidden(Side::Encoder, l, block, false);
             }
             pass.latent(block, false);
@@ -492,6 +506,16 @@ impl<R: Real> Network<R> {
             GradientTask::Linear { layer, rows } => {
                 self.linear_gradient(workspace, *layer, rows.clone(), main, second, n);
             }
+            GradientTask::Input { rows } => {
+                let linear = self.linear(LinearLayer::Encoder(0));
+                let d_y = &workspace.encoder[0].d[..n * linear.n_out];
+                let covariates = self.covariates(linear, &workspace.cells.covariates, n);
+                let input = self.input(&workspace.cells.input[..n * linear.n_in], batch, 0);
+                input_layer::backward_weight(main, rows.clone(), d_y, linear.n_out, input, covariates);
+                if !second.is_empty() {
+                    linear::backward_bias(second, Rows::new(d_y, n, linear.n_out));
+                }
+            }
             GradientTask::Dispersion => {
                 let blocks = workspace.cells.d_log_dispersion.chunks_exact(self.architecture.n_genes);
                 vectorized(
@@ -525,7 +549,7 @@ impl<R: Real> Network<R> {
         let last = self.architecture.n_layers - 1;
         let cells = &workspace.cells;
         let (x, d_y) = match layer {
-            LinearLayer::Encoder(0) => (&cells.input, &workspace.encoder[0].d),
+            LinearLayer::Encoder(0) => unreachable!("planned as tasks of the input"),
             LinearLayer::Encoder(l) => (&workspace.encoder[l - 1].out, &workspace.encoder[l].d),
             LinearLayer::LatentMean => (&workspace.encoder[last].out, &cells.d_mean),
             LinearLayer::LatentLogVariance => (&workspace.encoder[last].out, &cells.d_log_variance),
@@ -585,6 +609,18 @@ impl<R: Real> Network<R> {
         }
     }
 
+    /// What the encoder's first layer reads, for the rows of a minibatch from `first` on. dense: rows x G.
+    fn input<'a>(
+        &self,
+        dense: &'a [R],
+        batch: Batch<'a>,
+        first: usize,
+    ) -> input_layer::Input<'a, R, impl Fn(usize) -> CountsRow<'a>> {
+        let counts = &batch.data.counts;
+        let nonzero = counts.is_mostly_zero().then_some(move |i: usize| counts.row(batch.cells[first + i]));
+        input_layer::Input { dense, n_genes: self.architecture.n_genes, nonzero }
+    }
+
     /// The covariates that a layer receives, as columns of the covariate buffer.
     fn covariates<'a>(&self, linear: &LinearTensors, covariates: &'a [R], n: usize) -> Option<Rows<'a, R>> {
         let width = self.architecture.covariate_width();
@@ -630,7 +666,7 @@ impl<R: Real> Pass<'_, R> {
         let numbers = &self.batch.cells[rows.clone()];
         // Cells come in random order from all over memory: fetch them all at once, not one after another.
         numbers.iter().for_each(|&cell| counts.prefetch(cell));
-        let table = self.shared.log1p_table;
+        let (table, sparse) = (self.shared.log1p_table, counts.is_mostly_zero());
         for (i, &cell) in numbers.iter().enumerate() {
             let x = &mut cells.x[i * g..(i + 1) * g];
             let input = &mut cells.input[i * g..(i + 1) * g];
@@ -640,16 +676,7 @@ impl<R: Real> Pass<'_, R> {
                 #[inline(always)]
                 |gene, count| x[gene] = R::of_count(count),
             );
-            if negative_binomial::is_mostly_nonzero(row, g) {
-                vectorized(
-                    #[inline(always)]
-                    || {
-                        for (input, &x) in input.iter_mut().zip(x.iter()) {
-                            *input = x.ln_1p();
-                        }
-                    },
-                );
-            } else {
+            if sparse {
                 input.fill(R::ZERO);
                 row.for_each(
                     #[inline(always)]
@@ -662,6 +689,16 @@ impl<R: Real> Pass<'_, R> {
                 );
             }
             cells.library[i] = R::of(self.batch.data.library[cell]);
+        }
+        if !sparse {
+            vectorized(
+                #[inline(always)]
+                || {
+                    for (input, &x) in cells.input.iter_mut().zip(cells.x.iter()) {
+                        *input = x.ln_1p();
+                    }
+                },
+            );
         }
         self.load_covariates(cells.covariates, rows);
     }
@@ -736,7 +773,7 @@ impl<R: Real> Pass<'_, R> {
     }
 
     /// Linear part of a hidden layer, and the block's moments of its output.
-    fn start_hidden(&self, side: Side, l: usize, block: &mut Block<R>, training: bool) {
+    fn start_hidden(&self, side: Side, l: usize, block: &mut Block<R>, rows: Range<usize>, training: bool) {
         let layer = &self.network.hidden(side)[l];
         let (layers, first_input): (_, &[R]) = match side {
             Side::Encoder => (&mut block.encoder, block.cells.input),
@@ -746,14 +783,15 @@ impl<R: Real> Pass<'_, R> {
         let input = before.last().map_or(first_input, |layer| layer.as_ref().expect("a layer before").out);
         let here = here[0].as_mut().expect("layers up to n_layers exist");
         let n = input.len() / layer.linear.n_in;
-        linear::forward(
-            here.pre,
-            Rows::new(input, n, layer.linear.n_in),
-            self.network.covariates(&layer.linear, block.cells.covariates, n),
-            self.tensor(&layer.linear.weight),
-            self.tensor(&layer.linear.bias),
-            layer.linear.n_in,
-        );
+        let covariates = self.network.covariates(&layer.linear, block.cells.covariates, n);
+        let (weight, bias) = (self.tensor(&layer.linear.weight), self.tensor(&layer.linear.bias));
+        if side == Side::Encoder && l == 0 {
+            let input = self.network.input(input, self.batch, rows.start);
+            input_layer::forward(here.pre, input, covariates, weight, bias);
+        } else {
+            let n_in = layer.linear.n_in;
+            linear::forward(here.pre, Rows::new(input, n, n_in), covariates, weight, bias, n_in);
+        }
         if training && layer.norm.is_some() {
             batch_norm::block_moments(here.sums, here.pre);
         }

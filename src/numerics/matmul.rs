@@ -43,6 +43,11 @@ impl<'a, R: Real> Rows<'a, R> {
         Self { data, n_rows, n_cols, stride }
     }
 
+    /// Some of the columns.
+    pub fn columns(self, columns: std::ops::Range<usize>) -> Self {
+        Self { data: &self.data[columns.start.min(self.data.len())..], n_cols: columns.len(), ..self }
+    }
+
     /// The rows, in order.
     #[inline(always)]
     pub fn iter(self) -> impl Iterator<Item = &'a [R]> {

@@ -182,7 +182,7 @@ impl<R: Real> Pass<'_, R> {
                 cells.z.chunks_exact_mut(l).for_each(latent::softmax);
             }
             for layer in 0..a.n_layers {
-                self.start_hidden(Side::Decoder, layer, block, false);
+                self.start_hidden(Side::Decoder, layer, block, 0..ROWS_PER_BLOCK, false);
                 self.finish_hidden(Side::Decoder, layer, block, false);
             }
             self.output(block);
