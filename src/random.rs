@@ -173,12 +173,9 @@ pub fn normal_rows<R: Real>(out: &mut [R], width: usize, words: &[u32], per_row:
         }
         for i in 0..used {
             let row = &mut out[to_row * width..(to_row + 1) * width];
-            // The last number of an odd row is a sine, as in `fill_normal`.
+            row[2 * to] = cosines[i];
             if 2 * to + 1 < width {
-                row[2 * to] = cosines[i];
                 row[2 * to + 1] = sines[i];
-            } else {
-                row[2 * to] = sines[i];
             }
             to += 1;
             if to == pairs {

@@ -54,6 +54,18 @@ proptest! {
     }
 
     #[test]
+    fn input_layer(
+        batch in 1..40usize,
+        n_genes in 1..70usize,
+        n_covariates in 0..5usize,
+        n_out in 1..300usize,
+        sparse: bool,
+        seed: u64,
+    ) {
+        failures(&[differences::input_layer(batch, n_genes, n_covariates, n_out, sparse, seed)])?;
+    }
+
+    #[test]
     fn batch_normalisation(batch in 1..100usize, width in 1..40usize, seed: u64) {
         failures(&[differences::batch_norm(batch, width, seed)])?;
     }
