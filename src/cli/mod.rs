@@ -5,6 +5,7 @@ pub mod evaluate;
 pub mod fit_shifts;
 pub mod run;
 pub mod simulate;
+pub mod sweep;
 pub mod verify;
 
 pub use dispatch::dispatch;
@@ -44,6 +45,12 @@ pub enum Command {
     /// shifts of the held-out interventions, and judge their cells. Writes model_heldout.safetensors,
     /// shifts_heldout.csv, history_retrain.csv and evaluation.json into the folder.
     FitShifts(fit_shifts::Args),
+    /// Do a grid of runs as one job, and make a table of means over seeds
+    ///
+    /// Data are read or simulated once and shared; there is one run per core when runs outnumber cores. Runs that are
+    /// finished are kept, so that the same command goes on after an interruption. Every flag of `svae-cpu run` applies
+    /// to all runs, in the place of what the grid says; --method picks the runs of one method.
+    Sweep(Box<sweep::Args>),
     /// Write a simulated screen with its truth to a .npz file
     ///
     /// `svae-cpu run --data FILE.npz` trains on it.

@@ -5,6 +5,7 @@
 //! method or data would not use are refused. The checked settings are saved beside the results, and reading that file
 //! gives the same settings again.
 
+mod grid;
 mod raw;
 
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, InputError, Result};
 use crate::model::architecture::MAX_LAYERS;
+pub use grid::{Criterion, Grid, GridRun, Selection};
 pub use raw::{RawConfig, RawData, RawExecution, RawModel, RawOutput, RawSimulation, RawTraining};
 
 /// Which model is trained: the prior of the latents given the intervention, its mask, and the penalty.
@@ -147,6 +149,8 @@ pub struct Simulation {
     pub genes: usize,
     /// Number of true latents.
     pub latents: usize,
+    /// Interventions target only the first that many latents; `None`: all of them.
+    pub targeted_latents: Option<usize>,
     /// Seed of the simulator's random streams.
     pub seed: u64,
 }
@@ -378,11 +382,18 @@ impl Config {
 
     /// Number of threads: as set, else `RAYON_NUM_THREADS`, else what the operating system grants the process.
     pub fn n_threads(&self) -> usize {
-        self.threads
-            .or_else(|| std::env::var("RAYON_NUM_THREADS").ok()?.parse().ok().filter(|&n| n > 0))
-            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()))
+        threads_or_all(self.threads)
     }
+}
 
+/// `threads`, else `RAYON_NUM_THREADS`, else what the operating system grants the process.
+pub fn threads_or_all(threads: Option<usize>) -> usize {
+    threads
+        .or_else(|| std::env::var("RAYON_NUM_THREADS").ok()?.parse().ok().filter(|&n| n > 0))
+        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()))
+}
+
+impl Config {
     /// Numbers of the held-out interventions, ascending, among those called `intervention_names`.
     ///
     /// Where nothing was said, a simulation holds out its last fifth of interventions and a data file holds out none.
@@ -420,6 +431,36 @@ impl Config {
             ));
         }
         Ok(held_out)
+    }
+
+    /// The settings that are saved, as (dotted key, value), in their order.
+    pub fn saved_keys(&self) -> Vec<(String, toml::Value)> {
+        let mut saved: toml::Table = toml::from_str(&self.to_toml()).expect("settings are written as TOML");
+        let mut keys = Vec::new();
+        for key in raw::config_keys() {
+            match saved.remove(&key) {
+                Some(toml::Value::Table(table)) => {
+                    let names = raw::json_keys(&RawSimulation::default());
+                    let of = |name: &String| Some((format!("{key}.{name}"), table.get(name)?.clone()));
+                    keys.extend(names.iter().filter_map(of));
+                }
+                Some(value) => keys.push((key, value)),
+                None => {}
+            }
+        }
+        keys
+    }
+
+    /// Where a key stands among the axes of a grid: the method first, seeds last, the rest as in a configuration file.
+    pub(crate) fn rank_of(key: &str) -> usize {
+        grid::rank(key, &raw::known_keys())
+    }
+
+    /// The settings that say which cells are read or simulated, as text: the same for runs that can share them.
+    pub fn data_identity(&self) -> String {
+        let about_data = grid::data_keys();
+        let keys = self.saved_keys().into_iter().filter(|(key, _)| about_data.contains(key));
+        keys.map(|(key, value)| format!("{key} = {value}\n")).collect()
     }
 
     /// The same settings with the defaults that depend on the data filled in: `epochs`, `alpha` (where the method has
@@ -777,12 +818,17 @@ impl RawSimulation {
         let kind = self.kind.unwrap_or(SimulationKind::SparseShift);
         // An intervention of the `paper` simulator has up to three distinct targets.
         let fewest_latents = if kind == SimulationKind::Paper { 3 } else { 1 };
+        let latents = check.whole("simulation.latents", self.latents, 15, fewest_latents, 1000)?;
         let simulation = Simulation {
             kind,
             interventions: check.whole("simulation.interventions", self.interventions, 100, 2, 100_000)?,
             cells: check.whole("simulation.cells", self.cells, 500, 1, 1_000_000)?,
             genes: check.whole("simulation.genes", self.genes, 100, 2, 1_000_000)?,
-            latents: check.whole("simulation.latents", self.latents, 15, fewest_latents, 1000)?,
+            latents,
+            targeted_latents: match self.targeted_latents {
+                None => None,
+                given => Some(check.whole("simulation.targeted_latents", given, 1, 1, latents as i64)?),
+            },
             seed: check.seed("simulation.seed", self.seed, seed)?,
         };
         let n_cells = simulation.interventions * simulation.cells;

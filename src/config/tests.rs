@@ -127,6 +127,7 @@ flag_tests! {
     sim_cells: [], ["--sim-cells", "20"] => "simulation.cells" = "20";
     sim_genes: [], ["--sim-genes", "50"] => "simulation.genes" = "50";
     sim_latents: [], ["--sim-latents", "6"] => "simulation.latents" = "6";
+    sim_targeted_latents: [], ["--sim-targeted-latents", "4"] => "simulation.targeted_latents" = "4";
     sim_seed: [], ["--sim-seed", "9"] => "simulation.seed" = "9";
 }
 

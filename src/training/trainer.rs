@@ -110,6 +110,34 @@ pub fn posterior_means<R: Real>(
     means
 }
 
+/// Mean KL divergence of each latent from its prior over `cells`, in evaluation mode, nats; length L. Where masks are
+/// random, one is drawn per cell, as for [`elbo`].
+pub fn divergence_by_latent<R: Real>(
+    team: &Team,
+    network: &Network<R>,
+    workspace: &mut Workspace<R>,
+    data: &Dataset,
+    cells: &[usize],
+    seed: u64,
+) -> Vec<f64> {
+    network.prepare_evaluation(workspace);
+    let l = network.architecture.n_latents;
+    let mut sums = vec![0.0; l];
+    for cells in cells.chunks(workspace.capacity()) {
+        network.evaluate(team, workspace, Batch { data, cells }, Noise::Evaluation { seed, draw: 0 });
+        let found = &workspace.cells;
+        let posterior = found.mean.chunks_exact(l).zip(found.variance.chunks_exact(l));
+        for ((mean, variance), prior_mean) in posterior.zip(found.prior_mean.chunks_exact(l)).take(cells.len()) {
+            for (k, sum) in sums.iter_mut().enumerate() {
+                let (v, distance) = (variance[k].f64(), mean[k].f64() - prior_mean[k].f64());
+                // The term of latent k in Eq. (P2).
+                *sum += 0.5 * (v + distance * distance - 1.0 - v.ln());
+            }
+        }
+    }
+    sums.iter().map(|sum| sum / cells.len().max(1) as f64).collect()
+}
+
 /// A workspace for [`elbo`] and [`posterior_means`].
 pub fn evaluation_workspace<R: Real>(network: &Network<R>, data: &Dataset) -> Workspace<R> {
     Workspace::new(&network.architecture, EVALUATION_BATCH, data.interventions.max_len())
