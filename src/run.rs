@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::benchmark::{self, Benchmark, RunSizes, Workload};
 use crate::config::{
     self, Config, HeldoutBatchNorm, IvaeMask, LatentDistribution, MaskKind, Method, Precision, Source,
 };
@@ -23,6 +24,7 @@ use crate::model::architecture::{self, Architecture, Prior};
 use crate::model::network::Network;
 use crate::model::objective::{Objective, Penalty};
 use crate::numerics::real::Real;
+use crate::numerics::simd;
 use crate::numerics::team::Team;
 use crate::protocol::Protocol;
 use crate::random::{Purpose, shuffle, stream};
@@ -33,6 +35,7 @@ use crate::report::progress::{Progress, ProgressKind};
 use crate::report::results::{ResultsFolder, TensorValues, check_destination};
 use crate::report::verification::Verification;
 use crate::training::adam::AdamSettings;
+use crate::training::held_out::fit_settings;
 use crate::training::trainer::{
     Training, TrainingSettings, divergence_by_latent, elbo, evaluation_workspace, posterior_means, train,
 };
@@ -54,6 +57,7 @@ pub struct Outcome {
 /// the last good state are written then).
 pub fn run(config: &Config) -> Result<Outcome> {
     let start = Instant::now();
+    config.simd.choose();
     check_destination(config.out.as_deref(), config.overwrite)?;
     let screen = Screen::read(config)?;
     let config = config.resolved(&screen.data.intervention_names, screen.cells.train.len())?;
@@ -83,6 +87,7 @@ pub(crate) fn train_and_judge(
 /// A folder, a model or data that do not fit together; a failed write.
 pub fn evaluate(config: &Config, folder: &Path) -> Result<Outcome> {
     let start = Instant::now();
+    config.simd.choose();
     let folder = ResultsFolder::open(folder)?;
     let screen = Screen::read(config)?;
     match config.precision {
@@ -97,6 +102,7 @@ pub fn evaluate(config: &Config, folder: &Path) -> Result<Outcome> {
 /// As [`evaluate`]; a run that holds nothing out, or that has been through the protocol, unless `overwrite` is set.
 pub fn fit_shifts(config: &Config, folder: &Path, overwrite: bool) -> Result<Outcome> {
     let start = Instant::now();
+    config.simd.choose();
     let folder = ResultsFolder::open(folder)?;
     if !overwrite && folder.path().join(HELDOUT_MODEL).exists() {
         let problem = format!("the run has been through the held-out protocol already ({HELDOUT_MODEL})");
@@ -293,6 +299,7 @@ fn training_settings(config: &Config, n_training: usize) -> TrainingSettings {
         warmup_epochs: config.warmup_epochs,
         patience: config.patience,
         keep: config.keep,
+        schedule: config.schedule,
         adam: AdamSettings {
             learning_rate: config.learning_rate,
             epsilon: config.adam_epsilon,
@@ -610,12 +617,55 @@ pub fn simulate(simulation: &config::Simulation, out: &Path) -> Result<()> {
 /// Cells on which `verify` differences the objective: two row blocks, the second not full.
 const VERIFICATION_CELLS: usize = 40;
 
+/// Times shapes and a run of the user's own, and predicts that run.
+///
+/// # Errors
+/// Input that cannot be used.
+pub fn bench(plan: &crate::cli::bench::Plan) -> Result<Benchmark> {
+    let mut shapes = Vec::new();
+    for shape in &plan.shapes {
+        let data = shape.dataset()?;
+        let (architecture, objective) = (benchmark::architecture(&data), benchmark::objective(&data));
+        let (name, batch) = (shape.name(), benchmark::BATCH);
+        let workload = Workload { name, data: &data, architecture: &architecture, objective, batch };
+        shapes.extend(plan.threads.iter().map(|&threads| benchmark::measure::<f32>(&workload, threads, plan.duration)));
+    }
+    let mut prediction = None;
+    if let Some(config) = &plan.own {
+        let screen = Screen::read(config)?;
+        let Screen { data, cells, .. } = &screen;
+        let config = config.resolved(&data.intervention_names, cells.train.len())?;
+        let settings = training_settings(&config, cells.train.len());
+        let objective = objective(&config, data.n_interventions(), cells.train.len());
+        let architecture = architecture(&config, data);
+        let batch = config.batch_size;
+        let workload = Workload { name: "run", data, architecture: &architecture, objective, batch };
+        let speed = match config.precision {
+            Precision::F32 => benchmark::measure::<f32>(&workload, config.n_threads(), plan.duration),
+            Precision::F64 => benchmark::measure::<f64>(&workload, config.n_threads(), plan.duration),
+        };
+        let sizes = RunSizes {
+            train: cells.train.len(),
+            validation: cells.validation.len(),
+            held_out: if config.heldout { cells.held_out.len() } else { 0 },
+            epochs: settings.epochs,
+            fit_epochs: fit_settings(&settings, cells.held_out.len()).epochs,
+            particles: config.particles,
+            scalar: if config.precision == Precision::F32 { 4 } else { 8 },
+        };
+        prediction = Some(benchmark::predict(&speed, &sizes, &architecture, data));
+        shapes.push(speed);
+    }
+    Ok(Benchmark { simd: simd::level(), shapes, prediction })
+}
+
 /// Checks every block and the whole objective, for the settings and data given, by finite differences at random points,
 /// and every golden vector in `vectors`.
 ///
 /// # Errors
 /// If the data or a vector cannot be read; a failed check is no error but a verdict.
 pub fn verify(config: &Config, vectors: Option<&Path>) -> Result<Verification> {
+    config.simd.choose();
     let data = read(config)?.data;
     let mut cells: Vec<usize> = (0..data.n_cells()).collect();
     shuffle(&mut cells, &mut stream(config.seed, Purpose::Verification, 0, 0));

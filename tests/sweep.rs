@@ -452,11 +452,12 @@ fn nothing_left_to_train_on_is_seen_before_anything_starts() {
 fn the_grids_of_the_scripts_are_valid() {
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");
     let folder = tempfile::tempdir().expect("a temporary folder");
-    for (name, n) in
-        [("table1", 25), ("table1_selected", 105), ("table4", 100), ("table10", 25), ("alpha_sweep", 60)]
-    {
+    for (name, n) in [("table1", 25), ("table1_selected", 105), ("table4", 100), ("table10", 25), ("alpha_sweep", 60)] {
         let path = scripts.join(format!("{name}.toml"));
-        assert!(text(&path).contains(&format!("svae-cpu sweep scripts/{name}.toml")) && text(&path).contains(&n.to_string()));
+        assert!(
+            text(&path).contains(&format!("svae-cpu sweep scripts/{name}.toml"))
+                && text(&path).contains(&n.to_string())
+        );
         let output = run(folder.path(), &["sweep", path.to_str().expect("UTF-8"), "--list"]);
         let (code, out, err) = said(&output);
         assert_eq!(code, 0, "{name}: {err}");

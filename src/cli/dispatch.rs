@@ -51,6 +51,11 @@ pub fn dispatch(cli: Cli) -> Result<()> {
                 simulation.interventions
             ))
         }
+        Command::Bench(args) => {
+            let plan = args.checked()?;
+            let figures = crate::run::bench(&plan)?;
+            report::print(&if plan.json { figures.to_json() } else { figures.text() })
+        }
         Command::Verify(args) => {
             let (config, golden) = args.checked()?;
             let verification = crate::run::verify(&config, golden.as_deref())?;

@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand, arguments only.
 
+pub mod bench;
 mod dispatch;
 pub mod evaluate;
 pub mod fit_shifts;
@@ -55,6 +56,11 @@ pub enum Command {
     ///
     /// `svae-cpu run --data FILE.npz` trains on it.
     Simulate(simulate::Args),
+    /// Measure how fast a training step and the evaluation are on this machine, and predict a run
+    ///
+    /// The share of the peak says how close a step comes to its matrix products alone, at the fastest that they are
+    /// here. With settings of a run, or data, that run's time and memory are predicted.
+    Bench(Box<bench::Args>),
     /// Check every gradient by finite differences, and against vectors of another system
     ///
     /// Each block of the model and the whole objective are checked in double precision at random points, for the

@@ -683,7 +683,7 @@ impl<R: Real> Pass<'_, R> {
                     |gene, count| {
                         input[gene] = match table.get(count as usize) {
                             Some(&log) => log,
-                            None => R::of((count as f64).ln_1p()),
+                            None => R::of(Real::ln_1p(count as f64)),
                         }
                     },
                 );

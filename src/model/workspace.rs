@@ -257,7 +257,7 @@ impl<R: Real> Workspace<R> {
             encoder_statistics: statistics(),
             decoder_statistics: statistics(),
             dispersion: Dispersion::new(g),
-            log1p_table: (0..LOG1P_TABLE).map(|x| R::of((x as f64).ln_1p())).collect(),
+            log1p_table: (0..LOG1P_TABLE).map(|x| R::of(Real::ln_1p(x as f64))).collect(),
             max_interventions,
             clock: StageClock::default(),
             capacity,

@@ -88,6 +88,9 @@ pub struct Outcome {
 pub fn sweep(grid: &Grid, part: Part) -> Result<Outcome> {
     let plan = Plan::new(grid)?;
     select::check(grid, &plan)?;
+    if let Some(run) = plan.runs.first() {
+        run.config.simd.choose();
+    }
     let wanted: Vec<usize> = (0..plan.runs.len())
         .filter(|&i| match part {
             Part::Shard(shard) => shard.holds(i),

@@ -49,18 +49,18 @@ impl LogMeanExp {
         self.n += 1;
         if term <= self.largest {
             // Both may be minus infinity, of which nothing is left.
-            self.sum += if self.largest > f64::NEG_INFINITY { (term - self.largest).exp() } else { 0.0 };
+            self.sum += if self.largest > f64::NEG_INFINITY { Real::exp(term - self.largest) } else { 0.0 };
         } else if term == f64::NEG_INFINITY {
         } else {
             // Also a NaN, which then stays.
-            self.sum = self.sum * (self.largest - term).exp() + 1.0;
+            self.sum = self.sum * Real::exp(self.largest - term) + 1.0;
             self.largest = term;
         }
     }
 
     /// log(mean(exp(terms))); minus infinity without terms.
     pub fn value(self) -> f64 {
-        self.largest + (self.sum / self.n.max(1) as f64).ln()
+        self.largest + Real::ln(self.sum / self.n.max(1) as f64)
     }
 }
 
@@ -144,7 +144,7 @@ impl<R: Real> Pass<'_, R> {
         self.load_covariates(cells.covariates, 0..ROWS_PER_BLOCK);
         cells.mean.chunks_exact_mut(l).for_each(|row| row.copy_from_slice(mean));
         cells.variance.chunks_exact_mut(l).for_each(|row| row.copy_from_slice(variance));
-        let half_log_variance: f64 = 0.5 * variance.iter().map(|v| v.f64().ln()).sum::<f64>();
+        let half_log_variance: f64 = 0.5 * variance.iter().map(|v| Real::ln(v.f64())).sum::<f64>();
         let count_terms =
             negative_binomial::count_terms(nonzero, self.shared.dispersion, &mut cells.likelihood_scratch[0]);
         let masks_drawn = self.network.tensors.mask_logit.is_some() && self.network.frozen_mask.is_none();
