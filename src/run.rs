@@ -28,6 +28,7 @@ use crate::numerics::simd;
 use crate::numerics::team::Team;
 use crate::protocol::Protocol;
 use crate::random::{Purpose, shuffle, stream};
+use crate::report::manifest::Manifest;
 use crate::report::metrics::{
     BaselineMetrics, GraphMetrics, HeldoutMetrics, MaskMetrics, Metrics, PrecisionRecall, Timing, peak_rss_bytes,
 };
@@ -344,6 +345,7 @@ where
         }
     }
     let metrics = timed(results.metrics, start);
+    folder.write_manifest(&Manifest::new(config, team.threads(), start)?)?;
     // Last, so that a folder with metrics is a finished run.
     folder.write_metrics(&metrics)?;
     match failed {

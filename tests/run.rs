@@ -48,11 +48,12 @@ fn read(path: &Path) -> Vec<u8> {
     fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-const FILES: [&str; 10] = [
+const FILES: [&str; 11] = [
     "config.toml",
     "history.csv",
     "history_retrain.csv",
     "latents.npz",
+    "manifest.json",
     "masks.csv",
     "metrics.json",
     "model.safetensors",

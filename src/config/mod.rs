@@ -138,6 +138,14 @@ pub enum Simd {
 }
 
 impl Simd {
+    /// Its name in settings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Simd::Native => "native",
+            Simd::Baseline => "baseline",
+        }
+    }
+
     /// Makes this the level of the whole process.
     pub fn choose(self) {
         simd::choose(match self {

@@ -1,5 +1,6 @@
 //! What a run leaves behind and shows: the results folder, metrics, tables and progress.
 
+pub mod manifest;
 pub mod metrics;
 pub mod progress;
 pub mod results;
