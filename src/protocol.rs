@@ -101,7 +101,7 @@ impl Protocol<'_> {
         let ended = RetrainingMetrics { epochs: retraining.history.len(), stop_reason: retraining.stop_reason };
         let batch_norm = network.tensors.shift.is_some().then_some(self.batch_norm);
         let stages = [Some(before), Some(retrained), Some(fitted)];
-        let metrics = self.metrics(groups, stages, Some(ended), batch_norm, seconds)?;
+        let metrics = self.metrics(team, groups, stages, Some(ended), batch_norm, seconds)?;
         Ok(Adapted { metrics, retraining })
     }
 
@@ -127,7 +127,7 @@ impl Protocol<'_> {
             }
             Some(HeldoutBatchNorm::Drift) => None,
         };
-        self.metrics(groups, [Some(before), retrained, Some(after)], None, batch_norm, seconds)
+        self.metrics(team, groups, [Some(before), retrained, Some(after)], None, batch_norm, seconds)
     }
 
     /// Fits the shifts of the held-out interventions.
@@ -193,6 +193,7 @@ impl Protocol<'_> {
 
     fn metrics(
         &self,
+        team: &Team,
         groups: HeldOutCells,
         [before, retrained, fitted]: [Option<Bounds>; 3],
         retraining: Option<RetrainingMetrics>,
@@ -203,12 +204,12 @@ impl Protocol<'_> {
         let start = Instant::now();
         let (mut baseline, mut floor) = (None, None);
         if !groups.groups.is_empty() {
-            let found = baselines(self.data, self.train, &groups)?;
+            let found = baselines(team, self.data, self.train, &groups)?;
             baseline = Some(BaselineMetrics {
                 pooled_negative_binomial: found.pooled,
                 per_intervention_negative_binomial: found.per_intervention,
             });
-            floor = self.mixing.and_then(|mixing| oracle(self.data, mixing, &groups.groups, self.settings.seed));
+            floor = self.mixing.and_then(|mixing| oracle(team, self.data, mixing, &groups.groups, self.settings.seed));
         }
         seconds.baselines = start.elapsed().as_secs_f64();
         let per_intervention = groups.groups.iter().zip(fitted.iwelbo.iter().zip(&fitted.elbo));

@@ -60,10 +60,12 @@ pub fn run(config: &Config) -> Result<Outcome> {
     let start = Instant::now();
     config.simd.choose();
     check_destination(config.out.as_deref(), config.overwrite)?;
-    let screen = Screen::read(config)?;
-    let config = config.resolved(&screen.data.intervention_names, screen.cells.train.len())?;
-    let folder = ResultsFolder::create(config.out.as_deref(), config.overwrite)?;
-    Team::with(config.n_threads(), |team| train_and_judge(team, &config, &screen, folder, start))
+    Team::with(config.n_threads(), |team| {
+        let screen = Screen::read(team, config)?;
+        let config = config.resolved(&screen.data.intervention_names, screen.cells.train.len())?;
+        let folder = ResultsFolder::create(config.out.as_deref(), config.overwrite)?;
+        train_and_judge(team, &config, &screen, folder, start)
+    })
 }
 
 /// Trains and judges the model of resolved settings on a screen, with a team of threads, into a folder.
@@ -90,11 +92,13 @@ pub fn evaluate(config: &Config, folder: &Path) -> Result<Outcome> {
     let start = Instant::now();
     config.simd.choose();
     let folder = ResultsFolder::open(folder)?;
-    let screen = Screen::read(config)?;
-    match config.precision {
-        Precision::F32 => evaluate_in::<f32>(config, &screen, folder, start),
-        Precision::F64 => evaluate_in::<f64>(config, &screen, folder, start),
-    }
+    Team::with(config.n_threads(), |team| {
+        let screen = Screen::read(team, config)?;
+        match config.precision {
+            Precision::F32 => evaluate_in::<f32>(team, config, &screen, folder, start),
+            Precision::F64 => evaluate_in::<f64>(team, config, &screen, folder, start),
+        }
+    })
 }
 
 /// Takes the trained model of a results folder through the held-out protocol, and adds its files to the folder.
@@ -110,15 +114,17 @@ pub fn fit_shifts(config: &Config, folder: &Path, overwrite: bool) -> Result<Out
         let remedy = "add --overwrite to fit the shifts again, or judge them with `svae-cpu evaluate`";
         return Err(InputError::new(problem, remedy).in_file(folder.path()).into());
     }
-    let screen = Screen::read(config)?;
-    if screen.cells.held_out.is_empty() {
-        let remedy = "repeat the run with --holdout";
-        return Err(InputError::new("the run holds no intervention out", remedy).in_file(folder.path()).into());
-    }
-    match config.precision {
-        Precision::F32 => fit_shifts_in::<f32>(config, &screen, folder, start),
-        Precision::F64 => fit_shifts_in::<f64>(config, &screen, folder, start),
-    }
+    Team::with(config.n_threads(), |team| {
+        let screen = Screen::read(team, config)?;
+        if screen.cells.held_out.is_empty() {
+            let remedy = "repeat the run with --holdout";
+            return Err(InputError::new("the run holds no intervention out", remedy).in_file(folder.path()).into());
+        }
+        match config.precision {
+            Precision::F32 => fit_shifts_in::<f32>(team, config, &screen, folder, start),
+            Precision::F64 => fit_shifts_in::<f64>(team, config, &screen, folder, start),
+        }
+    })
 }
 
 /// A screen, as the settings name it and split it.
@@ -134,8 +140,8 @@ pub(crate) struct Screen<'a> {
 }
 
 impl<'a> Screen<'a> {
-    fn read(config: &Config) -> Result<Self> {
-        Self::of(config, read(config)?, ProgressKind::choose(config.quiet))
+    fn read(team: &Team, config: &Config) -> Result<Self> {
+        Self::of(config, read(team, config)?, ProgressKind::choose(config.quiet))
     }
 
     /// The screen that was read, split as the settings say.
@@ -175,7 +181,7 @@ pub(crate) struct Read {
 }
 
 /// Reads or simulates the screen that the settings name.
-pub(crate) fn read(config: &Config) -> Result<Read> {
+pub(crate) fn read(team: &Team, config: &Config) -> Result<Read> {
     match config.source() {
         Source::File(path) => {
             let options = LoadOptions {
@@ -190,7 +196,7 @@ pub(crate) fn read(config: &Config) -> Result<Read> {
             Ok(Read { data: Arc::new(loaded.dataset), mixing: None, notes: loaded.notes })
         }
         Source::Simulation(simulation) => {
-            let simulated = simulator::simulate(&simulator_settings(simulation))?;
+            let simulated = simulator::simulate_on(team, &simulator_settings(simulation))?;
             let (data, mixing) = (Arc::new(simulated.dataset), Arc::new(simulated.mixing));
             Ok(Read { data, mixing: Some(mixing), notes: Vec::new() })
         }
@@ -354,42 +360,50 @@ where
     }
 }
 
-fn evaluate_in<R: Real>(config: &Config, screen: &Screen, folder: ResultsFolder, start: Instant) -> Result<Outcome> {
+fn evaluate_in<R: Real>(
+    team: &Team,
+    config: &Config,
+    screen: &Screen,
+    folder: ResultsFolder,
+    start: Instant,
+) -> Result<Outcome> {
     let (network, _) = read_model::<R>(config, &screen.data, &folder, MODEL)?;
-    Team::with(config.n_threads(), |team| {
-        let mut metrics = judge(team, config, screen, &network, None)?.metrics;
-        if let Some(mut protocol) = screen.protocol(config) {
-            if folder.path().join(HELDOUT_MODEL).exists() {
-                let (fitted, metadata) = read_model::<R>(config, &screen.data, &folder, HELDOUT_MODEL)?;
-                if metadata.get(BATCH_NORM_KEY).is_some_and(|value| value == DRIFT) {
-                    protocol.batch_norm = HeldoutBatchNorm::Drift;
-                }
-                metrics.heldout = Some(protocol.judge(team, &network, fitted)?);
-            } else {
-                Progress::new(protocol.progress, 0, 0).note(&format!(
-                    "No held-out figures: the folder has no {HELDOUT_MODEL}; `svae-cpu fit-shifts` makes it."
-                ));
+    let mut metrics = judge(team, config, screen, &network, None)?.metrics;
+    if let Some(mut protocol) = screen.protocol(config) {
+        if folder.path().join(HELDOUT_MODEL).exists() {
+            let (fitted, metadata) = read_model::<R>(config, &screen.data, &folder, HELDOUT_MODEL)?;
+            if metadata.get(BATCH_NORM_KEY).is_some_and(|value| value == DRIFT) {
+                protocol.batch_norm = HeldoutBatchNorm::Drift;
             }
+            metrics.heldout = Some(protocol.judge(team, &network, fitted)?);
+        } else {
+            Progress::new(protocol.progress, 0, 0).note(&format!(
+                "No held-out figures: the folder has no {HELDOUT_MODEL}; `svae-cpu fit-shifts` makes it."
+            ));
         }
-        let metrics = timed(metrics, start);
-        folder.write_evaluation(&metrics)?;
-        Ok(Outcome { metrics, folder: folder.path().to_path_buf() })
-    })
+    }
+    let metrics = timed(metrics, start);
+    folder.write_evaluation(&metrics)?;
+    Ok(Outcome { metrics, folder: folder.path().to_path_buf() })
 }
 
-fn fit_shifts_in<R: Real>(config: &Config, screen: &Screen, folder: ResultsFolder, start: Instant) -> Result<Outcome>
+fn fit_shifts_in<R: Real>(
+    team: &Team,
+    config: &Config,
+    screen: &Screen,
+    folder: ResultsFolder,
+    start: Instant,
+) -> Result<Outcome>
 where
     for<'a> &'a [R]: Into<TensorValues<'a>>,
 {
     let (mut network, _) = read_model::<R>(config, &screen.data, &folder, MODEL)?;
     let protocol = screen.protocol(config).expect("checked to be asked for, with cells held out");
-    Team::with(config.n_threads(), |team| {
-        let mut metrics = judge(team, config, screen, &network, None)?.metrics;
-        metrics.heldout = Some(adapt(team, config, &screen.data, &protocol, &folder, &mut network)?);
-        let metrics = timed(metrics, start);
-        folder.write_evaluation(&metrics)?;
-        Ok(Outcome { metrics, folder: folder.path().to_path_buf() })
-    })
+    let mut metrics = judge(team, config, screen, &network, None)?.metrics;
+    metrics.heldout = Some(adapt(team, config, &screen.data, &protocol, &folder, &mut network)?);
+    let metrics = timed(metrics, start);
+    folder.write_evaluation(&metrics)?;
+    Ok(Outcome { metrics, folder: folder.path().to_path_buf() })
 }
 
 /// Takes a trained network through the held-out protocol and writes what it leaves behind.
@@ -537,9 +551,14 @@ fn judge<R: Real>(
         },
     };
     if !cells.validation.is_empty() {
-        let pooled = pooled::pooled_negative_binomial(data, &cells.train, &cells.validation)?;
-        let each =
-            pooled::per_intervention_negative_binomial(data, &cells.train, &cells.validation, pooled::PSEUDO_CELLS)?;
+        let pooled = pooled::pooled_negative_binomial(team, data, &cells.train, &cells.validation)?;
+        let each = pooled::per_intervention_negative_binomial(
+            team,
+            data,
+            &cells.train,
+            &cells.validation,
+            pooled::PSEUDO_CELLS,
+        )?;
         metrics.baseline = Some(BaselineMetrics {
             pooled_negative_binomial: pooled.nll_per_cell,
             per_intervention_negative_binomial: each.nll_per_cell,
@@ -554,8 +573,8 @@ fn judge<R: Real>(
         let k = truth.n_latents;
         let true_latents: Vec<f64> = rows.iter().flat_map(|&n| &truth.latents[n * k..(n + 1) * k]).copied().collect();
         let (inferred, true_latents) = (Latents::new(&inferred, l), Latents::new(&true_latents, k));
-        let pearson = mcc::mcc(true_latents, inferred, Correlation::Pearson);
-        metrics.mcc_spearman = Some(mcc::mcc(true_latents, inferred, Correlation::Spearman).mean);
+        let pearson = mcc::mcc(team, true_latents, inferred, Correlation::Pearson);
+        metrics.mcc_spearman = Some(mcc::mcc(team, true_latents, inferred, Correlation::Spearman).mean);
         metrics.r2 = Some(regression::linear_r2(inferred, true_latents));
         // An iVAE without masks is judged by the two largest shifts of each intervention.
         let largest = || {
@@ -613,7 +632,9 @@ where
 /// # Errors
 /// If the settings cannot be met or the file cannot be written.
 pub fn simulate(simulation: &config::Simulation, out: &Path) -> Result<()> {
-    write_npz(&simulator::simulate(&simulator_settings(simulation))?.dataset, out)
+    let settings = simulator_settings(simulation);
+    let simulated = Team::with(config::threads_or_all(None), |team| simulator::simulate_on(team, &settings))?;
+    write_npz(&simulated.dataset, out)
 }
 
 /// Cells on which `verify` differences the objective: two row blocks, the second not full.
@@ -634,7 +655,7 @@ pub fn bench(plan: &crate::cli::bench::Plan) -> Result<Benchmark> {
     }
     let mut prediction = None;
     if let Some(config) = &plan.own {
-        let screen = Screen::read(config)?;
+        let screen = Team::with(config.n_threads(), |team| Screen::read(team, config))?;
         let Screen { data, cells, .. } = &screen;
         let config = config.resolved(&data.intervention_names, cells.train.len())?;
         let settings = training_settings(&config, cells.train.len());
@@ -668,7 +689,7 @@ pub fn bench(plan: &crate::cli::bench::Plan) -> Result<Benchmark> {
 /// If the data or a vector cannot be read; a failed check is no error but a verdict.
 pub fn verify(config: &Config, vectors: Option<&Path>) -> Result<Verification> {
     config.simd.choose();
-    let data = read(config)?.data;
+    let data = Team::with(config.n_threads(), |team| read(team, config))?.data;
     let mut cells: Vec<usize> = (0..data.n_cells()).collect();
     shuffle(&mut cells, &mut stream(config.seed, Purpose::Verification, 0, 0));
     cells.truncate(VERIFICATION_CELLS);

@@ -5,11 +5,11 @@ use rand::rngs::ChaCha8Rng;
 use rand::seq::index;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_distr::{Distribution, Normal, Poisson, StandardNormal};
-use rayon::prelude::*;
 
 use super::counts::CountsBuilder;
 use super::dataset::{Covariates, Dataset, InterventionRows, Truth};
 use crate::error::{InputError, Result};
+use crate::numerics::team::{Team, tiles};
 
 /// Negative slope of the mixing network's LeakyReLU.
 const LEAK: f64 = 0.2;
@@ -159,6 +159,14 @@ impl Simulation {
 /// # Errors
 /// [`InputError`] if a size is zero or more latents are targeted than there are.
 pub fn simulate(settings: &Simulation) -> Result<Simulated> {
+    simulate_on(&Team::single(), settings)
+}
+
+/// [`simulate`] with a team of threads; the result does not depend on their number.
+///
+/// # Errors
+/// As [`simulate`].
+pub fn simulate_on(team: &Team, settings: &Simulation) -> Result<Simulated> {
     settings.check()?;
     let (n_interventions, n_latents, n_genes) = (settings.n_interventions, settings.n_latents, settings.n_genes);
     let n_cells = n_interventions * settings.cells_per_intervention;
@@ -177,19 +185,19 @@ pub fn simulate(settings: &Simulation) -> Result<Simulated> {
 
     let labels: Vec<usize> = (0..n_cells).map(|n| n / settings.cells_per_intervention).collect();
     let mut latents = vec![0.0; n_cells * n_latents];
-    latents.par_chunks_mut(n_latents).zip(&labels).enumerate().for_each(|(n, (z, &a))| {
+    by_cell(team, &mut latents, n_latents, |n, z| {
         let mut random = stream(seed, Purpose::Latents, n);
-        for (z, mean) in z.iter_mut().zip(&prior_means[a * n_latents..]) {
+        for (z, mean) in z.iter_mut().zip(&prior_means[labels[n] * n_latents..]) {
             let noise: f64 = StandardNormal.sample(&mut random);
             *z = mean + noise;
         }
     });
 
-    let (mixing, log_rates) = MixingNetwork::draw(settings, &latents);
+    let (mixing, log_rates) = MixingNetwork::draw(team, settings, &latents);
     let mut table = vec![0u32; n_cells * n_genes];
-    table.par_chunks_mut(n_genes).zip(log_rates.par_chunks(n_genes)).enumerate().for_each(|(n, (x, log_rates))| {
+    by_cell(team, &mut table, n_genes, |n, x| {
         let mut random = stream(seed, Purpose::Counts, n);
-        for (x, log_rate) in x.iter_mut().zip(log_rates) {
+        for (x, log_rate) in x.iter_mut().zip(&log_rates[n * n_genes..]) {
             *x = poisson(log_rate.exp(), &mut random);
         }
     });
@@ -214,6 +222,19 @@ pub fn simulate(settings: &Simulation) -> Result<Simulated> {
         truth: Some(Truth { n_latents, latents, prior_means }),
     };
     Ok(Simulated { dataset, mixing, shifts, targets })
+}
+
+/// Cells of one piece of work.
+const CELLS_PER_TILE: usize = 256;
+
+/// Calls `f(n, row of cell n)` for every row of a table of `width` columns, on any thread.
+fn by_cell<T: Send>(team: &Team, table: &mut [T], width: usize, f: impl Fn(usize, &mut [T]) + Sync) {
+    let rows_per_tile = CELLS_PER_TILE * width;
+    team.run(table.len().div_ceil(rows_per_tile), tiles(table, rows_per_tile), |tile, rows| {
+        for (i, row) in rows.chunks_exact_mut(width).enumerate() {
+            f(tile * CELLS_PER_TILE + i, row);
+        }
+    });
 }
 
 fn draw_targets(settings: &Simulation) -> Vec<bool> {
@@ -269,7 +290,7 @@ struct MixingLayer {
 impl MixingNetwork {
     /// Draws the weights and, from the latents (cells x L) of the whole data set, the normalisation constants.
     /// Returns the network and the log rates of these cells, cells x G.
-    fn draw(settings: &Simulation, latents: &[f64]) -> (Self, Vec<f64>) {
+    fn draw(team: &Team, settings: &Simulation, latents: &[f64]) -> (Self, Vec<f64>) {
         let (n_latents, n_genes) = (settings.n_latents, settings.n_genes);
         let mut random = stream(settings.seed, Purpose::Mixing, 0);
         let widths = [n_latents, MIXING_WIDTH, MIXING_WIDTH, MIXING_WIDTH, n_genes];
@@ -287,10 +308,9 @@ impl MixingNetwork {
 
         let n_cells = latents.len() / n_latents;
         let mut logits = vec![0.0; n_cells * n_genes];
-        logits
-            .par_chunks_mut(n_genes)
-            .zip(latents.par_chunks(n_latents))
-            .for_each_init(Vec::new, |scratch, (logits, z)| mixing.logits(z, scratch, logits));
+        by_cell(team, &mut logits, n_genes, |n, logits| {
+            mixing.logits(&latents[n * n_latents..(n + 1) * n_latents], &mut Vec::new(), logits);
+        });
 
         // All sums below run over the cells in order: the same at any number of threads.
         let n = logits.len() as f64;
@@ -312,7 +332,7 @@ impl MixingNetwork {
             }
             mixing.log_normaliser = largest.iter().zip(&sum).map(|(m, s)| m + s.ln()).collect();
         }
-        logits.par_chunks_mut(n_genes).for_each(|row| mixing.normalise(row));
+        by_cell(team, &mut logits, n_genes, |_, row| mixing.normalise(row));
         (mixing, logits)
     }
 
@@ -618,10 +638,8 @@ mod tests {
     #[test]
     fn the_seed_decides_and_the_threads_do_not() {
         let settings = small(SimulationKind::SparseShift);
-        let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-        let three = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
-        let first = one.install(|| simulate(&settings).unwrap());
-        let second = three.install(|| simulate(&settings).unwrap());
+        let first = simulate(&settings).unwrap();
+        let second = Team::with(3, |team| simulate_on(team, &settings).unwrap());
         assert_eq!(first.dataset, second.dataset);
         assert_eq!(first.mixing, second.mixing);
         let other = simulate(&Simulation { seed: 4, ..settings }).unwrap();

@@ -2,10 +2,10 @@
 
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
-use rayon::prelude::*;
 use serde::Serialize;
 
 use super::columns::{Columns, TILE};
+use crate::numerics::team::{Team, tiles};
 
 /// A table of latents, cells x latents, row-major.
 #[derive(Debug, Clone, Copy)]
@@ -83,7 +83,7 @@ impl CorrelationMatrix {
 ///
 /// # Panics
 /// If the tables differ in their number of cells.
-pub fn correlation_matrix(first: Latents, second: Latents, kind: Correlation) -> CorrelationMatrix {
+pub fn correlation_matrix(team: &Team, first: Latents, second: Latents, kind: Correlation) -> CorrelationMatrix {
     let n = first.n_cells();
     assert_eq!(n, second.n_cells(), "both tables hold the same cells");
     match kind {
@@ -92,7 +92,8 @@ pub fn correlation_matrix(first: Latents, second: Latents, kind: Correlation) ->
             &Columns::new(n, second.n_latents, |r, c| second.at(r, c)),
         ),
         Correlation::Spearman => {
-            correlate_ranks(n, first.n_latents, &doubled_ranks(first), second.n_latents, &doubled_ranks(second))
+            let (left, right) = (doubled_ranks(team, first), doubled_ranks(team, second));
+            correlate_ranks(n, first.n_latents, &left, second.n_latents, &right)
         }
     }
 }
@@ -138,10 +139,10 @@ where
 ///
 /// Doubled ranks are whole numbers even where ties share a half-integer one. A column with a NaN gets rank 0
 /// throughout.
-pub(super) fn doubled_ranks(table: Latents) -> Vec<u32> {
+pub(super) fn doubled_ranks(team: &Team, table: Latents) -> Vec<u32> {
     let n = table.n_cells();
     let mut ranks = vec![0u32; n * table.n_latents];
-    ranks.par_chunks_mut(n.max(1)).enumerate().for_each(|(c, ranks)| {
+    team.run(table.n_latents, tiles(&mut ranks, n), |c, ranks| {
         // Adding zero turns -0 into +0: the two are one tie.
         let mut order: Vec<(f64, u32)> = (0..n).map(|r| (table.at(r, c) + 0.0, r as u32)).collect();
         if order.iter().any(|(x, _)| x.is_nan()) {
@@ -198,7 +199,7 @@ mod tests {
         ];
         let (first, second) = tables();
         for (kind, expected) in [(Correlation::Pearson, pearson), (Correlation::Spearman, spearman)] {
-            let r = correlation_matrix(Latents::new(&first, 3), Latents::new(&second, 2), kind);
+            let r = correlation_matrix(&Team::single(), Latents::new(&first, 3), Latents::new(&second, 2), kind);
             for (got, want) in r.values.iter().zip(expected) {
                 assert!((got - want).abs() < 1e-14, "{kind:?}: {got} {want}");
             }
@@ -216,15 +217,25 @@ mod tests {
             })
             .collect();
         let second: Vec<f64> = (0..n).map(|i| i as f64 * 1e-9 + 5.0).collect();
-        let r = correlation_matrix(Latents::new(&first, 5), Latents::new(&second, 1), Correlation::Pearson);
+        let r = correlation_matrix(
+            &Team::single(),
+            Latents::new(&first, 5),
+            Latents::new(&second, 1),
+            Correlation::Pearson,
+        );
         assert_eq!(r.values[..3], [0.0; 3]);
         assert!((r.values[3] - 1.0).abs() < 1e-6 && (r.values[4] + 1.0).abs() < 1e-6);
         let constant = vec![2.5; n];
         for kind in [Correlation::Pearson, Correlation::Spearman] {
-            let r = correlation_matrix(Latents::new(&constant, 1), Latents::new(&first, 5), kind);
+            let r = correlation_matrix(&Team::single(), Latents::new(&constant, 1), Latents::new(&first, 5), kind);
             assert_eq!(r.values, [0.0; 5], "{kind:?}");
         }
-        let ranks = correlation_matrix(Latents::new(&first, 5), Latents::new(&second, 1), Correlation::Spearman);
+        let ranks = correlation_matrix(
+            &Team::single(),
+            Latents::new(&first, 5),
+            Latents::new(&second, 1),
+            Correlation::Spearman,
+        );
         assert_eq!(ranks.values[2], 0.0);
         assert!((ranks.values[4] + 1.0).abs() < 1e-12);
     }
@@ -233,7 +244,7 @@ mod tests {
     fn empty_and_single_cell_tables_give_zero() {
         for values in [vec![], vec![1.0, 2.0]] {
             for kind in [Correlation::Pearson, Correlation::Spearman] {
-                let r = correlation_matrix(Latents::new(&values, 2), Latents::new(&values, 2), kind);
+                let r = correlation_matrix(&Team::single(), Latents::new(&values, 2), Latents::new(&values, 2), kind);
                 assert_eq!(r.values, [0.0; 4]);
             }
         }
@@ -241,7 +252,7 @@ mod tests {
 
     #[test]
     fn ties_share_their_average_rank() {
-        let ranks = doubled_ranks(Latents::new(&[3.0, 0.0, 1.0, -0.0, 3.0, 3.0], 1));
+        let ranks = doubled_ranks(&Team::single(), Latents::new(&[3.0, 0.0, 1.0, -0.0, 3.0, 3.0], 1));
         assert_eq!(ranks, [10, 3, 6, 3, 10, 10]);
     }
 
@@ -263,7 +274,7 @@ mod tests {
             let first: Vec<f64> = (0..n * l).map(|t| offset + value(t / l, t % l, seed)).collect();
             let second: Vec<f64> = (0..n * k).map(|t| value(t / k, t % k, seed + 1) + 0.3 * first[t / k * l]).collect();
             let (a, b) = (Latents::new(&first, l), Latents::new(&second, k));
-            let r = correlation_matrix(a, b, Correlation::Pearson);
+            let r = correlation_matrix(&Team::single(), a, b, Correlation::Pearson);
             for i in 0..l {
                 for j in 0..k {
                     let mean = |f: &dyn Fn(usize) -> f64| (0..n).map(f).sum::<f64>() / n as f64;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::pooled;
 use crate::data::dataset::Dataset;
 use crate::error::InputError;
+use crate::numerics::team::Team;
 
 /// Interventions with this many cells or fewer are left out of the means, as the reference implementation does.
 pub const TOO_FEW_CELLS: usize = 10;
@@ -101,12 +102,17 @@ pub struct HeldOutBaselines {
 ///
 /// # Errors
 /// As [`pooled::pooled_negative_binomial`].
-pub fn baselines(data: &Dataset, train: &[usize], held_out: &HeldOutCells) -> Result<HeldOutBaselines, InputError> {
+pub fn baselines(
+    team: &Team,
+    data: &Dataset,
+    train: &[usize],
+    held_out: &HeldOutCells,
+) -> Result<HeldOutBaselines, InputError> {
     let n_groups = held_out.groups.len() as f64;
     let weight = |group: &Group| 1.0 / (n_groups * group.cells.len() as f64);
     let weights: Vec<f64> =
         held_out.groups.iter().flat_map(|group| std::iter::repeat_n(weight(group), group.cells.len())).collect();
-    let pooled = pooled::weighted(data, train, &held_out.cells(), &weights, None)?.nll_per_cell;
+    let pooled = pooled::weighted(team, data, train, &held_out.cells(), &weights, None)?.nll_per_cell;
 
     let mut per_intervention = 0.0;
     for half in 0..2 {
@@ -122,7 +128,7 @@ pub fn baselines(data: &Dataset, train: &[usize], held_out: &HeldOutCells) -> Re
                 }
             }
         }
-        let share = pooled::weighted(data, &fitted, &judged, &weights, Some(pooled::PSEUDO_CELLS))?;
+        let share = pooled::weighted(team, data, &fitted, &judged, &weights, Some(pooled::PSEUDO_CELLS))?;
         per_intervention += share.nll_per_cell;
     }
     Ok(HeldOutBaselines { pooled, per_intervention })
@@ -182,8 +188,10 @@ mod tests {
         let data = screen(40);
         let train: Vec<usize> = (0..80).collect();
         let found = HeldOutCells::new(&data, &(80..160).collect::<Vec<_>>(), &[2, 3]);
-        let got = baselines(&data, &train, &found).expect("fits");
-        let pooled = pooled::pooled_negative_binomial(&data, &train, &found.cells()).expect("fits").nll_per_cell;
+        let got = baselines(&Team::single(), &data, &train, &found).expect("fits");
+        let pooled = pooled::pooled_negative_binomial(&Team::single(), &data, &train, &found.cells())
+            .expect("fits")
+            .nll_per_cell;
         assert!((got.pooled - pooled).abs() < 1e-9 * pooled);
         // By hand: one half fitted, the other judged, and vice versa.
         let half = |parity: usize| -> Vec<usize> { (80..160).filter(|n| n % 2 == parity).collect() };
@@ -191,9 +199,15 @@ mod tests {
             .map(|parity| {
                 let fitted = [&train[..], &half(1 - parity)].concat();
                 let judged = half(parity);
-                pooled::per_intervention_negative_binomial(&data, &fitted, &judged, pooled::PSEUDO_CELLS)
-                    .expect("fits")
-                    .nll_per_cell
+                pooled::per_intervention_negative_binomial(
+                    &Team::single(),
+                    &data,
+                    &fitted,
+                    &judged,
+                    pooled::PSEUDO_CELLS,
+                )
+                .expect("fits")
+                .nll_per_cell
                     / 2.0
             })
             .sum();

@@ -2,6 +2,7 @@
 
 use super::assignment::largest_assignment;
 use super::correlation::{Correlation, CorrelationMatrix, Latents, correlation_matrix};
+use crate::numerics::team::Team;
 
 /// A one-to-one matching of true and inferred latents.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,8 +23,8 @@ pub struct Matching {
 ///
 /// # Panics
 /// If the tables differ in their number of cells.
-pub fn mcc(truth: Latents, inferred: Latents, kind: Correlation) -> Matching {
-    let correlation = correlation_matrix(truth, inferred, kind);
+pub fn mcc(team: &Team, truth: Latents, inferred: Latents, kind: Correlation) -> Matching {
+    let correlation = correlation_matrix(team, truth, inferred, kind);
     let absolute = correlation.clone().abs();
     let pairs = largest_assignment(&absolute.values, absolute.n_rows, absolute.n_columns);
     let mean = pairs.iter().map(|&(t, i)| absolute.at(t, i)).sum::<f64>() / pairs.len().max(1) as f64;
@@ -47,15 +48,15 @@ mod tests {
         // Inferred latents: a constant one, then the true 2, 0, 1 with signs, scales and a monotone bend.
         let inferred: Vec<f64> = truth.chunks(3).flat_map(|z| [4.0, -2.0 * z[2] + 1.0, z[0].exp(), -z[1]]).collect();
         let (t, i) = (Latents::new(&truth, 3), Latents::new(&inferred, 4));
-        let spearman = mcc(t, i, Correlation::Spearman);
+        let spearman = mcc(&Team::single(), t, i, Correlation::Spearman);
         assert_eq!(spearman.pairs, [(0, 2), (1, 3), (2, 1)]);
         assert!((spearman.mean - 1.0).abs() < 1e-12);
         assert!(spearman.correlation.at(1, 3) < -0.999);
-        let pearson = mcc(t, i, Correlation::Pearson);
+        let pearson = mcc(&Team::single(), t, i, Correlation::Pearson);
         assert_eq!(pearson.pairs, spearman.pairs);
         assert!(pearson.mean > 0.95 && pearson.mean < 0.999, "{}", pearson.mean);
         // The other way round the pairs are mirrored and the value is the same.
-        let mirrored = mcc(i, t, Correlation::Pearson);
+        let mirrored = mcc(&Team::single(), i, t, Correlation::Pearson);
         assert_eq!(mirrored.pairs, [(1, 2), (2, 0), (3, 1)]);
         assert!((mirrored.mean - pearson.mean).abs() < 1e-12);
     }
@@ -64,7 +65,7 @@ mod tests {
     fn latents_without_information_score_zero() {
         let truth = truth();
         let inferred = vec![0.5; 500 * 3];
-        let matching = mcc(Latents::new(&truth, 3), Latents::new(&inferred, 3), Correlation::Pearson);
+        let matching = mcc(&Team::single(), Latents::new(&truth, 3), Latents::new(&inferred, 3), Correlation::Pearson);
         assert_eq!(matching.mean, 0.0);
         assert_eq!(matching.pairs.len(), 3);
     }

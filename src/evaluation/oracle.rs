@@ -2,13 +2,12 @@
 //!
 //! Derivation: `derivations/iwelbo.md`, the section on the oracle.
 
-use rayon::prelude::*;
-
 use super::held_out::{Group, mean};
 use crate::data::dataset::{Dataset, Truth};
 use crate::data::simulate::MixingNetwork;
 use crate::model::network::LogMeanExp;
 use crate::numerics::special::LnFactorial;
+use crate::numerics::team::{Team, tiles};
 use crate::random::{Purpose, fill_normal, stream};
 
 /// Cells at most, shared out evenly over the interventions.
@@ -37,7 +36,7 @@ pub struct Oracle {
 ///
 /// To take seconds, each group is represented by its first cells, [`CELLS`] in all. `None` without a group, or where the
 /// truth is unknown.
-pub fn oracle(data: &Dataset, mixing: &MixingNetwork, groups: &[Group], seed: u64) -> Option<Oracle> {
+pub fn oracle(team: &Team, data: &Dataset, mixing: &MixingNetwork, groups: &[Group], seed: u64) -> Option<Oracle> {
     let truth = data.truth.as_ref()?;
     let each = CELLS.div_ceil(groups.len().max(1));
     let cells: Vec<Vec<usize>> = groups.iter().map(|group| group.cells.iter().copied().take(each).collect()).collect();
@@ -45,8 +44,10 @@ pub fn oracle(data: &Dataset, mixing: &MixingNetwork, groups: &[Group], seed: u6
         return None;
     }
     let of_group = |cells: &Vec<usize>| {
-        let values: Vec<f64> =
-            cells.par_iter().map(|&n| negative_log_likelihood(data, truth, mixing, n, PARTICLES, seed)).collect();
+        let mut values = vec![0.0; cells.len()];
+        team.run(cells.len(), tiles(&mut values, 1), |i, value| {
+            value[0] = negative_log_likelihood(data, truth, mixing, cells[i], PARTICLES, seed);
+        });
         mean(&values)
     };
     let means: Vec<f64> = cells.iter().map(of_group).collect();
@@ -323,15 +324,12 @@ mod tests {
         let Simulated { dataset, mixing, .. } = screen(SimulationKind::SparseShift, 3, 10, 8);
         let group = |cells: std::ops::Range<usize>| Group { name: String::new(), cells: cells.collect() };
         let groups = [group(120..160), group(160..171)];
-        let in_pool = |threads: usize| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
-            pool.install(|| oracle(&dataset, &mixing, &groups, 1).expect("known"))
-        };
-        let got = in_pool(1);
-        assert_eq!(got, in_pool(3));
+        let on = |threads| Team::with(threads, |team| oracle(team, &dataset, &mixing, &groups, 1).expect("known"));
+        let got = on(1);
+        assert_eq!(got, on(3));
         assert_eq!((got.cells, got.particles), (51, PARTICLES));
-        let alone = |i: usize| oracle(&dataset, &mixing, &groups[i..=i], 1).expect("known").nll;
+        let alone = |i: usize| oracle(&Team::single(), &dataset, &mixing, &groups[i..=i], 1).expect("known").nll;
         assert!((got.nll - 0.5 * (alone(0) + alone(1))).abs() < 1e-9);
-        assert!(oracle(&dataset, &mixing, &[], 1).is_none());
+        assert!(oracle(&Team::single(), &dataset, &mixing, &[], 1).is_none());
     }
 }

@@ -7,11 +7,10 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use crate::data::counts::Counts;
 use crate::data::dataset::Dataset;
 use crate::error::InputError;
+use crate::numerics::team::{Team, tiles};
 
 /// Smallest inverse dispersion considered.
 pub const THETA_MIN: f64 = 1e-6;
@@ -47,8 +46,13 @@ pub struct Baseline {
 ///
 /// # Errors
 /// If either list is empty, or the training cells' libraries sum to nothing.
-pub fn pooled_negative_binomial(data: &Dataset, train: &[usize], validation: &[usize]) -> Result<Baseline, InputError> {
-    fit(data, train, validation, None, None)
+pub fn pooled_negative_binomial(
+    team: &Team,
+    data: &Dataset,
+    train: &[usize],
+    validation: &[usize],
+) -> Result<Baseline, InputError> {
+    fit(team, data, train, validation, None, None)
 }
 
 /// The per-intervention baseline: mean = library times the gene's rate under the cell's intervention.
@@ -62,13 +66,14 @@ pub fn pooled_negative_binomial(data: &Dataset, train: &[usize], validation: &[u
 /// # Errors
 /// As [`pooled_negative_binomial`], and if `pseudo_cells` is not a positive number.
 pub fn per_intervention_negative_binomial(
+    team: &Team,
     data: &Dataset,
     train: &[usize],
     validation: &[usize],
     pseudo_cells: f64,
 ) -> Result<Baseline, InputError> {
     let groups = groups(data, train, validation, pseudo_cells)?;
-    fit(data, train, validation, Some(groups), None)
+    fit(team, data, train, validation, Some(groups), None)
 }
 
 /// Either baseline (per intervention if `pseudo_cells` is given), scored by a weighted sum over the validation cells
@@ -77,6 +82,7 @@ pub fn per_intervention_negative_binomial(
 /// # Errors
 /// As for the baselines without weights.
 pub fn weighted(
+    team: &Team,
     data: &Dataset,
     train: &[usize],
     validation: &[usize],
@@ -84,7 +90,7 @@ pub fn weighted(
     pseudo_cells: Option<f64>,
 ) -> Result<Baseline, InputError> {
     let groups = pseudo_cells.map(|pseudo_cells| groups(data, train, validation, pseudo_cells)).transpose()?;
-    fit(data, train, validation, groups, Some(weights))
+    fit(team, data, train, validation, groups, Some(weights))
 }
 
 fn groups(data: &Dataset, train: &[usize], validation: &[usize], pseudo_cells: f64) -> Result<Groups, InputError> {
@@ -120,6 +126,7 @@ struct Groups {
 }
 
 fn fit(
+    team: &Team,
     data: &Dataset,
     train: &[usize],
     validation: &[usize],
@@ -171,30 +178,29 @@ fn fit(
         }
         let seen = ByGene::gather(&data.counts, train, start..end);
         let unseen = ByGene::gather(&data.counts, validation, start..end);
-        let fitted: Vec<(f64, f64)> = (start..end)
-            .into_par_iter()
-            .map_init(Vec::new, |mu, g| {
-                let (fit_on, score_on) = (seen.gene(g - start), unseen.gene(g - start));
-                let group_rates = groups.as_ref().zip(group_library.as_ref()).map(|(groups, libraries)| {
-                    let w = groups.pseudo_cells * all / train.len() as f64;
-                    let mut counts = vec![0.0; groups.n];
-                    fit_on.0.iter().zip(fit_on.1).for_each(|(&i, &x)| counts[groups.of_train[i as usize]] += x as f64);
-                    let rate = |(x, l): (&f64, &f64)| (x + w * rates[g]) / (l + w);
-                    counts.iter().zip(libraries).map(rate).collect::<Vec<f64>>()
-                });
-                let means = |mu: &mut Vec<f64>, library: &[f64], of: fn(&Groups) -> &[usize]| {
-                    mu.clear();
-                    match (&group_rates, &groups) {
-                        (Some(r), Some(groups)) => mu.extend(library.iter().zip(of(groups)).map(|(l, &a)| l * r[a])),
-                        _ => mu.extend(library.iter().map(|l| l * rates[g])),
-                    }
-                };
-                means(mu, &library_train, |groups| &groups.of_train);
-                let theta = if totals[g] == 0 { THETA_MAX } else { fit_theta(mu, fit_on.0, fit_on.1) };
-                means(mu, &library_validation, |groups| &groups.of_validation);
-                (theta, weighted_negative_log_likelihood(theta, mu, score_on.0, score_on.1, weights))
-            })
-            .collect();
+        let mut fitted = vec![(0.0, 0.0); end - start];
+        team.run(end - start, tiles(&mut fitted, 1), |i, fitted| {
+            let (g, mu) = (start + i, &mut Vec::new());
+            let (fit_on, score_on) = (seen.gene(g - start), unseen.gene(g - start));
+            let group_rates = groups.as_ref().zip(group_library.as_ref()).map(|(groups, libraries)| {
+                let w = groups.pseudo_cells * all / train.len() as f64;
+                let mut counts = vec![0.0; groups.n];
+                fit_on.0.iter().zip(fit_on.1).for_each(|(&i, &x)| counts[groups.of_train[i as usize]] += x as f64);
+                let rate = |(x, l): (&f64, &f64)| (x + w * rates[g]) / (l + w);
+                counts.iter().zip(libraries).map(rate).collect::<Vec<f64>>()
+            });
+            let means = |mu: &mut Vec<f64>, library: &[f64], of: fn(&Groups) -> &[usize]| {
+                mu.clear();
+                match (&group_rates, &groups) {
+                    (Some(r), Some(groups)) => mu.extend(library.iter().zip(of(groups)).map(|(l, &a)| l * r[a])),
+                    _ => mu.extend(library.iter().map(|l| l * rates[g])),
+                }
+            };
+            means(mu, &library_train, |groups| &groups.of_train);
+            let theta = if totals[g] == 0 { THETA_MAX } else { fit_theta(mu, fit_on.0, fit_on.1) };
+            means(mu, &library_validation, |groups| &groups.of_validation);
+            fitted[0] = (theta, weighted_negative_log_likelihood(theta, mu, score_on.0, score_on.1, weights));
+        });
         for (t, l) in fitted {
             theta.push(t);
             nll += l;
@@ -458,12 +464,13 @@ mod tests {
         let library = (0..40).map(|i| 50.0 + at(i, 3, 97) as f64).collect();
         let data = dataset(2, &table, library, &[0; 40]);
         let cells: Vec<usize> = (0..40).collect();
-        let baseline = pooled_negative_binomial(&data, &cells[..30], &cells[30..]).unwrap();
+        let baseline = pooled_negative_binomial(&Team::single(), &data, &cells[..30], &cells[30..]).unwrap();
         assert!((baseline.theta[0] / 1.3561685109599528 - 1.0).abs() < 1e-6, "{:?}", baseline.theta);
         assert_eq!(baseline.theta[1], THETA_MAX);
         assert!((baseline.nll_per_cell - 4.7592438406987085).abs() < 1e-6, "{}", baseline.nll_per_cell);
         // One intervention only: shrinking towards the pool changes nothing.
-        let grouped = per_intervention_negative_binomial(&data, &cells[..30], &cells[30..], 3.0).unwrap();
+        let grouped =
+            per_intervention_negative_binomial(&Team::single(), &data, &cells[..30], &cells[30..], 3.0).unwrap();
         assert!((grouped.nll_per_cell - baseline.nll_per_cell).abs() < 1e-9);
     }
 
@@ -485,7 +492,7 @@ mod tests {
         }
         let data = dataset(6, &table, library.clone(), &vec![0; n]);
         let cells: Vec<usize> = (0..n).collect();
-        let baseline = pooled_negative_binomial(&data, &cells[..18_000], &cells[18_000..]).unwrap();
+        let baseline = pooled_negative_binomial(&Team::single(), &data, &cells[..18_000], &cells[18_000..]).unwrap();
         for (got, want) in baseline.theta.iter().zip(truth) {
             // 18,000 cells give the inverse dispersion to about 2 percent (standard error); the draw is fixed.
             assert!((got / want - 1.0).abs() < 0.07, "{:?}", baseline.theta);
@@ -523,8 +530,8 @@ mod tests {
         let data = dataset(4, &table, vec![10.0; n], &labels);
         let cells: Vec<usize> = (0..n).collect();
         let (train, seen, unseen) = (&cells[..2500], &cells[2500..2800], &cells[2800..]);
-        let pooled = pooled_negative_binomial(&data, train, seen).unwrap();
-        let grouped = per_intervention_negative_binomial(&data, train, seen, PSEUDO_CELLS).unwrap();
+        let pooled = pooled_negative_binomial(&Team::single(), &data, train, seen).unwrap();
+        let grouped = per_intervention_negative_binomial(&Team::single(), &data, train, seen, PSEUDO_CELLS).unwrap();
         assert!(grouped.nll_per_cell < pooled.nll_per_cell - 1.0, "{} {}", grouped.nll_per_cell, pooled.nll_per_cell);
         // The entropy of the truth, four Poissons of means 20, 4, 4, 4, is 0.5 log(2 pi e mean) less 1/(12 mean) each,
         // roughly.
@@ -532,7 +539,7 @@ mod tests {
         let floor = entropy(20.0) * 0.75 + entropy(4.0) * 3.25;
         assert!((grouped.nll_per_cell - floor).abs() < 0.3, "{} {floor}", grouped.nll_per_cell);
         // Unseen: the same rates as the pool, so the two differ through theta alone.
-        let fallback = per_intervention_negative_binomial(&data, train, unseen, PSEUDO_CELLS).unwrap();
+        let fallback = per_intervention_negative_binomial(&Team::single(), &data, train, unseen, PSEUDO_CELLS).unwrap();
         let mu = vec![10.0 * fallback.rates[0]; unseen.len()];
         let block = ByGene::gather(&data.counts, unseen, 0..4);
         let by_hand: f64 = (0..4)
@@ -548,11 +555,14 @@ mod tests {
     fn unusable_input_is_refused_in_a_sentence() {
         let data = dataset(2, &[1, 2, 3, 4], vec![3.0, 0.0], &[0, 0]);
         let message = |r: Result<Baseline, InputError>| r.unwrap_err().to_string();
-        assert!(message(pooled_negative_binomial(&data, &[], &[0])).contains("no training cells"));
-        assert!(message(pooled_negative_binomial(&data, &[0], &[])).contains("no validation cells"));
-        assert!(message(pooled_negative_binomial(&data, &[1], &[0])).contains("libraries"));
+        assert!(message(pooled_negative_binomial(&Team::single(), &data, &[], &[0])).contains("no training cells"));
+        assert!(message(pooled_negative_binomial(&Team::single(), &data, &[0], &[])).contains("no validation cells"));
+        assert!(message(pooled_negative_binomial(&Team::single(), &data, &[1], &[0])).contains("libraries"));
         for bad in [0.0, -1.0, f64::NAN] {
-            assert!(message(per_intervention_negative_binomial(&data, &[0], &[0], bad)).contains("pseudo-count"));
+            assert!(
+                message(per_intervention_negative_binomial(&Team::single(), &data, &[0], &[0], bad))
+                    .contains("pseudo-count")
+            );
         }
     }
 

@@ -176,7 +176,12 @@ mod tests {
             let inferred: Vec<f64> =
                 z.chunks(L).flat_map(|row| (0..L).map(|k| signs[k] * row[order[k]]).collect::<Vec<_>>()).collect();
             let masks: Vec<bool> = (0..A * L).map(|t| t / L < TRAINED && targets[t / L * L + order[t % L]]).collect();
-            let r = correlation_matrix(Latents::new(&z, L), Latents::new(&inferred, L), Correlation::Pearson);
+            let r = correlation_matrix(
+                &crate::numerics::team::Team::single(),
+                Latents::new(&z, L),
+                Latents::new(&inferred, L),
+                Correlation::Pearson,
+            );
             let scores = score_targets(&targets, &masks, &r, &trained);
             assert_eq!(scores.corrected, TargetScore { precision: 1.0, recall: 1.0, f1: 1.0 });
             for (m, s) in

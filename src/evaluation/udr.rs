@@ -6,6 +6,7 @@
 
 use super::correlation::{CorrelationMatrix, Latents, correlate_ranks, doubled_ranks};
 use crate::error::InputError;
+use crate::numerics::team::Team;
 
 /// A latent is informative when its mean Kullback-Leibler divergence to the prior exceeds this, in nats (the paper's
 /// threshold).
@@ -38,7 +39,7 @@ pub struct Udr {
 /// # Errors
 /// With fewer than two models, with models of different cells, or if a model's `kl` does not hold one number per
 /// latent.
-pub fn udr(models: &[FittedLatents]) -> Result<Udr, InputError> {
+pub fn udr(team: &Team, models: &[FittedLatents]) -> Result<Udr, InputError> {
     if models.len() < 2 {
         return Err(InputError::new(
             format!("disentanglement ranking compares models, and {} was given", models.len()),
@@ -65,7 +66,7 @@ pub fn udr(models: &[FittedLatents]) -> Result<Udr, InputError> {
     let informative: Vec<(usize, Vec<u32>)> = models
         .iter()
         .map(|model| {
-            let ranks = doubled_ranks(model.means);
+            let ranks = doubled_ranks(team, model.means);
             let kept: Vec<usize> = (0..model.kl.len()).filter(|&k| model.kl[k] > INFORMATIVE_NATS).collect();
             (kept.len(), kept.iter().flat_map(|&k| &ranks[k * n..(k + 1) * n]).copied().collect())
         })
@@ -141,7 +142,7 @@ mod tests {
 
     fn rank(tables: &[Vec<f64>], kl: &[f64]) -> Udr {
         let models: Vec<_> = tables.iter().map(|t| FittedLatents { means: Latents::new(t, K), kl }).collect();
-        udr(&models).unwrap()
+        udr(&Team::single(), &models).unwrap()
     }
 
     #[test]
@@ -220,7 +221,7 @@ mod tests {
         let (z, short) = (vec![0.0; 12], vec![0.0; 6]);
         let model = |t, kl| FittedLatents { means: Latents::new(t, 2), kl };
         let kl = [1.0, 1.0];
-        let message = |models: &[FittedLatents]| udr(models).unwrap_err().to_string();
+        let message = |models: &[FittedLatents]| udr(&Team::single(), models).unwrap_err().to_string();
         assert!(message(&[model(&z, &kl)]).contains("compares models"));
         assert!(message(&[model(&z, &kl), model(&short, &kl)]).contains("same cells"));
         assert!(message(&[model(&z, &kl), model(&z, &kl[..1])]).contains("one mean divergence per latent"));

@@ -165,7 +165,7 @@ pub fn sweep(grid: &Grid, part: Part) -> Result<Outcome> {
 /// Does one run.
 fn one(plan: &Plan, run: &PlannedRun, threads: usize, line: &ProgressBar) -> Result<Metrics> {
     Team::with(threads, |team| {
-        let read = plan.data[run.data].get()?;
+        let read = plan.data[run.data].get(team)?;
         let start = Instant::now();
         let screen = Screen::of(&run.config, read, ProgressKind::Within(line))?;
         let folder = ResultsFolder::create(Some(&run.folder), true)?;
@@ -217,7 +217,7 @@ fn tables(grid: &Grid, plan: &Plan, statuses: &mut [Status]) -> Tables {
             _ => None,
         })
         .collect();
-    let mut notes = select::rank(plan, &mut figures);
+    let mut notes = Team::with(threads_or_all(grid.threads), |team| select::rank(team, plan, &mut figures));
     for (status, figures) in statuses.iter_mut().zip(figures) {
         if let Some(figures) = figures {
             *status = Status::Finished(Box::new(figures));

@@ -9,6 +9,7 @@ use super::figures::Figures;
 use crate::config::{Config, Grid, RawConfig, Source};
 use crate::data::dataset::InterventionRows;
 use crate::error::{Error, InputError, Result};
+use crate::numerics::team::Team;
 use crate::run::{Cells, Read, read, simulator_settings};
 
 /// One run of the sweep.
@@ -69,7 +70,7 @@ impl SharedData {
                 (settings.intervention_names(), rows, "the simulation".to_owned(), None)
             }
             Source::File(_) => {
-                let found = read(config)?;
+                let found = read(&Team::single(), config)?;
                 let data = &found.data;
                 (data.intervention_names.clone(), data.interventions.clone(), data.source.clone(), Some(found))
             }
@@ -82,13 +83,13 @@ impl SharedData {
     ///
     /// # Errors
     /// As reading them.
-    pub(crate) fn get(&self) -> Result<Read> {
+    pub(crate) fn get(&self, team: &Team) -> Result<Read> {
         // A panic while simulating leaves nothing behind that is half done.
         let mut slot = self.read.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Some(found) = &*slot {
             return Ok(found.clone());
         }
-        let found = read(&self.config)?;
+        let found = read(team, &self.config)?;
         *slot = Some(found.clone());
         Ok(found)
     }
@@ -136,6 +137,7 @@ impl Plan {
         let mut data_numbers: HashMap<String, usize> = HashMap::new();
         let mut settings: HashMap<String, usize> = HashMap::new();
         let mut seen: HashMap<String, String> = HashMap::new();
+        let mut splits: HashMap<String, (usize, usize)> = HashMap::new();
         let mut runs = Vec::with_capacity(grid.runs.len());
         for run in &grid.runs {
             let identity = run.config.data_identity();
@@ -151,8 +153,18 @@ impl Plan {
                 Error::Input(input) => run.error("holdout", input),
                 _ => error,
             };
-            let cells = data[number].cells(&run.config).map_err(located)?;
-            let config = run.config.resolved(&data[number].names, cells.train.len())?;
+            // How many cells train and are held out is the same for all seeds.
+            let split = format!("{number} {:?} {}", run.config.holdout, run.config.validation_fraction);
+            let (n_train, n_held_out) = match splits.get(&split) {
+                Some(&found) => found,
+                None => {
+                    let cells = data[number].cells(&run.config).map_err(located)?;
+                    let found = (cells.train.len(), cells.held_out.len());
+                    splits.insert(split, found);
+                    found
+                }
+            };
+            let config = run.config.resolved(&data[number].names, n_train)?;
             let text = config.to_toml();
             if let Some(earlier) = seen.insert(text, run.name.clone()) {
                 let problem = format!("the runs {earlier} and {} are the same once defaults are filled in", run.name);
@@ -163,7 +175,7 @@ impl Plan {
             let next = settings.len();
             let setting = *settings.entry(format!("{keys:?}")).or_insert(next);
             let folder = folder.join(RUNS_FOLDER).join(&run.name);
-            let held_out = config.heldout && !cells.held_out.is_empty();
+            let held_out = config.heldout && n_held_out > 0;
             runs.push(PlannedRun { name: run.name.clone(), config, folder, data: number, held_out, setting });
         }
         if let Some(other) = runs.iter().find(|run| run.config.simd != runs[0].config.simd) {

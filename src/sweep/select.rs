@@ -10,6 +10,7 @@ use crate::data::npz::Npz;
 use crate::error::{InputError, Result};
 use crate::evaluation::correlation::Latents;
 use crate::evaluation::udr::{FittedLatents, udr};
+use crate::numerics::team::Team;
 
 /// Runs of one setting on the same data below which UDR is coarse; the number that Duan et al. advise.
 const ENOUGH_RUNS: usize = 5;
@@ -69,7 +70,7 @@ fn comparable(plan: &Plan) -> BTreeMap<(usize, usize), Vec<usize>> {
 }
 
 /// Fills in the UDR of every finished run that has another one to be compared with, and says what could not be ranked.
-pub fn rank(plan: &Plan, figures: &mut [Option<Figures>]) -> Vec<String> {
+pub fn rank(team: &Team, plan: &Plan, figures: &mut [Option<Figures>]) -> Vec<String> {
     let mut notes = Vec::new();
     let mut fewest = usize::MAX;
     for ((_, data), runs) in comparable(plan) {
@@ -77,7 +78,7 @@ pub fn rank(plan: &Plan, figures: &mut [Option<Figures>]) -> Vec<String> {
         if finished.len() < 2 {
             continue;
         }
-        match rank_group(plan, data, &finished, figures) {
+        match rank_group(team, plan, data, &finished, figures) {
             Ok(scores) => {
                 fewest = fewest.min(finished.len());
                 for (&i, score) in finished.iter().zip(scores) {
@@ -101,7 +102,7 @@ pub fn rank(plan: &Plan, figures: &mut [Option<Figures>]) -> Vec<String> {
 }
 
 /// UDR of each of `runs`, which are of one setting, on the cells that train and validate.
-fn rank_group(plan: &Plan, data: usize, runs: &[usize], figures: &[Option<Figures>]) -> Result<Vec<f64>> {
+fn rank_group(team: &Team, plan: &Plan, data: usize, runs: &[usize], figures: &[Option<Figures>]) -> Result<Vec<f64>> {
     // Which of these cells validate depends on the seed, which cells they are does not.
     let cells = plan.data[data].cells(&plan.runs[runs[0]].config)?;
     let mut cells = [cells.train, cells.validation].concat();
@@ -115,7 +116,7 @@ fn rank_group(plan: &Plan, data: usize, runs: &[usize], figures: &[Option<Figure
             FittedLatents { means: Latents::new(values, *l), kl }
         })
         .collect();
-    Ok(udr(&models)?.scores)
+    Ok(udr(team, &models)?.scores)
 }
 
 /// The latents of some cells of a run, cells x L, and L.

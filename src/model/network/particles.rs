@@ -1,10 +1,11 @@
 //! Importance-weighted bounds: many latent samples of each cell through the decoder. Derivation: `derivations/iwelbo.md`.
 
-use super::{Batch, Network, Pass, Side};
+use super::{Batch, HiddenLayer, Network, Pass, Side};
 use crate::data::dataset::Dataset;
 use crate::model::architecture::LatentDistribution;
-use crate::model::workspace::{Block, ROWS_PER_BLOCK, Workspace, words_per_row};
-use crate::model::{latent, negative_binomial};
+use crate::model::workspace::{Block, LayerStatistics, ROWS_PER_BLOCK, Workspace, words_per_row};
+use crate::model::{activation, latent, layer_norm, linear, negative_binomial};
+use crate::numerics::matmul::Rows;
 use crate::numerics::real::Real;
 use crate::numerics::simd::vectorized;
 use crate::numerics::team::{Team, tiles};
@@ -112,6 +113,7 @@ impl<R: Real> Network<R> {
         assert!(particles > 0 && workspace.capacity() >= ROWS_PER_BLOCK, "a sample, and room for a row block");
         self.prepare_evaluation(workspace);
         let l = self.architecture.n_latents;
+        let folded = self.fold_decoder(workspace);
         let mut bounds = vec![Bound::default(); cells.len()];
         let at_once = workspace.capacity() / ROWS_PER_BLOCK;
         for (chunk, (cells, bounds)) in cells.chunks(at_once).zip(bounds.chunks_mut(at_once)).enumerate() {
@@ -121,16 +123,72 @@ impl<R: Real> Network<R> {
                 let pass = Pass { network: self, batch: Batch { data, cells: &copies }, shared };
                 let at = (chunk * at_once + i) * l..(chunk * at_once + i + 1) * l;
                 let (mean, variance) = (&posterior.mean[at.clone()], &posterior.variance[at]);
-                bound[0] = pass.bound(&mut block, mean, variance, particles, seed);
+                bound[0] = pass.bound(&mut block, &folded, mean, variance, particles, seed);
             });
         }
         bounds
     }
+
+    /// The decoder's hidden layers with their batch normalisation folded in, Eq. (I8); the workspace holds the running
+    /// statistics, see [`Network::prepare_evaluation`].
+    fn fold_decoder(&self, workspace: &Workspace<R>) -> Vec<FoldedLayer<R>> {
+        let fold = |(layer, statistics): (&HiddenLayer, &LayerStatistics<R>)| {
+            let mut weight = self.parameters[&layer.linear.weight].to_vec();
+            let mut bias = self.parameters[&layer.linear.bias].to_vec();
+            if let Some(norm) = &layer.norm {
+                let (gamma, beta) = (&self.parameters[&norm.weight], &self.parameters[&norm.bias]);
+                let width = weight.len() / bias.len();
+                for (j, (row, bias)) in weight.chunks_exact_mut(width).zip(&mut bias).enumerate() {
+                    let scale = gamma[j] * statistics.inverse[j];
+                    row.iter_mut().for_each(|w| *w = scale * *w);
+                    *bias = scale * (*bias - statistics.mean[j]) + beta[j];
+                }
+            }
+            FoldedLayer { weight, bias }
+        };
+        self.hidden(Side::Decoder).iter().zip(&workspace.decoder_statistics).map(fold).collect()
+    }
+}
+
+/// A hidden layer as one linear map, of the same shape as its linear part.
+struct FoldedLayer<R> {
+    /// n_out x (n_in + n_c).
+    weight: Vec<R>,
+    /// n_out.
+    bias: Vec<R>,
 }
 
 impl<R: Real> Pass<'_, R> {
+    /// From `z` to the logits, in evaluation mode, for every row of the block.
+    fn decode(&self, block: &mut Block<R>, folded: &[FoldedLayer<R>]) {
+        let a = &self.network.architecture;
+        for (l, folded) in folded.iter().enumerate() {
+            let tensors = &self.network.hidden(Side::Decoder)[l].linear;
+            let (before, here) = block.decoder.split_at_mut(l);
+            let input = before.last().map_or(&*block.cells.z, |layer| layer.as_ref().expect("a layer before").out);
+            let here = here[0].as_mut().expect("layers up to n_layers exist");
+            let n = input.len() / tensors.n_in;
+            let covariates = self.network.covariates(tensors, block.cells.covariates, n);
+            let input = Rows::new(input, n, tensors.n_in);
+            linear::forward(here.out, input, covariates, &folded.weight, &folded.bias, tensors.n_in);
+            if a.layer_norm {
+                layer_norm::forward(here.out, here.row_statistics, a.n_hidden);
+            }
+            activation::forward(here.out, None);
+        }
+        self.output(block);
+    }
+
     /// Bounds of the cell that every row of the batch stands for.
-    fn bound(&self, block: &mut Block<R>, mean: &[R], variance: &[R], particles: usize, seed: u64) -> Bound {
+    fn bound(
+        &self,
+        block: &mut Block<R>,
+        folded: &[FoldedLayer<R>],
+        mean: &[R],
+        variance: &[R],
+        particles: usize,
+        seed: u64,
+    ) -> Bound {
         let a = &self.network.architecture;
         let (g, l) = (a.n_genes, a.n_latents);
         let cell = self.batch.cells[0];
@@ -181,11 +239,7 @@ impl<R: Real> Pass<'_, R> {
             if a.latent_distribution == LatentDistribution::LogisticNormal {
                 cells.z.chunks_exact_mut(l).for_each(latent::softmax);
             }
-            for layer in 0..a.n_layers {
-                self.start_hidden(Side::Decoder, layer, block, 0..ROWS_PER_BLOCK, false);
-                self.finish_hidden(Side::Decoder, layer, block, false);
-            }
-            self.output(block);
+            self.decode(block, folded);
 
             let cells = &mut block.cells;
             for r in 0..n {
@@ -251,10 +305,11 @@ impl<R: Real> Pass<'_, R> {
 mod tests {
     use super::*;
     use crate::data::counts::Counts;
-    use crate::data::dataset::{Covariates, InterventionRows};
+    use crate::data::dataset::{Categorical, Continuous, Covariates, InterventionRows};
     use crate::data::simulate::{Simulation, simulate};
     use crate::model::architecture::{Architecture, MaskKind, Prior};
     use crate::model::batch_norm;
+    use crate::numerics::team::Split;
 
     const MASKED: Prior = Prior::Masked { kind: MaskKind::Hard, temperature: 0.7 };
 
@@ -399,6 +454,63 @@ mod tests {
                 let tolerance = 5.0 * (variance / particles as f64).sqrt();
                 assert!((got[n].elbo - want).abs() < tolerance, "cell {n}: {} {want} +- {tolerance}", got[n].elbo);
                 assert!(tolerance < 0.1, "{tolerance}");
+            }
+        }
+    }
+
+    #[test]
+    fn folded_layers_decode_as_unfolded_ones_do() {
+        let mut data = screen();
+        let codes = (0..12).map(|n| n % 3).collect();
+        let levels = ["a", "b", "c"].map(str::to_owned).to_vec();
+        data.covariates.categorical.push(Categorical { name: "batch".into(), levels, codes });
+        data.covariates.continuous.push(Continuous { name: "age".into(), values: (0..12).map(|n| n as f64).collect() });
+        for (batch_norm, layer_norm, deeply) in
+            [(true, false, true), (true, true, true), (true, false, false), (false, true, true), (false, false, true)]
+        {
+            let mut network = Network::<f64>::new(
+                Architecture {
+                    n_hidden: 7,
+                    n_layers: 3,
+                    categorical_levels: vec![3],
+                    n_continuous: 1,
+                    deeply_inject_covariates: deeply,
+                    batch_norm,
+                    layer_norm,
+                    ..Architecture::new(5, 2, 3)
+                },
+                4,
+            );
+            let wave = |i: usize| (i as f64 * 1.7 + 0.2).sin();
+            for norm in network.tensors.decoder.clone().into_iter().filter_map(|layer| layer.norm) {
+                network.running[&norm.running_mean].iter_mut().enumerate().for_each(|(i, v)| *v = wave(i));
+                network.running[&norm.running_variance]
+                    .iter_mut()
+                    .enumerate()
+                    .for_each(|(i, v)| *v = 1.1 + wave(i + 1));
+                network.parameters[&norm.weight].iter_mut().enumerate().for_each(|(i, v)| *v = 1.0 + wave(i + 2));
+                network.parameters[&norm.bias].iter_mut().enumerate().for_each(|(i, v)| *v = wave(i + 3));
+            }
+            let mut workspace = Workspace::new(&network.architecture, ROWS_PER_BLOCK, 1);
+            network.prepare_evaluation(&mut workspace);
+            let folded = network.fold_decoder(&workspace);
+            let cells: Vec<usize> = (0..12).collect();
+            let (blocks, shared) = workspace.split(cells.len());
+            let pass = Pass { network: &network, batch: Batch { data: &data, cells: &cells }, shared };
+            // SAFETY: the only block is taken once.
+            let mut block = unsafe { blocks.part(0) };
+            block.cells.z.iter_mut().enumerate().for_each(|(i, z)| *z = 2.0 * wave(i + 4));
+            pass.load_covariates(block.cells.covariates, 0..12);
+            pass.decode(&mut block, &folded);
+            let got = block.cells.logits.to_vec();
+            block.cells.logits.fill(0.0);
+            for layer in 0..3 {
+                pass.start_hidden(Side::Decoder, layer, &mut block, 0..ROWS_PER_BLOCK, false);
+                pass.finish_hidden(Side::Decoder, layer, &mut block, false);
+            }
+            pass.output(&mut block);
+            for (got, want) in got.iter().zip(&*block.cells.logits) {
+                assert!((got - want).abs() < 1e-13 * (1.0 + want.abs()), "{batch_norm} {layer_norm}: {got} {want}");
             }
         }
     }
