@@ -6,6 +6,7 @@ pub mod config;
 pub mod data;
 pub mod error;
 pub mod evaluation;
+pub mod interpretation;
 pub mod model;
 pub mod numerics;
 pub mod protocol;

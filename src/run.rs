@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::config::{
     self, Config, HeldoutBatchNorm, IvaeMask, LatentDistribution, MaskKind, Method, Precision, Source,
 };
-use crate::data::dataset::Dataset;
+use crate::data::dataset::{Categorical, Dataset};
 use crate::data::load::{LoadOptions, load, write_npz};
 use crate::data::npz::NpzWriter;
 use crate::data::simulate::MixingNetwork;
@@ -16,6 +16,7 @@ use crate::error::{InputError, Result};
 use crate::evaluation::correlation::{Correlation, Latents};
 use crate::evaluation::target_graph::{TargetScore, masks_from_probabilities, score_targets, targets_from_prior_means};
 use crate::evaluation::{mcc, pooled, regression};
+use crate::interpretation::{Interpretation, Parts};
 use crate::model::architecture::{self, Architecture, Prior};
 use crate::model::network::Network;
 use crate::model::objective::{Objective, Penalty};
@@ -290,6 +291,9 @@ where
         progress.finish();
         let mut results = judge(team, config, screen, &network, Some(&training))?;
         write(config, data, &folder, &network, &training, &results)?;
+        let parts = Parts { train: &cells.train, validation: &cells.validation, trained: &cells.trained };
+        let interpretation = Interpretation::new(team, &network, data, parts, &results.latents, config.seed);
+        write_interpretation(config, data, &folder, parts, &interpretation)?;
         let mut failed = training.non_finite.map(crate::Error::from);
         if let (Some(protocol), None) = (screen.protocol(config), &failed) {
             match adapt(team, config, data, &protocol, &folder, &mut network) {
@@ -393,6 +397,13 @@ fn read_model<R: Real>(
             let remedy = "give the data and settings that the model was trained with";
             let problem = match key.as_str() {
                 "interventions" => format!("the model was trained on other interventions than {} has", data.source),
+                "genes" => format!("the model was trained on other genes than {} has", data.source),
+                "categorical_covariates" | "continuous_covariates" => {
+                    format!(
+                        "the model was trained with other covariates, or other levels of them, than {} has",
+                        data.source
+                    )
+                }
                 _ => format!("the model's {key} is not {wanted}, as the settings say"),
             };
             return Err(InputError::new(problem, remedy).in_file(path).into());
@@ -415,6 +426,15 @@ fn metadata(config: &Config, data: &Dataset) -> BTreeMap<String, String> {
         ("program".to_owned(), concat!("svae-cpu ", env!("CARGO_PKG_VERSION")).to_owned()),
         ("method".to_owned(), config.method.name().to_owned()),
         ("interventions".to_owned(), serde_json::json!(data.intervention_names).to_string()),
+        ("genes".to_owned(), serde_json::json!(data.gene_names).to_string()),
+        ("categorical_covariates".to_owned(), {
+            let levels = |c: &Categorical| serde_json::json!({"name": c.name, "levels": c.levels});
+            serde_json::Value::from_iter(data.covariates.categorical.iter().map(levels)).to_string()
+        }),
+        ("continuous_covariates".to_owned(), {
+            let names = data.covariates.continuous.iter().map(|c| c.name.as_str());
+            serde_json::Value::from_iter(names).to_string()
+        }),
     ])
 }
 
@@ -549,6 +569,23 @@ where
         folder.write_shifts(&data.intervention_names, l, &table(&network.parameters[shift]))?;
     }
     Ok(())
+}
+
+/// Writes what the trained model says about the screen.
+fn write_interpretation(
+    config: &Config,
+    data: &Dataset,
+    folder: &ResultsFolder,
+    parts: Parts,
+    found: &Interpretation,
+) -> Result<()> {
+    let (names, l) = (&data.intervention_names, config.latents);
+    if found.shifts.is_some() {
+        folder.write_targets(names, &found.targets)?;
+        folder.write_graph(names, parts.trained, l, &found.targets)?;
+    }
+    folder.write_genes_per_latent(&data.gene_names, l, &found.loadings)?;
+    folder.write_cells(data, &found.cells)
 }
 
 /// Simulates a screen into a `.npz` file, truth included.

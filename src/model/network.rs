@@ -3,6 +3,7 @@
 //! `counts -> encoder -> latent -> mask -> prior -> decoder -> negative binomial -> objective`, and the same list
 //! upwards into the gradient buffer. Batch normalisation needs sums over all rows, so a stage ends where one is formed.
 
+mod decode;
 mod particles;
 mod saved;
 

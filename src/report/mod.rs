@@ -1,9 +1,11 @@
 //! What a run leaves behind and shows: the results folder, metrics, tables and progress.
 
+pub mod graph;
 pub mod metrics;
 pub mod progress;
 pub mod results;
 pub mod table;
+pub mod tables;
 pub mod verification;
 
 use std::io::Write;

@@ -17,7 +17,7 @@ pub const RESULTS_ROOT: &str = "results";
 const RUN_MARKERS: [&str; 2] = ["config.toml", "metrics.json"];
 
 /// Files that a run writes; those of an earlier run are removed before it is replaced.
-const RUN_FILES: [&str; 11] = [
+const RUN_FILES: [&str; 18] = [
     "config.toml",
     "metrics.json",
     "history.csv",
@@ -29,6 +29,13 @@ const RUN_FILES: [&str; 11] = [
     "model_heldout.safetensors",
     "shifts_heldout.csv",
     "evaluation.json",
+    "cells.csv",
+    "targets.csv",
+    "genes_per_latent.csv",
+    "graph.graphml",
+    "graph.dot",
+    "results.h5ad",
+    "report.html",
 ];
 
 /// An existing folder that belongs to one run.
