@@ -302,6 +302,7 @@ where
             }
         }
         let metrics = timed(results.metrics, start);
+        folder.write_report(Some(metrics.to_value()))?;
         // Last, so that a folder with metrics is a finished run.
         folder.write_metrics(&metrics)?;
         match failed {
@@ -345,6 +346,7 @@ where
         metrics.heldout = Some(adapt(team, config, &screen.data, &protocol, &folder, &mut network)?);
         let metrics = timed(metrics, start);
         folder.write_evaluation(&metrics)?;
+        folder.write_report(None)?;
         Ok(Outcome { metrics, folder: folder.path().to_path_buf() })
     })
 }

@@ -4,6 +4,7 @@ use super::{Cli, Command};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::report;
+use crate::report::results::ResultsFolder;
 use crate::run::Outcome;
 
 /// Does what the command line asks for.
@@ -32,6 +33,11 @@ pub fn dispatch(cli: Cli) -> Result<()> {
             let config = args.checked()?;
             let outcome = crate::run::fit_shifts(&config, &args.folder, args.overwrite)?;
             evaluated(&config, &outcome)
+        }
+        Command::Report(args) => {
+            let folder = ResultsFolder::open(&args.folder)?;
+            folder.write_report(None)?;
+            report::print(&format!("Report: {}", folder.path().join("report.html").display()))
         }
         Command::Simulate(args) => {
             let (simulation, out) = args.checked()?;

@@ -3,6 +3,7 @@
 mod dispatch;
 pub mod evaluate;
 pub mod fit_shifts;
+pub mod report;
 pub mod run;
 pub mod simulate;
 pub mod verify;
@@ -44,6 +45,11 @@ pub enum Command {
     /// shifts of the held-out interventions, and judge their cells. Writes model_heldout.safetensors,
     /// shifts_heldout.csv, history_retrain.csv and evaluation.json into the folder.
     FitShifts(fit_shifts::Args),
+    /// Write the report of a results folder again
+    ///
+    /// What `svae-cpu run` writes at its end: report.html, one page with all its drawings inside, from the other files of
+    /// the folder.
+    Report(report::Args),
     /// Write a simulated screen with its truth to a .npz file
     ///
     /// `svae-cpu run --data FILE.npz` trains on it.

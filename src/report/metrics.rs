@@ -239,6 +239,11 @@ impl Metrics {
         serde_json::to_string_pretty(self).expect("metrics are plain numbers and names")
     }
 
+    /// The metrics as a JSON value.
+    pub fn to_value(&self) -> serde_json::Value {
+        serde_json::to_value(self).expect("metrics are plain numbers and names")
+    }
+
     /// The metrics as a table for people.
     pub fn table(&self) -> Table {
         let mut table = Table::new(["metric", "value", "note"]).right_aligned([1]);

@@ -1,6 +1,7 @@
 //! What a run leaves behind and shows: the results folder, metrics, tables and progress.
 
 pub mod graph;
+mod html;
 pub mod metrics;
 pub mod progress;
 pub mod results;

@@ -4,12 +4,12 @@ use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::metrics::{rate, seconds};
 
 /// One epoch, a row of `history.csv`. ELBO parts are negative ELBO parts in nats per cell: lower is better.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct EpochRecord {
     /// Epoch, counted from 1.
     pub epoch: usize,
