@@ -301,6 +301,9 @@ where
                 Err(error) => failed = Some(error),
             }
         }
+        if config.h5ad {
+            folder.write_h5ad(config, data, &interpretation, &training.history, &results.metrics)?;
+        }
         let metrics = timed(results.metrics, start);
         folder.write_report(Some(metrics.to_value()))?;
         // Last, so that a folder with metrics is a finished run.

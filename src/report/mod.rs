@@ -1,5 +1,6 @@
 //! What a run leaves behind and shows: the results folder, metrics, tables and progress.
 
+pub(crate) mod anndata;
 pub mod graph;
 mod html;
 pub mod metrics;

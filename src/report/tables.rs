@@ -114,8 +114,14 @@ pub const CELL_COLUMNS: [&str; 9] = [
 /// Word for a cell that is nearest to the prior without any shift.
 pub const NO_TARGET: &str = "(no target)";
 
+/// Word for a cell on which no intervention acts.
+pub const CONTROL: &str = "(control)";
+
 /// Names of a cell's interventions, joined by `+`.
 pub fn intervention_of(data: &Dataset, n: usize) -> String {
+    if data.interventions.row(n).0.is_empty() {
+        return CONTROL.to_owned();
+    }
     let names = data.interventions.row(n).0.iter().map(|&a| data.intervention_names[a as usize].as_str());
     names.collect::<Vec<_>>().join("+")
 }
