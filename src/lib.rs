@@ -1,5 +1,6 @@
 //! Sparse-mechanism-shift variational auto-encoder (sVAE+) for perturbation screens, on CPUs, with hand-derived gradients.
 
+pub mod application;
 pub mod benchmark;
 pub mod cli;
 pub mod config;

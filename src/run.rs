@@ -153,6 +153,7 @@ fn read(config: &Config) -> Result<Read> {
                 continuous_covariates: config.continuous_covariates.clone(),
                 size_factor_key: config.size_factor_key.clone(),
                 drop_empty_cells: config.drop_empty_cells,
+                unlabelled: false,
             };
             let loaded = load(path, &options)?;
             Ok(Read { data: loaded.dataset, mixing: None, notes: loaded.notes })
@@ -162,6 +163,14 @@ fn read(config: &Config) -> Result<Read> {
             Ok(Read { data: simulated.dataset, mixing: Some(simulated.mixing), notes: Vec::new() })
         }
     }
+}
+
+/// The screen that the settings name, and notes on it.
+///
+/// # Errors
+/// As reading it does.
+pub(crate) fn read_screen(config: &Config) -> Result<(Dataset, Vec<String>)> {
+    read(config).map(|Read { data, notes, .. }| (data, notes))
 }
 
 fn simulator_settings(s: &config::Simulation) -> simulator::Simulation {
@@ -418,9 +427,9 @@ fn read_model<R: Real>(
 }
 
 /// Name of the trained model in a results folder.
-const MODEL: &str = "model.safetensors";
+pub(crate) const MODEL: &str = "model.safetensors";
 /// Name of the model at the end of the held-out protocol.
-const HELDOUT_MODEL: &str = "model_heldout.safetensors";
+pub(crate) const HELDOUT_MODEL: &str = "model_heldout.safetensors";
 /// Metadata of that model which say that its encoder statistics drifted.
 const BATCH_NORM_KEY: &str = "heldout_batch_norm";
 const DRIFT: &str = "drift";

@@ -183,6 +183,11 @@ impl AnnDataWriter {
         self.array(name, shape, true, |range| values[range].iter().map(|&x| x as f32).collect())
     }
 
+    /// Writes an array that is held in single precision.
+    pub fn array_single(&self, name: &str, shape: &[usize], values: &[f32]) -> Result<()> {
+        self.array(name, shape, true, |range| values[range].to_vec())
+    }
+
     /// Writes an array of double precision.
     pub fn array_f64(&self, name: &str, shape: &[usize], values: &[f64]) -> Result<()> {
         self.array(name, shape, true, |range| values[range].to_vec())

@@ -8,6 +8,7 @@ mod particles;
 mod saved;
 
 pub use particles::{Bound, LogMeanExp, Posterior};
+pub use saved::saved_metadata;
 
 use super::architecture::{Architecture, HiddenLayer, Injection, LinearTensors, Prior, Tensors};
 use super::objective::{Penalty, Weights};
