@@ -62,6 +62,9 @@ impl ResultsFolder {
         let mut figures = metrics.to_value();
         if let Some(figures) = figures.as_object_mut() {
             figures.remove("timing");
+            if let Some(heldout) = figures.get_mut("heldout").and_then(|heldout| heldout.as_object_mut()) {
+                heldout.remove("seconds");
+            }
         }
         file.string("uns/svae/metrics", &figures.to_string())?;
         file.strings("uns/svae/interventions", &data.intervention_names)?;
