@@ -25,7 +25,7 @@ trap 'rm -rf "$folder"' EXIT
 settings=(--epochs 3 --hidden 16 --latents 5 --particles 10 --quiet)
 "$program" run --sim-cells 40 --sim-interventions 12 --sim-genes 60 "${settings[@]}" --out "$folder/a" >"$folder/log"
 "$program" run --data "$folder/a/results.h5ad" --label-key intervention "${settings[@]}" --out "$folder/b" >"$folder/log"
-"$program" embed --model "$folder/a" --data "$folder/a/results.h5ad" --out "$folder/e.h5ad" 2>"$folder/log"
+"$program" embed --model "$folder/a" --data "$folder/a/results.h5ad" --out "$folder/e.h5ad" >"$folder/log" 2>&1
 "$program" normalize --model "$folder/a" --out "$folder/n.h5ad" >"$folder/log"
 "$program" sample --model "$folder/a" --intervention intervention_03 --cells 50 --out "$folder/s.h5ad" >"$folder/log"
 target/python/bin/python -W ignore scripts/check_results_h5ad.py "$folder/a"
