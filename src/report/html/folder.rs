@@ -1,7 +1,7 @@
 //! What the report shows, read back from the files of a results folder.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::data::npz::Npz;
 use crate::error::{Error, InputError, Result};
@@ -62,10 +62,11 @@ pub(super) fn read(folder: &Path, metrics: Option<serde_json::Value>) -> Result<
         None => json(&folder.join("metrics.json"))?,
     };
     let evaluation = folder.join("evaluation.json");
-    if run.metrics.get("heldout").is_none() && evaluation.is_file() {
-        if let Some(heldout) = json(&evaluation)?.get("heldout") {
-            run.metrics["heldout"] = heldout.clone();
-        }
+    if run.metrics.get("heldout").is_none()
+        && evaluation.is_file()
+        && let Some(heldout) = json(&evaluation)?.get("heldout")
+    {
+        run.metrics["heldout"] = heldout.clone();
     }
     run.history = history(&folder.join("history.csv"))?;
     let retraining = folder.join("history_retrain.csv");
@@ -162,7 +163,7 @@ fn number(path: &Path, row: usize, text: &str) -> Result<f64> {
 }
 
 /// Names and values of a table with a row per intervention.
-fn intervention_table(path: &PathBuf, n_latents: usize) -> Result<(Vec<String>, Vec<f64>)> {
+fn intervention_table(path: &Path, n_latents: usize) -> Result<(Vec<String>, Vec<f64>)> {
     let (header, rows) = rows(path)?;
     if header.len() != n_latents + 1 {
         return Err(damaged(path, "it has other latents than genes_per_latent.csv").into());
