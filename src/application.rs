@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
@@ -316,7 +317,10 @@ impl SavedModel {
             Some(names) => self.find(names, &self.genes, "gene", "--genes")?,
         };
         let (cells, notes) = match &request.data {
-            Some(path) => self.read_cells(path, request.drop_empty_cells, true)?,
+            Some(path) => {
+                let (cells, notes) = self.read_cells(path, request.drop_empty_cells, true)?;
+                (Arc::new(cells), notes)
+            }
             None => {
                 let (data, notes) = crate::run::read_screen(&self.config)?;
                 if data.gene_names != self.genes {

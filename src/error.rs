@@ -28,6 +28,9 @@ pub enum Error {
     /// A check of `svae-cpu verify` failed; the table was already printed. Exit code 1.
     #[error("{0}")]
     Verification(String),
+    /// Some runs of a sweep failed; the others were finished and the table was already printed. Exit code 1.
+    #[error("{0}")]
+    Sweep(String),
 }
 
 impl Error {
@@ -35,7 +38,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Input(_) => 2,
-            Error::Io { .. } | Error::NonFinite(_) | Error::Verification(_) => 1,
+            Error::Io { .. } | Error::NonFinite(_) | Error::Verification(_) | Error::Sweep(_) => 1,
         }
     }
 

@@ -14,6 +14,7 @@ pub mod protocol;
 pub mod random;
 pub mod report;
 pub mod run;
+pub mod sweep;
 pub mod training;
 pub mod verification;
 

@@ -46,7 +46,7 @@ pub struct Protocol<'a> {
     /// Running statistics of batch normalisation during the fit.
     pub batch_norm: HeldoutBatchNorm,
     /// How progress is shown.
-    pub progress: ProgressKind,
+    pub progress: ProgressKind<'a>,
 }
 
 /// What the protocol finds.

@@ -2,28 +2,34 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
+use crate::benchmark::{self, Benchmark, RunSizes, Workload};
 use crate::config::{
     self, Config, HeldoutBatchNorm, IvaeMask, LatentDistribution, MaskKind, Method, Precision, Source,
 };
-use crate::data::dataset::{Categorical, Dataset};
+use crate::data::dataset::{Categorical, Dataset, InterventionRows};
 use crate::data::load::{LoadOptions, load, write_npz};
 use crate::data::npz::NpzWriter;
 use crate::data::simulate::MixingNetwork;
 use crate::data::{simulate as simulator, split};
 use crate::error::{InputError, Result};
 use crate::evaluation::correlation::{Correlation, Latents};
-use crate::evaluation::target_graph::{TargetScore, masks_from_probabilities, score_targets, targets_from_prior_means};
+use crate::evaluation::target_graph::{
+    TargetScore, masks_from_probabilities, score_targets, targets_from_prior_means, two_largest_shifts,
+};
 use crate::evaluation::{mcc, pooled, regression};
 use crate::interpretation::{Interpretation, Parts};
 use crate::model::architecture::{self, Architecture, Prior};
 use crate::model::network::Network;
 use crate::model::objective::{Objective, Penalty};
 use crate::numerics::real::Real;
+use crate::numerics::simd;
 use crate::numerics::team::Team;
 use crate::protocol::Protocol;
 use crate::random::{Purpose, shuffle, stream};
+use crate::report::manifest::Manifest;
 use crate::report::metrics::{
     BaselineMetrics, GraphMetrics, HeldoutMetrics, MaskMetrics, Metrics, PrecisionRecall, Timing, peak_rss_bytes,
 };
@@ -31,7 +37,10 @@ use crate::report::progress::{Progress, ProgressKind};
 use crate::report::results::{ResultsFolder, TensorValues, check_destination};
 use crate::report::verification::Verification;
 use crate::training::adam::AdamSettings;
-use crate::training::trainer::{Training, TrainingSettings, elbo, evaluation_workspace, posterior_means, train};
+use crate::training::held_out::fit_settings;
+use crate::training::trainer::{
+    Training, TrainingSettings, divergence_by_latent, elbo, evaluation_workspace, posterior_means, train,
+};
 use crate::verification::{finite_differences, golden};
 
 /// What a run leaves behind.
@@ -50,13 +59,25 @@ pub struct Outcome {
 /// the last good state are written then).
 pub fn run(config: &Config) -> Result<Outcome> {
     let start = Instant::now();
+    config.simd.choose();
     check_destination(config.out.as_deref(), config.overwrite)?;
     let screen = Screen::read(config)?;
     let config = config.resolved(&screen.data.intervention_names, screen.cells.train.len())?;
     let folder = ResultsFolder::create(config.out.as_deref(), config.overwrite)?;
+    Team::with(config.n_threads(), |team| train_and_judge(team, &config, &screen, folder, start))
+}
+
+/// Trains and judges the model of resolved settings on a screen, with a team of threads, into a folder.
+pub(crate) fn train_and_judge(
+    team: &Team,
+    config: &Config,
+    screen: &Screen,
+    folder: ResultsFolder,
+    start: Instant,
+) -> Result<Outcome> {
     match config.precision {
-        Precision::F32 => run_in::<f32>(&config, &screen, folder, start),
-        Precision::F64 => run_in::<f64>(&config, &screen, folder, start),
+        Precision::F32 => run_in::<f32>(team, config, screen, folder, start),
+        Precision::F64 => run_in::<f64>(team, config, screen, folder, start),
     }
 }
 
@@ -68,6 +89,7 @@ pub fn run(config: &Config) -> Result<Outcome> {
 /// A folder, a model or data that do not fit together; a failed write.
 pub fn evaluate(config: &Config, folder: &Path) -> Result<Outcome> {
     let start = Instant::now();
+    config.simd.choose();
     let folder = ResultsFolder::open(folder)?;
     let screen = Screen::read(config)?;
     match config.precision {
@@ -82,6 +104,7 @@ pub fn evaluate(config: &Config, folder: &Path) -> Result<Outcome> {
 /// As [`evaluate`]; a run that holds nothing out, or that has been through the protocol, unless `overwrite` is set.
 pub fn fit_shifts(config: &Config, folder: &Path, overwrite: bool) -> Result<Outcome> {
     let start = Instant::now();
+    config.simd.choose();
     let folder = ResultsFolder::open(folder)?;
     if !overwrite && folder.path().join(HELDOUT_MODEL).exists() {
         let problem = format!("the run has been through the held-out protocol already ({HELDOUT_MODEL})");
@@ -100,21 +123,28 @@ pub fn fit_shifts(config: &Config, folder: &Path, overwrite: bool) -> Result<Out
 }
 
 /// A screen, as the settings name it and split it.
-struct Screen {
-    data: Dataset,
+pub(crate) struct Screen<'a> {
+    data: Arc<Dataset>,
     cells: Cells,
     /// The true decoder of a simulation.
-    mixing: Option<MixingNetwork>,
+    mixing: Option<Arc<MixingNetwork>>,
     /// What there is to say about the data.
     notes: Vec<String>,
+    /// How the progress of a run on it is shown.
+    progress: ProgressKind<'a>,
 }
 
-impl Screen {
+impl<'a> Screen<'a> {
     fn read(config: &Config) -> Result<Self> {
-        let Read { data, mixing, notes } = read(config)?;
+        Self::of(config, read(config)?, ProgressKind::choose(config.quiet))
+    }
+
+    /// The screen that was read, split as the settings say.
+    pub(crate) fn of(config: &Config, read: Read, progress: ProgressKind<'a>) -> Result<Self> {
+        let Read { data, mixing, notes } = read;
         let held_out = config.held_out(&data.intervention_names)?;
-        let cells = Cells::new(config, &data, held_out)?;
-        Ok(Self { data, cells, mixing, notes })
+        let cells = Cells::new(config, &data.interventions, data.n_interventions(), &data.source, held_out)?;
+        Ok(Self { data, cells, mixing, notes, progress })
     }
 
     /// The held-out protocol for this screen; `None` where nothing is held out, or the settings skip it.
@@ -125,25 +155,28 @@ impl Screen {
             validation: &self.cells.validation,
             interventions: &self.cells.held_out_interventions,
             cells: &self.cells.held_out,
-            mixing: self.mixing.as_ref(),
+            mixing: self.mixing.as_deref(),
             objective: objective(config, self.data.n_interventions(), self.cells.train.len()),
             settings: training_settings(config, self.cells.train.len()),
             particles: config.particles,
             batch_norm: config.heldout_batch_norm,
-            progress: ProgressKind::choose(config.quiet),
+            progress: self.progress,
         })
     }
 }
 
-/// What reading the screen gives.
-struct Read {
-    data: Dataset,
-    mixing: Option<MixingNetwork>,
-    notes: Vec<String>,
+/// What reading the screen gives; runs may share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Read {
+    pub(crate) data: Arc<Dataset>,
+    /// The true decoder of a simulation.
+    pub(crate) mixing: Option<Arc<MixingNetwork>>,
+    /// What there is to say about the data.
+    pub(crate) notes: Vec<String>,
 }
 
 /// Reads or simulates the screen that the settings name.
-fn read(config: &Config) -> Result<Read> {
+pub(crate) fn read(config: &Config) -> Result<Read> {
     match config.source() {
         Source::File(path) => {
             let options = LoadOptions {
@@ -156,11 +189,12 @@ fn read(config: &Config) -> Result<Read> {
                 unlabelled: false,
             };
             let loaded = load(path, &options)?;
-            Ok(Read { data: loaded.dataset, mixing: None, notes: loaded.notes })
+            Ok(Read { data: Arc::new(loaded.dataset), mixing: None, notes: loaded.notes })
         }
         Source::Simulation(simulation) => {
             let simulated = simulator::simulate(&simulator_settings(simulation))?;
-            Ok(Read { data: simulated.dataset, mixing: Some(simulated.mixing), notes: Vec::new() })
+            let (data, mixing) = (Arc::new(simulated.dataset), Arc::new(simulated.mixing));
+            Ok(Read { data, mixing: Some(mixing), notes: Vec::new() })
         }
     }
 }
@@ -169,11 +203,11 @@ fn read(config: &Config) -> Result<Read> {
 ///
 /// # Errors
 /// As reading it does.
-pub(crate) fn read_screen(config: &Config) -> Result<(Dataset, Vec<String>)> {
+pub(crate) fn read_screen(config: &Config) -> Result<(Arc<Dataset>, Vec<String>)> {
     read(config).map(|Read { data, notes, .. }| (data, notes))
 }
 
-fn simulator_settings(s: &config::Simulation) -> simulator::Simulation {
+pub(crate) fn simulator_settings(s: &config::Simulation) -> simulator::Simulation {
     simulator::Simulation {
         kind: match s.kind {
             config::SimulationKind::SparseShift => simulator::SimulationKind::SparseShift,
@@ -184,30 +218,38 @@ fn simulator_settings(s: &config::Simulation) -> simulator::Simulation {
         n_genes: s.genes,
         cells_per_intervention: s.cells,
         seed: s.seed,
-        n_targeted_latents: None,
+        n_targeted_latents: s.targeted_latents,
     }
 }
 
 /// Which cells train, validate and are held out, by number, ascending.
-struct Cells {
-    train: Vec<usize>,
-    validation: Vec<usize>,
-    held_out: Vec<usize>,
+pub(crate) struct Cells {
+    pub(crate) train: Vec<usize>,
+    pub(crate) validation: Vec<usize>,
+    pub(crate) held_out: Vec<usize>,
     held_out_interventions: Vec<usize>,
     /// Whether each intervention is trained on.
     trained: Vec<bool>,
 }
 
 impl Cells {
-    fn new(config: &Config, data: &Dataset, held_out_interventions: Vec<usize>) -> Result<Self> {
-        let mut trained = vec![true; data.n_interventions()];
+    /// The cells of a screen whose cells are under `interventions`, of which there are `n_interventions`; `source` is
+    /// the screen's name for messages.
+    pub(crate) fn new(
+        config: &Config,
+        interventions: &InterventionRows,
+        n_interventions: usize,
+        source: &str,
+        held_out_interventions: Vec<usize>,
+    ) -> Result<Self> {
+        let mut trained = vec![true; n_interventions];
         held_out_interventions.iter().for_each(|&a| trained[a] = false);
-        let in_training = |&n: &usize| data.interventions.row(n).0.iter().all(|&a| trained[a as usize]);
-        let (cells, held_out): (Vec<usize>, Vec<usize>) = (0..data.n_cells()).partition(in_training);
+        let in_training = |&n: &usize| interventions.row(n).0.iter().all(|&a| trained[a as usize]);
+        let (cells, held_out): (Vec<usize>, Vec<usize>) = (0..interventions.n_cells()).partition(in_training);
         let (train, validation) = split::split(&cells, config.validation_fraction, config.seed)?;
         if train.len() < 3 {
             let problem = format!("only {} cells are left to train on", train.len());
-            return Err(InputError::new(problem, "hold out less, or bring more cells").in_file(&data.source).into());
+            return Err(InputError::new(problem, "hold out less, or bring more cells").in_file(source).into());
         }
         Ok(Self { train, validation, held_out, held_out_interventions, trained })
     }
@@ -268,6 +310,7 @@ fn training_settings(config: &Config, n_training: usize) -> TrainingSettings {
         warmup_epochs: config.warmup_epochs,
         patience: config.patience,
         keep: config.keep,
+        schedule: config.schedule,
         adam: AdamSettings {
             learning_rate: config.learning_rate,
             epsilon: config.adam_epsilon,
@@ -280,7 +323,13 @@ fn training_settings(config: &Config, n_training: usize) -> TrainingSettings {
     }
 }
 
-fn run_in<R: Real>(config: &Config, screen: &Screen, folder: ResultsFolder, start: Instant) -> Result<Outcome>
+fn run_in<R: Real>(
+    team: &Team,
+    config: &Config,
+    screen: &Screen,
+    folder: ResultsFolder,
+    start: Instant,
+) -> Result<Outcome>
 where
     for<'a> &'a [R]: Into<TensorValues<'a>>,
 {
@@ -288,40 +337,38 @@ where
     let settings = training_settings(config, cells.train.len());
     let objective = objective(config, data.n_interventions(), cells.train.len());
     let mut network = Network::<R>::new(architecture(config, data), config.seed);
-    let mut progress = Progress::new(ProgressKind::choose(config.quiet), settings.epochs, cells.train.len());
+    let mut progress = Progress::new(screen.progress, settings.epochs, cells.train.len());
     for note in &screen.notes {
         progress.note(note);
     }
-    Team::with(config.n_threads(), |team| {
-        let training =
-            train(team, &mut network, data, &cells.train, &cells.validation, &objective, &settings, |record| {
-                progress.epoch(record)
-            });
-        progress.finish();
-        let mut results = judge(team, config, screen, &network, Some(&training))?;
-        write(config, data, &folder, &network, &training, &results)?;
-        let parts = Parts { train: &cells.train, validation: &cells.validation, trained: &cells.trained };
-        let interpretation = Interpretation::new(team, &network, data, parts, &results.latents, config.seed);
-        write_interpretation(config, data, &folder, parts, &interpretation)?;
-        let mut failed = training.non_finite.map(crate::Error::from);
-        if let (Some(protocol), None) = (screen.protocol(config), &failed) {
-            match adapt(team, config, data, &protocol, &folder, &mut network) {
-                Ok(heldout) => results.metrics.heldout = Some(heldout),
-                Err(error) => failed = Some(error),
-            }
+    let training = train(team, &mut network, data, &cells.train, &cells.validation, &objective, &settings, |record| {
+        progress.epoch(record)
+    });
+    progress.finish();
+    let mut results = judge(team, config, screen, &network, Some(&training))?;
+    write(config, data, &folder, &network, &training, &results)?;
+    let parts = Parts { train: &cells.train, validation: &cells.validation, trained: &cells.trained };
+    let interpretation = Interpretation::new(team, &network, data, parts, &results.latents, config.seed);
+    write_interpretation(config, data, &folder, parts, &interpretation)?;
+    let mut failed = training.non_finite.map(crate::Error::from);
+    if let (Some(protocol), None) = (screen.protocol(config), &failed) {
+        match adapt(team, config, data, &protocol, &folder, &mut network) {
+            Ok(heldout) => results.metrics.heldout = Some(heldout),
+            Err(error) => failed = Some(error),
         }
-        if config.h5ad {
-            folder.write_h5ad(config, data, &interpretation, &training.history, &results.metrics)?;
-        }
-        let metrics = timed(results.metrics, start);
-        folder.write_report(Some(metrics.to_value()))?;
-        // Last, so that a folder with metrics is a finished run.
-        folder.write_metrics(&metrics)?;
-        match failed {
-            Some(error) => Err(error),
-            None => Ok(Outcome { metrics, folder: folder.path().to_path_buf() }),
-        }
-    })
+    }
+    if config.h5ad {
+        folder.write_h5ad(config, data, &interpretation, &training.history, &results.metrics)?;
+    }
+    let metrics = timed(results.metrics, start);
+    folder.write_report(Some(metrics.to_value()))?;
+    folder.write_manifest(&Manifest::new(config, team.threads(), start)?)?;
+    // Last, so that a folder with metrics is a finished run.
+    folder.write_metrics(&metrics)?;
+    match failed {
+        Some(error) => Err(error),
+        None => Ok(Outcome { metrics, folder: folder.path().to_path_buf() }),
+    }
 }
 
 fn evaluate_in<R: Real>(config: &Config, screen: &Screen, folder: ResultsFolder, start: Instant) -> Result<Outcome> {
@@ -386,7 +433,7 @@ where
     if adapted.metrics.batch_norm == Some(HeldoutBatchNorm::Drift) {
         metadata.insert(BATCH_NORM_KEY.to_owned(), DRIFT.to_owned());
     }
-    folder.write_model(HELDOUT_MODEL, &network.saved_tensors(), &metadata)?;
+    folder.write_model(HELDOUT_MODEL, &network.saved().tensors(), &metadata)?;
     Ok(adapted.metrics)
 }
 
@@ -474,8 +521,10 @@ fn judge<R: Real>(
     let Screen { data, cells, .. } = screen;
     let objective = objective(config, data.n_interventions(), cells.train.len());
     let mut workspace = evaluation_workspace(network, data);
-    let mut elbo_of = |cells: &[usize]| elbo(team, network, &mut workspace, data, cells, &objective, config.seed).total;
-    let (elbo_train, elbo_validation) = (elbo_of(&cells.train), elbo_of(&cells.validation));
+    let mut elbo_of = |cells: &[usize]| elbo(team, network, &mut workspace, data, cells, &objective, config.seed);
+    let (on_training, on_validation) = (elbo_of(&cells.train), elbo_of(&cells.validation));
+    let in_training: Vec<usize> = [&cells.train[..], &cells.validation].concat();
+    let latent_kl = divergence_by_latent(team, network, &mut workspace, data, &in_training, config.seed);
     let all: Vec<usize> = (0..data.n_cells()).collect();
     let latents = posterior_means(team, network, &mut workspace, data, &all);
     let l = network.architecture.n_latents;
@@ -502,8 +551,11 @@ fn judge<R: Real>(
         n_interventions: data.n_interventions(),
         epochs: training.map(|training| training.history.len()),
         stop_reason: training.map(|training| training.stop_reason),
-        elbo_train,
-        elbo_validation,
+        elbo_train: on_training.total,
+        elbo_validation: on_validation.total,
+        reconstruction_validation: on_validation.reconstruction,
+        kl_validation: on_validation.kl,
+        latent_kl,
         mcc_pearson: None,
         mcc_spearman: None,
         r2: None,
@@ -539,9 +591,14 @@ fn judge<R: Real>(
         let pearson = mcc::mcc(true_latents, inferred, Correlation::Pearson);
         metrics.mcc_spearman = Some(mcc::mcc(true_latents, inferred, Correlation::Spearman).mean);
         metrics.r2 = Some(regression::linear_r2(inferred, true_latents));
-        if let Some(masks) = &masks {
+        // An iVAE without masks is judged by the two largest shifts of each intervention.
+        let largest = || {
+            let shift = network.tensors.shift.as_ref().filter(|_| masks.is_none())?;
+            Some(two_largest_shifts(&table(&network.parameters[shift]), l))
+        };
+        if let Some(masks) = masks.clone().or_else(largest) {
             let targets = targets_from_prior_means(&truth.prior_means);
-            let scores = score_targets(&targets, masks, &pearson.correlation, &cells.trained);
+            let scores = score_targets(&targets, &masks, &pearson.correlation, &cells.trained);
             let of = |s: TargetScore| PrecisionRecall { precision: s.precision, recall: s.recall, f1: s.f1 };
             metrics.graph = Some(GraphMetrics { reference: of(scores.reference), corrected: of(scores.corrected) });
         }
@@ -563,7 +620,7 @@ where
 {
     folder.write_config(config)?;
     folder.write_history("history.csv", &training.history)?;
-    folder.write_model(MODEL, &network.saved_tensors(), &metadata(config, data))?;
+    folder.write_model(MODEL, &network.saved().tensors(), &metadata(config, data))?;
 
     let l = network.architecture.n_latents;
     let mut latents = NpzWriter::create(folder.path().join("latents.npz"))?;
@@ -613,12 +670,55 @@ pub fn simulate(simulation: &config::Simulation, out: &Path) -> Result<()> {
 /// Cells on which `verify` differences the objective: two row blocks, the second not full.
 const VERIFICATION_CELLS: usize = 40;
 
+/// Times shapes and a run of the user's own, and predicts that run.
+///
+/// # Errors
+/// Input that cannot be used.
+pub fn bench(plan: &crate::cli::bench::Plan) -> Result<Benchmark> {
+    let mut shapes = Vec::new();
+    for shape in &plan.shapes {
+        let data = shape.dataset()?;
+        let (architecture, objective) = (benchmark::architecture(&data), benchmark::objective(&data));
+        let (name, batch) = (shape.name(), benchmark::BATCH);
+        let workload = Workload { name, data: &data, architecture: &architecture, objective, batch };
+        shapes.extend(plan.threads.iter().map(|&threads| benchmark::measure::<f32>(&workload, threads, plan.duration)));
+    }
+    let mut prediction = None;
+    if let Some(config) = &plan.own {
+        let screen = Screen::read(config)?;
+        let Screen { data, cells, .. } = &screen;
+        let config = config.resolved(&data.intervention_names, cells.train.len())?;
+        let settings = training_settings(&config, cells.train.len());
+        let objective = objective(&config, data.n_interventions(), cells.train.len());
+        let architecture = architecture(&config, data);
+        let batch = config.batch_size;
+        let workload = Workload { name: "run", data, architecture: &architecture, objective, batch };
+        let speed = match config.precision {
+            Precision::F32 => benchmark::measure::<f32>(&workload, config.n_threads(), plan.duration),
+            Precision::F64 => benchmark::measure::<f64>(&workload, config.n_threads(), plan.duration),
+        };
+        let sizes = RunSizes {
+            train: cells.train.len(),
+            validation: cells.validation.len(),
+            held_out: if config.heldout { cells.held_out.len() } else { 0 },
+            epochs: settings.epochs,
+            fit_epochs: fit_settings(&settings, cells.held_out.len()).epochs,
+            particles: config.particles,
+            scalar: if config.precision == Precision::F32 { 4 } else { 8 },
+        };
+        prediction = Some(benchmark::predict(&speed, &sizes, &architecture, data));
+        shapes.push(speed);
+    }
+    Ok(Benchmark { simd: simd::level(), shapes, prediction })
+}
+
 /// Checks every block and the whole objective, for the settings and data given, by finite differences at random points,
 /// and every golden vector in `vectors`.
 ///
 /// # Errors
 /// If the data or a vector cannot be read; a failed check is no error but a verdict.
 pub fn verify(config: &Config, vectors: Option<&Path>) -> Result<Verification> {
+    config.simd.choose();
     let data = read(config)?.data;
     let mut cells: Vec<usize> = (0..data.n_cells()).collect();
     shuffle(&mut cells, &mut stream(config.seed, Purpose::Verification, 0, 0));

@@ -48,7 +48,7 @@ fn read(path: &Path) -> Vec<u8> {
     fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-const FILES: [&str; 17] = [
+const FILES: [&str; 18] = [
     "cells.csv",
     "config.toml",
     "genes_per_latent.csv",
@@ -57,6 +57,7 @@ const FILES: [&str; 17] = [
     "history.csv",
     "history_retrain.csv",
     "latents.npz",
+    "manifest.json",
     "masks.csv",
     "metrics.json",
     "model.safetensors",

@@ -4,13 +4,15 @@ use std::path::Path;
 
 use super::{Cli, Command, shell};
 use crate::application::Applied;
-use crate::config::Config;
+use crate::config::{Config, Grid};
 use crate::error::{Error, Result};
 use crate::report;
 use crate::report::metrics::grouped;
 use crate::report::progress::{Progress, ProgressKind};
 use crate::report::results::ResultsFolder;
 use crate::run::Outcome;
+use crate::sweep::table::Status;
+use crate::sweep::{self, Part};
 
 /// Does what the command line asks for.
 ///
@@ -64,6 +66,11 @@ pub fn dispatch(cli: Cli) -> Result<()> {
                 report::print(&format!("{}: {}", folder.display(), names.join(", ")))
             }
         },
+        Command::Sweep(args) => {
+            let (grid, part) = args.checked()?;
+            let outcome = sweep::sweep(&grid, part)?;
+            swept(&grid, part, &outcome)
+        }
         Command::Simulate(args) => {
             let (simulation, out) = args.checked()?;
             crate::run::simulate(&simulation, &out)?;
@@ -74,6 +81,11 @@ pub fn dispatch(cli: Cli) -> Result<()> {
                 simulation.genes,
                 simulation.interventions
             ))
+        }
+        Command::Bench(args) => {
+            let plan = args.checked()?;
+            let figures = crate::run::bench(&plan)?;
+            report::print(&if plan.json { figures.to_json() } else { figures.text() })
         }
         Command::Verify(args) => {
             let (config, golden) = args.checked()?;
@@ -102,5 +114,45 @@ fn evaluated(config: &Config, outcome: &Outcome) -> Result<()> {
     } else {
         let file = outcome.folder.join("evaluation.json");
         report::print(&format!("{}\n\nFigures: {}", outcome.metrics.table(), file.display()))
+    }
+}
+
+/// Prints what a sweep left behind.
+fn swept(grid: &Grid, part: Part, outcome: &sweep::Outcome) -> Result<()> {
+    let folder = outcome.folder.display();
+    let runs = &outcome.runs;
+    let status = |status: &Status| match status {
+        Status::Finished(_) => ("finished", String::new()),
+        Status::Failed(reason) => ("failed", reason.clone()),
+        Status::Missing(reason) => ("missing", reason.clone()),
+    };
+    match &outcome.tables {
+        Some(tables) if grid.json => report::print(&tables.to_json())?,
+        Some(tables) => report::print(&format!("{}\n\nTables: {folder}/table.md, .csv, .json", tables.text()))?,
+        None if grid.json => {
+            let runs = runs.iter().map(|(name, of)| {
+                let (status, reason) = status(of);
+                serde_json::json!({ "run": name, "status": status, "reason": reason })
+            });
+            let object = serde_json::json!({ "runs": runs.collect::<Vec<_>>() });
+            report::print(&serde_json::to_string_pretty(&object).expect("names and words"))?;
+        }
+        None => {
+            let mut table = report::table::Table::new(["run", "status", "reason"]);
+            for (name, of) in runs {
+                let (status, reason) = status(of);
+                table.push([name.clone(), status.to_owned(), reason]);
+            }
+            let finished = runs.iter().filter(|(_, of)| matches!(of, Status::Finished(_))).count();
+            let rest = if part == Part::List { "" } else { "; call again without --shard for the tables" };
+            report::print(&format!("{table}\n\n{finished} of {} runs are finished in {folder}{rest}.", runs.len()))?;
+        }
+    }
+    let failed: Vec<&str> =
+        runs.iter().filter(|(_, of)| matches!(of, Status::Failed(_))).map(|(name, _)| name.as_str()).collect();
+    match failed[..] {
+        [] => Ok(()),
+        [name] => Err(Error::Sweep(format!("of {} runs one failed: {name}.", runs.len()))),
+        _ => Err(Error::Sweep(format!("of {} runs {} failed: {}.", runs.len(), failed.len(), failed.join(", ")))),
     }
 }

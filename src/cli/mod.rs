@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand, arguments only.
 
+pub mod bench;
 mod dispatch;
 pub mod embed;
 pub mod evaluate;
@@ -10,6 +11,7 @@ pub mod run;
 pub mod sample;
 pub mod shell;
 pub mod simulate;
+pub mod sweep;
 pub mod verify;
 
 pub use dispatch::dispatch;
@@ -68,10 +70,21 @@ pub enum Command {
     ///
     /// Without --intervention, cells on which none acts. Combinations add up their shifts.
     Sample(sample::Args),
+    /// Do a grid of runs as one job, and make a table of means over seeds
+    ///
+    /// Data are read or simulated once and shared; there is one run per core when runs outnumber cores. Runs that are
+    /// finished are kept, so that the same command goes on after an interruption. Every flag of `svae-cpu run` applies
+    /// to all runs, in the place of what the grid says; --method picks the runs of one method.
+    Sweep(Box<sweep::Args>),
     /// Write a simulated screen with its truth to a .npz file
     ///
     /// `svae-cpu run --data FILE.npz` trains on it.
     Simulate(simulate::Args),
+    /// Measure how fast a training step and the evaluation are on this machine, and predict a run
+    ///
+    /// The share of the peak says how close a step comes to its matrix products alone, at the fastest that they are
+    /// here. With settings of a run, or data, that run's time and memory are predicted.
+    Bench(Box<bench::Args>),
     /// Check every gradient by finite differences, and against vectors of another system
     ///
     /// Each block of the model and the whole objective are checked in double precision at random points, for the

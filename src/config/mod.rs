@@ -5,6 +5,7 @@
 //! method or data would not use are refused. The checked settings are saved beside the results, and reading that file
 //! gives the same settings again.
 
+mod grid;
 mod raw;
 
 use std::path::{Path, PathBuf};
@@ -13,6 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, InputError, Result};
 use crate::model::architecture::MAX_LAYERS;
+use crate::numerics::simd;
+pub use grid::{Criterion, Grid, GridRun, Selection};
 pub use raw::{RawConfig, RawData, RawExecution, RawModel, RawOutput, RawSimulation, RawTraining};
 
 /// Which model is trained: the prior of the latents given the intervention, its mask, and the penalty.
@@ -124,6 +127,44 @@ pub enum KeepEpoch {
     Last,
 }
 
+/// What the last digits of results may depend on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Simd {
+    /// The kind of processor: the fastest matrix products that it offers
+    Native,
+    /// Nothing: the same bytes on any processor, with slower matrix products
+    Baseline,
+}
+
+impl Simd {
+    /// Its name in settings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Simd::Native => "native",
+            Simd::Baseline => "baseline",
+        }
+    }
+
+    /// Makes this the level of the whole process.
+    pub fn choose(self) {
+        simd::choose(match self {
+            Simd::Native => simd::Level::Native,
+            Simd::Baseline => simd::Level::Baseline,
+        });
+    }
+}
+
+/// Course of the step size over a training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Schedule {
+    /// The same for every step (as the reference implementation does)
+    Constant,
+    /// Falling to a hundredth along half a cosine
+    Cosine,
+}
+
 /// Which simulator makes the data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -147,6 +188,8 @@ pub struct Simulation {
     pub genes: usize,
     /// Number of true latents.
     pub latents: usize,
+    /// Interventions target only the first that many latents; `None`: all of them.
+    pub targeted_latents: Option<usize>,
     /// Seed of the simulator's random streams.
     pub seed: u64,
 }
@@ -223,6 +266,8 @@ pub struct Config {
     pub patience: usize,
     /// Adam's step size.
     pub learning_rate: f64,
+    /// Course of the step size.
+    pub schedule: Schedule,
     /// L2 term added to the gradient.
     pub weight_decay: f64,
     /// Adam's epsilon.
@@ -245,6 +290,8 @@ pub struct Config {
     pub seed: u64,
     /// Threads; `None` is as many as the machine allows (see [`Config::n_threads`]).
     pub threads: Option<usize>,
+    /// What the last digits may depend on.
+    pub simd: Simd,
 
     /// Results folder; `None` is the next numbered folder under `results/`.
     pub out: Option<PathBuf>,
@@ -380,11 +427,18 @@ impl Config {
 
     /// Number of threads: as set, else `RAYON_NUM_THREADS`, else what the operating system grants the process.
     pub fn n_threads(&self) -> usize {
-        self.threads
-            .or_else(|| std::env::var("RAYON_NUM_THREADS").ok()?.parse().ok().filter(|&n| n > 0))
-            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()))
+        threads_or_all(self.threads)
     }
+}
 
+/// `threads`, else `RAYON_NUM_THREADS`, else what the operating system grants the process.
+pub fn threads_or_all(threads: Option<usize>) -> usize {
+    threads
+        .or_else(|| std::env::var("RAYON_NUM_THREADS").ok()?.parse().ok().filter(|&n| n > 0))
+        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()))
+}
+
+impl Config {
     /// Numbers of the held-out interventions, ascending, among those called `intervention_names`.
     ///
     /// Where nothing was said, a simulation holds out its last fifth of interventions and a data file holds out none.
@@ -422,6 +476,36 @@ impl Config {
             ));
         }
         Ok(held_out)
+    }
+
+    /// The settings that are saved, as (dotted key, value), in their order.
+    pub fn saved_keys(&self) -> Vec<(String, toml::Value)> {
+        let mut saved: toml::Table = toml::from_str(&self.to_toml()).expect("settings are written as TOML");
+        let mut keys = Vec::new();
+        for key in raw::config_keys() {
+            match saved.remove(&key) {
+                Some(toml::Value::Table(table)) => {
+                    let names = raw::json_keys(&RawSimulation::default());
+                    let of = |name: &String| Some((format!("{key}.{name}"), table.get(name)?.clone()));
+                    keys.extend(names.iter().filter_map(of));
+                }
+                Some(value) => keys.push((key, value)),
+                None => {}
+            }
+        }
+        keys
+    }
+
+    /// Where a key stands among the axes of a grid: the method first, seeds last, the rest as in a configuration file.
+    pub(crate) fn rank_of(key: &str) -> usize {
+        grid::rank(key, &raw::known_keys())
+    }
+
+    /// The settings that say which cells are read or simulated, as text: the same for runs that can share them.
+    pub fn data_identity(&self) -> String {
+        let about_data = grid::data_keys();
+        let keys = self.saved_keys().into_iter().filter(|(key, _)| about_data.contains(key));
+        keys.map(|(key, value)| format!("{key} = {value}\n")).collect()
     }
 
     /// The same settings with the defaults that depend on the data filled in: `epochs`, `alpha` (where the method has
@@ -722,6 +806,7 @@ impl RawConfig {
             warmup_epochs: check.whole("warmup_epochs", training.warmup_epochs, 50, 0, 1_000_000)?,
             patience: check.whole("patience", training.patience, 45, 0, 1_000_000)?,
             learning_rate: check.number("learning_rate", training.learning_rate, 1e-3, Range::above(0.0, 1.0))?,
+            schedule: training.schedule.unwrap_or(Schedule::Constant),
             weight_decay: check.number("weight_decay", training.weight_decay, 1e-6, Range::closed(0.0, 1.0))?,
             adam_epsilon: check.number("adam_epsilon", training.adam_epsilon, 0.01, Range::above(0.0, 1.0))?,
             validation_fraction: check.number(
@@ -739,6 +824,7 @@ impl RawConfig {
 
             seed,
             threads,
+            simd: execution.simd.unwrap_or(Simd::Native),
 
             out: output.out,
             overwrite: output.overwrite.unwrap_or(false),
@@ -780,12 +866,17 @@ impl RawSimulation {
         let kind = self.kind.unwrap_or(SimulationKind::SparseShift);
         // An intervention of the `paper` simulator has up to three distinct targets.
         let fewest_latents = if kind == SimulationKind::Paper { 3 } else { 1 };
+        let latents = check.whole("simulation.latents", self.latents, 15, fewest_latents, 1000)?;
         let simulation = Simulation {
             kind,
             interventions: check.whole("simulation.interventions", self.interventions, 100, 2, 100_000)?,
             cells: check.whole("simulation.cells", self.cells, 500, 1, 1_000_000)?,
             genes: check.whole("simulation.genes", self.genes, 100, 2, 1_000_000)?,
-            latents: check.whole("simulation.latents", self.latents, 15, fewest_latents, 1000)?,
+            latents,
+            targeted_latents: match self.targeted_latents {
+                None => None,
+                given => Some(check.whole("simulation.targeted_latents", given, 1, 1, latents as i64)?),
+            },
             seed: check.seed("simulation.seed", self.seed, seed)?,
         };
         let n_cells = simulation.interventions * simulation.cells;

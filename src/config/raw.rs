@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     HELDOUT_KEYS, HeldoutBatchNorm, IvaeMask, KeepEpoch, LatentDistribution, MaskKind, Method, Origin, Precision,
-    SimulationKind, nearest,
+    Schedule, Simd, SimulationKind, nearest,
 };
 use crate::error::{Error, InputError, Result};
 
@@ -144,6 +144,9 @@ pub struct RawTraining {
     /// Adam's step size [default: 0.001]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub learning_rate: Option<f64>,
+    /// Course of the step size: constant, or falling to a hundredth along half a cosine over the epochs [default: constant]
+    #[arg(long, value_name = "COURSE")]
+    pub schedule: Option<Schedule>,
     /// L2 penalty, added to the gradient as weight times this [default: 1e-6]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub weight_decay: Option<f64>,
@@ -188,6 +191,9 @@ pub struct RawExecution {
     /// Number of threads (by default RAYON_NUM_THREADS, else all that the machine allows)
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub threads: Option<i64>,
+    /// What the last digits may depend on: native, on the kind of processor; baseline, on nothing [default: native]
+    #[arg(long, value_name = "LEVEL")]
+    pub simd: Option<Simd>,
 }
 
 /// Where results go and what is printed.
@@ -231,6 +237,9 @@ pub struct RawSimulation {
     /// Number of true latents [default: 15]
     #[arg(id = "sim_latents", long = "sim-latents", value_name = "N", allow_negative_numbers = true)]
     pub latents: Option<i64>,
+    /// Let interventions target only the first N latents (by default all of them)
+    #[arg(id = "sim_targeted_latents", long = "sim-targeted-latents", value_name = "N", allow_negative_numbers = true)]
+    pub targeted_latents: Option<i64>,
     /// Seed of the simulator (by default that of --seed)
     #[arg(id = "sim_seed", long = "sim-seed", value_name = "N", allow_negative_numbers = true)]
     pub seed: Option<i64>,
@@ -277,7 +286,7 @@ impl RawConfig {
         Ok(table.try_into().expect("both tables were written from this type"))
     }
 
-    fn to_table(&self) -> Result<toml::Table> {
+    pub(super) fn to_table(&self) -> Result<toml::Table> {
         for (path, flag) in [(&self.data.data, "--data"), (&self.output.out, "--out")] {
             if path.as_ref().is_some_and(|path| path.to_str().is_none()) {
                 return Err(InputError::new("the path is not valid UTF-8", "rename the file or folder")
@@ -294,7 +303,7 @@ pub(super) fn config_keys() -> Vec<String> {
     json_keys(&super::Config::default())
 }
 
-fn json_keys(value: &impl Serialize) -> Vec<String> {
+pub(super) fn json_keys(value: &impl Serialize) -> Vec<String> {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::Object(map)) => map.into_iter().map(|(key, _)| key).collect(),
         _ => unreachable!("settings are an object"),
@@ -311,7 +320,12 @@ pub(super) fn known_keys() -> Vec<String> {
 
 /// Reads the configuration file at `path`, refusing unknown keys and values of the wrong type.
 pub(super) fn read(path: &Path) -> Result<(RawConfig, Origin)> {
-    let text = std::fs::read_to_string(path).map_err(|source| -> Error {
+    parse(&read_text(path)?, path)
+}
+
+/// The text of the file at `path`.
+pub(super) fn read_text(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|source| -> Error {
         match source.kind() {
             std::io::ErrorKind::NotFound => InputError::new(
                 "there is no such file",
@@ -325,24 +339,58 @@ pub(super) fn read(path: &Path) -> Result<(RawConfig, Origin)> {
                     .into()
             }
         }
-    })?;
-    parse(&text, path)
+    })
+}
+
+/// Number of the line, from 1, of a place in a text.
+pub(super) fn line_at(text: &str, offset: usize) -> usize {
+    text[..offset.min(text.len())].matches('\n').count() + 1
+}
+
+/// An error of the TOML reader, located.
+pub(super) fn syntax_error(error: &toml::de::Error, text: &str, path: &Path) -> Error {
+    let mut input = InputError::new(
+        format!("this is not valid TOML: {}", error.message().replace('\n', ", ")),
+        "write one `key = value` per line",
+    )
+    .in_file(path);
+    if let Some(span) = error.span() {
+        input = input.at(format!("line {}", line_at(text, span.start)));
+    }
+    input.into()
+}
+
+/// What is wrong with a key and its value, and what to do: (problem, remedy).
+pub(super) fn fault(key: &str, value: &toml::Value, known: &[String]) -> Option<(String, String)> {
+    if !known.iter().any(|name| name == key) {
+        let remedy = match nearest_key(key, known) {
+            Some(name) => format!("did you mean `{name}`?"),
+            None => "remove it; `svae-cpu run --help` lists the flags, which are the keys".to_owned(),
+        };
+        return Some((format!("there is no setting `{key}`"), remedy));
+    }
+    let mut single = toml::Table::new();
+    insert(&mut single, key, value.clone());
+    let error = single.try_into::<RawConfig>().err()?;
+    Some((format!("`{key}` cannot be used: {}", in_words(error.message())), example_of(key)))
+}
+
+/// Sets a dotted key of a table of settings.
+pub(super) fn insert(table: &mut toml::Table, key: &str, value: toml::Value) {
+    match key.strip_prefix("simulation.") {
+        Some(name) => {
+            let below = table.entry("simulation").or_insert_with(|| toml::Table::new().into());
+            below.as_table_mut().expect("a table").insert(name.to_owned(), value);
+        }
+        None => {
+            table.insert(key.to_owned(), value);
+        }
+    }
 }
 
 /// The settings in `text`, the contents of `path`.
 pub(super) fn parse(text: &str, path: &Path) -> Result<(RawConfig, Origin)> {
-    let line_at = |offset: usize| text[..offset.min(text.len())].matches('\n').count() + 1;
-    let syntax = |error: toml::de::Error| -> Error {
-        let mut input = InputError::new(
-            format!("this is not valid TOML: {}", error.message().replace('\n', ", ")),
-            "write one `key = value` per line",
-        )
-        .in_file(path);
-        if let Some(span) = error.span() {
-            input = input.at(format!("line {}", line_at(span.start)));
-        }
-        input.into()
-    };
+    let syntax = |error: toml::de::Error| syntax_error(&error, text, path);
     let document = toml::de::DeTable::parse(text).map_err(syntax)?;
     let mut lines = Vec::new();
     for (key, value) in document.get_ref() {
@@ -350,10 +398,10 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<(RawConfig, Origin)> {
         match value.get_ref() {
             toml::de::DeValue::Table(table) if name == "simulation" => {
                 for key in table.keys() {
-                    lines.push((format!("simulation.{}", key.get_ref()), line_at(key.span().start)));
+                    lines.push((format!("simulation.{}", key.get_ref()), line_at(text, key.span().start)));
                 }
             }
-            _ => lines.push((name.to_owned(), line_at(key.span().start))),
+            _ => lines.push((name.to_owned(), line_at(text, key.span().start))),
         }
     }
     // The file's own order, so that the first mistake is the one reported.
@@ -362,29 +410,12 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<(RawConfig, Origin)> {
     let known = known_keys();
     let values: toml::Table = toml::from_str(text).map_err(syntax)?;
     for (key, line) in &lines {
-        let at = |problem: String, remedy: String| -> Error {
-            InputError::new(problem, remedy).in_file(path).at(format!("line {line}")).into()
+        let value = match key.strip_prefix("simulation.") {
+            Some(name) => &values["simulation"][name],
+            None => &values[key],
         };
-        if !known.contains(key) {
-            let remedy = match nearest_key(key, &known) {
-                Some(name) => format!("did you mean `{name}`?"),
-                None => "remove it; `svae-cpu run --help` lists the flags, which are the keys".to_owned(),
-            };
-            return Err(at(format!("there is no setting `{key}`"), remedy));
-        }
-        let mut single = toml::Table::new();
-        match key.strip_prefix("simulation.") {
-            Some(name) => {
-                let mut table = toml::Table::new();
-                table.insert(name.to_owned(), values["simulation"][name].clone());
-                single.insert("simulation".to_owned(), table.into());
-            }
-            None => {
-                single.insert(key.clone(), values[key].clone());
-            }
-        }
-        if let Err(error) = single.try_into::<RawConfig>() {
-            return Err(at(format!("`{key}` cannot be used: {}", in_words(error.message())), example_of(key)));
+        if let Some((problem, remedy)) = fault(key, value, &known) {
+            return Err(InputError::new(problem, remedy).in_file(path).at(format!("line {line}")).into());
         }
     }
     let raw = values.try_into().map_err(syntax)?;

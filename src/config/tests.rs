@@ -107,6 +107,7 @@ flag_tests! {
     warmup_epochs: [], ["--warmup-epochs", "0"] => "warmup_epochs" = "0";
     patience: [], ["--patience", "0"] => "patience" = "0";
     learning_rate: [], ["--learning-rate", "0.01"] => "learning_rate" = "0.01";
+    schedule: [], ["--schedule", "cosine"] => "schedule" = "\"cosine\"";
     weight_decay: [], ["--weight-decay", "0"] => "weight_decay" = "0.0";
     adam_epsilon: [], ["--adam-epsilon", "1e-8"] => "adam_epsilon" = "0.00000001";
     validation_fraction: [], ["--validation-fraction", "0.2"] => "validation_fraction" = "0.2";
@@ -117,6 +118,7 @@ flag_tests! {
     particles: [], ["--particles", "50"] => "particles" = "50";
     heldout_batch_norm: [], ["--heldout-batch-norm", "drift"] => "heldout_batch_norm" = "\"drift\"";
     seed: ["--sim-seed", "3"], ["--seed", "5"] => "seed" = "5";
+    simd: [], ["--simd", "baseline"] => "simd" = "\"baseline\"";
     threads: [], ["--threads", "2"] => "threads" = "2";
     out: [], ["--out", "here"] => "out" = "\"here\"";
     overwrite: [], ["--overwrite"] => "overwrite" = "true";
@@ -128,6 +130,7 @@ flag_tests! {
     sim_cells: [], ["--sim-cells", "20"] => "simulation.cells" = "20";
     sim_genes: [], ["--sim-genes", "50"] => "simulation.genes" = "50";
     sim_latents: [], ["--sim-latents", "6"] => "simulation.latents" = "6";
+    sim_targeted_latents: [], ["--sim-targeted-latents", "4"] => "simulation.targeted_latents" = "4";
     sim_seed: [], ["--sim-seed", "9"] => "simulation.seed" = "9";
 }
 

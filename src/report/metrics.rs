@@ -53,6 +53,12 @@ pub struct Metrics {
     pub elbo_train: f64,
     /// Negative ELBO of the validation cells with the kept weights, nats per cell.
     pub elbo_validation: f64,
+    /// Its part that is the mean negative log-likelihood of the validation cells.
+    pub reconstruction_validation: f64,
+    /// Its part that is the mean KL divergence of the latents. What is missing to the sum is the penalty's share.
+    pub kl_validation: f64,
+    /// Mean KL divergence of each latent over training and validation cells, nats; about 0 for a latent not in use.
+    pub latent_kl: Vec<f64>,
     /// Mean correlation coefficient (Pearson) of matched latents.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mcc_pearson: Option<f64>,
@@ -391,6 +397,9 @@ mod tests {
             epochs: Some(212),
             stop_reason: Some(StopReason::EarlyStopping),
             elbo_train: 314.25,
+            reconstruction_validation: 320.0,
+            kl_validation: 20.0,
+            latent_kl: vec![1.5, 0.0],
             elbo_validation: 315.5,
             mcc_pearson: Some(0.9),
             mcc_spearman: Some(0.8),

@@ -3,6 +3,7 @@
 pub(crate) mod anndata;
 pub mod graph;
 mod html;
+pub mod manifest;
 pub mod metrics;
 pub mod progress;
 pub mod results;

@@ -38,17 +38,19 @@ pub struct EpochRecord {
 }
 
 /// How progress is shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ProgressKind {
+#[derive(Debug, Clone, Copy)]
+pub enum ProgressKind<'a> {
     /// A bar that redraws itself.
     Bar,
     /// A line at the first and the last epoch, and in between at most one per interval.
     Lines,
     /// Nothing.
     Silent,
+    /// One line among those of other runs: stage, epoch and validation ELBO; notes are left to whoever owns the lines.
+    Within(&'a ProgressBar),
 }
 
-impl ProgressKind {
+impl ProgressKind<'_> {
     /// Nothing if `quiet`, a bar if standard error is a terminal, lines otherwise.
     pub fn choose(quiet: bool) -> Self {
         match (quiet, std::io::stderr().is_terminal()) {
@@ -64,8 +66,8 @@ const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Shows the progress of a training.
 #[derive(Debug)]
-pub struct Progress<W: Write = std::io::Stderr> {
-    kind: ProgressKind,
+pub struct Progress<'a, W: Write = std::io::Stderr> {
+    kind: ProgressKind<'a>,
     /// What is trained, before the number of the epoch; empty for the first training.
     stage: &'static str,
     out: W,
@@ -79,21 +81,26 @@ pub struct Progress<W: Write = std::io::Stderr> {
     last_record: Option<EpochRecord>,
 }
 
-impl Progress {
+impl<'a> Progress<'a> {
     /// Progress on standard error over at most `total_epochs` epochs of `cells_per_epoch` training cells.
-    pub fn new(kind: ProgressKind, total_epochs: usize, cells_per_epoch: usize) -> Self {
+    pub fn new(kind: ProgressKind<'a>, total_epochs: usize, cells_per_epoch: usize) -> Self {
         Self::to(std::io::stderr(), kind, "", total_epochs, cells_per_epoch)
     }
 
     /// Progress of a later stage, whose name is shown.
-    pub fn of_stage(kind: ProgressKind, stage: &'static str, total_epochs: usize, cells_per_epoch: usize) -> Self {
+    pub fn of_stage(kind: ProgressKind<'a>, stage: &'static str, total_epochs: usize, cells_per_epoch: usize) -> Self {
         Self::to(std::io::stderr(), kind, stage, total_epochs, cells_per_epoch)
     }
 }
 
-impl<W: Write> Progress<W> {
-    fn to(out: W, kind: ProgressKind, stage: &'static str, total_epochs: usize, cells_per_epoch: usize) -> Self {
-        let bar = (kind == ProgressKind::Bar).then(|| {
+impl<'a, W: Write> Progress<'a, W> {
+    fn to(out: W, kind: ProgressKind<'a>, stage: &'static str, total_epochs: usize, cells_per_epoch: usize) -> Self {
+        if let ProgressKind::Within(line) = kind {
+            line.set_length(total_epochs as u64);
+            line.set_position(0);
+            line.set_message(if stage.is_empty() { "training" } else { stage });
+        }
+        let bar = matches!(kind, ProgressKind::Bar).then(|| {
             let bar = ProgressBar::with_draw_target(Some(total_epochs as u64), ProgressDrawTarget::stderr());
             let style = ProgressStyle::with_template("{bar:12} {prefix}{pos}/{len} {wide_msg}");
             bar.set_style(style.expect("the template is valid"));
@@ -123,6 +130,11 @@ impl<W: Write> Progress<W> {
         self.last_record = Some(*record);
         match self.kind {
             ProgressKind::Silent => {}
+            ProgressKind::Within(line) => {
+                let stage = if self.stage.is_empty() { "training" } else { self.stage };
+                line.set_message(format!("{stage}, ELBO validation {:.2}", record.validation_elbo));
+                line.set_position(record.epoch as u64);
+            }
             ProgressKind::Bar => {
                 let message = self.describe_briefly(record);
                 if let Some(bar) = &self.bar {
@@ -142,7 +154,7 @@ impl<W: Write> Progress<W> {
     /// Prints a sentence, without disturbing the bar.
     pub fn note(&mut self, text: &str) {
         match (self.kind, &self.bar) {
-            (ProgressKind::Silent, _) => {}
+            (ProgressKind::Silent | ProgressKind::Within(_), _) => {}
             (_, Some(bar)) => bar.suspend(|| write_line(&mut self.out, text)),
             (_, None) => write_line(&mut self.out, text),
         }
@@ -153,7 +165,7 @@ impl<W: Write> Progress<W> {
         if let Some(bar) = self.bar.take() {
             bar.abandon();
         }
-        if self.kind == ProgressKind::Lines
+        if matches!(self.kind, ProgressKind::Lines)
             && let Some(record) = self.last_record
             && self.last_line.is_none_or(|(_, epoch)| epoch != record.epoch)
         {

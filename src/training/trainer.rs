@@ -2,7 +2,7 @@
 
 use super::adam::{Adam, AdamSettings};
 use super::early_stopping::EarlyStopping;
-use crate::config::KeepEpoch;
+use crate::config::{KeepEpoch, Schedule};
 use crate::data::dataset::Dataset;
 use crate::error::NonFinite;
 use crate::model::network::{Batch, Network, Noise};
@@ -38,6 +38,8 @@ pub struct TrainingSettings {
     pub keep: KeepEpoch,
     /// Optimiser.
     pub adam: AdamSettings,
+    /// Course of its step size over all epochs.
+    pub schedule: Schedule,
     /// Seed of order and noise.
     pub seed: u64,
     /// Added to the epoch in the address of random streams: a second training with another number sees other noise.
@@ -108,6 +110,34 @@ pub fn posterior_means<R: Real>(
         means.extend_from_slice(&workspace.cells.mean[..cells.len() * network.architecture.n_latents]);
     }
     means
+}
+
+/// Mean KL divergence of each latent from its prior over `cells`, in evaluation mode, nats; length L. Where masks are
+/// random, one is drawn per cell, as for [`elbo`].
+pub fn divergence_by_latent<R: Real>(
+    team: &Team,
+    network: &Network<R>,
+    workspace: &mut Workspace<R>,
+    data: &Dataset,
+    cells: &[usize],
+    seed: u64,
+) -> Vec<f64> {
+    network.prepare_evaluation(workspace);
+    let l = network.architecture.n_latents;
+    let mut sums = vec![0.0; l];
+    for cells in cells.chunks(workspace.capacity()) {
+        network.evaluate(team, workspace, Batch { data, cells }, Noise::Evaluation { seed, draw: 0 });
+        let found = &workspace.cells;
+        let posterior = found.mean.chunks_exact(l).zip(found.variance.chunks_exact(l));
+        for ((mean, variance), prior_mean) in posterior.zip(found.prior_mean.chunks_exact(l)).take(cells.len()) {
+            for (k, sum) in sums.iter_mut().enumerate() {
+                let (v, distance) = (variance[k].f64(), mean[k].f64() - prior_mean[k].f64());
+                // The term of latent k in Eq. (P2).
+                *sum += 0.5 * (v + distance * distance - 1.0 - Real::ln(v));
+            }
+        }
+    }
+    sums.iter().map(|sum| sum / cells.len().max(1) as f64).collect()
 }
 
 /// A workspace for [`elbo`] and [`posterior_means`].
@@ -213,7 +243,10 @@ pub fn train<R: Real>(
                 last_good.restore(network);
                 break 'epochs;
             }
-            adam.step(team, &mut network.parameters, &gradient, &trained, &settings.adam);
+            let progress = (epoch as f64 + (step * batch_size) as f64 / order.len() as f64) / settings.epochs as f64;
+            let learning_rate = settings.adam.learning_rate * settings.schedule.factor(progress);
+            let of_step = AdamSettings { learning_rate, ..settings.adam };
+            adam.step(team, &mut network.parameters, &gradient, &trained, &of_step);
             loss_sum += loss.total;
             reconstruction += loss.reconstruction;
             kl += loss.kl;

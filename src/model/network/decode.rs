@@ -28,7 +28,7 @@ impl<R: Real> Network<R> {
                 block.cells.z.chunks_exact_mut(l).for_each(latent::softmax);
             }
             for layer in 0..a.n_layers {
-                pass.start_hidden(Side::Decoder, layer, block, false);
+                pass.start_hidden(Side::Decoder, layer, block, rows.clone(), false);
                 pass.finish_hidden(Side::Decoder, layer, block, false);
             }
             pass.output(block);

@@ -12,14 +12,20 @@ use crate::model::parameters::Buffer;
 use crate::numerics::real::Real;
 use crate::report::results::{Tensor, TensorValues};
 
-impl<R: Real> Network<R> {
+/// The values of a network as they are saved: every tensor in the order of its shape.
+#[derive(Debug)]
+pub struct Saved<R> {
+    buffers: [Buffer<R>; 2],
+}
+
+impl<R: Real> Saved<R> {
     /// Every tensor, parameters then running statistics, ready to be written.
-    pub fn saved_tensors(&self) -> Vec<Tensor<'_>>
+    pub fn tensors(&self) -> Vec<Tensor<'_>>
     where
         for<'a> &'a [R]: Into<TensorValues<'a>>,
     {
-        [&self.parameters, &self.running]
-            .into_iter()
+        self.buffers
+            .iter()
             .flat_map(|buffer| buffer.layout.entries().iter().map(move |entry| (buffer, entry)))
             .map(|(buffer, entry)| Tensor {
                 name: entry.name.clone(),
@@ -27,6 +33,18 @@ impl<R: Real> Network<R> {
                 values: (&buffer.values[entry.range.clone()]).into(),
             })
             .collect()
+    }
+}
+
+impl<R: Real> Network<R> {
+    /// Every tensor as it is saved.
+    pub fn saved(&self) -> Saved<R> {
+        Saved {
+            buffers: [&self.parameters, &self.running].map(|buffer| {
+                let values = buffer.layout.entries().iter().flat_map(|entry| buffer.in_order(entry)).collect();
+                Buffer { values, layout: buffer.layout.clone() }
+            }),
+        }
     }
 
     /// Reads a network of the given architecture, and the metadata of its file. Masks are not frozen.
@@ -118,22 +136,22 @@ fn fill<R: Real>(buffer: &mut Buffer<R>, file: &SafeTensors, path: &Path) -> Res
         if tensor.shape() != entry.shape {
             return Err(foreign(format!("its shape is {:?}, not {:?}", tensor.shape(), entry.shape)));
         }
-        let values = &mut buffer.values[entry.range.clone()];
         match (tensor.dtype(), R::NAME) {
             (Dtype::F32, "f32") => {
                 let bytes = tensor.data().as_chunks::<4>().0;
-                values.iter_mut().zip(bytes).for_each(|(v, b)| *v = R::of(f32::from_le_bytes(*b) as f64));
+                buffer.set_in_order(entry, bytes.iter().map(|b| R::of(f32::from_le_bytes(*b) as f64)));
             }
             (Dtype::F64, "f64") => {
                 let bytes = tensor.data().as_chunks::<8>().0;
-                values.iter_mut().zip(bytes).for_each(|(v, b)| *v = R::of(f64::from_le_bytes(*b)));
+                buffer.set_in_order(entry, bytes.iter().map(|b| R::of(f64::from_le_bytes(*b))));
             }
             (found, wanted) => {
                 let found = format!("{found:?}").to_lowercase();
                 return Err(foreign(format!("its values are {found}, not {wanted} as the settings say")));
             }
         }
-        if let Some(i) = values.iter().position(|v| !v.is_finite()) {
+        let bad = buffer.in_order(entry).position(|v| !v.is_finite());
+        if let Some(i) = bad {
             return Err(foreign(format!("value {i} is not finite")));
         }
     }
@@ -165,7 +183,7 @@ mod tests {
     #[test]
     fn what_was_written_is_read_back() {
         let network = network();
-        let (back, metadata) = read(&bytes(&network.saved_tensors())).expect("readable");
+        let (back, metadata) = read(&bytes(&network.saved().tensors())).expect("readable");
         assert_eq!(back.parameters, network.parameters);
         assert_eq!(back.running, network.running);
         assert_eq!(metadata["method"], "svae-plus");
@@ -174,7 +192,8 @@ mod tests {
     #[test]
     fn damaged_and_foreign_files_are_refused_by_name() {
         let network = network();
-        let whole = network.saved_tensors();
+        let saved = network.saved();
+        let whole = saved.tensors();
         let good = bytes(&whole);
         let refused = |bytes: &[u8]| {
             let error = read(bytes).expect_err("refused");
