@@ -22,6 +22,7 @@ pub fn said(output: &Output) -> (i32, String, String) {
 }
 
 /// Names in a folder, sorted.
+#[allow(dead_code)] // Not every file of tests looks into a folder.
 pub fn names(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).expect("a folder");
     let mut names: Vec<String> =

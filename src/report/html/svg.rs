@@ -247,7 +247,7 @@ mod tests {
 
     #[test]
     fn coordinates_are_short_and_names_are_cut() {
-        assert_eq!([at(1.0), at(-0.04), at(2.25), at(3.14159)], ["1", "0", "2.2", "3.1"]);
+        assert_eq!([at(1.0), at(-0.04), at(2.25), at(7.1234)], ["1", "0", "2.2", "7.1"]);
         assert_eq!(shortened("non-targeting", 8), "non-tar\u{2026}");
         assert_eq!(shortened("\u{3b1}\u{3b2}", 2), "\u{3b1}\u{3b2}");
     }
