@@ -577,7 +577,7 @@ fn flag_of(key: &str) -> String {
     match key.strip_prefix("simulation.") {
         Some("kind") => "--simulation".to_owned(),
         Some(name) => format!("--sim-{}", name.replace('_', "-")),
-        None if key == "heldout" => "--no-heldout".to_owned(),
+        None if key == "heldout" || key == "h5ad" => format!("--no-{key}"),
         None => format!("--{}", key.replace('_', "-")),
     }
 }

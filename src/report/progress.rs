@@ -102,10 +102,10 @@ impl<'a, W: Write> Progress<'a, W> {
         }
         let bar = matches!(kind, ProgressKind::Bar).then(|| {
             let bar = ProgressBar::with_draw_target(Some(total_epochs as u64), ProgressDrawTarget::stderr());
-            let style = ProgressStyle::with_template("{bar:12} {prefix}{pos}/{len} {wide_msg}");
+            let style = ProgressStyle::with_template("{bar:10} {prefix}{pos}/{len} {wide_msg}");
             bar.set_style(style.expect("the template is valid"));
             if !stage.is_empty() {
-                bar.set_prefix(format!("{stage}, "));
+                bar.set_prefix(format!("{stage} "));
             }
             bar
         });
@@ -196,7 +196,7 @@ impl<'a, W: Write> Progress<'a, W> {
             figure(record.validation_elbo),
             record.mean_mask,
             rate(self.cells_per_epoch as f64 / record.seconds),
-            seconds(self.remaining(record)),
+            brief(self.remaining(record)),
         )
     }
 
@@ -209,6 +209,19 @@ impl<'a, W: Write> Progress<'a, W> {
             rate(self.cells_per_epoch as f64 / record.seconds),
             seconds(self.remaining(record)),
         )
+    }
+}
+
+/// A duration in few characters: 52s, 4m05s, 2h03m.
+fn brief(seconds: f64) -> String {
+    if !seconds.is_finite() {
+        return "-".to_owned();
+    }
+    let whole = seconds.round() as u64;
+    match whole {
+        0..60 => format!("{whole}s"),
+        60..3600 => format!("{}m{:02}s", whole / 60, whole % 60),
+        _ => format!("{}h{:02}m", whole / 3600, whole % 3600 / 60),
     }
 }
 
@@ -281,7 +294,7 @@ mod tests {
             seconds: 45_000.0 / 231_507.0,
             ..record(1)
         };
-        let line = format!("{} retraining, 499/500 {}", "\u{2588}".repeat(12), progress.describe_briefly(&record));
+        let line = format!("{} retraining 499/500 {}", "\u{2588}".repeat(10), progress.describe_briefly(&record));
         assert!(line.chars().count() <= 80, "{} columns: {line}", line.chars().count());
         for part in ["12346", "231,507/s", "h"] {
             assert!(line.contains(part), "{part} in {line}");

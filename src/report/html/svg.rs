@@ -61,9 +61,9 @@ impl Scale {
         let rough = (self.high - self.low) / n as f64;
         let power = 10f64.powf(rough.log10().floor());
         let factor = match rough / power {
-            f if f <= 1.0 => 1.0,
-            f if f <= 2.0 => 2.0,
-            f if f <= 5.0 => 5.0,
+            f if f < 1.5 => 1.0,
+            f if f < 3.5 => 2.0,
+            f if f < 7.5 => 5.0,
             _ => 10.0,
         };
         factor * power
