@@ -9,7 +9,7 @@ use crate::benchmark::{self, Benchmark, RunSizes, Workload};
 use crate::config::{
     self, Config, HeldoutBatchNorm, IvaeMask, LatentDistribution, MaskKind, Method, Precision, Source,
 };
-use crate::data::dataset::{Dataset, InterventionRows};
+use crate::data::dataset::{Categorical, Dataset, InterventionRows};
 use crate::data::load::{LoadOptions, load, write_npz};
 use crate::data::npz::NpzWriter;
 use crate::data::simulate::MixingNetwork;
@@ -20,6 +20,7 @@ use crate::evaluation::target_graph::{
     TargetScore, masks_from_probabilities, score_targets, targets_from_prior_means, two_largest_shifts,
 };
 use crate::evaluation::{mcc, pooled, regression};
+use crate::interpretation::{Interpretation, Parts};
 use crate::model::architecture::{self, Architecture, Prior};
 use crate::model::network::Network;
 use crate::model::objective::{Objective, Penalty};
@@ -191,6 +192,7 @@ pub(crate) fn read(team: &Team, config: &Config) -> Result<Read> {
                 continuous_covariates: config.continuous_covariates.clone(),
                 size_factor_key: config.size_factor_key.clone(),
                 drop_empty_cells: config.drop_empty_cells,
+                unlabelled: false,
             };
             let loaded = load(path, &options)?;
             Ok(Read { data: Arc::new(loaded.dataset), mixing: None, notes: loaded.notes })
@@ -201,6 +203,15 @@ pub(crate) fn read(team: &Team, config: &Config) -> Result<Read> {
             Ok(Read { data, mixing: Some(mixing), notes: Vec::new() })
         }
     }
+}
+
+/// The screen that the settings name, and notes on it.
+///
+/// # Errors
+/// As reading it does.
+pub(crate) fn read_screen(config: &Config) -> Result<(Arc<Dataset>, Vec<String>)> {
+    let read = Team::with(config.n_threads(), |team| read(team, config))?;
+    Ok((read.data, read.notes))
 }
 
 pub(crate) fn simulator_settings(s: &config::Simulation) -> simulator::Simulation {
@@ -343,6 +354,9 @@ where
     progress.finish();
     let mut results = judge(team, config, screen, &network, Some(&training))?;
     write(config, data, &folder, &network, &training, &results)?;
+    let parts = Parts { train: &cells.train, validation: &cells.validation, trained: &cells.trained };
+    let interpretation = Interpretation::new(team, &network, data, parts, &results.latents, config.seed);
+    write_interpretation(config, data, &folder, parts, &interpretation)?;
     let mut failed = training.non_finite.map(crate::Error::from);
     if let (Some(protocol), None) = (screen.protocol(config), &failed) {
         match adapt(team, config, data, &protocol, &folder, &mut network) {
@@ -350,7 +364,11 @@ where
             Err(error) => failed = Some(error),
         }
     }
+    if config.h5ad {
+        folder.write_h5ad(config, data, &interpretation, &training.history, &results.metrics)?;
+    }
     let metrics = timed(results.metrics, start);
+    folder.write_report(Some(metrics.to_value()))?;
     folder.write_manifest(&Manifest::new(config, team.threads(), start)?)?;
     // Last, so that a folder with metrics is a finished run.
     folder.write_metrics(&metrics)?;
@@ -403,6 +421,7 @@ where
     metrics.heldout = Some(adapt(team, config, &screen.data, &protocol, &folder, &mut network)?);
     let metrics = timed(metrics, start);
     folder.write_evaluation(&metrics)?;
+    folder.write_report(None)?;
     Ok(Outcome { metrics, folder: folder.path().to_path_buf() })
 }
 
@@ -454,6 +473,13 @@ fn read_model<R: Real>(
             let remedy = "give the data and settings that the model was trained with";
             let problem = match key.as_str() {
                 "interventions" => format!("the model was trained on other interventions than {} has", data.source),
+                "genes" => format!("the model was trained on other genes than {} has", data.source),
+                "categorical_covariates" | "continuous_covariates" => {
+                    format!(
+                        "the model was trained with other covariates, or other levels of them, than {} has",
+                        data.source
+                    )
+                }
                 _ => format!("the model's {key} is not {wanted}, as the settings say"),
             };
             return Err(InputError::new(problem, remedy).in_file(path).into());
@@ -463,9 +489,9 @@ fn read_model<R: Real>(
 }
 
 /// Name of the trained model in a results folder.
-const MODEL: &str = "model.safetensors";
+pub(crate) const MODEL: &str = "model.safetensors";
 /// Name of the model at the end of the held-out protocol.
-const HELDOUT_MODEL: &str = "model_heldout.safetensors";
+pub(crate) const HELDOUT_MODEL: &str = "model_heldout.safetensors";
 /// Metadata of that model which say that its encoder statistics drifted.
 const BATCH_NORM_KEY: &str = "heldout_batch_norm";
 const DRIFT: &str = "drift";
@@ -476,6 +502,15 @@ fn metadata(config: &Config, data: &Dataset) -> BTreeMap<String, String> {
         ("program".to_owned(), concat!("svae-cpu ", env!("CARGO_PKG_VERSION")).to_owned()),
         ("method".to_owned(), config.method.name().to_owned()),
         ("interventions".to_owned(), serde_json::json!(data.intervention_names).to_string()),
+        ("genes".to_owned(), serde_json::json!(data.gene_names).to_string()),
+        ("categorical_covariates".to_owned(), {
+            let levels = |c: &Categorical| serde_json::json!({"name": c.name, "levels": c.levels});
+            serde_json::Value::from_iter(data.covariates.categorical.iter().map(levels)).to_string()
+        }),
+        ("continuous_covariates".to_owned(), {
+            let names = data.covariates.continuous.iter().map(|c| c.name.as_str());
+            serde_json::Value::from_iter(names).to_string()
+        }),
     ])
 }
 
@@ -625,6 +660,23 @@ where
         folder.write_shifts(&data.intervention_names, l, &table(&network.parameters[shift]))?;
     }
     Ok(())
+}
+
+/// Writes what the trained model says about the screen.
+fn write_interpretation(
+    config: &Config,
+    data: &Dataset,
+    folder: &ResultsFolder,
+    parts: Parts,
+    found: &Interpretation,
+) -> Result<()> {
+    let (names, l) = (&data.intervention_names, config.latents);
+    if found.shifts.is_some() {
+        folder.write_targets(names, &found.targets)?;
+        folder.write_graph(names, parts.trained, l, &found.targets)?;
+    }
+    folder.write_genes_per_latent(&data.gene_names, l, &found.loadings)?;
+    folder.write_cells(data, &found.cells)
 }
 
 /// Simulates a screen into a `.npz` file, truth included.

@@ -297,6 +297,8 @@ pub struct Config {
     pub out: Option<PathBuf>,
     /// Whether a run already in `out` may be replaced.
     pub overwrite: bool,
+    /// Whether results.h5ad is written.
+    pub h5ad: bool,
     /// Whether the metrics are printed as JSON.
     pub json: bool,
     /// Whether progress is left out.
@@ -313,7 +315,7 @@ impl Default for Config {
 }
 
 /// Keys that say where and how loudly a run happens, not what it computes: they are not saved with the results.
-const UNSAVED_KEYS: [&str; 4] = ["out", "overwrite", "json", "quiet"];
+const UNSAVED_KEYS: [&str; 5] = ["out", "overwrite", "h5ad", "json", "quiet"];
 
 /// Keys that describe a data file.
 const DATA_KEYS: [&str; 6] = [
@@ -575,7 +577,7 @@ fn flag_of(key: &str) -> String {
     match key.strip_prefix("simulation.") {
         Some("kind") => "--simulation".to_owned(),
         Some(name) => format!("--sim-{}", name.replace('_', "-")),
-        None if key == "heldout" => "--no-heldout".to_owned(),
+        None if key == "heldout" || key == "h5ad" => format!("--no-{key}"),
         None => format!("--{}", key.replace('_', "-")),
     }
 }
@@ -827,6 +829,7 @@ impl RawConfig {
             out: output.out,
             overwrite: output.overwrite.unwrap_or(false),
             json: output.json.unwrap_or(false),
+            h5ad: output.h5ad.unwrap_or(true),
             quiet: output.quiet.unwrap_or(false),
 
             simulation,

@@ -206,6 +206,10 @@ pub struct RawOutput {
     /// Replace a run that the results folder already holds
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub overwrite: Option<bool>,
+    /// Write no results.h5ad, the copy of the data with the results in it for Python
+    #[arg(long = "no-h5ad", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", value_parser = negated)]
+    pub h5ad: Option<bool>,
     /// Print the metrics as one JSON object on standard output, and nothing else there
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub json: Option<bool>,

@@ -122,6 +122,7 @@ flag_tests! {
     threads: [], ["--threads", "2"] => "threads" = "2";
     out: [], ["--out", "here"] => "out" = "\"here\"";
     overwrite: [], ["--overwrite"] => "overwrite" = "true";
+    h5ad: [], ["--no-h5ad"] => "h5ad" = "false";
     json: [], ["--json"] => "json" = "true";
     quiet: [], ["--quiet"] => "quiet" = "true";
     simulation: [], ["--simulation", "paper"] => "simulation.kind" = "\"paper\"";
@@ -242,7 +243,7 @@ fn saved_settings_read_back_the_same() {
 
 #[test]
 fn saved_settings_leave_out_where_and_how_loudly() {
-    let config = config(&["--out", "x", "--overwrite", "--json", "--quiet"]).expect("valid");
+    let config = config(&["--out", "x", "--overwrite", "--no-h5ad", "--json", "--quiet"]).expect("valid");
     assert_eq!(config.to_toml(), Config::default().to_toml());
 }
 

@@ -3,10 +3,12 @@
 //! `counts -> encoder -> latent -> mask -> prior -> decoder -> negative binomial -> objective`, and the same list
 //! upwards into the gradient buffer. Batch normalisation needs sums over all rows, so a stage ends where one is formed.
 
+mod decode;
 mod particles;
 mod saved;
 
 pub use particles::{Bound, LogMeanExp, Posterior};
+pub use saved::saved_metadata;
 
 use super::architecture::{Architecture, HiddenLayer, Injection, LinearTensors, Prior, Tensors};
 use super::objective::{Penalty, Weights};

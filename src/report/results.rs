@@ -18,7 +18,7 @@ pub const RESULTS_ROOT: &str = "results";
 const RUN_MARKERS: [&str; 2] = ["config.toml", "metrics.json"];
 
 /// Files that a run writes; those of an earlier run are removed before it is replaced.
-const RUN_FILES: [&str; 12] = [
+const RUN_FILES: [&str; 19] = [
     "config.toml",
     "manifest.json",
     "metrics.json",
@@ -31,6 +31,13 @@ const RUN_FILES: [&str; 12] = [
     "model_heldout.safetensors",
     "shifts_heldout.csv",
     "evaluation.json",
+    "cells.csv",
+    "targets.csv",
+    "genes_per_latent.csv",
+    "graph.graphml",
+    "graph.dot",
+    "results.h5ad",
+    "report.html",
 ];
 
 /// An existing folder that belongs to one run.

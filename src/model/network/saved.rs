@@ -87,6 +87,40 @@ impl<R: Real> Network<R> {
     }
 }
 
+/// The metadata of a saved network, which tell what it was trained on.
+///
+/// # Errors
+/// [`InputError`] naming a file that is missing or no safetensors file.
+pub fn saved_metadata(path: &Path) -> Result<BTreeMap<String, String>> {
+    use std::io::Read;
+
+    let failed = |source: std::io::Error| match source.kind() {
+        std::io::ErrorKind::NotFound => {
+            let error = InputError::new("there is no such file", "name the folder of a finished run");
+            Error::from(error.in_file(path))
+        }
+        _ => Error::io("reading", path, source),
+    };
+    let damaged = || {
+        let remedy = "restore the file, or repeat the run with `svae-cpu run` on the folder's config.toml";
+        InputError::new("this is no whole safetensors file", remedy).in_file(path)
+    };
+    // The header alone: eight bytes of length, then JSON.
+    let mut file = std::fs::File::open(path).map_err(failed)?;
+    let length = file.metadata().map_err(failed)?.len();
+    let mut size = [0; 8];
+    file.read_exact(&mut size).map_err(|_| damaged())?;
+    let size = u64::from_le_bytes(size);
+    if size > length.saturating_sub(8) {
+        return Err(damaged().into());
+    }
+    let mut header = vec![0; size as usize];
+    file.read_exact(&mut header).map_err(failed)?;
+    let header: serde_json::Value = serde_json::from_slice(&header).map_err(|_| damaged())?;
+    let metadata = header.get("__metadata__").cloned().unwrap_or_else(|| serde_json::json!({}));
+    Ok(serde_json::from_value(metadata).map_err(|_| damaged())?)
+}
+
 fn foreign(path: &Path, tensor: &str, problem: impl Into<String>) -> InputError {
     InputError::new(problem, "the file and config.toml must come from the same run")
         .in_file(path)
