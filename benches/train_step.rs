@@ -1,33 +1,32 @@
-//! Cells per second of a training step at two shapes, per thread count, beside the peak of the matrix products.
+//! Cells per second of a training step at two shapes, per thread count, beside the peak of the matrix products: the
+//! figures of `svae-cpu bench`.
 //!
 //! `cargo bench --bench train_step [-- SECONDS]`
 
 use std::time::Duration;
-use svae_cpu::benchmark::{Shape, architecture, peak_gflops, step_speed};
+use svae_cpu::benchmark::{BATCH, Benchmark, Shape, Workload, architecture, measure, objective};
+use svae_cpu::numerics::simd;
 
 fn main() {
     let seconds = std::env::args().filter_map(|argument| argument.parse().ok()).next().unwrap_or(5.0);
     let most = std::thread::available_parallelism().map_or(1, |n| n.get());
-    let threads: Vec<usize> = (0..).map(|i| 1 << i).take_while(|&n| n <= most).collect();
-    println!("shape       threads    cells/s  ms/step  GFLOP/s  peak GFLOP/s  share of peak  x reference (2 cores)");
+    let mut shapes = Vec::new();
     for shape in [Shape::Simulation, Shape::Screen] {
         let data = shape.dataset().expect("the benchmark's data can be made");
-        let a = architecture(&data);
-        for &threads in &threads {
-            // The peak is measured beside each timing: the machine's speed drifts.
-            let peak = peak_gflops(&a) * threads as f64;
-            let speed = step_speed(&data, &a, threads, Duration::from_secs_f64(seconds));
-            println!(
-                "{:<11} {:>7} {:>10.0} {:>8.3} {:>8.0} {:>13.0} {:>14.2} {:>22.1}",
+        let architecture = architecture(&data);
+        let objective = objective(&data);
+        let workload =
+            Workload { name: shape.name(), data: &data, architecture: &architecture, objective, batch: BATCH };
+        for threads in (0..).map(|i| 1 << i).take_while(|&n| n <= most) {
+            let speed = measure::<f32>(&workload, threads, Duration::from_secs_f64(seconds));
+            let reference = shape.reference_cells_per_second();
+            eprintln!(
+                "{} on {threads}: {:.1} times the reference on two cores",
                 shape.name(),
-                threads,
-                speed.cells_per_second,
-                speed.ms_per_step,
-                speed.gflops,
-                peak,
-                speed.gflops / peak,
-                speed.cells_per_second / shape.reference_cells_per_second(),
+                speed.cells_per_second / reference
             );
+            shapes.push(speed);
         }
     }
+    println!("{}", Benchmark { simd: simd::level(), shapes, prediction: None }.text());
 }

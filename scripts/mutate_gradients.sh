@@ -19,6 +19,10 @@ fi
 mutations='
 linear-bias-not-summed|src/model/linear.rs|*d_bias += d_y;|*d_bias = d_y;
 linear-covariates-accumulate|src/model/linear.rs|at_b(&mut d_weight[n_in..], width, Into::Replace, d_y, c);|at_b(&mut d_weight[n_in..], width, Into::Add, d_y, c);
+input-layer-replaces-instead-of-adding|src/model/input_layer.rs|*row = factor.fma(d, *row);|*row = factor * d;
+input-layer-forgets-the-value|src/model/input_layer.rs|let row = &mut rows[(gene - first) * h..(gene - first + 1) * h];|let (factor, row) = (R::ONE + R::ZERO * factor, &mut rows[(gene - first) * h..(gene - first + 1) * h]);
+fused-relu-passes-everything|src/model/activation.rs|if out[j] > R::ZERO { d[j] * keep[j] } else { R::ZERO }|d[j] * keep[j]
+fused-sums-uncentred|src/model/activation.rs|d_gamma[j] = ((y[j] - mean[j]) * inverse[j]).fma(d[j], d_gamma[j]);|d_gamma[j] = (y[j] * inverse[j]).fma(d[j], d_gamma[j]);
 batch-norm-without-mean-term|src/model/batch_norm.rs|share * (y_hat * d_gamma[j] + d_beta[j])|share * (y_hat * d_gamma[j])
 batch-norm-sign-of-variance-term|src/model/batch_norm.rs|share * (y_hat * d_gamma[j] + d_beta[j])|share * (d_beta[j] - y_hat * d_gamma[j])
 batch-norm-scale-gradient-uncentred|src/model/batch_norm.rs|d_gamma[j] = ((y[j] - mean[j]) * inverse[j]).fma(d_u[j], d_gamma[j]);|d_gamma[j] = (y[j] * inverse[j]).fma(d_u[j], d_gamma[j]);

@@ -1,10 +1,12 @@
 //! How fast a training step is on this machine, beside the fastest that its matrix products alone could be.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
 use rand_distr::{Distribution, Gamma, LogNormal, Poisson};
+use serde::Serialize;
 
 use crate::data::counts::CountsBuilder;
 use crate::data::dataset::{Covariates, Dataset, InterventionRows};
@@ -15,15 +17,20 @@ use crate::model::network::{Batch, Network, Noise};
 use crate::model::objective::{Objective, Penalty};
 use crate::model::parameters::Buffer;
 use crate::model::workspace::Workspace;
+use crate::numerics::clock::{Stage, StageClock};
 use crate::numerics::matmul::{Into, Rows, a_b, a_bt, at_b};
+use crate::numerics::real::Real;
 use crate::numerics::team::Team;
+use crate::report::metrics::{grouped, peak_rss_bytes, seconds};
+use crate::report::table::Table;
 use crate::training::adam::{Adam, AdamSettings};
+use crate::training::trainer::evaluation_workspace;
 
-/// Cells per minibatch.
+/// Cells per minibatch at the two shapes.
 pub const BATCH: usize = 128;
 
 /// A data set of the size and sparsity to be timed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Shape {
     /// 100 genes, 15 latents, 100 interventions: the paper's simulation, nearly every count non-zero.
     Simulation,
@@ -95,30 +102,60 @@ fn screen(n_cells: usize, n_genes: usize, n_interventions: usize) -> Dataset {
     }
 }
 
-/// Speed of the training step.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct StepSpeed {
+/// What is timed: a model on data.
+#[derive(Debug)]
+pub struct Workload<'a> {
+    /// Name in tables.
+    pub name: &'a str,
+    /// The screen.
+    pub data: &'a Dataset,
+    /// The network.
+    pub architecture: &'a Architecture,
+    /// The objective.
+    pub objective: Objective,
+    /// Cells per minibatch.
+    pub batch: usize,
+}
+
+/// Speed of one workload on some threads.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Speed {
+    /// Name of the workload.
+    pub name: String,
     /// Threads used.
     pub threads: usize,
-    /// Training cells per second.
+    /// Training cells per second, by the median step.
     pub cells_per_second: f64,
-    /// Milliseconds per step of [`BATCH`] cells: the median.
+    /// Milliseconds per step: the median.
     pub ms_per_step: f64,
-    /// Matrix products alone, 10^9 multiplications and additions per second.
+    /// Matrix products of a step alone, 10^9 multiplications and additions per second.
     pub gflops: f64,
+    /// The fastest that the step's products are on one thread, times the threads.
+    pub peak_gflops: f64,
+    /// gflops / peak_gflops.
+    pub share_of_peak: f64,
+    /// Milliseconds per step and thread that each stage takes, on average; `everything_else` is what they leave:
+    /// statistics over the minibatch, sharing out work, waiting for other threads.
+    pub stages: BTreeMap<&'static str, f64>,
+    /// Cells per second whose posterior means are computed.
+    pub encoded_cells_per_second: f64,
+    /// Samples per second of the importance-weighted bound, all cells together.
+    pub particles_per_second: f64,
+    /// Most memory that the process has held so far, where the system says.
+    pub peak_rss_bytes: Option<u64>,
 }
 
 /// Products of a step as (rows of the output, columns, depth, kind).
-fn products(a: &Architecture) -> Vec<(usize, usize, usize, Product)> {
+fn products(a: &Architecture, batch: usize) -> Vec<(usize, usize, usize, Product)> {
     let tensors = crate::model::architecture::Tensors::new(a);
     let mut all = Vec::new();
     for (i, linear) in tensors.linear_layers().enumerate() {
         let n_in = linear.n_in + linear.n_covariates;
-        all.push((BATCH, linear.n_out, n_in, Product::Forward));
-        all.push((linear.n_out, n_in, BATCH, Product::Weight));
+        all.push((batch, linear.n_out, n_in, Product::Forward));
+        all.push((linear.n_out, n_in, batch, Product::Weight));
         // The first layer's input needs no gradient.
         if i > 0 {
-            all.push((BATCH, n_in, linear.n_out, Product::Input));
+            all.push((batch, n_in, linear.n_out, Product::Input));
         }
     }
     all
@@ -132,14 +169,14 @@ enum Product {
 }
 
 /// Multiplications and additions of the matrix products of one step.
-pub fn flop_per_step(a: &Architecture) -> f64 {
-    products(a).iter().map(|&(m, n, k, _)| 2.0 * (m * n * k) as f64).sum()
+pub fn flop_per_step(a: &Architecture, batch: usize) -> f64 {
+    products(a, batch).iter().map(|&(m, n, k, _)| 2.0 * (m * n * k) as f64).sum()
 }
 
 /// faer's best single-precision rate over the step's own products on one core, in GFLOP/s.
-pub fn peak_gflops(a: &Architecture) -> f64 {
+pub fn peak_gflops(a: &Architecture, batch: usize) -> f64 {
     let mut best: f64 = 0.0;
-    for (m, n, k, kind) in products(a) {
+    for (m, n, k, kind) in products(a, batch) {
         let values = |len: usize| -> Vec<f32> { (0..len).map(|i| (i % 17) as f32 * 0.01).collect() };
         let (left, right, mut out) = (values(m * k), values(n * k), values(m * n));
         let mut once = || match kind {
@@ -159,63 +196,251 @@ pub fn peak_gflops(a: &Architecture) -> f64 {
     best
 }
 
-/// Times training steps (gradient and Adam) in single precision on shuffled cells for about `duration`.
-pub fn step_speed(data: &Dataset, architecture: &Architecture, threads: usize, duration: Duration) -> StepSpeed {
-    let mut network = Network::<f32>::new(architecture.clone(), 0);
-    let mut workspace = Workspace::new(architecture, BATCH, data.interventions.max_len());
+/// Times a workload on `threads` threads: training steps (gradient and Adam) on shuffled cells for about `duration`, then
+/// evaluation for half as long.
+pub fn measure<R: Real>(workload: &Workload, threads: usize, duration: Duration) -> Speed {
+    let Workload { data, architecture, batch, .. } = *workload;
+    // Beside each timing, because the speed of a machine drifts.
+    let peak = peak_gflops(architecture, batch) * threads as f64;
+    let mut network = Network::<R>::new(architecture.clone(), 0);
+    let mut order: Vec<usize> = (0..data.n_cells()).collect();
+    crate::random::shuffle(&mut order, &mut crate::random::stream(0, crate::random::Purpose::Shuffle, 0, 0));
+    Team::with(threads, |team| {
+        let (mut times, clock) = steps(team, &mut network, workload, &order, duration);
+        let per_step = 1e3 / (times.len() * threads.max(1)) as f64;
+        let mut stages: BTreeMap<_, _> = Stage::ALL.iter().map(|&s| (s.name(), clock.seconds(s) * per_step)).collect();
+        let mean = times.iter().sum::<f64>() * 1e3 / times.len() as f64;
+        stages.insert("everything_else", mean - stages.values().sum::<f64>());
+        // The first steps fill caches and page in buffers.
+        let mut settled = times.split_off(times.len().min(10).min(times.len() - 1));
+        settled.sort_by(f64::total_cmp);
+        let median = settled[settled.len() / 2];
+        let gflops = flop_per_step(architecture, batch) / median / 1e9;
+        let (encoded, particles) = evaluations(team, &network, data, &order, duration / 4);
+        Speed {
+            name: workload.name.to_owned(),
+            threads,
+            cells_per_second: batch.min(data.n_cells()) as f64 / median,
+            ms_per_step: median * 1e3,
+            gflops,
+            peak_gflops: peak,
+            share_of_peak: gflops / peak,
+            stages,
+            encoded_cells_per_second: encoded,
+            particles_per_second: particles,
+            peak_rss_bytes: peak_rss_bytes(),
+        }
+    })
+}
+
+/// Seconds of each step, and where they went.
+fn steps<R: Real>(
+    team: &Team,
+    network: &mut Network<R>,
+    workload: &Workload,
+    order: &[usize],
+    duration: Duration,
+) -> (Vec<f64>, StageClock) {
+    let Workload { data, architecture, ref objective, batch, .. } = *workload;
+    let batch = batch.min(order.len());
+    let mut workspace = Workspace::new(architecture, batch, data.interventions.max_len());
+    workspace.clock = StageClock::running();
     let mut gradient = Buffer::zeros(&network.parameters.layout);
     let mut adam = Adam::new(&network.parameters);
-    let objective = Objective {
+    let trained = network.trainable();
+    let mut times = Vec::new();
+    let start = Instant::now();
+    for epoch in 0.. {
+        for cells in order.chunks_exact(batch) {
+            let step = Instant::now();
+            network.loss_and_gradient(
+                team,
+                &mut workspace,
+                &mut gradient,
+                Batch { data, cells },
+                Noise::Training { seed: 0, epoch },
+                objective.weights(cells.len(), 1.0),
+                objective.penalty,
+            );
+            let mut lap = workspace.clock.lap();
+            adam.step(team, &mut network.parameters, &gradient, &trained, &AdamSettings::default());
+            lap.end(Stage::Adam);
+            times.push(step.elapsed().as_secs_f64());
+            if start.elapsed() > duration && times.len() > 20 {
+                return (times, workspace.clock);
+            }
+        }
+    }
+    unreachable!("the timing ends by its duration")
+}
+
+/// Cells encoded per second, and samples of the bound per second, each timed for about `duration`.
+fn evaluations<R: Real>(
+    team: &Team,
+    network: &Network<R>,
+    data: &Dataset,
+    order: &[usize],
+    duration: Duration,
+) -> (f64, f64) {
+    const PARTICLES: usize = 256;
+    let mut workspace = evaluation_workspace(network, data);
+    let rate = |per_call: usize, call: &mut dyn FnMut()| {
+        call();
+        let (start, mut calls) = (Instant::now(), 0);
+        while start.elapsed() < duration {
+            call();
+            calls += per_call;
+        }
+        calls as f64 / start.elapsed().as_secs_f64()
+    };
+    let some = &order[..order.len().min(2048)];
+    let encoded = rate(some.len(), &mut || drop(network.posterior(team, &mut workspace, data, some)));
+    let few = &order[..order.len().min(8 * team.threads())];
+    let posterior = network.posterior(team, &mut workspace, data, few);
+    let particles = rate(few.len() * PARTICLES, &mut || {
+        drop(network.bounds(team, &mut workspace, data, few, &posterior, PARTICLES, 0));
+    });
+    (encoded, particles)
+}
+
+/// The model that is timed at a shape: two hidden layers of 128, 15 latents.
+pub fn architecture(data: &Dataset) -> Architecture {
+    Architecture::new(data.n_genes(), data.n_interventions(), 15)
+}
+
+/// The objective of sVAE+ on all cells of `data`.
+pub fn objective(data: &Dataset) -> Objective {
+    Objective {
         penalty: Penalty::SpikeAndSlab { alpha: data.n_interventions() as f64 },
         beta: 1.0,
         scale_to_all_cells: true,
         n_cells: data.n_cells(),
-    };
-    let mut order: Vec<usize> = (0..data.n_cells()).collect();
-    crate::random::shuffle(&mut order, &mut crate::random::stream(0, crate::random::Purpose::Shuffle, 0, 0));
-    let mut times = Vec::new();
-    Team::with(threads, |team| {
-        let all = 0..network.parameters.values.len();
-        let start = Instant::now();
-        'timing: for epoch in 0.. {
-            for cells in order.chunks_exact(BATCH) {
-                let step = Instant::now();
-                network.loss_and_gradient(
-                    team,
-                    &mut workspace,
-                    &mut gradient,
-                    Batch { data, cells },
-                    Noise::Training { seed: 0, epoch },
-                    objective.weights(cells.len(), 1.0),
-                    objective.penalty,
-                );
-                adam.step(
-                    team,
-                    &mut network.parameters,
-                    &gradient,
-                    std::slice::from_ref(&all),
-                    &AdamSettings::default(),
-                );
-                times.push(step.elapsed().as_secs_f64());
-                if start.elapsed() > duration && times.len() > 20 {
-                    break 'timing;
-                }
-            }
-        }
-    });
-    // The first steps fill caches and page in buffers.
-    let mut times = times.split_off(10);
-    times.sort_by(f64::total_cmp);
-    let median = times[times.len() / 2];
-    StepSpeed {
-        threads,
-        cells_per_second: BATCH as f64 / median,
-        ms_per_step: median * 1e3,
-        gflops: flop_per_step(architecture) / median / 1e9,
     }
 }
 
-/// The model that is timed: two hidden layers of 128, 15 latents.
-pub fn architecture(data: &Dataset) -> Architecture {
-    Architecture::new(data.n_genes(), data.n_interventions(), 15)
+/// What a run would take, by its settings and the speeds measured.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Prediction {
+    /// Threads that the run would use.
+    pub threads: usize,
+    /// Epochs, at most: early stopping may end a training sooner.
+    pub epochs: usize,
+    /// Seconds of the first training, at most.
+    pub training_seconds: f64,
+    /// Seconds of the stages on held-out interventions, at most; 0 where there are none.
+    pub heldout_seconds: f64,
+    /// Most memory.
+    pub memory_bytes: u64,
+}
+
+/// Sizes of a run.
+#[derive(Debug, Clone, Copy)]
+pub struct RunSizes {
+    /// Training cells.
+    pub train: usize,
+    /// Validation cells.
+    pub validation: usize,
+    /// Held-out cells whose stages are done.
+    pub held_out: usize,
+    /// Epochs at most.
+    pub epochs: usize,
+    /// Epochs of the fit of held-out shifts.
+    pub fit_epochs: usize,
+    /// Samples per held-out cell.
+    pub particles: usize,
+    /// Bytes per value.
+    pub scalar: usize,
+}
+
+/// Predicts a run of these sizes from the `speed` on its data.
+pub fn predict(speed: &Speed, sizes: &RunSizes, architecture: &Architecture, data: &Dataset) -> Prediction {
+    // An epoch ends with one forward pass over the validation cells, which costs about a third of a step per cell.
+    let epoch = (sizes.train as f64 + sizes.validation as f64 / 3.0) / speed.cells_per_second;
+    let training_seconds = sizes.epochs as f64 * epoch;
+    let heldout_seconds = match sizes.held_out {
+        0 => 0.0,
+        cells => {
+            let fit = (sizes.fit_epochs * cells) as f64 / speed.cells_per_second;
+            // The bound is formed after each of three stages.
+            training_seconds + fit + 3.0 * (cells * sizes.particles) as f64 / speed.particles_per_second
+        }
+    };
+    let parameters = crate::model::architecture::Tensors::new(architecture).parameters.len() * sizes.scalar;
+    let latents = 2 * data.n_cells() * architecture.n_latents * 8;
+    // The process has held the data and a training already; a run adds the weights of the best and of the last epoch,
+    // a copy for the held-out stages, and the latents that it writes.
+    let memory_bytes = speed.peak_rss_bytes.unwrap_or(data.counts.bytes() as u64) + (4 * parameters + latents) as u64;
+    Prediction { threads: speed.threads, epochs: sizes.epochs, training_seconds, heldout_seconds, memory_bytes }
+}
+
+/// What `svae-cpu bench` measured.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Benchmark {
+    /// Vector instructions in use.
+    pub simd: &'static str,
+    /// Every workload on every number of threads.
+    pub shapes: Vec<Speed>,
+    /// A run of the user's own settings, if these were given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prediction: Option<Prediction>,
+}
+
+impl Benchmark {
+    /// The figures as one JSON object.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("numbers and words")
+    }
+
+    /// The figures as tables.
+    pub fn text(&self) -> String {
+        let mut table = Table::new([
+            "shape",
+            "threads",
+            "cells/s",
+            "ms/step",
+            "GFLOP/s",
+            "peak",
+            "share of peak",
+            "encoded/s",
+            "particles/s",
+            "peak RSS, MB",
+        ])
+        .right_aligned(1..10);
+        let mut stages = Table::new(
+            ["ms per step and thread".to_owned()]
+                .into_iter()
+                .chain(self.shapes.iter().map(|s| format!("{}, {}", s.name, s.threads))),
+        )
+        .right_aligned(1..1 + self.shapes.len());
+        for s in &self.shapes {
+            table.push([
+                s.name.clone(),
+                s.threads.to_string(),
+                grouped(s.cells_per_second as u64),
+                format!("{:.3}", s.ms_per_step),
+                format!("{:.0}", s.gflops),
+                format!("{:.0}", s.peak_gflops),
+                format!("{:.2}", s.share_of_peak),
+                grouped(s.encoded_cells_per_second as u64),
+                grouped(s.particles_per_second as u64),
+                s.peak_rss_bytes.map_or("?".to_owned(), |bytes| format!("{:.0}", bytes as f64 / 1e6)),
+            ]);
+        }
+        for name in Stage::ALL.iter().map(|stage| stage.name()).chain(["everything_else"]) {
+            let of = |s: &Speed| format!("{:.3}", s.stages.get(name).copied().unwrap_or(0.0));
+            stages.push([name.to_owned()].into_iter().chain(self.shapes.iter().map(of)));
+        }
+        let mut text = format!("{table}\n\n{stages}\n\nVector instructions: {}.", self.simd);
+        if let Some(p) = &self.prediction {
+            text += &format!(
+                "\n\nThe run with these settings, on {} threads: at most {} epochs in {}, then {} for held-out interventions; about {:.0} MB.",
+                p.threads,
+                p.epochs,
+                seconds(p.training_seconds),
+                seconds(p.heldout_seconds),
+                p.memory_bytes as f64 / 1e6
+            );
+        }
+        text
+    }
 }

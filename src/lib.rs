@@ -1,11 +1,13 @@
 //! Sparse-mechanism-shift variational auto-encoder (sVAE+) for perturbation screens, on CPUs, with hand-derived gradients.
 
+pub mod application;
 pub mod benchmark;
 pub mod cli;
 pub mod config;
 pub mod data;
 pub mod error;
 pub mod evaluation;
+pub mod interpretation;
 pub mod model;
 pub mod numerics;
 pub mod protocol;

@@ -42,6 +42,66 @@ pub fn stream(seed: u64, purpose: Purpose, epoch: u64, item: u64) -> Philox {
     Philox::new([key as u32, (key >> 32) as u32], counter)
 }
 
+/// The first `per_row` words (a multiple of 4) of one stream per row, from block `first_block` on: the same words as
+/// [`stream`] gives, many rows at a time. `address(row)` is the epoch and the item of a row's stream.
+#[inline(always)]
+pub fn fill_words(
+    words: &mut [u32],
+    per_row: usize,
+    seed: u64,
+    purpose: Purpose,
+    first_block: usize,
+    address: impl Fn(usize) -> (u64, u64),
+) {
+    debug_assert!(per_row % 4 == 0);
+    let key = splitmix64(seed.wrapping_add(0x9e37_79b9_7f4a_7c15));
+    let (mut row, mut block) = (0, 0);
+    let mut chunks = words.chunks_mut(4 * LANES);
+    // Zip and closures are avoided: see `vectorized`.
+    while let Some(chunk) = chunks.next() {
+        let mut counter = [[0; LANES]; 4];
+        for lane in 0..chunk.len() / 4 {
+            let (epoch, item) = address(row);
+            counter[0][lane] = (first_block + block) as u32;
+            counter[1][lane] = item as u32;
+            counter[2][lane] = (item >> 32) as u32 | (epoch as u32) << 16;
+            counter[3][lane] = (epoch >> 16) as u32 | (purpose as u32) << 16;
+            block += 1;
+            if 4 * block == per_row {
+                (row, block) = (row + 1, 0);
+            }
+        }
+        philox(&mut counter, [key as u32, (key >> 32) as u32]);
+        for lane in 0..chunk.len() / 4 {
+            for k in 0..4 {
+                chunk[4 * lane + k] = counter[k][lane];
+            }
+        }
+    }
+}
+
+/// Blocks of random words made side by side: the lanes of the widest vectors.
+const LANES: usize = 16;
+
+/// Philox 4x32-10 (Salmon et al. 2011) of [`LANES`] counters, in place; `counter[k][lane]` is word k.
+#[inline(always)]
+fn philox(counter: &mut [[u32; LANES]; 4], mut key: [u32; 2]) {
+    let [mut a, mut b, mut c, mut d] = *counter;
+    for _ in 0..10 {
+        let mut next = [[0; LANES]; 4];
+        for i in 0..LANES {
+            let (left, right) = (a[i] as u64 * 0xd251_1f53, c[i] as u64 * 0xcd9e_8d57);
+            next[0][i] = (right >> 32) as u32 ^ b[i] ^ key[0];
+            next[1][i] = right as u32;
+            next[2][i] = (left >> 32) as u32 ^ d[i] ^ key[1];
+            next[3][i] = left as u32;
+        }
+        [a, b, c, d] = next;
+        key = [key[0].wrapping_add(0x9e37_79b9), key[1].wrapping_add(0xbb67_ae85)];
+    }
+    *counter = [a, b, c, d];
+}
+
 /// A permutation of `0..n`, uniform, by Fisher and Yates.
 pub fn shuffle<T>(items: &mut [T], random: &mut Philox) {
     for i in (1..items.len()).rev() {
@@ -71,53 +131,6 @@ pub fn fill_normal<R: Real>(out: &mut [R], words: &mut [u32], random: &mut Philo
     }
 }
 
-/// Pairs of numbers that [`fill_normal_rows`] works on at a time.
-const PAIRS_AT_ONCE: usize = 256;
-
-/// Standard normal numbers, the row `r` of `width` numbers from `stream_of(r)`: the same as by [`fill_normal`] row by
-/// row. Short rows are worked on together, which fills the vectors that a single one would leave half empty; `words`
-/// gives room for the words of one row.
-#[inline(always)]
-pub fn fill_normal_rows<R: Real>(
-    out: &mut [R],
-    width: usize,
-    words: &mut [u32],
-    mut stream_of: impl FnMut(usize) -> Philox,
-) {
-    let pairs = width.div_ceil(2);
-    let rows_at_once = PAIRS_AT_ONCE / pairs.max(1);
-    if rows_at_once < 2 {
-        out.chunks_exact_mut(width).enumerate().for_each(|(r, row)| fill_normal(row, words, &mut stream_of(r)));
-        return;
-    }
-    let words = &mut words[..2 * pairs];
-    let (mut radius, mut angle) = ([0u32; PAIRS_AT_ONCE], [0u32; PAIRS_AT_ONCE]);
-    let (mut first, mut second) = ([R::ZERO; PAIRS_AT_ONCE], [R::ZERO; PAIRS_AT_ONCE]);
-    let minus_two = R::of(-2.0);
-    for (group, rows) in out.chunks_mut(rows_at_once * width).enumerate() {
-        let n_rows = rows.len() / width;
-        for r in 0..n_rows {
-            stream_of(group * rows_at_once + r).fill_u32(words);
-            radius[r * pairs..(r + 1) * pairs].copy_from_slice(&words[..pairs]);
-            angle[r * pairs..(r + 1) * pairs].copy_from_slice(&words[pairs..]);
-        }
-        let n = n_rows * pairs;
-        let numbers = first[..n].iter_mut().zip(&mut second[..n]);
-        for ((first, second), (&r, &a)) in numbers.zip(radius[..n].iter().zip(&angle[..n])) {
-            let r = (minus_two * Real::ln(R::open_unit(r))).sqrt();
-            let (sine, cosine) = sin_cos_turn(R::open_unit(a));
-            *first = r * cosine;
-            *second = r * sine;
-        }
-        for (r, row) in rows.chunks_exact_mut(width).enumerate() {
-            for (k, value) in row.iter_mut().enumerate() {
-                let of = if k % 2 == 0 { &first } else { &second };
-                *value = of[r * pairs + k / 2];
-            }
-        }
-    }
-}
-
 /// Logistic numbers, log u - log(1 - u).
 #[inline(always)]
 pub fn fill_logistic<R: Real>(out: &mut [R], words: &mut [u32], random: &mut Philox) {
@@ -129,23 +142,95 @@ pub fn fill_logistic<R: Real>(out: &mut [R], words: &mut [u32], random: &mut Phi
     }
 }
 
-/// Dropout factors: 0 with probability `rate`, else 1 / (1 - rate). Sixteen random bits decide each.
+/// Rows of `width` standard normal numbers, from `per_row` random words each (`width`, rounded up to even, or more): the
+/// same numbers as [`fill_normal`] gives row by row. Short rows fill whole vectors this way.
 #[inline(always)]
-pub fn fill_dropout<R: Real>(out: &mut [R], rate: f64, words: &mut [u32], random: &mut Philox) {
-    let words = &mut words[..out.len().div_ceil(2)];
-    random.fill_u32(words);
+pub fn normal_rows<R: Real>(out: &mut [R], width: usize, words: &[u32], per_row: usize) {
+    if width == 0 {
+        return;
+    }
+    let pairs = width.div_ceil(2);
+    let minus_two = R::of(-2.0);
+    let n = out.len() / width * pairs;
+    let (mut from_row, mut from) = (0, 0);
+    let (mut to_row, mut to) = (0, 0);
+    for start in (0..n).step_by(LANES) {
+        let used = (n - start).min(LANES);
+        let (mut radius, mut angle) = ([u32::MAX; LANES], [0; LANES]);
+        for i in 0..used {
+            radius[i] = words[from_row * per_row + from];
+            angle[i] = words[from_row * per_row + pairs + from];
+            from += 1;
+            if from == pairs {
+                (from_row, from) = (from_row + 1, 0);
+            }
+        }
+        let (mut sines, mut cosines) = ([R::ZERO; LANES], [R::ZERO; LANES]);
+        for i in 0..LANES {
+            let r = (minus_two * Real::ln(R::open_unit(radius[i]))).sqrt();
+            let (sine, cosine) = sin_cos_turn(R::open_unit(angle[i]));
+            (sines[i], cosines[i]) = (r * sine, r * cosine);
+        }
+        for i in 0..used {
+            let row = &mut out[to_row * width..(to_row + 1) * width];
+            row[2 * to] = cosines[i];
+            if 2 * to + 1 < width {
+                row[2 * to + 1] = sines[i];
+            }
+            to += 1;
+            if to == pairs {
+                (to_row, to) = (to_row + 1, 0);
+            }
+        }
+    }
+}
+
+/// Rows of `width` logistic numbers, from `per_row` random words each: as [`fill_logistic`] row by row.
+#[inline(always)]
+pub fn logistic_rows<R: Real>(out: &mut [R], width: usize, words: &[u32], per_row: usize) {
+    let (mut row, mut at) = (0, 0);
+    let mut chunks = out.chunks_mut(LANES);
+    while let Some(chunk) = chunks.next() {
+        let mut bits = [0; LANES];
+        for i in 0..chunk.len() {
+            bits[i] = words[row * per_row + at];
+            at += 1;
+            if at == width {
+                (row, at) = (row + 1, 0);
+            }
+        }
+        let mut values = [R::ZERO; LANES];
+        for i in 0..LANES {
+            let u = R::open_unit(bits[i]);
+            values[i] = Real::ln(u) - Real::ln(R::ONE - u);
+        }
+        let n = chunk.len();
+        chunk.copy_from_slice(&values[..n]);
+    }
+}
+
+/// Rows of `width` dropout factors, 0 with probability `rate`, else 1 / (1 - rate), from `per_row` random words each:
+/// the low halves decide the first half of a row, the high halves the rest.
+#[inline(always)]
+pub fn dropout_rows<R: Real>(out: &mut [R], width: usize, rate: f64, words: &[u32], per_row: usize) {
+    if width == 0 {
+        return;
+    }
     let threshold = (rate * 65_536.0).round();
     // The rate that sixteen bits can express, so that the factor's mean is exactly one.
     let kept = R::of(65_536.0 / (65_536.0 - threshold));
     let threshold = threshold as u32;
-    let keep = |bits: u32| if bits < threshold { R::ZERO } else { kept };
-    let mut chunks = out.chunks_exact_mut(2);
-    for (pair, &word) in (&mut chunks).zip(words.iter()) {
-        pair[0] = keep(word & 0xffff);
-        pair[1] = keep(word >> 16);
-    }
-    if let [last] = chunks.into_remainder() {
-        *last = keep(words[words.len() - 1] & 0xffff);
+    let half = width.div_ceil(2);
+    for row in 0..out.len() / width {
+        let words = &words[row * per_row..row * per_row + half];
+        let (low, high) = out[row * width..(row + 1) * width].split_at_mut(half);
+        for j in 0..half {
+            low[j] = if words[j] & 0xffff < threshold { R::ZERO } else { kept };
+        }
+        let words = &words[..high.len()];
+        for j in 0..words.len() {
+            high[j] = if words[j] >> 16 < threshold { R::ZERO } else { kept };
+        }
     }
 }
 
@@ -182,7 +267,6 @@ fn sin_cos_turn<R: Real>(u: R) -> (R, R) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::numerics::simd::vectorized;
 
     #[test]
     fn sine_and_cosine_agree_with_the_standard_library() {
@@ -218,31 +302,40 @@ mod tests {
         let pi2 = std::f64::consts::PI.powi(2);
         assert!(mean.abs() < 0.021 && (variance - pi2 / 3.0).abs() < 0.07 && (kurtosis - 4.2).abs() < 0.3);
 
-        fill_dropout(&mut x, 0.1, &mut words, &mut stream(3, Purpose::Dropout, 1, 2));
+        stream(3, Purpose::Dropout, 1, 2).fill_u32(&mut words);
+        dropout_rows(&mut x, n, 0.1, &words, n + 1);
         let zeros = x.iter().filter(|&&v| v == 0.0).count() as f64 / n as f64;
         assert!((zeros - 0.1).abs() < 0.0034, "{zeros}");
         assert!((moments(&x).0 - 1.0).abs() < 0.0038);
-        fill_dropout(&mut x, 0.0, &mut words, &mut stream(3, Purpose::Dropout, 1, 2));
+        dropout_rows(&mut x, n, 0.0, &words, n + 1);
         assert!(x.iter().all(|&v| v == 1.0));
     }
 
     #[test]
-    fn rows_together_are_the_rows_one_by_one() {
-        fn check<R: Real>() {
-            // Widths either side of the vectors' and of what fits at once.
-            for width in [1, 2, 3, 5, 8, 15, 16, 17, 33, 250, 256, 257, 512, 700] {
-                let n_rows = 37;
-                let of = |r: usize| stream(9, Purpose::ParticleLatent, r as u64, 4);
-                let (mut words, mut together, mut apart) =
-                    (vec![0; width + 1], vec![R::ZERO; n_rows * width], vec![R::ZERO; n_rows * width]);
-                vectorized(|| fill_normal_rows(&mut together, width, &mut words, of));
-                let rows = apart.chunks_exact_mut(width).enumerate();
-                vectorized(|| rows.for_each(|(r, row)| fill_normal(row, &mut words, &mut of(r))));
-                assert!(together == apart, "{width}");
+    fn many_rows_at_a_time_are_the_same_as_row_by_row() {
+        for (width, rows) in [(1, 1), (15, 3), (16, 32), (7, 29), (40, 5)] {
+            let per_row = (width + 1usize).next_multiple_of(4);
+            let mut words = vec![0; rows * per_row];
+            let address = |row: usize| (3 + row as u64, (row as u64) << 33 | 12);
+            fill_words(&mut words, per_row, 7, Purpose::ParticleMask, 0, address);
+            let (mut normal, mut logistic) = (vec![0f32; rows * width], vec![0f32; rows * width]);
+            normal_rows(&mut normal, width, &words, per_row);
+            logistic_rows(&mut logistic, width, &words, per_row);
+            for row in 0..rows {
+                let (epoch, item) = address(row);
+                let (mut want, mut room) = (vec![0f32; width], vec![0; width + 1]);
+                fill_normal(&mut want, &mut room, &mut stream(7, Purpose::ParticleMask, epoch, item));
+                assert_eq!(normal[row * width..][..width], want, "{width} {row}");
+                fill_logistic(&mut want, &mut room, &mut stream(7, Purpose::ParticleMask, epoch, item));
+                assert_eq!(logistic[row * width..][..width], want, "{width} {row}");
+                // Later blocks of a stream continue it.
+                let mut later = vec![0; 8];
+                fill_words(&mut later, 8, 7, Purpose::ParticleMask, 5, |_| address(row));
+                let mut all = vec![0; 28];
+                stream(7, Purpose::ParticleMask, epoch, item).fill_u32(&mut all);
+                assert_eq!(later, all[20..]);
             }
         }
-        check::<f32>();
-        check::<f64>();
     }
 
     #[test]

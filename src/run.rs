@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::benchmark::{self, Benchmark, RunSizes, Workload};
 use crate::config::{
     self, Config, HeldoutBatchNorm, IvaeMask, LatentDistribution, MaskKind, Method, Precision, Source,
 };
-use crate::data::dataset::{Dataset, InterventionRows};
+use crate::data::dataset::{Categorical, Dataset, InterventionRows};
 use crate::data::load::{LoadOptions, load, write_npz};
 use crate::data::npz::NpzWriter;
 use crate::data::simulate::MixingNetwork;
@@ -19,13 +20,16 @@ use crate::evaluation::target_graph::{
     TargetScore, masks_from_probabilities, score_targets, targets_from_prior_means, two_largest_shifts,
 };
 use crate::evaluation::{mcc, pooled, regression};
+use crate::interpretation::{Interpretation, Parts};
 use crate::model::architecture::{self, Architecture, Prior};
 use crate::model::network::Network;
 use crate::model::objective::{Objective, Penalty};
 use crate::numerics::real::Real;
+use crate::numerics::simd;
 use crate::numerics::team::Team;
 use crate::protocol::Protocol;
 use crate::random::{Purpose, shuffle, stream};
+use crate::report::manifest::Manifest;
 use crate::report::metrics::{
     BaselineMetrics, GraphMetrics, HeldoutMetrics, MaskMetrics, Metrics, PrecisionRecall, Timing, peak_rss_bytes,
 };
@@ -33,6 +37,7 @@ use crate::report::progress::{Progress, ProgressKind};
 use crate::report::results::{ResultsFolder, TensorValues, check_destination};
 use crate::report::verification::Verification;
 use crate::training::adam::AdamSettings;
+use crate::training::held_out::fit_settings;
 use crate::training::trainer::{
     Training, TrainingSettings, divergence_by_latent, elbo, evaluation_workspace, posterior_means, train,
 };
@@ -54,6 +59,7 @@ pub struct Outcome {
 /// the last good state are written then).
 pub fn run(config: &Config) -> Result<Outcome> {
     let start = Instant::now();
+    config.simd.choose();
     check_destination(config.out.as_deref(), config.overwrite)?;
     Team::with(config.n_threads(), |team| {
         let screen = Screen::read(team, config)?;
@@ -85,6 +91,7 @@ pub(crate) fn train_and_judge(
 /// A folder, a model or data that do not fit together; a failed write.
 pub fn evaluate(config: &Config, folder: &Path) -> Result<Outcome> {
     let start = Instant::now();
+    config.simd.choose();
     let folder = ResultsFolder::open(folder)?;
     Team::with(config.n_threads(), |team| {
         let screen = Screen::read(team, config)?;
@@ -101,6 +108,7 @@ pub fn evaluate(config: &Config, folder: &Path) -> Result<Outcome> {
 /// As [`evaluate`]; a run that holds nothing out, or that has been through the protocol, unless `overwrite` is set.
 pub fn fit_shifts(config: &Config, folder: &Path, overwrite: bool) -> Result<Outcome> {
     let start = Instant::now();
+    config.simd.choose();
     let folder = ResultsFolder::open(folder)?;
     if !overwrite && folder.path().join(HELDOUT_MODEL).exists() {
         let problem = format!("the run has been through the held-out protocol already ({HELDOUT_MODEL})");
@@ -184,6 +192,7 @@ pub(crate) fn read(team: &Team, config: &Config) -> Result<Read> {
                 continuous_covariates: config.continuous_covariates.clone(),
                 size_factor_key: config.size_factor_key.clone(),
                 drop_empty_cells: config.drop_empty_cells,
+                unlabelled: false,
             };
             let loaded = load(path, &options)?;
             Ok(Read { data: Arc::new(loaded.dataset), mixing: None, notes: loaded.notes })
@@ -194,6 +203,15 @@ pub(crate) fn read(team: &Team, config: &Config) -> Result<Read> {
             Ok(Read { data, mixing: Some(mixing), notes: Vec::new() })
         }
     }
+}
+
+/// The screen that the settings name, and notes on it.
+///
+/// # Errors
+/// As reading it does.
+pub(crate) fn read_screen(config: &Config) -> Result<(Arc<Dataset>, Vec<String>)> {
+    let read = Team::with(config.n_threads(), |team| read(team, config))?;
+    Ok((read.data, read.notes))
 }
 
 pub(crate) fn simulator_settings(s: &config::Simulation) -> simulator::Simulation {
@@ -299,6 +317,7 @@ fn training_settings(config: &Config, n_training: usize) -> TrainingSettings {
         warmup_epochs: config.warmup_epochs,
         patience: config.patience,
         keep: config.keep,
+        schedule: config.schedule,
         adam: AdamSettings {
             learning_rate: config.learning_rate,
             epsilon: config.adam_epsilon,
@@ -335,6 +354,9 @@ where
     progress.finish();
     let mut results = judge(team, config, screen, &network, Some(&training))?;
     write(config, data, &folder, &network, &training, &results)?;
+    let parts = Parts { train: &cells.train, validation: &cells.validation, trained: &cells.trained };
+    let interpretation = Interpretation::new(team, &network, data, parts, &results.latents, config.seed);
+    write_interpretation(config, data, &folder, parts, &interpretation)?;
     let mut failed = training.non_finite.map(crate::Error::from);
     if let (Some(protocol), None) = (screen.protocol(config), &failed) {
         match adapt(team, config, data, &protocol, &folder, &mut network) {
@@ -342,7 +364,12 @@ where
             Err(error) => failed = Some(error),
         }
     }
+    if config.h5ad {
+        folder.write_h5ad(config, data, &interpretation, &training.history, &results.metrics)?;
+    }
     let metrics = timed(results.metrics, start);
+    folder.write_report(Some(metrics.to_value()))?;
+    folder.write_manifest(&Manifest::new(config, team.threads(), start)?)?;
     // Last, so that a folder with metrics is a finished run.
     folder.write_metrics(&metrics)?;
     match failed {
@@ -394,6 +421,7 @@ where
     metrics.heldout = Some(adapt(team, config, &screen.data, &protocol, &folder, &mut network)?);
     let metrics = timed(metrics, start);
     folder.write_evaluation(&metrics)?;
+    folder.write_report(None)?;
     Ok(Outcome { metrics, folder: folder.path().to_path_buf() })
 }
 
@@ -420,7 +448,7 @@ where
     if adapted.metrics.batch_norm == Some(HeldoutBatchNorm::Drift) {
         metadata.insert(BATCH_NORM_KEY.to_owned(), DRIFT.to_owned());
     }
-    folder.write_model(HELDOUT_MODEL, &network.saved_tensors(), &metadata)?;
+    folder.write_model(HELDOUT_MODEL, &network.saved().tensors(), &metadata)?;
     Ok(adapted.metrics)
 }
 
@@ -445,6 +473,13 @@ fn read_model<R: Real>(
             let remedy = "give the data and settings that the model was trained with";
             let problem = match key.as_str() {
                 "interventions" => format!("the model was trained on other interventions than {} has", data.source),
+                "genes" => format!("the model was trained on other genes than {} has", data.source),
+                "categorical_covariates" | "continuous_covariates" => {
+                    format!(
+                        "the model was trained with other covariates, or other levels of them, than {} has",
+                        data.source
+                    )
+                }
                 _ => format!("the model's {key} is not {wanted}, as the settings say"),
             };
             return Err(InputError::new(problem, remedy).in_file(path).into());
@@ -454,9 +489,9 @@ fn read_model<R: Real>(
 }
 
 /// Name of the trained model in a results folder.
-const MODEL: &str = "model.safetensors";
+pub(crate) const MODEL: &str = "model.safetensors";
 /// Name of the model at the end of the held-out protocol.
-const HELDOUT_MODEL: &str = "model_heldout.safetensors";
+pub(crate) const HELDOUT_MODEL: &str = "model_heldout.safetensors";
 /// Metadata of that model which say that its encoder statistics drifted.
 const BATCH_NORM_KEY: &str = "heldout_batch_norm";
 const DRIFT: &str = "drift";
@@ -467,6 +502,15 @@ fn metadata(config: &Config, data: &Dataset) -> BTreeMap<String, String> {
         ("program".to_owned(), concat!("svae-cpu ", env!("CARGO_PKG_VERSION")).to_owned()),
         ("method".to_owned(), config.method.name().to_owned()),
         ("interventions".to_owned(), serde_json::json!(data.intervention_names).to_string()),
+        ("genes".to_owned(), serde_json::json!(data.gene_names).to_string()),
+        ("categorical_covariates".to_owned(), {
+            let levels = |c: &Categorical| serde_json::json!({"name": c.name, "levels": c.levels});
+            serde_json::Value::from_iter(data.covariates.categorical.iter().map(levels)).to_string()
+        }),
+        ("continuous_covariates".to_owned(), {
+            let names = data.covariates.continuous.iter().map(|c| c.name.as_str());
+            serde_json::Value::from_iter(names).to_string()
+        }),
     ])
 }
 
@@ -596,7 +640,7 @@ where
 {
     folder.write_config(config)?;
     folder.write_history("history.csv", &training.history)?;
-    folder.write_model(MODEL, &network.saved_tensors(), &metadata(config, data))?;
+    folder.write_model(MODEL, &network.saved().tensors(), &metadata(config, data))?;
 
     let l = network.architecture.n_latents;
     let mut latents = NpzWriter::create(folder.path().join("latents.npz"))?;
@@ -618,6 +662,23 @@ where
     Ok(())
 }
 
+/// Writes what the trained model says about the screen.
+fn write_interpretation(
+    config: &Config,
+    data: &Dataset,
+    folder: &ResultsFolder,
+    parts: Parts,
+    found: &Interpretation,
+) -> Result<()> {
+    let (names, l) = (&data.intervention_names, config.latents);
+    if found.shifts.is_some() {
+        folder.write_targets(names, &found.targets)?;
+        folder.write_graph(names, parts.trained, l, &found.targets)?;
+    }
+    folder.write_genes_per_latent(&data.gene_names, l, &found.loadings)?;
+    folder.write_cells(data, &found.cells)
+}
+
 /// Simulates a screen into a `.npz` file, truth included.
 ///
 /// # Errors
@@ -631,12 +692,55 @@ pub fn simulate(simulation: &config::Simulation, out: &Path) -> Result<()> {
 /// Cells on which `verify` differences the objective: two row blocks, the second not full.
 const VERIFICATION_CELLS: usize = 40;
 
+/// Times shapes and a run of the user's own, and predicts that run.
+///
+/// # Errors
+/// Input that cannot be used.
+pub fn bench(plan: &crate::cli::bench::Plan) -> Result<Benchmark> {
+    let mut shapes = Vec::new();
+    for shape in &plan.shapes {
+        let data = shape.dataset()?;
+        let (architecture, objective) = (benchmark::architecture(&data), benchmark::objective(&data));
+        let (name, batch) = (shape.name(), benchmark::BATCH);
+        let workload = Workload { name, data: &data, architecture: &architecture, objective, batch };
+        shapes.extend(plan.threads.iter().map(|&threads| benchmark::measure::<f32>(&workload, threads, plan.duration)));
+    }
+    let mut prediction = None;
+    if let Some(config) = &plan.own {
+        let screen = Team::with(config.n_threads(), |team| Screen::read(team, config))?;
+        let Screen { data, cells, .. } = &screen;
+        let config = config.resolved(&data.intervention_names, cells.train.len())?;
+        let settings = training_settings(&config, cells.train.len());
+        let objective = objective(&config, data.n_interventions(), cells.train.len());
+        let architecture = architecture(&config, data);
+        let batch = config.batch_size;
+        let workload = Workload { name: "run", data, architecture: &architecture, objective, batch };
+        let speed = match config.precision {
+            Precision::F32 => benchmark::measure::<f32>(&workload, config.n_threads(), plan.duration),
+            Precision::F64 => benchmark::measure::<f64>(&workload, config.n_threads(), plan.duration),
+        };
+        let sizes = RunSizes {
+            train: cells.train.len(),
+            validation: cells.validation.len(),
+            held_out: if config.heldout { cells.held_out.len() } else { 0 },
+            epochs: settings.epochs,
+            fit_epochs: fit_settings(&settings, cells.held_out.len()).epochs,
+            particles: config.particles,
+            scalar: if config.precision == Precision::F32 { 4 } else { 8 },
+        };
+        prediction = Some(benchmark::predict(&speed, &sizes, &architecture, data));
+        shapes.push(speed);
+    }
+    Ok(Benchmark { simd: simd::level(), shapes, prediction })
+}
+
 /// Checks every block and the whole objective, for the settings and data given, by finite differences at random points,
 /// and every golden vector in `vectors`.
 ///
 /// # Errors
 /// If the data or a vector cannot be read; a failed check is no error but a verdict.
 pub fn verify(config: &Config, vectors: Option<&Path>) -> Result<Verification> {
+    config.simd.choose();
     let data = Team::with(config.n_threads(), |team| read(team, config))?.data;
     let mut cells: Vec<usize> = (0..data.n_cells()).collect();
     shuffle(&mut cells, &mut stream(config.seed, Purpose::Verification, 0, 0));

@@ -1,14 +1,14 @@
 //! The same bytes on any number of threads.
 
 use svae_cpu::benchmark::{Shape, architecture};
-use svae_cpu::config::KeepEpoch;
+use svae_cpu::config::{KeepEpoch, Schedule};
 use svae_cpu::model::network::Network;
 use svae_cpu::model::objective::{Objective, Penalty};
 use svae_cpu::numerics::team::Team;
 use svae_cpu::training::adam::AdamSettings;
 use svae_cpu::training::trainer::{TrainingSettings, evaluation_workspace, posterior_means, train};
 
-/// Bits of everything that a short training leaves: parameters, running statistics, losses, latents.
+/// Bits of everything that a short training leaves: parameters, running statistics, losses, latents, bounds.
 fn bits(shape: Shape, threads: usize) -> Vec<u64> {
     let data = shape.dataset().unwrap();
     // Not a multiple of the minibatch: the last one has its own blocks.
@@ -27,6 +27,7 @@ fn bits(shape: Shape, threads: usize) -> Vec<u64> {
         warmup_epochs: 2,
         patience: 0,
         keep: KeepEpoch::Last,
+        schedule: Schedule::Cosine,
         adam: AdamSettings::default(),
         seed: 3,
         stream_offset: 0,
@@ -40,6 +41,11 @@ fn bits(shape: Shape, threads: usize) -> Vec<u64> {
         }
         let mut workspace = evaluation_workspace(&network, &data);
         let latents = posterior_means(team, &network, &mut workspace, &data, &validation);
+        let few = &validation[..20];
+        let posterior = network.posterior(team, &mut workspace, &data, few);
+        for bound in network.bounds(team, &mut workspace, &data, few, &posterior, 50, 3) {
+            bits.extend([bound.iwelbo, bound.elbo].map(f64::to_bits));
+        }
         let values = network.parameters.values.iter().chain(&network.running.values).chain(&latents);
         bits.extend(values.map(|v| v.to_bits() as u64));
         bits

@@ -54,6 +54,18 @@ proptest! {
     }
 
     #[test]
+    fn input_layer(
+        batch in 1..40usize,
+        n_genes in 1..70usize,
+        n_covariates in 0..5usize,
+        n_out in 1..300usize,
+        sparse: bool,
+        seed: u64,
+    ) {
+        failures(&[differences::input_layer(batch, n_genes, n_covariates, n_out, sparse, seed)])?;
+    }
+
+    #[test]
     fn batch_normalisation(batch in 1..100usize, width in 1..40usize, seed: u64) {
         failures(&[differences::batch_norm(batch, width, seed)])?;
     }
@@ -452,7 +464,9 @@ fn variances_stop_at_their_floor_and_overflow_is_seen() {
     assert_eq!(v[0], 1e-4);
     assert!((z[0] - 1.02).abs() < 1e-6);
     assert!(v[2].is_infinite() && z[2].is_infinite(), "an overflow is not hidden");
-    assert!(!prior::divergence(&mean, &v, &[0.0; 3]).is_finite());
+    let mut kl = [0.0];
+    prior::divergences(&mut kl, &mut [0.0; 3], &mean, &v, &[0.0; 3]);
+    assert!(!kl[0].is_finite());
     let (mut d_mean, mut d_log_variance) = ([0f32; 3], [0f32; 3]);
     let mut d_z = [1f32; 3];
     let (d_kl, l) = ([0f32; 3], LatentDistribution::Normal);

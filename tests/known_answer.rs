@@ -8,7 +8,7 @@ use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
 use rand_distr::{Distribution, Gamma, Poisson};
 use statrs::function::gamma::{digamma, ln_gamma};
-use svae_cpu::config::KeepEpoch;
+use svae_cpu::config::{KeepEpoch, Schedule};
 use svae_cpu::data::counts::Counts;
 use svae_cpu::data::dataset::{Covariates, Dataset, InterventionRows};
 use svae_cpu::model::architecture::{Architecture, MaskKind, Prior};
@@ -97,6 +97,7 @@ fn training_reaches_the_known_optimum() {
             warmup_epochs: 0,
             patience: 0,
             keep: KeepEpoch::Last,
+            schedule: Schedule::Constant,
             adam: AdamSettings { learning_rate, epsilon: 1e-8, weight_decay: 0.0, ..AdamSettings::default() },
             seed,
             stream_offset: 0,

@@ -48,17 +48,25 @@ fn read(path: &Path) -> Vec<u8> {
     fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-const FILES: [&str; 10] = [
+const FILES: [&str; 18] = [
+    "cells.csv",
     "config.toml",
+    "genes_per_latent.csv",
+    "graph.dot",
+    "graph.graphml",
     "history.csv",
     "history_retrain.csv",
     "latents.npz",
+    "manifest.json",
     "masks.csv",
     "metrics.json",
     "model.safetensors",
     "model_heldout.safetensors",
+    "report.html",
+    "results.h5ad",
     "shifts.csv",
     "shifts_heldout.csv",
+    "targets.csv",
 ];
 
 #[test]
@@ -169,7 +177,10 @@ fn a_run_is_replaced_only_when_asked() {
     assert!(before == after && names(&dir) == FILES);
     succeed(folder.path(), &small(&["--out", "a", "--quiet", "--seed", "1", "--overwrite"]));
     assert_eq!(names(&dir), FILES);
-    assert_ne!(read(&dir.join("model.safetensors")), before[6]);
+    assert_ne!(
+        read(&dir.join("model.safetensors")),
+        before[FILES.iter().position(|name| *name == "model.safetensors").expect("listed")]
+    );
 }
 
 #[test]
@@ -197,6 +208,10 @@ fn the_same_seed_gives_the_same_bytes_and_the_saved_settings_repeat_the_run() {
         if name != "masks.csv" {
             assert!(bytes("a", name) != bytes("other", name), "{name} does not depend on the seed");
         }
+    }
+    for name in ["cells.csv", "targets.csv", "genes_per_latent.csv", "graph.graphml", "graph.dot", "results.h5ad"] {
+        assert!(bytes("a", name) == bytes("b", name), "{name} depends on the threads");
+        assert!(bytes("a", name) == bytes("c", name), "{name} is not repeated from config.toml");
     }
     assert_eq!(bytes("a", "config.toml"), bytes("c", "config.toml"));
     // All of history.csv but its last column, the seconds.

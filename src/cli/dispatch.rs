@@ -1,9 +1,15 @@
 //! From arguments to the code that does the work: the only place where the command line meets the engine.
 
-use super::{Cli, Command};
+use std::path::Path;
+
+use super::{Cli, Command, shell};
+use crate::application::Applied;
 use crate::config::{Config, Grid};
 use crate::error::{Error, Result};
 use crate::report;
+use crate::report::metrics::grouped;
+use crate::report::progress::{Progress, ProgressKind};
+use crate::report::results::ResultsFolder;
 use crate::run::Outcome;
 use crate::sweep::table::Status;
 use crate::sweep::{self, Part};
@@ -35,6 +41,31 @@ pub fn dispatch(cli: Cli) -> Result<()> {
             let outcome = crate::run::fit_shifts(&config, &args.folder, args.overwrite)?;
             evaluated(&config, &outcome)
         }
+        Command::Report(args) => {
+            let folder = ResultsFolder::open(&args.folder)?;
+            folder.write_report(None)?;
+            report::print(&format!("Report: {}", folder.path().join("report.html").display()))
+        }
+        Command::Embed(args) => {
+            let (model, kind) = args.checked()?;
+            applied(&args.out, &model.embed(&args.data, args.drop_empty_cells, &args.out, kind)?)
+        }
+        Command::Normalize(args) => {
+            let (model, request, kind) = args.checked()?;
+            applied(&args.out, &model.normalize(&request, &args.out, kind)?)
+        }
+        Command::Sample(args) => {
+            let (model, request, kind) = args.checked()?;
+            applied(&args.out, &model.sample(&request, &args.out, kind)?)
+        }
+        Command::Completions(args) => report::print(shell::completions(args.shell).trim_end()),
+        Command::Man(args) => match &args.out {
+            None => report::print(shell::manual().trim_end()),
+            Some(folder) => {
+                let names = shell::write_manuals(folder)?;
+                report::print(&format!("{}: {}", folder.display(), names.join(", ")))
+            }
+        },
         Command::Sweep(args) => {
             let (grid, part) = args.checked()?;
             let outcome = sweep::sweep(&grid, part)?;
@@ -51,6 +82,11 @@ pub fn dispatch(cli: Cli) -> Result<()> {
                 simulation.interventions
             ))
         }
+        Command::Bench(args) => {
+            let plan = args.checked()?;
+            let figures = crate::run::bench(&plan)?;
+            report::print(&if plan.json { figures.to_json() } else { figures.text() })
+        }
         Command::Verify(args) => {
             let (config, golden) = args.checked()?;
             let verification = crate::run::verify(&config, golden.as_deref())?;
@@ -62,6 +98,13 @@ pub fn dispatch(cli: Cli) -> Result<()> {
             if verification.pass { Ok(()) } else { Err(Error::Verification(verification.summary())) }
         }
     }
+}
+
+/// Says what a model was used for: notes on standard error, the file on standard output.
+fn applied(out: &Path, applied: &Applied) -> Result<()> {
+    let mut progress = Progress::new(ProgressKind::Lines, 0, 0);
+    applied.notes.iter().for_each(|note| progress.note(&format!("{note}.")));
+    report::print(&format!("{}: {} cells.", out.display(), grouped(applied.n_cells as u64)))
 }
 
 /// Prints the figures of a model that was read.

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, InputError, Result};
 use crate::model::architecture::MAX_LAYERS;
+use crate::numerics::simd;
 pub use grid::{Criterion, Grid, GridRun, Selection};
 pub use raw::{RawConfig, RawData, RawExecution, RawModel, RawOutput, RawSimulation, RawTraining};
 
@@ -126,6 +127,44 @@ pub enum KeepEpoch {
     Last,
 }
 
+/// What the last digits of results may depend on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Simd {
+    /// The kind of processor: the fastest matrix products that it offers
+    Native,
+    /// Nothing: the same bytes on any processor, with slower matrix products
+    Baseline,
+}
+
+impl Simd {
+    /// Its name in settings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Simd::Native => "native",
+            Simd::Baseline => "baseline",
+        }
+    }
+
+    /// Makes this the level of the whole process.
+    pub fn choose(self) {
+        simd::choose(match self {
+            Simd::Native => simd::Level::Native,
+            Simd::Baseline => simd::Level::Baseline,
+        });
+    }
+}
+
+/// Course of the step size over a training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Schedule {
+    /// The same for every step (as the reference implementation does)
+    Constant,
+    /// Falling to a hundredth along half a cosine
+    Cosine,
+}
+
 /// Which simulator makes the data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -227,6 +266,8 @@ pub struct Config {
     pub patience: usize,
     /// Adam's step size.
     pub learning_rate: f64,
+    /// Course of the step size.
+    pub schedule: Schedule,
     /// L2 term added to the gradient.
     pub weight_decay: f64,
     /// Adam's epsilon.
@@ -249,11 +290,15 @@ pub struct Config {
     pub seed: u64,
     /// Threads; `None` is as many as the machine allows (see [`Config::n_threads`]).
     pub threads: Option<usize>,
+    /// What the last digits may depend on.
+    pub simd: Simd,
 
     /// Results folder; `None` is the next numbered folder under `results/`.
     pub out: Option<PathBuf>,
     /// Whether a run already in `out` may be replaced.
     pub overwrite: bool,
+    /// Whether results.h5ad is written.
+    pub h5ad: bool,
     /// Whether the metrics are printed as JSON.
     pub json: bool,
     /// Whether progress is left out.
@@ -270,7 +315,7 @@ impl Default for Config {
 }
 
 /// Keys that say where and how loudly a run happens, not what it computes: they are not saved with the results.
-const UNSAVED_KEYS: [&str; 4] = ["out", "overwrite", "json", "quiet"];
+const UNSAVED_KEYS: [&str; 5] = ["out", "overwrite", "h5ad", "json", "quiet"];
 
 /// Keys that describe a data file.
 const DATA_KEYS: [&str; 6] = [
@@ -532,7 +577,7 @@ fn flag_of(key: &str) -> String {
     match key.strip_prefix("simulation.") {
         Some("kind") => "--simulation".to_owned(),
         Some(name) => format!("--sim-{}", name.replace('_', "-")),
-        None if key == "heldout" => "--no-heldout".to_owned(),
+        None if key == "heldout" || key == "h5ad" => format!("--no-{key}"),
         None => format!("--{}", key.replace('_', "-")),
     }
 }
@@ -761,6 +806,7 @@ impl RawConfig {
             warmup_epochs: check.whole("warmup_epochs", training.warmup_epochs, 50, 0, 1_000_000)?,
             patience: check.whole("patience", training.patience, 45, 0, 1_000_000)?,
             learning_rate: check.number("learning_rate", training.learning_rate, 1e-3, Range::above(0.0, 1.0))?,
+            schedule: training.schedule.unwrap_or(Schedule::Constant),
             weight_decay: check.number("weight_decay", training.weight_decay, 1e-6, Range::closed(0.0, 1.0))?,
             adam_epsilon: check.number("adam_epsilon", training.adam_epsilon, 0.01, Range::above(0.0, 1.0))?,
             validation_fraction: check.number(
@@ -778,10 +824,12 @@ impl RawConfig {
 
             seed,
             threads,
+            simd: execution.simd.unwrap_or(Simd::Native),
 
             out: output.out,
             overwrite: output.overwrite.unwrap_or(false),
             json: output.json.unwrap_or(false),
+            h5ad: output.h5ad.unwrap_or(true),
             quiet: output.quiet.unwrap_or(false),
 
             simulation,

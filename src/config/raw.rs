@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     HELDOUT_KEYS, HeldoutBatchNorm, IvaeMask, KeepEpoch, LatentDistribution, MaskKind, Method, Origin, Precision,
-    SimulationKind, nearest,
+    Schedule, Simd, SimulationKind, nearest,
 };
 use crate::error::{Error, InputError, Result};
 
@@ -144,6 +144,9 @@ pub struct RawTraining {
     /// Adam's step size [default: 0.001]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub learning_rate: Option<f64>,
+    /// Course of the step size: constant, or falling to a hundredth along half a cosine over the epochs [default: constant]
+    #[arg(long, value_name = "COURSE")]
+    pub schedule: Option<Schedule>,
     /// L2 penalty, added to the gradient as weight times this [default: 1e-6]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub weight_decay: Option<f64>,
@@ -188,6 +191,9 @@ pub struct RawExecution {
     /// Number of threads (by default RAYON_NUM_THREADS, else all that the machine allows)
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub threads: Option<i64>,
+    /// What the last digits may depend on: native, on the kind of processor; baseline, on nothing [default: native]
+    #[arg(long, value_name = "LEVEL")]
+    pub simd: Option<Simd>,
 }
 
 /// Where results go and what is printed.
@@ -200,6 +206,10 @@ pub struct RawOutput {
     /// Replace a run that the results folder already holds
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub overwrite: Option<bool>,
+    /// Write no results.h5ad, the copy of the data with the results in it for Python
+    #[arg(long = "no-h5ad", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", value_parser = negated)]
+    pub h5ad: Option<bool>,
     /// Print the metrics as one JSON object on standard output, and nothing else there
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub json: Option<bool>,

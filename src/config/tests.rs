@@ -107,6 +107,7 @@ flag_tests! {
     warmup_epochs: [], ["--warmup-epochs", "0"] => "warmup_epochs" = "0";
     patience: [], ["--patience", "0"] => "patience" = "0";
     learning_rate: [], ["--learning-rate", "0.01"] => "learning_rate" = "0.01";
+    schedule: [], ["--schedule", "cosine"] => "schedule" = "\"cosine\"";
     weight_decay: [], ["--weight-decay", "0"] => "weight_decay" = "0.0";
     adam_epsilon: [], ["--adam-epsilon", "1e-8"] => "adam_epsilon" = "0.00000001";
     validation_fraction: [], ["--validation-fraction", "0.2"] => "validation_fraction" = "0.2";
@@ -117,9 +118,11 @@ flag_tests! {
     particles: [], ["--particles", "50"] => "particles" = "50";
     heldout_batch_norm: [], ["--heldout-batch-norm", "drift"] => "heldout_batch_norm" = "\"drift\"";
     seed: ["--sim-seed", "3"], ["--seed", "5"] => "seed" = "5";
+    simd: [], ["--simd", "baseline"] => "simd" = "\"baseline\"";
     threads: [], ["--threads", "2"] => "threads" = "2";
     out: [], ["--out", "here"] => "out" = "\"here\"";
     overwrite: [], ["--overwrite"] => "overwrite" = "true";
+    h5ad: [], ["--no-h5ad"] => "h5ad" = "false";
     json: [], ["--json"] => "json" = "true";
     quiet: [], ["--quiet"] => "quiet" = "true";
     simulation: [], ["--simulation", "paper"] => "simulation.kind" = "\"paper\"";
@@ -240,7 +243,7 @@ fn saved_settings_read_back_the_same() {
 
 #[test]
 fn saved_settings_leave_out_where_and_how_loudly() {
-    let config = config(&["--out", "x", "--overwrite", "--json", "--quiet"]).expect("valid");
+    let config = config(&["--out", "x", "--overwrite", "--no-h5ad", "--json", "--quiet"]).expect("valid");
     assert_eq!(config.to_toml(), Config::default().to_toml());
 }
 

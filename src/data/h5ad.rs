@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rust_hdf5::{DatatypeMessage, H5Dataset, H5File, H5Group, Hdf5Error};
 
+use super::anndata_writer::{Frame, FrameColumn};
 use super::load::{BLOCK, Column, CountsSink, RawTruth, ScreenFile, push_dense, read_csr};
 use super::npz::open_input;
 use crate::error::{InputError, Result};
@@ -421,5 +422,38 @@ impl ScreenFile for H5ad {
             return Ok(None);
         };
         Ok(Some(RawTruth { latents, prior_means }))
+    }
+}
+
+impl H5ad {
+    /// The table `obs` or `var` for being copied: names of the rows, and each column that can be read, by name. A column
+    /// of an unusual kind is left out, and so is the whole table where its names cannot be read.
+    pub(crate) fn frame(&self, table: &str) -> Option<Frame> {
+        let names = self.row_names(table).ok()?;
+        let index = self.index_name(table).ok()?;
+        let group = self.group(table)?;
+        let mut keys = group.dataset_names().ok()?;
+        keys.extend(group.group_names().ok()?);
+        keys.retain(|name| *name != index && name != "__categories");
+        keys.sort_unstable();
+        let columns = keys.into_iter().filter_map(|key| {
+            let column = match self.stored_column(table, &key).ok()? {
+                Column::Categorical { levels, numbers, codes } => {
+                    let known = |code: i64| if (0..levels.len() as i64).contains(&code) { code } else { -1 };
+                    let codes = codes.into_iter().map(known).collect();
+                    match numbers {
+                        Some(numbers) => FrameColumn::CategoricalNumbers(numbers, codes),
+                        None => FrameColumn::Categorical(levels, codes),
+                    }
+                }
+                Column::Strings(values) => FrameColumn::Strings(values),
+                Column::Integers(values) => FrameColumn::Integers(values),
+                Column::Numbers(values) => FrameColumn::Numbers(values),
+                Column::Flags(values) => FrameColumn::Flags(values),
+            };
+            (column.len() == names.len()).then_some((key, column))
+        });
+        let columns = columns.collect();
+        Some((names, columns))
     }
 }

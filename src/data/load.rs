@@ -44,6 +44,8 @@ pub struct LoadOptions {
     pub size_factor_key: Option<String>,
     /// Whether cells without any count are left out instead of refused.
     pub drop_empty_cells: bool,
+    /// Whether the cells are taken without labels, for a model that was trained on others: all get one intervention.
+    pub unlabelled: bool,
 }
 
 /// A data set and what there is to say about how it was read.
@@ -442,7 +444,7 @@ fn assemble(file: &impl ScreenFile, options: &LoadOptions) -> Result<Loaded> {
     let mut cell_names = names(file.cell_names()?, n_cells, "cell")?;
     let gene_names = names(file.gene_names()?, n_genes, "gene")?;
 
-    let label_key = choose_label(file, options, &mut notes)?;
+    let label_key = if options.unlabelled { String::new() } else { choose_label(file, options, &mut notes)? };
     check_keys(file, options, &label_key)?;
     let read = |key: &str, label: bool| -> Result<Column> {
         let column = file.column(key, label)?;
@@ -456,7 +458,9 @@ fn assemble(file: &impl ScreenFile, options: &LoadOptions) -> Result<Loaded> {
     };
 
     // Annotations first: they are quick to read and often where the mistake is.
-    let mut labels = {
+    let mut labels = if options.unlabelled {
+        Levels { names: vec!["unlabelled".to_owned()], numbers: None, codes: vec![Some(0); n_cells] }
+    } else {
         let place = file.column_place(&label_key);
         read(&label_key, true)?.into_levels().map_err(|e| e.in_file(path).at(place))?
     };
@@ -522,7 +526,7 @@ fn assemble(file: &impl ScreenFile, options: &LoadOptions) -> Result<Loaded> {
             .into());
         }
     }
-    let mut truth = read_truth(file, n_cells, &labels, &mut notes)?;
+    let mut truth = if options.unlabelled { None } else { read_truth(file, n_cells, &labels, &mut notes)? };
 
     if n_empty > 0 {
         notes.push(format!("dropped {n_empty} of {n_cells} cells because they have no counts"));
@@ -648,7 +652,8 @@ fn check_keys(file: &impl ScreenFile, options: &LoadOptions, label_key: &str) ->
     let categorical = options.batch_key.iter().chain(&options.categorical_covariates);
     let covariates: Vec<&String> = categorical.chain(&options.continuous_covariates).collect();
     let label_key = label_key.to_string();
-    for key in covariates.iter().copied().chain([&label_key]).chain(&options.size_factor_key) {
+    let label = (!options.unlabelled).then_some(&label_key);
+    for key in covariates.iter().copied().chain(label).chain(&options.size_factor_key) {
         if !columns.contains(key) {
             return Err(InputError::new(
                 "there is no such column of the cells",

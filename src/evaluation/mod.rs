@@ -4,6 +4,7 @@ pub mod assignment;
 mod columns;
 pub mod correlation;
 pub mod held_out;
+pub mod loadings;
 pub mod mcc;
 pub mod oracle;
 pub mod pooled;

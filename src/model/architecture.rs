@@ -119,7 +119,7 @@ pub enum Injection {
     All,
 }
 
-/// A linear layer: weight (n_out x (n_in + covariates)) and bias (n_out).
+/// A linear layer: weight (n_out x (n_in + covariates); the encoder's first layer holds its transpose) and bias (n_out).
 #[derive(Debug, Clone)]
 pub struct LinearTensors {
     /// Weight.
@@ -196,8 +196,13 @@ impl Tensors {
                 Injection::OneHot => a.one_hot_width(),
                 Injection::All => a.covariate_width(),
             };
+            let shape = [n_out, n_in + n_covariates];
             LinearTensors {
-                weight: l.add(format!("{name}.weight"), &[n_out, n_in + n_covariates]),
+                weight: match name.as_str() {
+                    // Rows per gene, for products with sparse counts.
+                    "encoder.0" => l.add_transposed(format!("{name}.weight"), shape),
+                    _ => l.add(format!("{name}.weight"), &shape),
+                },
                 bias: l.add(format!("{name}.bias"), &[n_out]),
                 n_in,
                 n_covariates,

@@ -40,6 +40,11 @@ pub fn backward_parameters<R: Real>(
     if let Some(c) = covariates {
         at_b(&mut d_weight[n_in..], width, Into::Replace, d_y, c);
     }
+    backward_bias(d_bias, d_y);
+}
+
+/// Gradient of the bias, Eq. (L4), overwritten. d_y: B x (length of d_bias).
+pub fn backward_bias<R: Real>(d_bias: &mut [R], d_y: Rows<R>) {
     vectorized(
         #[inline(always)]
         || {

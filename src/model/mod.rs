@@ -3,6 +3,7 @@
 pub mod activation;
 pub mod architecture;
 pub mod batch_norm;
+pub mod input_layer;
 pub mod latent;
 pub mod layer_norm;
 pub mod linear;

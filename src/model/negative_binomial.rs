@@ -328,7 +328,7 @@ pub fn count_terms<R: Real>(nonzero: CountsRow<'_>, dispersion: &Dispersion<R>, 
 
 /// Whether every gene is visited rather than every non-zero count.
 #[inline(always)]
-fn is_mostly_nonzero(nonzero: CountsRow<'_>, n_genes: usize) -> bool {
+pub fn is_mostly_nonzero(nonzero: CountsRow<'_>, n_genes: usize) -> bool {
     let n_nonzero = match nonzero {
         CountsRow::Narrow(genes, _) => genes.len(),
         CountsRow::Wide(genes, _) => genes.len(),

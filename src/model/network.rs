@@ -3,24 +3,28 @@
 //! `counts -> encoder -> latent -> mask -> prior -> decoder -> negative binomial -> objective`, and the same list
 //! upwards into the gradient buffer. Batch normalisation needs sums over all rows, so a stage ends where one is formed.
 
+mod decode;
 mod particles;
 mod saved;
 
 pub use particles::{Bound, LogMeanExp, Posterior};
+pub use saved::saved_metadata;
 
 use super::architecture::{Architecture, HiddenLayer, Injection, LinearTensors, Prior, Tensors};
 use super::objective::{Penalty, Weights};
 use super::parameters::{Buffer, Tensor, initialize, initialize_running};
 use super::workspace::{
-    Block, CellBlock, LayerBlock, LayerBuffers, LayerStatistics, ROWS_PER_BLOCK, Shared, Workspace,
+    Block, CellBlock, LayerBlock, LayerBuffers, LayerStatistics, ROWS_PER_BLOCK, Shared, Workspace, words_per_row,
 };
-use super::{activation, batch_norm, latent, layer_norm, linear, mask, negative_binomial, prior};
+use super::{activation, batch_norm, input_layer, latent, layer_norm, linear, mask, negative_binomial, prior};
+use crate::data::counts::CountsRow;
 use crate::data::dataset::Dataset;
+use crate::numerics::clock::Stage;
 use crate::numerics::matmul::{Into, Rows};
 use crate::numerics::real::Real;
 use crate::numerics::simd::vectorized;
 use crate::numerics::team::{Team, pieces_pair};
-use crate::random::{Purpose, fill_dropout, fill_logistic, fill_normal, stream};
+use crate::random::{Purpose, dropout_rows, fill_words, logistic_rows, normal_rows};
 use std::ops::Range;
 
 /// Where the noise of a pass comes from.
@@ -89,6 +93,8 @@ pub struct Network<R> {
 enum GradientTask {
     /// Output rows of a linear layer.
     Linear { layer: LinearLayer, rows: Range<usize> },
+    /// Rows of the encoder's first layer: genes, then covariates.
+    Input { rows: Range<usize> },
     /// Log-dispersions.
     Dispersion,
     /// Shifts and mask logits.
@@ -156,12 +162,23 @@ impl<R: Real> Network<R> {
         for layer in layers {
             let linear = self.linear(layer);
             let width = linear.n_in + linear.n_covariates;
+            let (weight, bias) = (linear.weight.0.start, linear.bias.0.clone());
+            if layer == LinearLayer::Encoder(0) {
+                // Tiles of genes; the first one also forms the gradient of the bias.
+                let step = (width / 8).next_multiple_of(16).clamp(32, 256);
+                for from in (0..width).step_by(step) {
+                    let rows = from..(from + step).min(width);
+                    weights.push(weight + rows.start * linear.n_out..weight + rows.end * linear.n_out);
+                    biases.push(if from == 0 { bias.clone() } else { 0..0 });
+                    tasks.push(GradientTask::Input { rows });
+                }
+                continue;
+            }
             let step = rows_per_task(linear);
             for from in (0..linear.n_out).step_by(step) {
                 let rows = from..(from + step).min(linear.n_out);
-                let (weight, bias) = (linear.weight.0.start, linear.bias.0.start);
                 weights.push(weight + rows.start * width..weight + rows.end * width);
-                biases.push(bias + rows.start..bias + rows.end);
+                biases.push(bias.start + rows.start..bias.start + rows.end);
                 tasks.push(GradientTask::Linear { layer, rows });
             }
         }
@@ -237,36 +254,49 @@ impl<R: Real> Network<R> {
         // Forward: a stage per batch normalisation.
         for l in 0..n_layers {
             self.stage(team, workspace, batch, |pass, block, rows| {
+                let mut lap = pass.shared.clock.lap();
                 if l == 0 {
-                    pass.load(&mut block.cells, &mut block.encoder, rows, noise, true);
+                    pass.load(&mut block.cells, rows.clone());
+                    lap.end(Stage::Minibatch);
+                    pass.draw_noise(&mut block.cells, &mut block.encoder, rows.clone(), noise, true);
+                    lap.end(Stage::Noise);
                 } else {
                     pass.finish_hidden(Side::Encoder, l - 1, block, true);
                 }
-                pass.start_hidden(Side::Encoder, l, block, true);
+                pass.start_hidden(Side::Encoder, l, block, rows.clone(), true);
+                lap.end(Stage::Encoder);
             });
             self.batch_statistics(workspace, Side::Encoder, l, n);
         }
         for l in 0..n_layers {
             self.stage(team, workspace, batch, |pass, block, rows| {
+                let mut lap = pass.shared.clock.lap();
                 if l == 0 {
                     pass.finish_hidden(Side::Encoder, n_layers - 1, block, true);
                     pass.latent(block, true);
-                    pass.prior(&mut block.cells, rows);
+                    lap.end(Stage::Encoder);
+                    pass.prior(&mut block.cells, rows.clone());
+                    lap.end(Stage::MaskAndPrior);
                 } else {
                     pass.finish_hidden(Side::Decoder, l - 1, block, true);
                 }
-                pass.start_hidden(Side::Decoder, l, block, true);
+                pass.start_hidden(Side::Decoder, l, block, rows.clone(), true);
+                lap.end(Stage::Decoder);
             });
             self.batch_statistics(workspace, Side::Decoder, l, n);
         }
         let cell_scale = R::of(weights.cell);
         let kl_scale = R::of(weights.cell * weights.kl);
         self.stage(team, workspace, batch, |pass, block, rows| {
+            let mut lap = pass.shared.clock.lap();
             pass.finish_hidden(Side::Decoder, n_layers - 1, block, true);
             pass.output(block);
+            lap.end(Stage::Decoder);
             pass.likelihood_and_gradient(block, rows, cell_scale);
+            lap.end(Stage::NegativeBinomial);
             pass.output_backward(block);
             pass.finish_hidden_backward(Side::Decoder, n_layers - 1, block);
+            lap.end(Stage::Backward);
         });
 
         // Backward: a stage per batch normalisation, in the opposite order.
@@ -274,6 +304,7 @@ impl<R: Real> Network<R> {
             self.gradient_sums(workspace, gradient, Side::Decoder, l, n);
             let sums = &*gradient;
             self.stage(team, workspace, batch, |pass, block, _| {
+                let mut lap = pass.shared.clock.lap();
                 pass.start_hidden_backward(Side::Decoder, l, block, sums, n);
                 if l > 0 {
                     pass.hidden_input_backward(Side::Decoder, l, block);
@@ -282,17 +313,20 @@ impl<R: Real> Network<R> {
                     pass.latent_backward(block, kl_scale);
                     pass.finish_hidden_backward(Side::Encoder, n_layers - 1, block);
                 }
+                lap.end(Stage::Backward);
             });
         }
         for l in (0..n_layers).rev() {
             self.gradient_sums(workspace, gradient, Side::Encoder, l, n);
             let sums = &*gradient;
             self.stage(team, workspace, batch, |pass, block, _| {
+                let mut lap = pass.shared.clock.lap();
                 pass.start_hidden_backward(Side::Encoder, l, block, sums, n);
                 if l > 0 {
                     pass.hidden_input_backward(Side::Encoder, l, block);
                     pass.finish_hidden_backward(Side::Encoder, l - 1, block);
                 }
+                lap.end(Stage::Backward);
             });
         }
         self.parameter_gradients(team, workspace, gradient, batch, weights, penalty);
@@ -311,15 +345,16 @@ impl<R: Real> Network<R> {
     pub fn evaluate(&self, team: &Team, workspace: &mut Workspace<R>, batch: Batch, noise: Noise) {
         let n_layers = self.architecture.n_layers;
         self.stage(team, workspace, batch, |pass, block, rows| {
-            pass.load(&mut block.cells, &mut block.encoder, rows.clone(), noise, false);
+            pass.load(&mut block.cells, rows.clone());
+            pass.draw_noise(&mut block.cells, &mut block.encoder, rows.clone(), noise, false);
             for l in 0..n_layers {
-                pass.start_hidden(Side::Encoder, l, block, false);
+                pass.start_hidden(Side::Encoder, l, block, rows.clone(), false);
                 pass.finish_hidden(Side::Encoder, l, block, false);
             }
             pass.latent(block, true);
             pass.prior(&mut block.cells, rows.clone());
             for l in 0..n_layers {
-                pass.start_hidden(Side::Decoder, l, block, false);
+                pass.start_hidden(Side::Decoder, l, block, rows.clone(), false);
                 pass.finish_hidden(Side::Decoder, l, block, false);
             }
             pass.output(block);
@@ -330,9 +365,9 @@ impl<R: Real> Network<R> {
     /// Posterior mean and variance alone, in evaluation mode.
     pub fn encode(&self, team: &Team, workspace: &mut Workspace<R>, batch: Batch) {
         self.stage(team, workspace, batch, |pass, block, rows| {
-            pass.load(&mut block.cells, &mut block.encoder, rows, Noise::Given, false);
+            pass.load(&mut block.cells, rows.clone());
             for l in 0..self.architecture.n_layers {
-                pass.start_hidden(Side::Encoder, l, block, false);
+                pass.start_hidden(Side::Encoder, l, block, rows.clone(), false);
                 pass.finish_hidden(Side::Encoder, l, block, false);
             }
             pass.latent(block, false);
@@ -449,11 +484,39 @@ impl<R: Real> Network<R> {
         weights: Weights,
         penalty: Penalty,
     ) {
-        let n = batch.cells.len();
         let output = pieces_pair(&mut gradient.values, &self.weight_pieces, &self.bias_pieces);
-        team.run(self.gradient_tasks.len(), output, |i, (main, second)| match &self.gradient_tasks[i] {
+        team.run(self.gradient_tasks.len(), output, |i, (main, second)| {
+            let mut lap = workspace.clock.lap();
+            self.parameter_gradient(i, main, second, workspace, batch, weights, penalty);
+            lap.end(Stage::ParameterGradients);
+        });
+    }
+
+    /// Task `i` of [`Network::parameter_gradients`].
+    fn parameter_gradient(
+        &self,
+        i: usize,
+        main: &mut [R],
+        second: &mut [R],
+        workspace: &Workspace<R>,
+        batch: Batch,
+        weights: Weights,
+        penalty: Penalty,
+    ) {
+        let n = batch.cells.len();
+        match &self.gradient_tasks[i] {
             GradientTask::Linear { layer, rows } => {
                 self.linear_gradient(workspace, *layer, rows.clone(), main, second, n);
+            }
+            GradientTask::Input { rows } => {
+                let linear = self.linear(LinearLayer::Encoder(0));
+                let d_y = &workspace.encoder[0].d[..n * linear.n_out];
+                let covariates = self.covariates(linear, &workspace.cells.covariates, n);
+                let input = self.input(&workspace.cells.input[..n * linear.n_in], batch, 0);
+                input_layer::backward_weight(main, rows.clone(), d_y, linear.n_out, input, covariates);
+                if !second.is_empty() {
+                    linear::backward_bias(second, Rows::new(d_y, n, linear.n_out));
+                }
             }
             GradientTask::Dispersion => {
                 let blocks = workspace.cells.d_log_dispersion.chunks_exact(self.architecture.n_genes);
@@ -472,7 +535,7 @@ impl<R: Real> Network<R> {
             GradientTask::Interventions => {
                 self.intervention_gradient(workspace, batch, main, second, weights, penalty);
             }
-        });
+        }
     }
 
     fn linear_gradient(
@@ -488,7 +551,7 @@ impl<R: Real> Network<R> {
         let last = self.architecture.n_layers - 1;
         let cells = &workspace.cells;
         let (x, d_y) = match layer {
-            LinearLayer::Encoder(0) => (&cells.input, &workspace.encoder[0].d),
+            LinearLayer::Encoder(0) => unreachable!("planned as tasks of the input"),
             LinearLayer::Encoder(l) => (&workspace.encoder[l - 1].out, &workspace.encoder[l].d),
             LinearLayer::LatentMean => (&workspace.encoder[last].out, &cells.d_mean),
             LinearLayer::LatentLogVariance => (&workspace.encoder[last].out, &cells.d_log_variance),
@@ -548,6 +611,18 @@ impl<R: Real> Network<R> {
         }
     }
 
+    /// What the encoder's first layer reads, for the rows of a minibatch from `first` on. dense: rows x G.
+    fn input<'a>(
+        &self,
+        dense: &'a [R],
+        batch: Batch<'a>,
+        first: usize,
+    ) -> input_layer::Input<'a, R, impl Fn(usize) -> CountsRow<'a>> {
+        let counts = &batch.data.counts;
+        let nonzero = counts.is_mostly_zero().then_some(move |i: usize| counts.row(batch.cells[first + i]));
+        input_layer::Input { dense, n_genes: self.architecture.n_genes, nonzero }
+    }
+
     /// The covariates that a layer receives, as columns of the covariate buffer.
     fn covariates<'a>(&self, linear: &LinearTensors, covariates: &'a [R], n: usize) -> Option<Rows<'a, R>> {
         let width = self.architecture.covariate_width();
@@ -586,8 +661,52 @@ impl<R: Real> Pass<'_, R> {
         &self.network.parameters[tensor]
     }
 
-    /// Counts, size factors, covariates and noise of a block's cells.
-    fn load(
+    /// Counts, size factors and covariates of a block's cells.
+    fn load(&self, cells: &mut CellBlock<R>, rows: Range<usize>) {
+        let g = self.network.architecture.n_genes;
+        let counts = &self.batch.data.counts;
+        let numbers = &self.batch.cells[rows.clone()];
+        // Cells come in random order from all over memory: fetch them all at once, not one after another.
+        numbers.iter().for_each(|&cell| counts.prefetch(cell));
+        let (table, sparse) = (self.shared.log1p_table, counts.is_mostly_zero());
+        for (i, &cell) in numbers.iter().enumerate() {
+            let x = &mut cells.x[i * g..(i + 1) * g];
+            let input = &mut cells.input[i * g..(i + 1) * g];
+            let row = counts.row(cell);
+            x.fill(R::ZERO);
+            row.for_each(
+                #[inline(always)]
+                |gene, count| x[gene] = R::of_count(count),
+            );
+            if sparse {
+                input.fill(R::ZERO);
+                row.for_each(
+                    #[inline(always)]
+                    |gene, count| {
+                        input[gene] = match table.get(count as usize) {
+                            Some(&log) => log,
+                            None => R::of(Real::ln_1p(count as f64)),
+                        }
+                    },
+                );
+            }
+            cells.library[i] = R::of(self.batch.data.library[cell]);
+        }
+        if !sparse {
+            vectorized(
+                #[inline(always)]
+                || {
+                    for (input, &x) in cells.input.iter_mut().zip(cells.x.iter()) {
+                        *input = x.ln_1p();
+                    }
+                },
+            );
+        }
+        self.load_covariates(cells.covariates, rows);
+    }
+
+    /// Noise of a block's cells: latents, masks and, in training, dropout.
+    fn draw_noise(
         &self,
         cells: &mut CellBlock<R>,
         encoder: &mut [Option<LayerBlock<R>>],
@@ -596,50 +715,41 @@ impl<R: Real> Pass<'_, R> {
         training: bool,
     ) {
         let a = &self.network.architecture;
-        let (g, l) = (a.n_genes, a.n_latents);
-        let table = self.shared.log1p_table;
-        cells.x.fill(R::ZERO);
-        cells.input.fill(R::ZERO);
-        for (i, &cell) in self.batch.cells[rows.clone()].iter().enumerate() {
-            let x = &mut cells.x[i * g..(i + 1) * g];
-            let input = &mut cells.input[i * g..(i + 1) * g];
-            self.batch.data.counts.row(cell).for_each(|gene, count| {
-                x[gene] = R::of_count(count);
-                input[gene] = match table.get(count as usize) {
-                    Some(&log) => log,
-                    None => R::of((count as f64).ln_1p()),
-                };
-            });
-            cells.library[i] = R::of(self.batch.data.library[cell]);
-        }
-        self.load_covariates(cells.covariates, rows.clone());
-
+        let l = a.n_latents;
         let e = self.shared.max_interventions * l;
         let (seed, epoch, latent, mask) = match noise {
             Noise::Given => return,
             Noise::Training { seed, epoch } => (seed, epoch, Purpose::Latent, Purpose::Mask),
             Noise::Evaluation { seed, draw } => (seed, draw, Purpose::EvaluationLatent, Purpose::EvaluationMask),
         };
-        for (i, &cell) in self.batch.cells[rows].iter().enumerate() {
-            let stream = |purpose| stream(seed, purpose, epoch, cell as u64);
-            vectorized(
-                #[inline(always)]
-                || {
-                    fill_normal(&mut cells.latent_noise[i * l..(i + 1) * l], cells.words, &mut stream(latent));
-                    fill_logistic(&mut cells.mask_noise[i * e..(i + 1) * e], cells.words, &mut stream(mask));
-                },
-            );
-            if training && a.dropout_rate > 0.0 {
-                let mut random = stream(Purpose::Dropout);
-                for layer in encoder.iter_mut().flatten() {
-                    let keep = &mut layer.keep[i * a.n_hidden..(i + 1) * a.n_hidden];
-                    vectorized(
-                        #[inline(always)]
-                        || fill_dropout(keep, a.dropout_rate, cells.words, &mut random),
-                    );
+        let numbers = &self.batch.cells[rows];
+        let n = numbers.len();
+        let network = self.network;
+        let masks_drawn = e > 0 && network.tensors.mask_logit.is_some() && network.frozen_mask.is_none();
+        let address = |i: usize| (epoch, numbers[i] as u64);
+        let words = &mut *cells.words;
+        vectorized(
+            #[inline(always)]
+            || {
+                let per_row = words_per_row(l + 1);
+                fill_words(&mut words[..n * per_row], per_row, seed, latent, 0, address);
+                normal_rows(cells.latent_noise, l, words, per_row);
+                if masks_drawn {
+                    let per_row = words_per_row(e);
+                    fill_words(&mut words[..n * per_row], per_row, seed, mask, 0, address);
+                    logistic_rows(cells.mask_noise, e, words, per_row);
                 }
-            }
-        }
+                if training && a.dropout_rate > 0.0 {
+                    let per_row = words_per_row(a.n_hidden.div_ceil(2));
+                    for l in 0..a.n_layers {
+                        let layer = encoder[l].as_mut().expect("layers up to n_layers exist");
+                        let first_block = l * per_row / 4;
+                        fill_words(&mut words[..n * per_row], per_row, seed, Purpose::Dropout, first_block, address);
+                        dropout_rows(layer.keep, a.n_hidden, a.dropout_rate, words, per_row);
+                    }
+                }
+            },
+        );
     }
 
     fn load_covariates(&self, out: &mut [R], rows: Range<usize>) {
@@ -665,7 +775,7 @@ impl<R: Real> Pass<'_, R> {
     }
 
     /// Linear part of a hidden layer, and the block's moments of its output.
-    fn start_hidden(&self, side: Side, l: usize, block: &mut Block<R>, training: bool) {
+    fn start_hidden(&self, side: Side, l: usize, block: &mut Block<R>, rows: Range<usize>, training: bool) {
         let layer = &self.network.hidden(side)[l];
         let (layers, first_input): (_, &[R]) = match side {
             Side::Encoder => (&mut block.encoder, block.cells.input),
@@ -675,14 +785,15 @@ impl<R: Real> Pass<'_, R> {
         let input = before.last().map_or(first_input, |layer| layer.as_ref().expect("a layer before").out);
         let here = here[0].as_mut().expect("layers up to n_layers exist");
         let n = input.len() / layer.linear.n_in;
-        linear::forward(
-            here.pre,
-            Rows::new(input, n, layer.linear.n_in),
-            self.network.covariates(&layer.linear, block.cells.covariates, n),
-            self.tensor(&layer.linear.weight),
-            self.tensor(&layer.linear.bias),
-            layer.linear.n_in,
-        );
+        let covariates = self.network.covariates(&layer.linear, block.cells.covariates, n);
+        let (weight, bias) = (self.tensor(&layer.linear.weight), self.tensor(&layer.linear.bias));
+        if side == Side::Encoder && l == 0 {
+            let input = self.network.input(input, self.batch, rows.start);
+            input_layer::forward(here.pre, input, covariates, weight, bias);
+        } else {
+            let n_in = layer.linear.n_in;
+            linear::forward(here.pre, Rows::new(input, n, n_in), covariates, weight, bias, n_in);
+        }
         if training && layer.norm.is_some() {
             batch_norm::block_moments(here.sums, here.pre);
         }
@@ -698,18 +809,23 @@ impl<R: Real> Pass<'_, R> {
     /// Normalisation, ReLU and dropout of a hidden layer.
     fn finish_hidden(&self, side: Side, l: usize, block: &mut Block<R>, training: bool) {
         let layer = layer_block(block, side, l);
+        let keep: Option<&[R]> = (training && !layer.keep.is_empty()).then_some(&*layer.keep);
+        let layer_norm = self.network.architecture.layer_norm;
         match &self.network.hidden(side)[l].norm {
             Some(norm) => {
                 let s = self.statistics(side, l);
                 let (gamma, beta) = (self.tensor(&norm.weight), self.tensor(&norm.bias));
+                if !layer_norm {
+                    activation::after_batch_norm(layer.out, layer.pre, &s.mean, &s.inverse, gamma, beta, keep);
+                    return;
+                }
                 batch_norm::forward(layer.out, layer.pre, &s.mean, &s.inverse, gamma, beta);
             }
             None => layer.out.copy_from_slice(layer.pre),
         }
-        if self.network.architecture.layer_norm {
+        if layer_norm {
             layer_norm::forward(layer.out, layer.row_statistics, self.network.architecture.n_hidden);
         }
-        let keep: Option<&[R]> = (training && !layer.keep.is_empty()).then_some(&*layer.keep);
         activation::forward(layer.out, keep);
     }
 
@@ -718,11 +834,16 @@ impl<R: Real> Pass<'_, R> {
     fn finish_hidden_backward(&self, side: Side, l: usize, block: &mut Block<R>) {
         let layer = layer_block(block, side, l);
         let keep: Option<&[R]> = (!layer.keep.is_empty()).then_some(&*layer.keep);
-        activation::backward(layer.d, layer.out, keep);
         let h = self.network.architecture.n_hidden;
         let norm = self.network.hidden(side)[l].norm.as_ref();
         let s = self.statistics(side, l);
-        if self.network.architecture.layer_norm {
+        let layer_norm = self.network.architecture.layer_norm;
+        if norm.is_some() && !layer_norm {
+            activation::backward_with_sums(layer.d, layer.sums, layer.out, keep, layer.pre, &s.mean, &s.inverse);
+            return;
+        }
+        activation::backward(layer.d, layer.out, keep);
+        if layer_norm {
             let rows = layer.d.chunks_exact_mut(h).zip(layer.pre.chunks_exact(h));
             for ((d, pre), statistics) in rows.zip(layer.row_statistics.chunks_exact(2)) {
                 // The input of the layer normalisation is not kept: made again here.
@@ -792,39 +913,54 @@ impl<R: Real> Pass<'_, R> {
     fn prior(&self, cells: &mut CellBlock<R>, rows: Range<usize>) {
         let a = &self.network.architecture;
         let l = a.n_latents;
+        let numbers = &self.batch.cells[rows];
         cells.prior_mean.fill(R::ZERO);
-        for (i, &cell) in self.batch.cells[rows].iter().enumerate() {
-            let row = i * l..(i + 1) * l;
-            if let Some(shift) = &self.network.tensors.shift {
-                let shifts = self.tensor(shift);
-                let (interventions, doses) = self.batch.data.interventions.row(cell);
-                for (e, (&intervention, &dose)) in interventions.iter().zip(doses).enumerate() {
-                    let at = (i * self.shared.max_interventions + e) * l;
-                    let of_intervention = intervention as usize * l..(intervention as usize + 1) * l;
-                    let mask = &mut cells.mask[at..at + l];
-                    match (a.prior, &self.network.frozen_mask, &self.network.tensors.mask_logit) {
-                        (_, Some(frozen), _) => mask.copy_from_slice(&frozen[of_intervention.clone()]),
-                        (Prior::Masked { kind, temperature }, None, Some(logit)) => mask::forward(
-                            mask,
-                            &mut cells.slope[at..at + l],
-                            &self.tensor(logit)[of_intervention.clone()],
-                            &cells.mask_noise[at..at + l],
-                            kind,
-                            R::of(temperature),
-                        ),
-                        _ => mask.fill(R::ONE),
+        if let Some(shift) = &self.network.tensors.shift {
+            let shifts = self.tensor(shift);
+            let of = |intervention: u32| intervention as usize * l..(intervention as usize + 1) * l;
+            let place = |i: usize, e: usize| (i * self.shared.max_interventions + e) * l;
+            let interventions = &self.batch.data.interventions;
+            // Masks, or the logits that they are drawn from, of every cell; one loop then draws them all.
+            match (a.prior, &self.network.frozen_mask, &self.network.tensors.mask_logit) {
+                (_, Some(frozen), _) => {
+                    for (i, &cell) in numbers.iter().enumerate() {
+                        for (e, &intervention) in interventions.row(cell).0.iter().enumerate() {
+                            let at = place(i, e);
+                            cells.mask[at..at + l].copy_from_slice(&frozen[of(intervention)]);
+                        }
                     }
-                    prior::add_intervention(
-                        &mut cells.prior_mean[row.clone()],
-                        R::of(dose as f64),
-                        mask,
-                        &shifts[of_intervention],
-                    );
                 }
+                (Prior::Masked { kind, temperature }, None, Some(logit)) => {
+                    let logits = self.tensor(logit);
+                    for (i, &cell) in numbers.iter().enumerate() {
+                        for (e, &intervention) in interventions.row(cell).0.iter().enumerate() {
+                            let at = place(i, e);
+                            cells.mask_logit[at..at + l].copy_from_slice(&logits[of(intervention)]);
+                        }
+                    }
+                    let temperature = R::of(temperature);
+                    mask::forward(cells.mask, cells.slope, cells.mask_logit, cells.mask_noise, kind, temperature);
+                }
+                _ => cells.mask.fill(R::ONE),
             }
-            cells.kl[i] =
-                prior::divergence(&cells.mean[row.clone()], &cells.variance[row.clone()], &cells.prior_mean[row]).f64();
+            vectorized(
+                #[inline(always)]
+                || {
+                    for (i, &cell) in numbers.iter().enumerate() {
+                        let prior_mean = &mut cells.prior_mean[i * l..(i + 1) * l];
+                        let (interventions, doses) = interventions.row(cell);
+                        for e in 0..interventions.len() {
+                            let at = place(i, e);
+                            let dose = R::of(doses[e] as f64);
+                            let (mask, shifts) = (&cells.mask[at..at + l], &shifts[of(interventions[e])]);
+                            prior::add_intervention(prior_mean, dose, mask, shifts);
+                        }
+                    }
+                },
+            );
         }
+        // The gradient of z is not in use yet: it lends its room.
+        prior::divergences(cells.kl, cells.d_z, cells.mean, cells.variance, cells.prior_mean);
     }
 
     /// Logits of the expression rates.

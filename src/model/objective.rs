@@ -75,7 +75,7 @@ impl Penalty {
                     #[inline(always)]
                     |l| softplus(l),
                 );
-                (alpha - 1.0) * sum - logits.len() as f64 * alpha.ln()
+                (alpha - 1.0) * sum - logits.len() as f64 * Real::ln(alpha)
             }
             Penalty::MeanProbability { alpha } => {
                 let sum = sum_of(

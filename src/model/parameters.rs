@@ -22,6 +22,19 @@ pub struct Entry {
     pub shape: Vec<usize>,
     /// Place in the flat buffer.
     pub range: Range<usize>,
+    /// Whether the buffer holds the transpose of the matrix that name and shape stand for.
+    pub transposed: bool,
+}
+
+impl Entry {
+    /// Place, in the flat buffer, of the value at `i` in the row-major tensor of this shape.
+    pub fn place(&self, i: usize) -> usize {
+        if !self.transposed {
+            return self.range.start + i;
+        }
+        let (rows, columns) = (self.shape[0], self.shape[1]);
+        self.range.start + i % columns * rows + i / columns
+    }
 }
 
 /// The table of tensors of a flat buffer, in order.
@@ -47,6 +60,11 @@ impl Layout {
         self.len == 0
     }
 
+    /// The entry of a tensor of this layout.
+    pub fn at(&self, tensor: &Tensor) -> &Entry {
+        self.entries.iter().find(|entry| entry.range == tensor.0).expect("a tensor of this layout")
+    }
+
     /// The tensor called `name`.
     pub fn find(&self, name: &str) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.name == name)
@@ -60,10 +78,19 @@ pub struct LayoutBuilder(Layout);
 impl LayoutBuilder {
     /// Adds a tensor.
     pub fn add(&mut self, name: String, shape: &[usize]) -> Tensor {
+        self.add_entry(name, shape, false)
+    }
+
+    /// Adds a matrix of this shape, of which the transpose is held.
+    pub fn add_transposed(&mut self, name: String, shape: [usize; 2]) -> Tensor {
+        self.add_entry(name, &shape, true)
+    }
+
+    fn add_entry(&mut self, name: String, shape: &[usize], transposed: bool) -> Tensor {
         let start = self.0.len;
         let range = start..start + shape.iter().product::<usize>();
         self.0.len = range.end;
-        self.0.entries.push(Entry { name, shape: shape.to_vec(), range: range.clone() });
+        self.0.entries.push(Entry { name, shape: shape.to_vec(), range: range.clone(), transposed });
         Tensor(range)
     }
 
@@ -86,6 +113,16 @@ impl<R: Real> Buffer<R> {
     /// Zeros.
     pub fn zeros(layout: &Arc<Layout>) -> Self {
         Self { values: vec![R::ZERO; layout.len()], layout: layout.clone() }
+    }
+
+    /// Values of a tensor in the order of its shape.
+    pub fn in_order<'a>(&'a self, entry: &'a Entry) -> impl Iterator<Item = R> + 'a {
+        (0..entry.range.len()).map(|i| self.values[entry.place(i)])
+    }
+
+    /// Sets a tensor to values in the order of its shape.
+    pub fn set_in_order(&mut self, entry: &Entry, values: impl IntoIterator<Item = R>) {
+        values.into_iter().take(entry.range.len()).enumerate().for_each(|(i, v)| self.values[entry.place(i)] = v);
     }
 
     /// Name of the first tensor that holds a value which is not finite.
@@ -125,9 +162,9 @@ pub fn initialize<R: Real>(tensors: &Tensors, seed: u64) -> Buffer<R> {
         let bound = 1.0 / ((linear.n_in + linear.n_covariates) as f64).sqrt();
         for tensor in [&linear.weight, &linear.bias] {
             let mut random = next_stream();
-            for value in &mut parameters[tensor] {
-                *value = R::of(bound * (2.0 * u32_to_unit_f64(random.next_u32()) - 1.0));
-            }
+            let entry = tensors.parameters.at(tensor).clone();
+            let mut draw = || R::of(bound * (2.0 * u32_to_unit_f64(random.next_u32()) - 1.0));
+            parameters.set_in_order(&entry, std::iter::repeat_with(&mut draw));
         }
     }
     for norm in tensors.encoder.iter().chain(&tensors.decoder).filter_map(|layer| layer.norm.as_ref()) {
@@ -150,4 +187,21 @@ pub fn initialize_running<R: Real>(tensors: &Tensors) -> Buffer<R> {
         running[&norm.running_variance].fill(R::ONE);
     }
     running
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transposed_matrix_reads_and_writes_in_the_order_of_its_shape() {
+        let mut layout = LayoutBuilder::default();
+        layout.add("before".to_owned(), &[2]);
+        let matrix = layout.add_transposed("matrix".to_owned(), [2, 3]);
+        let mut buffer = Buffer::<f64>::zeros(&layout.finish());
+        let entry = buffer.layout.at(&matrix).clone();
+        buffer.set_in_order(&entry, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        assert_eq!(buffer.values, [0.0, 0.0, 1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
+        assert!(buffer.in_order(&entry).eq([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]));
+    }
 }

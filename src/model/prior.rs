@@ -4,26 +4,35 @@ use crate::numerics::real::Real;
 use crate::numerics::simd::vectorized;
 
 /// Adds one intervention to the prior mean of a cell, Eq. (P1): p += weight * mask * shift. All L long.
-#[inline]
+#[inline(always)]
 pub fn add_intervention<R: Real>(prior_mean: &mut [R], weight: R, mask: &[R], shift: &[R]) {
     for ((p, &mask), &shift) in prior_mean.iter_mut().zip(mask).zip(shift) {
         *p += weight * mask * shift;
     }
 }
 
-/// KL(Normal(m, v) || Normal(p, 1)) of one cell, Eq. (P2), in nats. All L long.
-pub fn divergence<R: Real>(mean: &[R], variance: &[R], prior_mean: &[R]) -> R {
-    let mut total = R::ZERO;
+/// KL(Normal(m, v) || Normal(p, 1)) of each cell, Eq. (P2), in nats, into `kl` (n). mean, variance, prior_mean: n x L;
+/// `terms` (n x L) is overwritten.
+pub fn divergences<R: Real>(kl: &mut [f64], terms: &mut [R], mean: &[R], variance: &[R], prior_mean: &[R]) {
+    let n = terms.len();
+    let (mean, variance, prior_mean) = (&mean[..n], &variance[..n], &prior_mean[..n]);
+    let l = n / kl.len();
     vectorized(
         #[inline(always)]
         || {
-            for k in 0..mean.len() {
+            for k in 0..n {
                 let distance = mean[k] - prior_mean[k];
-                total += distance.fma(distance, variance[k] - R::ONE) - Real::ln(variance[k]);
+                terms[k] = distance.fma(distance, variance[k] - R::ONE) - Real::ln(variance[k]);
+            }
+            for (i, kl) in kl.iter_mut().enumerate() {
+                let mut total = R::ZERO;
+                for k in i * l..(i + 1) * l {
+                    total += terms[k];
+                }
+                *kl = 0.5 * total.f64();
             }
         },
     );
-    R::of(0.5) * total
 }
 
 /// Gradient of `scale` times the divergence in m, Eq. (P3); that in p is its negative. All n x L.

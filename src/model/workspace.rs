@@ -5,11 +5,17 @@
 
 use super::architecture::{Architecture, MAX_LAYERS};
 use super::negative_binomial::{Dispersion, Scratch};
+use crate::numerics::clock::StageClock;
 use crate::numerics::real::Real;
 use crate::numerics::team::{Split, Tiles, tiles};
 
 /// Cells of a row block.
 pub const ROWS_PER_BLOCK: usize = 32;
+
+/// Random words fetched per row where `needed` are used: whole blocks of the generator.
+pub fn words_per_row(needed: usize) -> usize {
+    needed.next_multiple_of(4)
+}
 
 /// Defines buffers with so many values per row or per block, their cut into tiles, and the view of one block.
 macro_rules! block_buffers {
@@ -116,6 +122,8 @@ block_buffers! {
         variance: R,
         /// Latent sample, B x L.
         z: R,
+        /// Mask logits of each cell's interventions, B x E x L.
+        mask_logit: R,
         /// Masks, B x E x L.
         mask: R,
         /// Derivative of each mask in its logit, B x E x L.
@@ -142,7 +150,7 @@ block_buffers! {
         d_log_dispersion: R,
         /// Scratch of the likelihood, one per block.
         likelihood_scratch: Scratch<R>,
-        /// Random words.
+        /// Random words, enough for a block's latents, masks or dropout of one layer.
         words: u32,
     }
 }
@@ -177,6 +185,8 @@ pub struct Workspace<R> {
     pub log1p_table: Vec<R>,
     /// Most interventions of one cell, E.
     pub max_interventions: usize,
+    /// Where the time goes, if a benchmark asks.
+    pub clock: StageClock,
     capacity: usize,
 }
 
@@ -212,7 +222,7 @@ impl<R: Real> Workspace<R> {
                 })
                 .collect()
         };
-        let words = (l + 1).max(e * l).max(h.div_ceil(2));
+        let words = ROWS_PER_BLOCK * words_per_row((l + 1).max(e * l).max(h.div_ceil(2)));
         Self {
             cells: CellBuffers {
                 x: zeros(g),
@@ -225,6 +235,7 @@ impl<R: Real> Workspace<R> {
                 log_variance: zeros(l),
                 variance: zeros(l),
                 z: zeros(l),
+                mask_logit: zeros(e * l),
                 mask: zeros(e * l),
                 slope: zeros(e * l),
                 prior_mean: zeros(l),
@@ -246,8 +257,9 @@ impl<R: Real> Workspace<R> {
             encoder_statistics: statistics(),
             decoder_statistics: statistics(),
             dispersion: Dispersion::new(g),
-            log1p_table: (0..LOG1P_TABLE).map(|x| R::of((x as f64).ln_1p())).collect(),
+            log1p_table: (0..LOG1P_TABLE).map(|x| R::of(Real::ln_1p(x as f64))).collect(),
             max_interventions,
+            clock: StageClock::default(),
             capacity,
         }
     }
@@ -261,7 +273,7 @@ impl<R: Real> Workspace<R> {
     pub fn bytes(a: &Architecture, capacity: usize, max_interventions: usize) -> usize {
         let per_row = 3 * a.n_genes
             + a.covariate_width()
-            + (10 + 3 * max_interventions) * a.n_latents
+            + (10 + 4 * max_interventions) * a.n_latents
             + 7 * a.n_hidden * a.n_layers;
         capacity * per_row * size_of::<R>()
     }
@@ -289,6 +301,7 @@ impl<R: Real> Workspace<R> {
             dispersion: &self.dispersion,
             log1p_table: &self.log1p_table,
             max_interventions: self.max_interventions,
+            clock: &self.clock,
         };
         (blocks, shared)
     }
@@ -303,6 +316,7 @@ pub struct Shared<'w, R> {
     pub dispersion: &'w Dispersion<R>,
     pub log1p_table: &'w [R],
     pub max_interventions: usize,
+    pub clock: &'w StageClock,
 }
 
 /// The workspace cut into row blocks.

@@ -1,6 +1,7 @@
 //! Dense matrix products on row-major slices: a thin layer over faer, always on the calling thread.
 
 use super::real::Real;
+use super::simd::{fixed_order, vectorized};
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 
@@ -43,6 +44,11 @@ impl<'a, R: Real> Rows<'a, R> {
         Self { data, n_rows, n_cols, stride }
     }
 
+    /// Some of the columns.
+    pub fn columns(self, columns: std::ops::Range<usize>) -> Self {
+        Self { data: &self.data[columns.start.min(self.data.len())..], n_cols: columns.len(), ..self }
+    }
+
     /// The rows, in order.
     #[inline(always)]
     pub fn iter(self) -> impl Iterator<Item = &'a [R]> {
@@ -56,21 +62,108 @@ impl<'a, R: Real> Rows<'a, R> {
 
 /// `c (+)= a b^T`; a: m x k, b: n x k, c: m x n (contiguous).
 pub fn a_bt<R: Real>(c: &mut [R], into: Into, a: Rows<R>, b: Rows<R>) {
-    let c = MatMut::from_row_major_slice_mut(c, a.n_rows, b.n_rows);
+    let (m, n, k) = (a.n_rows, b.n_rows, a.n_cols);
+    if fixed_order() {
+        let (a, b) =
+            (Strided { data: a.data, row: a.stride, column: 1 }, Strided { data: b.data, row: 1, column: b.stride });
+        return fixed_order_product(c, n, into, (m, n, k), a, b);
+    }
+    let c = MatMut::from_row_major_slice_mut(c, m, n);
     matmul(c, into.into(), a.view(), b.view().transpose(), R::ONE, Par::Seq);
 }
 
 /// `c (+)= a b`; a: m x k, b: k x n, c: m x n (contiguous).
 pub fn a_b<R: Real>(c: &mut [R], into: Into, a: Rows<R>, b: Rows<R>) {
-    let c = MatMut::from_row_major_slice_mut(c, a.n_rows, b.n_cols);
+    let (m, n, k) = (a.n_rows, b.n_cols, a.n_cols);
+    if fixed_order() {
+        let (a, b) =
+            (Strided { data: a.data, row: a.stride, column: 1 }, Strided { data: b.data, row: b.stride, column: 1 });
+        return fixed_order_product(c, n, into, (m, n, k), a, b);
+    }
+    let c = MatMut::from_row_major_slice_mut(c, m, n);
     matmul(c, into.into(), a.view(), b.view(), R::ONE, Par::Seq);
 }
 
 /// `c (+)= a^T b`; a: k x m, b: k x n, c: rows of length n, `c_stride` apart.
 pub fn at_b<R: Real>(c: &mut [R], c_stride: usize, into: Into, a: Rows<R>, b: Rows<R>) {
+    if fixed_order() {
+        let sizes = (a.n_cols, b.n_cols, a.n_rows);
+        let (a, b) =
+            (Strided { data: a.data, row: 1, column: a.stride }, Strided { data: b.data, row: b.stride, column: 1 });
+        return fixed_order_product(c, c_stride, into, sizes, a, b);
+    }
     // The transpose of a column-major view: faer 0.24.4's row-major one with a stride swaps its strides.
     let c = MatMut::from_column_major_slice_with_stride_mut(c, b.n_cols, a.n_cols, c_stride).transpose_mut();
     matmul(c, into.into(), a.view().transpose(), b.view(), R::ONE, Par::Seq);
+}
+
+/// Values at `data[row * i + column * j]`.
+#[derive(Clone, Copy)]
+struct Strided<'a, R> {
+    data: &'a [R],
+    row: usize,
+    column: usize,
+}
+
+/// Columns of a tile of [`fixed_order_product`], and steps of its sums that are copied together.
+const TILE_COLUMNS: usize = 32;
+const TILE_ROWS: usize = 4;
+const TILE_DEPTH: usize = 64;
+
+/// `c (+)= a b`, (m, n, k) in size. Every value is one sum over k in ascending order, by multiply-adds that round once,
+/// starting from zero or from `c`: the same bits on every processor.
+fn fixed_order_product<R: Real>(
+    c: &mut [R],
+    c_stride: usize,
+    into: Into,
+    (m, n, k): (usize, usize, usize),
+    a: Strided<R>,
+    b: Strided<R>,
+) {
+    vectorized(
+        #[inline(always)]
+        || {
+            if into == Into::Replace {
+                for i in 0..m {
+                    c[i * c_stride..i * c_stride + n].fill(R::ZERO);
+                }
+            }
+            let mut tile = [[R::ZERO; TILE_COLUMNS]; TILE_DEPTH];
+            for from_l in (0..k).step_by(TILE_DEPTH) {
+                let depth = (k - from_l).min(TILE_DEPTH);
+                for from_j in (0..n).step_by(TILE_COLUMNS) {
+                    let columns = (n - from_j).min(TILE_COLUMNS);
+                    for l in 0..depth {
+                        for j in 0..columns {
+                            tile[l][j] = b.data[(from_l + l) * b.row + (from_j + j) * b.column];
+                        }
+                    }
+                    for from_i in (0..m).step_by(TILE_ROWS) {
+                        let rows = (m - from_i).min(TILE_ROWS);
+                        let mut sums = [[R::ZERO; TILE_COLUMNS]; TILE_ROWS];
+                        for i in 0..rows {
+                            let at = (from_i + i) * c_stride + from_j;
+                            sums[i][..columns].copy_from_slice(&c[at..at + columns]);
+                        }
+                        for l in 0..depth {
+                            for i in 0..TILE_ROWS {
+                                // Rows past the end repeat the last one and are not stored.
+                                let row = from_i + i.min(rows - 1);
+                                let factor = a.data[row * a.row + (from_l + l) * a.column];
+                                for j in 0..TILE_COLUMNS {
+                                    sums[i][j] = factor.fma(tile[l][j], sums[i][j]);
+                                }
+                            }
+                        }
+                        for i in 0..rows {
+                            let at = (from_i + i) * c_stride + from_j;
+                            c[at..at + columns].copy_from_slice(&sums[i][..columns]);
+                        }
+                    }
+                }
+            }
+        },
+    );
 }
 
 #[cfg(test)]
@@ -128,6 +221,32 @@ mod tests {
         let mut c = of(&start);
         at_b(&mut c, n + gap, into, Rows::strided(&of(&a), k, m, m + gap), Rows::strided(&of(&b), k, n, n + gap));
         close(&c, &naive(m, n, k, |i, l| a[l * (m + gap) + i], |l, j| b[l * (n + gap) + j]), n + gap);
+    }
+
+    #[test]
+    fn products_of_fixed_order_are_plain_sums_bit_by_bit() {
+        let single = |values: Vec<f64>| -> Vec<f32> { values.iter().map(|&v| v as f32).collect() };
+        for (m, n, k) in [(1, 1, 1), (5, 33, 65), (32, 128, 100), (9, 15, 200)] {
+            let (a, b) = (single(values(m * k, 1)), single(values(k * n, 2)));
+            let start = single(values(m * n, 3));
+            for into in [Into::Replace, Into::Add] {
+                let mut got = start.clone();
+                let a_view = Strided { data: &a, row: k, column: 1 };
+                let b_view = Strided { data: &b, row: n, column: 1 };
+                fixed_order_product(&mut got, n, into, (m, n, k), a_view, b_view);
+                // b given by columns.
+                let turned: Vec<f32> = (0..n * k).map(|at| b[at % k * n + at / k]).collect();
+                let mut turned_got = start.clone();
+                let turned_view = Strided { data: &turned, row: 1, column: k };
+                fixed_order_product(&mut turned_got, n, into, (m, n, k), a_view, turned_view);
+                for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
+                    let first = if into == Into::Add { start[i * n + j] } else { 0.0 };
+                    let want = (0..k).fold(first, |sum, l| a[i * k + l].mul_add(b[l * n + j], sum));
+                    assert_eq!(got[i * n + j].to_bits(), want.to_bits(), "{m} {n} {k} at {i} {j}");
+                    assert_eq!(turned_got[i * n + j].to_bits(), want.to_bits(), "{m} {n} {k} at {i} {j}");
+                }
+            }
+        }
     }
 
     proptest! {

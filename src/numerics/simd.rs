@@ -1,4 +1,42 @@
 //! Run-time choice of the vector instructions that element-wise loops are compiled for.
+//!
+//! These loops give the same bits on every instruction set: sums have a fixed order and multiply-adds round once. Matrix
+//! products are faer's, whose order of summation depends on the processor; [`Level::Baseline`] replaces them by products of a
+//! fixed order.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+static FIXED_ORDER: AtomicBool = AtomicBool::new(false);
+static PLAIN: AtomicBool = AtomicBool::new(false);
+
+/// What results may depend on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// The fastest that the processor offers; the last digits may differ between kinds of processors.
+    Native,
+    /// The same bytes on any processor, at some cost in speed.
+    Baseline,
+}
+
+/// Chooses the level for the whole process. To be called before any work is done.
+pub fn choose(level: Level) {
+    FIXED_ORDER.store(level == Level::Baseline, Ordering::Relaxed);
+}
+
+/// Whether matrix products keep a fixed order of summation.
+#[inline(always)]
+pub(super) fn fixed_order() -> bool {
+    FIXED_ORDER.load(Ordering::Relaxed)
+}
+
+/// Runs element-wise loops without vector instructions, as on the oldest processor of the target, to compare results.
+pub fn without_vectors(plain: bool) {
+    PLAIN.store(plain, Ordering::Relaxed);
+}
+
+fn arch() -> pulp::Arch {
+    if PLAIN.load(Ordering::Relaxed) { pulp::Arch::Scalar } else { pulp::Arch::new() }
+}
 
 /// Runs `f` compiled for the widest vector instructions of this processor (AVX-512, AVX2 with FMA, or plain).
 ///
@@ -8,12 +46,12 @@
 /// ones are written `vectorized(#[inline(always)] || ...)`, and iterator adaptors that take closures are avoided.
 #[inline(always)]
 pub fn vectorized<R>(f: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(f)
+    arch().dispatch(f)
 }
 
 /// Name of the instruction set in use, for records of a run.
 pub fn level() -> &'static str {
-    let name = format!("{:?}", pulp::Arch::new());
+    let name = format!("{:?}", arch());
     match name {
         n if n.starts_with("V4") => "avx512",
         n if n.starts_with("V3") => "avx2",

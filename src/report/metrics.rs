@@ -245,6 +245,11 @@ impl Metrics {
         serde_json::to_string_pretty(self).expect("metrics are plain numbers and names")
     }
 
+    /// The metrics as a JSON value.
+    pub fn to_value(&self) -> serde_json::Value {
+        serde_json::to_value(self).expect("metrics are plain numbers and names")
+    }
+
     /// The metrics as a table for people.
     pub fn table(&self) -> Table {
         let mut table = Table::new(["metric", "value", "note"]).right_aligned([1]);
@@ -456,6 +461,9 @@ mod tests {
                 "stop_reason",
                 "elbo_train",
                 "elbo_validation",
+                "reconstruction_validation",
+                "kl_validation",
+                "latent_kl",
                 "mcc_pearson",
                 "mcc_spearman",
                 "r2",

@@ -1,9 +1,14 @@
 //! What a run leaves behind and shows: the results folder, metrics, tables and progress.
 
+pub(crate) mod anndata;
+pub mod graph;
+mod html;
+pub mod manifest;
 pub mod metrics;
 pub mod progress;
 pub mod results;
 pub mod table;
+pub mod tables;
 pub mod verification;
 
 use std::io::Write;

@@ -4,12 +4,12 @@ use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::metrics::{rate, seconds};
 
 /// One epoch, a row of `history.csv`. ELBO parts are negative ELBO parts in nats per cell: lower is better.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct EpochRecord {
     /// Epoch, counted from 1.
     pub epoch: usize,
@@ -102,10 +102,10 @@ impl<'a, W: Write> Progress<'a, W> {
         }
         let bar = matches!(kind, ProgressKind::Bar).then(|| {
             let bar = ProgressBar::with_draw_target(Some(total_epochs as u64), ProgressDrawTarget::stderr());
-            let style = ProgressStyle::with_template("{bar:24} {prefix}epoch {pos}/{len}  {wide_msg}");
+            let style = ProgressStyle::with_template("{bar:10} {prefix}{pos}/{len} {wide_msg}");
             bar.set_style(style.expect("the template is valid"));
             if !stage.is_empty() {
-                bar.set_prefix(format!("{stage}, "));
+                bar.set_prefix(format!("{stage} "));
             }
             bar
         });
@@ -136,7 +136,7 @@ impl<'a, W: Write> Progress<'a, W> {
                 line.set_position(record.epoch as u64);
             }
             ProgressKind::Bar => {
-                let message = self.describe(record);
+                let message = self.describe_briefly(record);
                 if let Some(bar) = &self.bar {
                     bar.set_message(message);
                     bar.set_position(record.epoch as u64);
@@ -181,17 +181,47 @@ impl<'a, W: Write> Progress<'a, W> {
         self.last_line = Some((Instant::now(), record.epoch));
     }
 
-    fn describe(&self, record: &EpochRecord) -> String {
+    /// Seconds to the last epoch, if the training goes so far.
+    fn remaining(&self, record: &EpochRecord) -> f64 {
         let left = self.total_epochs.saturating_sub(record.epoch) as f64;
-        let remaining = self.started.elapsed().as_secs_f64() / self.epochs as f64 * left;
+        self.started.elapsed().as_secs_f64() / self.epochs as f64 * left
+    }
+
+    /// What a bar says beside itself: it fits, with all of it, into a terminal of 80 columns.
+    fn describe_briefly(&self, record: &EpochRecord) -> String {
+        let figure = |x: f64| if x.abs() < 1000.0 { format!("{x:.2}") } else { format!("{x:.0}") };
+        format!(
+            "ELBO {} val {} mask {:.2} {}/s \u{2264}{}",
+            figure(record.train_elbo),
+            figure(record.validation_elbo),
+            record.mean_mask,
+            rate(self.cells_per_epoch as f64 / record.seconds),
+            brief(self.remaining(record)),
+        )
+    }
+
+    fn describe(&self, record: &EpochRecord) -> String {
         format!(
             "ELBO train {:.2}  validation {:.2}  mask {:.3}  {} cells/s  at most {} left",
             record.train_elbo,
             record.validation_elbo,
             record.mean_mask,
             rate(self.cells_per_epoch as f64 / record.seconds),
-            seconds(remaining),
+            seconds(self.remaining(record)),
         )
+    }
+}
+
+/// A duration in few characters: 52s, 4m05s, 2h03m.
+fn brief(seconds: f64) -> String {
+    if !seconds.is_finite() {
+        return "-".to_owned();
+    }
+    let whole = seconds.round() as u64;
+    match whole {
+        0..60 => format!("{whole}s"),
+        60..3600 => format!("{}m{:02}s", whole / 60, whole % 60),
+        _ => format!("{}h{:02}m", whole / 3600, whole % 3600 / 60),
     }
 }
 
@@ -251,6 +281,24 @@ mod tests {
     fn a_log_file_gets_a_line_per_interval() {
         let text = shown(ProgressKind::Lines, 7, 7, Duration::ZERO);
         assert_eq!(text.lines().filter(|line| line.starts_with("epoch")).count(), 7);
+    }
+
+    #[test]
+    fn the_line_of_the_bar_fits_into_80_columns() {
+        let mut progress = Progress::to(Vec::new(), ProgressKind::Silent, "retraining", 500, 45_000);
+        progress.started = Instant::now() - Duration::from_secs(7000);
+        progress.epochs = 1;
+        let record = EpochRecord {
+            train_elbo: 12_345.678,
+            validation_elbo: 12_345.678,
+            seconds: 45_000.0 / 231_507.0,
+            ..record(1)
+        };
+        let line = format!("{} retraining 499/500 {}", "\u{2588}".repeat(10), progress.describe_briefly(&record));
+        assert!(line.chars().count() <= 80, "{} columns: {line}", line.chars().count());
+        for part in ["12346", "231,507/s", "h"] {
+            assert!(line.contains(part), "{part} in {line}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::metrics::Metrics;
 use super::progress::EpochRecord;
 use crate::config::Config;
 use crate::error::{Error, InputError, Result};
+use crate::report::manifest::Manifest;
 
 /// Parent of the numbered results folders, relative to the working directory.
 pub const RESULTS_ROOT: &str = "results";
@@ -17,8 +18,9 @@ pub const RESULTS_ROOT: &str = "results";
 const RUN_MARKERS: [&str; 2] = ["config.toml", "metrics.json"];
 
 /// Files that a run writes; those of an earlier run are removed before it is replaced.
-const RUN_FILES: [&str; 11] = [
+const RUN_FILES: [&str; 19] = [
     "config.toml",
+    "manifest.json",
     "metrics.json",
     "history.csv",
     "model.safetensors",
@@ -29,6 +31,13 @@ const RUN_FILES: [&str; 11] = [
     "model_heldout.safetensors",
     "shifts_heldout.csv",
     "evaluation.json",
+    "cells.csv",
+    "targets.csv",
+    "genes_per_latent.csv",
+    "graph.graphml",
+    "graph.dot",
+    "results.h5ad",
+    "report.html",
 ];
 
 /// An existing folder that belongs to one run.
@@ -146,6 +155,14 @@ impl ResultsFolder {
     /// [`Error::Io`] naming the file.
     pub fn write_config(&self, config: &Config) -> Result<()> {
         self.write("config.toml", |file| file.write_all(config.to_toml().as_bytes()))
+    }
+
+    /// Writes `manifest.json`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] naming the file.
+    pub fn write_manifest(&self, manifest: &Manifest) -> Result<()> {
+        self.write("manifest.json", |file| writeln!(file, "{}", manifest.to_json()))
     }
 
     /// Writes `metrics.json`.

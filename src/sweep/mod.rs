@@ -21,7 +21,7 @@ use self::display::Display;
 use self::figures::Figures;
 use self::plan::{Plan, PlannedRun, State, state};
 use self::table::{Status, Tables};
-use crate::config::{Grid, threads_or_all};
+use crate::config::{Config, Grid, threads_or_all};
 use crate::error::{Error, Result};
 use crate::numerics::team::Team;
 use crate::report::metrics::{Metrics, seconds};
@@ -88,6 +88,9 @@ pub struct Outcome {
 pub fn sweep(grid: &Grid, part: Part) -> Result<Outcome> {
     let plan = Plan::new(grid)?;
     select::check(grid, &plan)?;
+    if let Some(run) = plan.runs.first() {
+        run.config.simd.choose();
+    }
     let wanted: Vec<usize> = (0..plan.runs.len())
         .filter(|&i| match part {
             Part::Shard(shard) => shard.holds(i),
@@ -166,7 +169,9 @@ fn one(plan: &Plan, run: &PlannedRun, threads: usize, line: &ProgressBar) -> Res
         let start = Instant::now();
         let screen = Screen::of(&run.config, read, ProgressKind::Within(line))?;
         let folder = ResultsFolder::create(Some(&run.folder), true)?;
-        Ok(train_and_judge(team, &run.config, &screen, folder, start)?.metrics)
+        // Of many runs on the same cells, each would copy the counts.
+        let config = Config { h5ad: false, ..run.config.clone() };
+        Ok(train_and_judge(team, &config, &screen, folder, start)?.metrics)
     })
 }
 

@@ -178,6 +178,11 @@ impl Plan {
             let held_out = config.heldout && n_held_out > 0;
             runs.push(PlannedRun { name: run.name.clone(), config, folder, data: number, held_out, setting });
         }
+        if let Some(other) = runs.iter().find(|run| run.config.simd != runs[0].config.simd) {
+            let problem =
+                format!("the runs {} and {} differ in `simd`, which holds for a whole sweep", runs[0].name, other.name);
+            return Err(InputError::new(problem, "set it once, at the top").in_file(&grid.file).into());
+        }
         let notes = data.iter().flat_map(SharedData::notes).collect();
         let columns = columns(grid, &runs);
         Ok(Self { folder, runs, data, n_settings: settings.len(), columns, notes })

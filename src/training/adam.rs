@@ -66,8 +66,8 @@ impl<R: Real> Adam<R> {
         let decay = R::of(settings.weight_decay);
         let epsilon = R::of(settings.epsilon);
         // Bias corrections, in f64: 1 - beta2^t loses digits in f32 at small t.
-        let rate = R::of(settings.learning_rate / (1.0 - settings.beta1.powf(t)));
-        let correction = R::of(1.0 / (1.0 - settings.beta2.powf(t)).sqrt());
+        let rate = R::of(settings.learning_rate / (1.0 - libm::pow(settings.beta1, t)));
+        let correction = R::of(1.0 / (1.0 - libm::pow(settings.beta2, t)).sqrt());
         for range in trained {
             let gradient = &gradient.values[range.clone()];
             let output = (

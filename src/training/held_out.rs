@@ -4,7 +4,7 @@
 
 use super::adam::Adam;
 use super::trainer::{SMALLEST_BATCH, Training, TrainingSettings, train};
-use crate::config::KeepEpoch;
+use crate::config::{KeepEpoch, Schedule};
 use crate::data::dataset::Dataset;
 use crate::model::network::{Network, Posterior};
 use crate::model::objective::{Objective, Penalty};
@@ -43,6 +43,7 @@ pub fn fit_settings(first: &TrainingSettings, n_cells: usize) -> TrainingSetting
         patience: 0,
         keep: KeepEpoch::Last,
         stream_offset: 2 * STREAMS_PER_STAGE,
+        schedule: Schedule::Constant,
         ..first.clone()
     };
     settings.adam.learning_rate = FIT_LEARNING_RATE;
@@ -222,6 +223,7 @@ mod tests {
             warmup_epochs: 2,
             patience: 0,
             keep: KeepEpoch::Last,
+            schedule: Schedule::Constant,
             adam: AdamSettings::default(),
             seed: 5,
             stream_offset: 0,

@@ -3,4 +3,5 @@
 pub mod adam;
 pub mod early_stopping;
 pub mod held_out;
+pub mod schedule;
 pub mod trainer;

@@ -2,7 +2,7 @@
 
 use super::adam::{Adam, AdamSettings};
 use super::early_stopping::EarlyStopping;
-use crate::config::KeepEpoch;
+use crate::config::{KeepEpoch, Schedule};
 use crate::data::dataset::Dataset;
 use crate::error::NonFinite;
 use crate::model::network::{Batch, Network, Noise};
@@ -38,6 +38,8 @@ pub struct TrainingSettings {
     pub keep: KeepEpoch,
     /// Optimiser.
     pub adam: AdamSettings,
+    /// Course of its step size over all epochs.
+    pub schedule: Schedule,
     /// Seed of order and noise.
     pub seed: u64,
     /// Added to the epoch in the address of random streams: a second training with another number sees other noise.
@@ -131,7 +133,7 @@ pub fn divergence_by_latent<R: Real>(
             for (k, sum) in sums.iter_mut().enumerate() {
                 let (v, distance) = (variance[k].f64(), mean[k].f64() - prior_mean[k].f64());
                 // The term of latent k in Eq. (P2).
-                *sum += 0.5 * (v + distance * distance - 1.0 - v.ln());
+                *sum += 0.5 * (v + distance * distance - 1.0 - Real::ln(v));
             }
         }
     }
@@ -241,7 +243,10 @@ pub fn train<R: Real>(
                 last_good.restore(network);
                 break 'epochs;
             }
-            adam.step(team, &mut network.parameters, &gradient, &trained, &settings.adam);
+            let progress = (epoch as f64 + (step * batch_size) as f64 / order.len() as f64) / settings.epochs as f64;
+            let learning_rate = settings.adam.learning_rate * settings.schedule.factor(progress);
+            let of_step = AdamSettings { learning_rate, ..settings.adam };
+            adam.step(team, &mut network.parameters, &gradient, &trained, &of_step);
             loss_sum += loss.total;
             reconstruction += loss.reconstruction;
             kl += loss.kl;

@@ -376,9 +376,7 @@ impl Vector {
             let Some((name, _)) = names.iter().find(|(_, ours)| *ours == entry.name) else {
                 return Err(self.fault(prefix, format!("no tensor there stands for `{}`", entry.name)));
             };
-            for (to, from) in buffer.values[entry.range.clone()].iter_mut().zip(self.array(name, &entry.shape)?) {
-                *to = R::of(from);
-            }
+            buffer.set_in_order(entry, self.array(name, &entry.shape)?.into_iter().map(R::of));
         }
         Ok(())
     }

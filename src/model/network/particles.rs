@@ -3,13 +3,13 @@
 use super::{Batch, HiddenLayer, Network, Pass, Side};
 use crate::data::dataset::Dataset;
 use crate::model::architecture::LatentDistribution;
-use crate::model::workspace::{Block, LayerStatistics, ROWS_PER_BLOCK, Workspace};
+use crate::model::workspace::{Block, LayerStatistics, ROWS_PER_BLOCK, Workspace, words_per_row};
 use crate::model::{activation, latent, layer_norm, linear, negative_binomial};
 use crate::numerics::matmul::Rows;
 use crate::numerics::real::Real;
 use crate::numerics::simd::vectorized;
 use crate::numerics::team::{Team, tiles};
-use crate::random::{Purpose, fill_logistic, fill_normal_rows, stream};
+use crate::random::{Purpose, fill_words, logistic_rows, normal_rows};
 
 /// Posterior of some cells' latents (before the softmax of a logistic-normal).
 #[derive(Debug, Clone, PartialEq)]
@@ -50,18 +50,18 @@ impl LogMeanExp {
         self.n += 1;
         if term <= self.largest {
             // Both may be minus infinity, of which nothing is left.
-            self.sum += if self.largest > f64::NEG_INFINITY { (term - self.largest).exp() } else { 0.0 };
+            self.sum += if self.largest > f64::NEG_INFINITY { Real::exp(term - self.largest) } else { 0.0 };
         } else if term == f64::NEG_INFINITY {
         } else {
             // Also a NaN, which then stays.
-            self.sum = self.sum * (self.largest - term).exp() + 1.0;
+            self.sum = self.sum * Real::exp(self.largest - term) + 1.0;
             self.largest = term;
         }
     }
 
     /// log(mean(exp(terms))); minus infinity without terms.
     pub fn value(self) -> f64 {
-        self.largest + (self.sum / self.n.max(1) as f64).ln()
+        self.largest + Real::ln(self.sum / self.n.max(1) as f64)
     }
 }
 
@@ -202,7 +202,7 @@ impl<R: Real> Pass<'_, R> {
         self.load_covariates(cells.covariates, 0..ROWS_PER_BLOCK);
         cells.mean.chunks_exact_mut(l).for_each(|row| row.copy_from_slice(mean));
         cells.variance.chunks_exact_mut(l).for_each(|row| row.copy_from_slice(variance));
-        let half_log_variance: f64 = 0.5 * variance.iter().map(|v| v.f64().ln()).sum::<f64>();
+        let half_log_variance: f64 = 0.5 * variance.iter().map(|v| Real::ln(v.f64())).sum::<f64>();
         let count_terms =
             negative_binomial::count_terms(nonzero, self.shared.dispersion, &mut cells.likelihood_scratch[0]);
         let masks_drawn = self.network.tensors.mask_logit.is_some() && self.network.frozen_mask.is_none();
@@ -282,17 +282,19 @@ impl<R: Real> Pass<'_, R> {
     ) {
         let l = self.network.architecture.n_latents;
         let e = self.shared.max_interventions * l;
+        let address = |r: usize| ((first + r) as u64, cell as u64);
         vectorized(
             #[inline(always)]
             || {
-                fill_normal_rows(latent, l, words, |r| {
-                    stream(seed, Purpose::ParticleLatent, (first + r) as u64, cell as u64)
-                });
-                if masks_drawn {
-                    for (r, row) in mask.chunks_exact_mut(e.max(1)).enumerate() {
-                        let particle = (first + r) as u64;
-                        fill_logistic(row, words, &mut stream(seed, Purpose::ParticleMask, particle, cell as u64));
-                    }
+                let per_row = words_per_row(l + 1);
+                let used = &mut words[..latent.len() / l * per_row];
+                fill_words(used, per_row, seed, Purpose::ParticleLatent, 0, address);
+                normal_rows(latent, l, used, per_row);
+                if masks_drawn && e > 0 {
+                    let per_row = words_per_row(e);
+                    let used = &mut words[..mask.len() / e * per_row];
+                    fill_words(used, per_row, seed, Purpose::ParticleMask, 0, address);
+                    logistic_rows(mask, e, used, per_row);
                 }
             },
         );
@@ -503,7 +505,7 @@ mod tests {
             let got = block.cells.logits.to_vec();
             block.cells.logits.fill(0.0);
             for layer in 0..3 {
-                pass.start_hidden(Side::Decoder, layer, &mut block, false);
+                pass.start_hidden(Side::Decoder, layer, &mut block, 0..ROWS_PER_BLOCK, false);
                 pass.finish_hidden(Side::Decoder, layer, &mut block, false);
             }
             pass.output(&mut block);

@@ -12,14 +12,20 @@ use crate::model::parameters::Buffer;
 use crate::numerics::real::Real;
 use crate::report::results::{Tensor, TensorValues};
 
-impl<R: Real> Network<R> {
+/// The values of a network as they are saved: every tensor in the order of its shape.
+#[derive(Debug)]
+pub struct Saved<R> {
+    buffers: [Buffer<R>; 2],
+}
+
+impl<R: Real> Saved<R> {
     /// Every tensor, parameters then running statistics, ready to be written.
-    pub fn saved_tensors(&self) -> Vec<Tensor<'_>>
+    pub fn tensors(&self) -> Vec<Tensor<'_>>
     where
         for<'a> &'a [R]: Into<TensorValues<'a>>,
     {
-        [&self.parameters, &self.running]
-            .into_iter()
+        self.buffers
+            .iter()
             .flat_map(|buffer| buffer.layout.entries().iter().map(move |entry| (buffer, entry)))
             .map(|(buffer, entry)| Tensor {
                 name: entry.name.clone(),
@@ -27,6 +33,18 @@ impl<R: Real> Network<R> {
                 values: (&buffer.values[entry.range.clone()]).into(),
             })
             .collect()
+    }
+}
+
+impl<R: Real> Network<R> {
+    /// Every tensor as it is saved.
+    pub fn saved(&self) -> Saved<R> {
+        Saved {
+            buffers: [&self.parameters, &self.running].map(|buffer| {
+                let values = buffer.layout.entries().iter().flat_map(|entry| buffer.in_order(entry)).collect();
+                Buffer { values, layout: buffer.layout.clone() }
+            }),
+        }
     }
 
     /// Reads a network of the given architecture, and the metadata of its file. Masks are not frozen.
@@ -69,6 +87,40 @@ impl<R: Real> Network<R> {
     }
 }
 
+/// The metadata of a saved network, which tell what it was trained on.
+///
+/// # Errors
+/// [`InputError`] naming a file that is missing or no safetensors file.
+pub fn saved_metadata(path: &Path) -> Result<BTreeMap<String, String>> {
+    use std::io::Read;
+
+    let failed = |source: std::io::Error| match source.kind() {
+        std::io::ErrorKind::NotFound => {
+            let error = InputError::new("there is no such file", "name the folder of a finished run");
+            Error::from(error.in_file(path))
+        }
+        _ => Error::io("reading", path, source),
+    };
+    let damaged = || {
+        let remedy = "restore the file, or repeat the run with `svae-cpu run` on the folder's config.toml";
+        InputError::new("this is no whole safetensors file", remedy).in_file(path)
+    };
+    // The header alone: eight bytes of length, then JSON.
+    let mut file = std::fs::File::open(path).map_err(failed)?;
+    let length = file.metadata().map_err(failed)?.len();
+    let mut size = [0; 8];
+    file.read_exact(&mut size).map_err(|_| damaged())?;
+    let size = u64::from_le_bytes(size);
+    if size > length.saturating_sub(8) {
+        return Err(damaged().into());
+    }
+    let mut header = vec![0; size as usize];
+    file.read_exact(&mut header).map_err(failed)?;
+    let header: serde_json::Value = serde_json::from_slice(&header).map_err(|_| damaged())?;
+    let metadata = header.get("__metadata__").cloned().unwrap_or_else(|| serde_json::json!({}));
+    Ok(serde_json::from_value(metadata).map_err(|_| damaged())?)
+}
+
 fn foreign(path: &Path, tensor: &str, problem: impl Into<String>) -> InputError {
     InputError::new(problem, "the file and config.toml must come from the same run")
         .in_file(path)
@@ -84,22 +136,22 @@ fn fill<R: Real>(buffer: &mut Buffer<R>, file: &SafeTensors, path: &Path) -> Res
         if tensor.shape() != entry.shape {
             return Err(foreign(format!("its shape is {:?}, not {:?}", tensor.shape(), entry.shape)));
         }
-        let values = &mut buffer.values[entry.range.clone()];
         match (tensor.dtype(), R::NAME) {
             (Dtype::F32, "f32") => {
                 let bytes = tensor.data().as_chunks::<4>().0;
-                values.iter_mut().zip(bytes).for_each(|(v, b)| *v = R::of(f32::from_le_bytes(*b) as f64));
+                buffer.set_in_order(entry, bytes.iter().map(|b| R::of(f32::from_le_bytes(*b) as f64)));
             }
             (Dtype::F64, "f64") => {
                 let bytes = tensor.data().as_chunks::<8>().0;
-                values.iter_mut().zip(bytes).for_each(|(v, b)| *v = R::of(f64::from_le_bytes(*b)));
+                buffer.set_in_order(entry, bytes.iter().map(|b| R::of(f64::from_le_bytes(*b))));
             }
             (found, wanted) => {
                 let found = format!("{found:?}").to_lowercase();
                 return Err(foreign(format!("its values are {found}, not {wanted} as the settings say")));
             }
         }
-        if let Some(i) = values.iter().position(|v| !v.is_finite()) {
+        let bad = buffer.in_order(entry).position(|v| !v.is_finite());
+        if let Some(i) = bad {
             return Err(foreign(format!("value {i} is not finite")));
         }
     }
@@ -131,7 +183,7 @@ mod tests {
     #[test]
     fn what_was_written_is_read_back() {
         let network = network();
-        let (back, metadata) = read(&bytes(&network.saved_tensors())).expect("readable");
+        let (back, metadata) = read(&bytes(&network.saved().tensors())).expect("readable");
         assert_eq!(back.parameters, network.parameters);
         assert_eq!(back.running, network.running);
         assert_eq!(metadata["method"], "svae-plus");
@@ -140,7 +192,8 @@ mod tests {
     #[test]
     fn damaged_and_foreign_files_are_refused_by_name() {
         let network = network();
-        let whole = network.saved_tensors();
+        let saved = network.saved();
+        let whole = saved.tensors();
         let good = bytes(&whole);
         let refused = |bytes: &[u8]| {
             let error = read(bytes).expect_err("refused");

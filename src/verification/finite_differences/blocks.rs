@@ -9,8 +9,8 @@ use crate::model::architecture::{LatentDistribution, MaskKind};
 use crate::model::objective::Penalty;
 use crate::model::parameters::{Buffer, LayoutBuilder};
 use crate::model::{
-    activation as relu, batch_norm as norm, latent as posterior, layer_norm as row_norm, linear as layer, mask,
-    negative_binomial as likelihood, prior as kl,
+    activation as relu, batch_norm as norm, input_layer as first, latent as posterior, layer_norm as row_norm,
+    linear as layer, mask, negative_binomial as likelihood, prior as kl,
 };
 use crate::numerics::matmul::{Into, Rows};
 use crate::numerics::team::Team;
@@ -25,6 +25,8 @@ pub fn check_blocks(seed: u64) -> Vec<Check> {
     let mut checks = vec![
         linear(37, 21, 0, 19, seed),
         named(linear(37, 21, 5, 35, seed), "linear, with covariates"),
+        input_layer(37, 70, 3, 19, false, seed),
+        named(input_layer(37, 70, 3, 145, true, seed), "input layer, by non-zero counts"),
         batch_norm(70, 19, seed),
         layer_norm(9, 37, seed),
         activation(33, 17, None, seed),
@@ -42,6 +44,13 @@ pub fn check_blocks(seed: u64) -> Vec<Check> {
     ];
     checks.push(adam(1000, 5, seed));
     checks
+}
+
+/// Divergences of all cells, summed.
+fn divergence(batch: usize, mean: &[f64], variance: &[f64], prior_mean: &[f64]) -> f64 {
+    let mut each = vec![0.0; batch];
+    kl::divergences(&mut each, &mut vec![0.0; mean.len()], mean, variance, prior_mean);
+    each.iter().sum()
 }
 
 fn named(check: Check, name: &str) -> Check {
@@ -84,6 +93,39 @@ pub fn linear(batch: usize, n_in: usize, n_covariates: usize, n_out: usize, seed
     comparison.gradient(&mut random, &weight, &d_weight, |weight| value(&x, weight, &bias));
     comparison.gradient(&mut random, &bias, &d_bias, |bias| value(&x, &weight, bias));
     comparison.check("linear")
+}
+
+/// [`crate::model::input_layer`] of `batch` cells, dense or by non-zero counts: gradients of weight (in tiles of 32 rows)
+/// and bias. Every third count is not zero.
+pub fn input_layer(batch: usize, n_genes: usize, n_covariates: usize, n_out: usize, sparse: bool, seed: u64) -> Check {
+    let mut random = Random::new(seed, 11);
+    let mut table: Vec<u32> = random.uniform(batch * n_genes, 0.0, 30.0).iter().map(|&x| x as u32).collect();
+    table.iter_mut().enumerate().filter(|(i, _)| i % 3 > 0).for_each(|(_, x)| *x = 0);
+    let counts = Counts::from_dense(n_genes, &table);
+    let dense: Vec<f64> = table.iter().map(|&x| (x as f64).ln_1p()).collect();
+    let covariates = random.normal(batch * n_covariates);
+    let injected = (n_covariates > 0).then(|| Rows::new(&covariates, batch, n_covariates));
+    let n_rows = n_genes + n_covariates;
+    let (weight, bias) = (random.normal(n_rows * n_out), random.normal(n_out));
+    let d_y = random.normal(batch * n_out);
+    let nonzero = |i: usize| counts.row(i);
+    let input = first::Input { dense: &dense, n_genes, nonzero: sparse.then_some(nonzero) };
+    let value = |weight: &[f64], bias: &[f64]| {
+        let mut y = vec![0.0; batch * n_out];
+        first::forward(&mut y, input, injected, weight, bias);
+        Evaluation::weighted(&d_y, &y)
+    };
+    let (mut d_weight, mut d_bias) = (vec![f64::NAN; n_rows * n_out], vec![f64::NAN; n_out]);
+    for from in (0..n_rows).step_by(32) {
+        let rows = from..(from + 32).min(n_rows);
+        let tile = &mut d_weight[rows.start * n_out..rows.end * n_out];
+        first::backward_weight(tile, rows, &d_y, n_out, input, injected);
+    }
+    layer::backward_bias(&mut d_bias, Rows::new(&d_y, batch, n_out));
+    let mut comparison = Comparison::default();
+    comparison.gradient(&mut random, &weight, &d_weight, |weight| value(weight, &bias));
+    comparison.gradient(&mut random, &bias, &d_bias, |bias| value(&weight, bias));
+    comparison.check("input layer")
 }
 
 /// [`crate::model::batch_norm`] in training mode, over row blocks: gradients of input, scale and offset.
@@ -188,10 +230,7 @@ pub fn latent(batch: usize, n_latents: usize, distribution: LatentDistribution, 
     };
     let value = |mean: &[f64], log_variance: &[f64]| {
         let (z, variance) = forward(mean, log_variance);
-        let divergence: f64 = (0..batch)
-            .map(|i| i * n_latents..(i + 1) * n_latents)
-            .map(|row| kl::divergence(&mean[row.clone()], &variance[row.clone()], &prior_mean[row]))
-            .sum();
+        let divergence: f64 = divergence(batch, mean, &variance, &prior_mean);
         let of_sample = Evaluation::weighted(&weight, &z);
         let (value, magnitude) = (of_sample.value + scale * divergence, of_sample.magnitude + divergence);
         Evaluation { value, magnitude, ..of_sample }
@@ -288,10 +327,7 @@ pub fn prior(batch: usize, n_interventions: usize, n_latents: usize, per_cell: u
     };
     let value = |mean: &[f64], shift: &[f64], logit: &[f64]| {
         let (_, _, prior_mean) = forward(shift, logit);
-        let total: f64 = (0..batch)
-            .map(|i| i * n_latents..(i + 1) * n_latents)
-            .map(|row| kl::divergence(&mean[row.clone()], &variance[row.clone()], &prior_mean[row]))
-            .sum();
+        let total: f64 = divergence(batch, mean, &variance, &prior_mean);
         Evaluation { value: scale * total, magnitude: scale * (total + n as f64), sides: 0 }
     };
 

@@ -1,0 +1,109 @@
+"""Opens results.h5ad with anndata and scanpy and holds it against the other files of the results folder.
+
+    python scripts/check_results_h5ad.py RESULTS_FOLDER [INPUT.h5ad]
+
+Needs the packages anndata and scanpy. With INPUT.h5ad, the file the run was made from, its obs and var are compared too.
+"""
+
+import csv
+import json
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+import scanpy as sc
+import scipy.sparse as sp
+
+
+def table(path):
+    """Names of the rows and numbers of a table with a name in front of each row."""
+    with open(path, newline="") as file:
+        rows = list(csv.reader(file))
+    return [row[0] for row in rows[1:]], np.array([[float(x) for x in row[1:]] for row in rows[1:]])
+
+
+def read(path):
+    """A table with its numbers to the last bit, and names such as NA left as they are."""
+    return pd.read_csv(path, keep_default_na=False, float_precision="round_trip")
+
+
+def check(folder, source=None):
+    adata = sc.read_h5ad(folder / "results.h5ad")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert adata.shape == (metrics["n_cells"], metrics["n_genes"]), adata.shape
+    assert adata.obs_names.is_unique or source is not None
+
+    # Counts: sorted CSR of whole numbers.
+    assert sp.isspmatrix_csr(adata.X) or isinstance(adata.X, sp.csr_array), type(adata.X)
+    adata.X.check_format(full_check=True)
+    assert np.all(adata.X.data == np.round(adata.X.data)) and adata.X.data.min() > 0
+
+    cells = read(folder / "cells.csv")
+    assert list(adata.obs_names) == [str(name) for name in cells["cell"]]
+    assert np.array_equal(np.asarray(adata.X.sum(axis=1)).ravel(), cells["total_count"])
+    assert np.array_equal(adata.X.getnnz(axis=1), cells["n_genes"])
+    for column in ["intervention", "split"]:
+        assert list(adata.obs["svae_" + column].astype(str)) == list(cells[column].astype(str)), column
+    for column in ["size_factor", "reconstruction", "kl"]:
+        np.testing.assert_array_equal(adata.obs["svae_" + column], cells[column].astype(float))
+
+    latents = np.load(folder / "latents.npz")["latents"]
+    np.testing.assert_array_equal(adata.obsm["X_svae"], latents.astype(np.float32))
+
+    results = adata.uns["svae"]
+    assert results["method"] == metrics["method"] and "[simulation]" in results["config"] or "data" in results["config"]
+    assert json.loads(results["metrics"])["elbo_validation"] == metrics["elbo_validation"]
+    interventions = list(results["interventions"])
+    for key in ["masks", "shifts"]:
+        if (folder / f"{key}.csv").exists():
+            names, values = table(folder / f"{key}.csv")
+            assert names == interventions, key
+            np.testing.assert_allclose(results[key], values, rtol=1e-15)
+    history = read(folder / "history.csv")
+    for column in results["history"].columns:
+        np.testing.assert_allclose(results["history"][column], history[column], rtol=1e-15)
+    if (folder / "targets.csv").exists():
+        targets = read(folder / "targets.csv")
+        assert len(targets) == len(results["targets"])
+        assert list(results["targets"]["latent"]) == list(targets["latent"])
+        np.testing.assert_allclose(results["targets"]["shift"], targets["shift"], rtol=1e-15)
+        assert list(adata.obs["svae_nearest_intervention"].astype(str)) == list(cells["nearest_intervention"].astype(str))
+
+    loadings = pd.DataFrame(adata.varm["svae_loadings"], index=adata.var_names)
+    genes = read(folder / "genes_per_latent.csv")
+    for latent, rows in genes.groupby("latent"):
+        column = loadings[int(latent.removeprefix("latent_"))]
+        if loadings.index.is_unique:
+            np.testing.assert_allclose(column[rows["gene"]], rows["log2_fold_change"], rtol=1e-6, atol=1e-7)
+        assert np.isclose(np.abs(column).max(), np.abs(rows["log2_fold_change"]).max(), rtol=1e-6)
+
+    if source is not None:
+        original = anndata.read_h5ad(source)[adata.obs_names, adata.var_names]
+        for ours, theirs in [(adata.obs, original.obs), (adata.var, original.var)]:
+            for column in theirs.columns[~theirs.columns.str.startswith("svae_")]:
+                assert column in ours.columns, f"{column} was not copied"
+                if pd.api.types.is_numeric_dtype(theirs[column].dtype):
+                    np.testing.assert_array_equal(ours[column].to_numpy(float), theirs[column].to_numpy(float))
+                else:
+                    assert list(ours[column].astype(str)) == list(theirs[column].astype(str)), column
+
+    # What users do next; neighbours of a thousand cells, to be quick.
+    adata = adata[:1000].copy()
+    sc.pp.neighbors(adata, use_rep="X_svae", n_neighbors=5)
+    assert "connectivities" in adata.obsp
+    sc.pp.normalize_total(adata, target_sum=1e4)
+    sc.pp.log1p(adata)
+    copy = folder / "copy_of_results.h5ad"
+    adata.write_h5ad(copy)
+    copy.unlink()
+    print(f"{folder}/results.h5ad: {metrics['n_cells']} cells x {adata.n_vars} genes, opened by anndata "
+          f"{version('anndata')} and scanpy {version('scanpy')}, agrees with the other files")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) not in (2, 3):
+        sys.exit(__doc__)
+    check(Path(sys.argv[1]), *map(Path, sys.argv[2:]))

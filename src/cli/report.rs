@@ -1,0 +1,11 @@
+//! Arguments of `svae-cpu report`.
+
+use std::path::PathBuf;
+
+/// Arguments of `svae-cpu report`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// Results folder of a run
+    #[arg(value_name = "RESULTS_FOLDER")]
+    pub folder: PathBuf,
+}

@@ -1,0 +1,68 @@
+//! Arguments of `svae-cpu sample`.
+
+use std::path::PathBuf;
+
+use super::evaluate::settings_of;
+use super::{in_range, listed};
+use crate::application::{OutputKind, Sample, SavedModel};
+use crate::config::RawTraining;
+use crate::error::{InputError, Result};
+
+/// Arguments of `svae-cpu sample`.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Results folder of the run whose model is used
+    #[arg(long, value_name = "RESULTS_FOLDER")]
+    pub model: PathBuf,
+    /// Intervention on the cells; several, separated by commas, act together (@FILE names a file with one per line; by
+    /// default none acts)
+    #[arg(long, value_name = "LABEL,...", value_delimiter = ',')]
+    pub intervention: Vec<String>,
+    /// Number of cells
+    #[arg(long, value_name = "N", default_value_t = 1000, allow_negative_numbers = true)]
+    pub cells: i64,
+    /// Size factor of every cell (by default each cell takes that of a training cell drawn at random)
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub size_factor: Option<f64>,
+    /// Seed
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
+    pub seed: i64,
+    /// File to write: .npz (which `svae-cpu run` reads), .h5ad or .csv
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Replace the file if it exists
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Number of threads (by default RAYON_NUM_THREADS, else all that the machine allows)
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub threads: Option<i64>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  svae-cpu sample --model results/0001 --intervention IFNGR1 --out ifngr1.h5ad
+  svae-cpu sample --model results/0001 --intervention IFNGR1,STAT2 --cells 200 --out both.npz
+  svae-cpu sample --model results/0001 --out untouched.h5ad";
+
+impl Args {
+    /// The model, what is asked of it, and the kind of file to write.
+    ///
+    /// # Errors
+    /// A folder without a run; a number out of range; a file that may not be written.
+    pub fn checked(&self) -> Result<(SavedModel, Sample, OutputKind)> {
+        let kind = OutputKind::check(&self.out, self.overwrite)?;
+        if let Some(factor) = self.size_factor.filter(|factor| !(*factor > 0.0 && *factor < 1e9)) {
+            let problem = format!("{factor} is out of range");
+            return Err(InputError::new(problem, "give a number above 0 and below 1e9").at("--size-factor").into());
+        }
+        let request = Sample {
+            interventions: listed(&self.intervention, "--intervention")?,
+            cells: in_range(self.cells, 1, i64::from(u32::MAX), "--cells")?,
+            size_factor: self.size_factor,
+            seed: in_range(self.seed, 0, i64::MAX, "--seed")? as u64,
+        };
+        let config = settings_of(&self.model, RawTraining::default(), self.threads, false, false)?;
+        Ok((SavedModel::open(&config, &self.model)?, request, kind))
+    }
+}

@@ -1,0 +1,68 @@
+//! The decoder alone: expression rates of latents that need not come from the encoder.
+
+use super::{Batch, Network, Noise, Side};
+use crate::model::architecture::LatentDistribution;
+use crate::model::latent;
+use crate::model::workspace::Workspace;
+use crate::numerics::real::Real;
+use crate::numerics::simd::vectorized;
+use crate::numerics::team::Team;
+
+impl<R: Real> Network<R> {
+    /// Log rates log rho (cells x G, natural logarithm; a row's exponentials sum to one) of the latents `z` (cells x L,
+    /// before the softmax of a logistic-normal) under the covariates of the batch's cells, in evaluation mode.
+    ///
+    /// The rows lie in the workspace. Call [`Network::prepare_evaluation`] once before, after any change of the
+    /// parameters.
+    ///
+    /// # Panics
+    /// If `z` does not have that shape or the batch is larger than the workspace.
+    pub fn log_rates<'w>(&self, team: &Team, workspace: &'w mut Workspace<R>, batch: Batch, z: &[R]) -> &'w mut [R] {
+        let a = &self.architecture;
+        let (g, l, n) = (a.n_genes, a.n_latents, batch.cells.len());
+        assert_eq!(z.len(), n * l, "cells x latents");
+        self.stage(team, workspace, batch, |pass, block, rows| {
+            pass.load_covariates(block.cells.covariates, rows.clone());
+            block.cells.z.copy_from_slice(&z[rows.start * l..rows.end * l]);
+            if a.latent_distribution == LatentDistribution::LogisticNormal {
+                block.cells.z.chunks_exact_mut(l).for_each(latent::softmax);
+            }
+            for layer in 0..a.n_layers {
+                pass.start_hidden(Side::Decoder, layer, block, rows.clone(), false);
+                pass.finish_hidden(Side::Decoder, layer, block, false);
+            }
+            pass.output(block);
+            for row in block.cells.logits.chunks_exact_mut(g) {
+                let largest = row.iter().fold(-R::INFINITY, |m, &x| m.larger(x));
+                let total = vectorized(
+                    #[inline(always)]
+                    || {
+                        let mut total = R::ZERO;
+                        for &logit in row.iter() {
+                            total += (logit - largest).exp();
+                        }
+                        total
+                    },
+                );
+                let constant = largest + Real::ln(total);
+                row.iter_mut().for_each(|logit| *logit -= constant);
+            }
+        });
+        &mut workspace.cells.logits[..n * g]
+    }
+
+    /// Parts of the negative ELBO of each cell of a batch in evaluation mode: reconstruction and divergence, in nats.
+    ///
+    /// Call [`Network::prepare_evaluation`] once before.
+    pub fn cell_elbo<'w>(
+        &self,
+        team: &Team,
+        workspace: &'w mut Workspace<R>,
+        batch: Batch,
+        seed: u64,
+    ) -> (&'w [f64], &'w [f64]) {
+        self.evaluate(team, workspace, batch, Noise::Evaluation { seed, draw: 0 });
+        let n = batch.cells.len();
+        (&workspace.cells.reconstruction[..n], &workspace.cells.kl[..n])
+    }
+}

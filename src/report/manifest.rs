@@ -1,0 +1,118 @@
+//! `manifest.json`: what made a results folder, so that a result can be traced to its program, input and machine.
+
+use std::path::Path;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::numerics::simd;
+use crate::report::metrics::peak_rss_bytes;
+
+/// Origin of a results folder.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Manifest {
+    /// Name and version of the program.
+    pub program: String,
+    /// The command, as the shell passed it.
+    pub command: Vec<String>,
+    /// Working directory, which relative paths refer to.
+    pub working_directory: Option<String>,
+    /// Name of the machine, where the system says.
+    pub host: Option<String>,
+    /// Kind of processor.
+    pub processor: Option<String>,
+    /// Vector instructions in use.
+    pub simd: &'static str,
+    /// `native` or `baseline`: what the last digits may depend on.
+    pub products: &'static str,
+    /// Threads.
+    pub threads: usize,
+    /// Data file, with its length and checksum; absent for a simulation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input: Option<InputFile>,
+    /// Seconds since 1970 at which the run began.
+    pub started: u64,
+    /// Seconds that it took.
+    pub seconds: f64,
+    /// Most memory held, where the system says.
+    pub peak_rss_bytes: Option<u64>,
+}
+
+/// A data file.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct InputFile {
+    /// Its path, as given.
+    pub path: String,
+    /// Its length.
+    pub bytes: u64,
+    /// CRC-32 of its contents (as `crc32` and `gzip` compute it), in hexadecimal.
+    pub crc32: String,
+}
+
+impl Manifest {
+    /// What is known of a run that began at `start`, with checked settings, on `threads` threads.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the data file can no longer be read.
+    pub fn new(config: &Config, threads: usize, start: Instant) -> Result<Self> {
+        let seconds = start.elapsed().as_secs_f64();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
+        let input = match &config.data {
+            Some(path) if path.is_file() => Some(InputFile::read(path)?),
+            _ => None,
+        };
+        Ok(Self {
+            program: format!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION")),
+            command: std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect(),
+            working_directory: std::env::current_dir().ok().map(|path| path.display().to_string()),
+            host: line_of("/proc/sys/kernel/hostname", ""),
+            processor: line_of("/proc/cpuinfo", "model name"),
+            simd: simd::level(),
+            products: config.simd.name(),
+            threads,
+            input,
+            started: (now - seconds) as u64,
+            seconds,
+            peak_rss_bytes: peak_rss_bytes(),
+        })
+    }
+
+    /// As one JSON object.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("numbers and words")
+    }
+}
+
+impl InputFile {
+    fn read(path: &Path) -> Result<Self> {
+        let reading = |source| Error::io("reading", path, source);
+        let mut crc = flate2::CrcReader::new(std::fs::File::open(path).map_err(reading)?);
+        let bytes = std::io::copy(&mut crc, &mut std::io::sink()).map_err(reading)?;
+        let crc32 = format!("{:08x}", crc.crc().sum());
+        Ok(Self { path: path.display().to_string(), bytes, crc32 })
+    }
+}
+
+/// The value of the first line of a system file that starts with `key`, after its colon.
+fn line_of(file: &str, key: &str) -> Option<String> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let line = text.lines().find(|line| line.starts_with(key))?;
+    Some(line.split_once(':').map_or(line, |(_, value)| value).trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_checksum_is_that_of_crc32() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("digits");
+        std::fs::write(&path, b"123456789").unwrap();
+        let file = InputFile::read(&path).unwrap();
+        // The check value of CRC-32/ISO-HDLC.
+        assert_eq!((file.bytes, file.crc32.as_str()), (9, "cbf43926"));
+    }
+}

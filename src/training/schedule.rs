@@ -1,0 +1,35 @@
+//! How the step size changes in the course of a training.
+
+use crate::config::Schedule;
+
+/// What is left of the step size at the end of a cosine.
+pub const FINAL_SHARE: f64 = 0.01;
+
+impl Schedule {
+    /// Factor of the step size after `progress` (0 to 1) of all steps.
+    ///
+    /// `cosine`: from 1 to [`FINAL_SHARE`] along half a cosine (Loshchilov and Hutter 2017, Eq. (5), without restarts).
+    pub fn factor(self, progress: f64) -> f64 {
+        match self {
+            Schedule::Constant => 1.0,
+            Schedule::Cosine => {
+                let fallen = 0.5 * (1.0 - libm::cos(std::f64::consts::PI * progress.clamp(0.0, 1.0)));
+                1.0 - (1.0 - FINAL_SHARE) * fallen
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cosine_falls_from_one_to_its_end() {
+        let at = |progress| Schedule::Cosine.factor(progress);
+        assert_eq!(at(0.0), 1.0);
+        assert!((at(0.5) - 0.505).abs() < 1e-12 && (at(1.0) - FINAL_SHARE).abs() < 1e-12);
+        assert!((0..100).all(|i| at(i as f64 / 100.0) > at((i + 1) as f64 / 100.0)));
+        assert_eq!(Schedule::Constant.factor(0.7), 1.0);
+    }
+}

@@ -1,0 +1,61 @@
+//! With products of fixed order, the same bytes whether a processor has wide vectors or none.
+//!
+//! In a program of its own, because the level holds for a whole process.
+
+use svae_cpu::benchmark::{Shape, architecture};
+use svae_cpu::config::{KeepEpoch, Schedule};
+use svae_cpu::model::architecture::Architecture;
+use svae_cpu::model::network::Network;
+use svae_cpu::model::objective::{Objective, Penalty};
+use svae_cpu::numerics::real::Real;
+use svae_cpu::numerics::simd;
+use svae_cpu::numerics::team::Team;
+use svae_cpu::training::adam::AdamSettings;
+use svae_cpu::training::trainer::{TrainingSettings, evaluation_workspace, train};
+
+/// Bits of what a short training and a bound leave.
+fn bits<R: Real>(shape: Shape) -> Vec<u64> {
+    let data = shape.dataset().unwrap();
+    let cells: Vec<usize> = (0..75).map(|n| n * 9).collect();
+    let validation: Vec<usize> = (0..40).map(|n| n * 9 + 1).collect();
+    let small = Architecture { n_hidden: 20, ..architecture(&data) };
+    let mut network = Network::<R>::new(small, 5);
+    let penalty = Penalty::SpikeAndSlab { alpha: 20.0 };
+    let objective = Objective { penalty, beta: 1.0, scale_to_all_cells: true, n_cells: cells.len() };
+    let settings = TrainingSettings {
+        epochs: 2,
+        batch_size: 40,
+        warmup_epochs: 2,
+        patience: 0,
+        keep: KeepEpoch::Last,
+        schedule: Schedule::Cosine,
+        adam: AdamSettings::default(),
+        seed: 5,
+        stream_offset: 0,
+        trained: None,
+    };
+    let team = Team::single();
+    let training = train(&team, &mut network, &data, &cells, &validation, &objective, &settings, |_| ());
+    let mut bits: Vec<u64> = training.history.iter().map(|record| record.validation_elbo.to_bits()).collect();
+    let mut workspace = evaluation_workspace(&network, &data);
+    let few = &validation[..4];
+    let posterior = network.posterior(&team, &mut workspace, &data, few);
+    for bound in network.bounds(&team, &mut workspace, &data, few, &posterior, 40, 3) {
+        bits.extend([bound.iwelbo, bound.elbo].map(f64::to_bits));
+    }
+    bits.extend(network.parameters.values.iter().chain(&network.running.values).map(|v| v.f64().to_bits()));
+    bits
+}
+
+#[test]
+fn vectors_do_not_change_a_bit() {
+    simd::choose(simd::Level::Baseline);
+    for shape in [Shape::Simulation, Shape::Screen] {
+        let wide = (bits::<f32>(shape), bits::<f64>(shape));
+        simd::without_vectors(true);
+        assert_eq!(simd::level(), "baseline");
+        let plain = (bits::<f32>(shape), bits::<f64>(shape));
+        simd::without_vectors(false);
+        assert!(wide == plain, "{}: vectors change results", shape.name());
+    }
+}
