@@ -8,7 +8,7 @@ use crate::config::{
     self, Config, HeldoutBatchNorm, IvaeMask, LatentDistribution, MaskKind, Method, Precision, Source,
 };
 use crate::data::dataset::Dataset;
-use crate::data::load::{LoadOptions, load, write_npz};
+use crate::data::load::{DataSummary, LoadOptions, load_with_progress, write_npz};
 use crate::data::npz::NpzWriter;
 use crate::data::simulate::MixingNetwork;
 use crate::data::{simulate as simulator, split};
@@ -26,7 +26,7 @@ use crate::random::{Purpose, shuffle, stream};
 use crate::report::metrics::{
     BaselineMetrics, GraphMetrics, HeldoutMetrics, MaskMetrics, Metrics, PrecisionRecall, Timing, peak_rss_bytes,
 };
-use crate::report::progress::{Progress, ProgressKind};
+use crate::report::progress::{Progress, ProgressKind, ReadProgress};
 use crate::report::results::{ResultsFolder, TensorValues, check_destination};
 use crate::report::verification::Verification;
 use crate::training::adam::AdamSettings;
@@ -106,14 +106,16 @@ struct Screen {
     mixing: Option<MixingNetwork>,
     /// What there is to say about the data.
     notes: Vec<String>,
+    /// What was read from the file, if there is one.
+    summary: Option<DataSummary>,
 }
 
 impl Screen {
     fn read(config: &Config) -> Result<Self> {
-        let Read { data, mixing, notes } = read(config)?;
+        let Read { data, mixing, notes, summary } = read(config)?;
         let held_out = config.held_out(&data.intervention_names)?;
         let cells = Cells::new(config, &data, held_out)?;
-        Ok(Self { data, cells, mixing, notes })
+        Ok(Self { data, cells, mixing, notes, summary })
     }
 
     /// The held-out protocol for this screen; `None` where nothing is held out, or the settings skip it.
@@ -139,6 +141,7 @@ struct Read {
     data: Dataset,
     mixing: Option<MixingNetwork>,
     notes: Vec<String>,
+    summary: Option<DataSummary>,
 }
 
 /// Reads or simulates the screen that the settings name.
@@ -152,13 +155,26 @@ fn read(config: &Config) -> Result<Read> {
                 continuous_covariates: config.continuous_covariates.clone(),
                 size_factor_key: config.size_factor_key.clone(),
                 drop_empty_cells: config.drop_empty_cells,
+                layer: config.layer.clone(),
+                genome: config.genome.clone(),
+                labels: config.labels.clone(),
+                control: config.control.clone(),
+                genes: config.genes.clone(),
+                top_genes: config.top_genes,
+                min_cells_per_label: config.min_cells_per_label,
+                min_counts: config.min_counts as u64,
+                drop_unlabelled_cells: config.drop_unlabelled_cells,
             };
-            let loaded = load(path, &options)?;
-            Ok(Read { data: loaded.dataset, mixing: None, notes: loaded.notes })
+            let mut progress = ReadProgress::new(ProgressKind::choose(config.quiet));
+            let loaded = load_with_progress(path, &options, &mut |bytes, of| progress.show(bytes, of))?;
+            progress.finish();
+            let mut notes = loaded.notes;
+            notes.extend(loaded.summary.warnings.iter().map(|warning| format!("Warning: {warning}")));
+            Ok(Read { data: loaded.dataset, mixing: None, notes, summary: Some(loaded.summary) })
         }
         Source::Simulation(simulation) => {
             let simulated = simulator::simulate(&simulator_settings(simulation))?;
-            Ok(Read { data: simulated.dataset, mixing: Some(simulated.mixing), notes: Vec::new() })
+            Ok(Read { data: simulated.dataset, mixing: Some(simulated.mixing), notes: Vec::new(), summary: None })
         }
     }
 }
@@ -290,6 +306,9 @@ where
         progress.finish();
         let mut results = judge(team, config, screen, &network, Some(&training))?;
         write(config, data, &folder, &network, &training, &results)?;
+        if let Some(summary) = &screen.summary {
+            folder.write_data_summary(summary)?;
+        }
         let mut failed = training.non_finite.map(crate::Error::from);
         if let (Some(protocol), None) = (screen.protocol(config), &failed) {
             match adapt(team, config, data, &protocol, &folder, &mut network) {

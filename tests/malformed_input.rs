@@ -213,7 +213,7 @@ fn cells_without_counts_are_refused_or_dropped() {
     for path in [screen.npz(&folder), screen.h5ad(&folder, None)] {
         expect(&refusal(&path, &with_size_factors()), &["cell 2", "1 of 4 cells", "--drop-empty-cells"]);
         let options = LoadOptions { drop_empty_cells: true, batch_key: Some("batch".into()), ..with_size_factors() };
-        let Loaded { dataset, notes } = load(&path, &options).unwrap();
+        let Loaded { dataset, notes, .. } = load(&path, &options).unwrap();
         // The size factor of the dropped cell no longer matters, nor does its label.
         assert_eq!(dataset.library, [1.0, 2.0, 4.0]);
         assert_eq!(dataset.intervention_names, ["TP53", "control"]);

@@ -1,9 +1,20 @@
 //! From files to minibatches: counts, labels and covariates of cells.
 
 pub mod counts;
+mod counts_sink;
 pub mod dataset;
+mod features;
+mod guards;
 mod h5ad;
+mod hdf5;
+mod labels;
 pub mod load;
+mod matrix_market;
 pub mod npz;
+mod npz_screen;
+mod screen_file;
+mod select_genes;
 pub mod simulate;
 pub mod split;
+mod summary;
+mod tenx;
