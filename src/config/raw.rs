@@ -64,7 +64,7 @@ pub struct RawData {
     /// Leave out cells without any count (and say how many) instead of refusing the data
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub drop_empty_cells: Option<bool>,
-    /// Matrix of an AnnData file that holds the raw counts: a layer, or raw [default: X]
+    /// Matrix of an AnnData file that holds the raw counts: a layer, or raw (by default X)
     #[arg(long, value_name = "LAYER")]
     pub layer: Option<String>,
     /// Genome to read from a 10x file of several (by default all, where they share one matrix)

@@ -21,7 +21,7 @@ use crate::config::nearest;
 use crate::error::{InputError, Result};
 
 /// Columns that usually hold the intervention, looked for when none is named.
-pub(crate) const USUAL_LABELS: [&str; 14] = [
+pub(crate) const USUAL_LABELS: [&str; 13] = [
     "perturbation",
     "intervention",
     "condition",
@@ -35,7 +35,6 @@ pub(crate) const USUAL_LABELS: [&str; 14] = [
     "label",
     "labels",
     "chem",
-    "guide",
 ];
 
 /// Which cells, genes and annotations to use, and how.

@@ -164,7 +164,11 @@ fn local_fit(x: &[f64], y: &[f64], q: usize, at: f64) -> (f64, f64) {
     // Columns 1, u, u^2 with u = (x - at) / radius, made orthogonal one after another.
     let scale = if radius > 0.0 { radius } else { 1.0 };
     let n = to - from;
-    let w: Vec<f64> = x[from..to].iter().map(|&x| weight(x).sqrt()).collect();
+    let mut w: Vec<f64> = x[from..to].iter().map(|&x| weight(x).sqrt()).collect();
+    // All of them at the same distance.
+    if w.iter().all(|w| *w == 0.0) {
+        w.fill(1.0);
+    }
     let u: Vec<f64> = x[from..to].iter().map(|&x| (x - at) / scale).collect();
     let mut columns: Vec<Vec<f64>> = (0..3).map(|power| (0..n).map(|i| w[i] * u[i].powi(power)).collect()).collect();
     let mut rest: Vec<f64> = (0..n).map(|i| w[i] * y[from + i]).collect();
@@ -244,7 +248,7 @@ mod tests {
                             0
                         }
                     }
-                    _ => (n * (g + 3) * 7 + g) % (g + 3),
+                    _ => (n * 7 + g * n * n) % (g + 3),
                 })
             })
             .collect();
