@@ -140,8 +140,10 @@ fn cut(x: &[f64], from: usize, to: usize, most: usize, low: f64, high: f64, vert
         return;
     }
     vertices.push(at);
-    cut(x, from, middle + 1, most, low, at, vertices);
-    cut(x, middle + 1, to, most, at, high, vertices);
+    // Points equal to the cut go to the left.
+    let after = middle + 1 + x[middle + 1..to].iter().take_while(|x| **x == at).count();
+    cut(x, from, after, most, low, at, vertices);
+    cut(x, after, to, most, at, high, vertices);
 }
 
 /// Value and slope at `at` of the parabola fitted to the `q` points nearest to it, by weighted least squares.
