@@ -134,16 +134,27 @@ fn cut(x: &[f64], from: usize, to: usize, most: usize, low: f64, high: f64, vert
     if to - from <= most {
         return;
     }
+    // The place nearest to the middle where the next point differs, to the right before to the left.
     let middle = (from + to - 1) / 2;
-    let at = x[middle];
+    let mut last = middle;
+    for step in 0..=2 * (to - from) {
+        let offset = step.div_ceil(2);
+        let place = if step % 2 == 1 || step == 0 { middle + offset } else { middle.wrapping_sub(offset) };
+        if place < from || place + 1 >= to {
+            break;
+        }
+        if x[place] != x[place + 1] {
+            last = place;
+            break;
+        }
+    }
+    let at = x[last];
     if at <= low || at >= high {
         return;
     }
     vertices.push(at);
-    // Points equal to the cut go to the left.
-    let after = middle + 1 + x[middle + 1..to].iter().take_while(|x| **x == at).count();
-    cut(x, from, after, most, low, at, vertices);
-    cut(x, after, to, most, at, high, vertices);
+    cut(x, from, last + 1, most, low, at, vertices);
+    cut(x, last + 1, to, most, at, high, vertices);
 }
 
 /// Value and slope at `at` of the parabola fitted to the `q` points nearest to it, by weighted least squares.
