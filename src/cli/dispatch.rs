@@ -44,6 +44,11 @@ pub fn dispatch(cli: Cli) -> Result<()> {
                 simulation.interventions
             ))
         }
+        Command::Inspect(args) => {
+            let (layer, genome) = (args.layer.as_deref(), args.genome.as_deref());
+            let found = crate::data::inspect::inspect(&args.file, layer, genome, args.labels.as_deref())?;
+            report::print(&if args.json { found.to_json() } else { found.text() })
+        }
         Command::Verify(args) => {
             let (config, golden) = args.checked()?;
             let verification = crate::run::verify(&config, golden.as_deref())?;

@@ -3,6 +3,7 @@
 mod dispatch;
 pub mod evaluate;
 pub mod fit_shifts;
+pub mod inspect;
 pub mod run;
 pub mod simulate;
 pub mod verify;
@@ -48,6 +49,11 @@ pub enum Command {
     ///
     /// `svae-cpu run --data FILE.npz` trains on it.
     Simulate(simulate::Args),
+    /// Show what is in a data file, and the command that would train on it
+    ///
+    /// Matrices with their types and whether they look like raw counts, the columns of the cells with their levels, and
+    /// what might mislead.
+    Inspect(inspect::Args),
     /// Check every gradient by finite differences, and against vectors of another system
     ///
     /// Each block of the model and the whole objective are checked in double precision at random points, for the

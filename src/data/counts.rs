@@ -352,7 +352,9 @@ mod tests {
         short.put(0, 0, 1);
         assert!(short.finish().is_err());
         let mut doubled = CountsScatter::new(2, &[3], 70_000);
-        [(1, 70_000), (0, 1), (1, 5)].map(|(gene, count)| assert!(doubled.put(0, gene, count)));
+        for (gene, count) in [(1, 70_000), (0, 1), (1, 5)] {
+            assert!(doubled.put(0, gene, count));
+        }
         let (counts, n) = doubled.finish().unwrap();
         assert_eq!((counts, n), (Counts::from_dense(2, &[1, 70_005]), 1));
     }

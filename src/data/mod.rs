@@ -7,6 +7,7 @@ mod features;
 mod guards;
 mod h5ad;
 mod hdf5;
+pub mod inspect;
 mod labels;
 pub mod load;
 mod matrix_market;
