@@ -155,7 +155,7 @@ pub fn inspect(path: &Path, layer: Option<&str>, genome: Option<&str>, labels: O
     for (at, name) in of_table.chain(file.column_names()?).enumerate() {
         let column = match (&table, at < n_of_table) {
             (Some(table), true) => table.column(&name, false),
-            _ => file.column(&name, false),
+            _ => file.column(&name, USUAL_LABELS.contains(&name.as_str())),
         };
         let (report, found) = describe(name, column);
         columns.push(report);
@@ -382,8 +382,9 @@ impl Inspection {
             if column.n_missing > 0 {
                 text += &format!(", {} missing", column.n_missing);
             }
-            // A value per cell is a name, not a level.
-            if column.levels.first().is_some_and(|level| level.n_cells > 1) {
+            // A value per cell is a name, and many numbers are a measurement.
+            let measured = column.range.is_some() && column.n_levels.is_some_and(|n| n > 50);
+            if !measured && column.levels.first().is_some_and(|level| level.n_cells > 1) {
                 let shown: Vec<String> =
                     column.levels.iter().map(|level| format!("{} ({})", level.label, level.n_cells)).collect();
                 let more = column.n_levels.is_some_and(|n| n > shown.len());
