@@ -13,6 +13,8 @@ use crate::error::{InputError, Result};
 const MAX_EXPANSION: u64 = 1032;
 /// Values of a dense matrix converted at a time, at most, however it is chunked.
 const MOST_AT_ONCE: usize = 1 << 24;
+/// Bytes of a chunk, at most, where the data set itself is smaller.
+const MOST_CHUNK: u64 = 1 << 26;
 /// Values looked at to tell what a matrix holds, at each of two places.
 const SAMPLE: usize = 1 << 15;
 
@@ -128,15 +130,18 @@ impl Hdf5 {
             true => self.length.saturating_mul(MAX_EXPANSION),
             false => self.length,
         };
-        // Chunks reach past the edge, and a missing one stands for zeros: a little is granted.
-        if bytes.is_none_or(|bytes| bytes > most.saturating_add(1 << 20)) {
-            return Err(self
-                .fault(
-                    name,
-                    format!("its shape {shape:?} promises more than the file can hold"),
-                    "the file is damaged, copy or write it again",
-                )
-                .into());
+        // A little is granted: small data sets are stored in headers and chunks of their own.
+        let most = most.saturating_add(1 << 20);
+        let lies = |what: &str, shape: &[usize]| {
+            let problem = format!("its {what} {shape:?} promises more than the file can hold");
+            self.fault(name, problem, "the file is damaged, copy or write it again")
+        };
+        let Some(bytes) = bytes.filter(|&bytes| bytes <= most) else { return Err(lies("shape", &shape).into()) };
+        if let Some(chunk) = dataset.chunk_dims() {
+            let size = chunk.iter().try_fold(dataset.element_size() as u64, |size, &d| size.checked_mul(d as u64));
+            if size.is_none_or(|size| size > most.min(bytes.max(MOST_CHUNK))) {
+                return Err(lies("chunk", &chunk).into());
+            }
         }
         Ok(Some(dataset))
     }
