@@ -20,7 +20,7 @@ fn count(n: usize, g: usize) -> u32 {
     if (n, g) == (3, 4) {
         return 4664;
     }
-    if (n + 2 * g) % 3 == 0 { 0 } else { ((7 * n + 5 * g * g + n * g) % 11) as u32 }
+    if (n + 2 * g).is_multiple_of(3) { 0 } else { ((7 * n + 5 * g * g + n * g) % 11) as u32 }
 }
 
 fn label(n: usize) -> &'static str {
