@@ -317,6 +317,9 @@ impl Kept {
 /// Reads and checks everything that `options` ask for.
 fn assemble(file: &dyn ScreenFile, options: &LoadOptions, progress: ByteProgress) -> Result<Loaded> {
     let path = file.path();
+    if options.genes.is_some() && options.top_genes.is_some() {
+        return Err(InputError::new("genes are both listed and to be selected", "choose one of the two").into());
+    }
     let mut notes = file.notes();
     let (n_cells, n_genes) = file.shape()?;
     for (n, what) in [(n_cells, "cells"), (n_genes, "genes")] {
