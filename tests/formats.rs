@@ -8,6 +8,8 @@ use svae_cpu::data::load::{LoadOptions, Loaded, load};
 use svae_cpu::data::npz::{Npz, NpzWriter};
 use tempfile::TempDir;
 
+mod support;
+
 const N_CELLS: usize = 12;
 const N_GENES: usize = 9;
 
@@ -312,4 +314,29 @@ fn variable_genes_are_those_of_scanpy() {
             assert_eq!(found, wanted, "{name}, {n_top}");
         }
     }
+}
+
+/// A run with controls: no row for them in the masks, and what was read is saved.
+#[test]
+fn a_run_with_controls() {
+    let folder = TempDir::new().unwrap();
+    let simulate = ["simulate", "--out", "s.npz", "--sim-interventions", "4", "--sim-cells", "20", "--sim-genes", "12"];
+    let (code, _, err) = support::said(&support::run(folder.path(), &simulate));
+    assert_eq!(code, 0, "{err}");
+    let common = ["run", "--data", "s.npz", "--epochs", "1", "--latents", "2", "--hidden", "8", "--particles", "5"];
+    let more = ["--control", "intervention_0", "--holdout", "intervention_2", "--top-genes", "9", "--out", "r"];
+    let (code, _, err) = support::said(&support::run(folder.path(), &[&common[..], &more].concat()));
+    assert_eq!(code, 0, "{err}");
+    assert!(err.contains("dropped 3 of 12 genes because they are not among the 9 most variable"), "{err}");
+    assert!(support::names(&folder.path().join("r")).contains(&"data.json".to_string()));
+    let masks = std::fs::read_to_string(folder.path().join("r/masks.csv")).unwrap();
+    let rows: Vec<&str> = masks.lines().skip(1).map(|line| line.split(',').next().unwrap()).collect();
+    assert_eq!(rows, ["intervention_1", "intervention_2", "intervention_3"]);
+    let data: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(folder.path().join("r/data.json")).unwrap()).unwrap();
+    assert_eq!(data["controls"][0]["label"], "intervention_0");
+    assert_eq!((&data["n_genes_read"], &data["n_genes"]), (&12.into(), &9.into()));
+    assert_eq!(data["dropped"][0]["what"], "genes");
+    let (code, _, err) = support::said(&support::run(folder.path(), &["evaluate", "r", "--quiet"]));
+    assert_eq!(code, 0, "{err}");
 }
