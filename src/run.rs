@@ -10,7 +10,7 @@ use crate::config::{
     self, Config, HeldoutBatchNorm, IvaeMask, LatentDistribution, MaskKind, Method, Precision, Source,
 };
 use crate::data::dataset::{Categorical, Dataset, InterventionRows};
-use crate::data::load::{LoadOptions, load, write_npz};
+use crate::data::load::{DataSummary, LoadOptions, load_with_progress, write_npz};
 use crate::data::npz::NpzWriter;
 use crate::data::simulate::MixingNetwork;
 use crate::data::{simulate as simulator, split};
@@ -33,7 +33,7 @@ use crate::report::manifest::Manifest;
 use crate::report::metrics::{
     BaselineMetrics, GraphMetrics, HeldoutMetrics, MaskMetrics, Metrics, PrecisionRecall, Timing, peak_rss_bytes,
 };
-use crate::report::progress::{Progress, ProgressKind};
+use crate::report::progress::{Progress, ProgressKind, ReadProgress};
 use crate::report::results::{ResultsFolder, TensorValues, check_destination};
 use crate::report::verification::Verification;
 use crate::training::adam::AdamSettings;
@@ -136,6 +136,8 @@ pub(crate) struct Screen<'a> {
     mixing: Option<Arc<MixingNetwork>>,
     /// What there is to say about the data.
     notes: Vec<String>,
+    /// What was read from the file, if there is one.
+    summary: Option<DataSummary>,
     /// How the progress of a run on it is shown.
     progress: ProgressKind<'a>,
 }
@@ -147,10 +149,10 @@ impl<'a> Screen<'a> {
 
     /// The screen that was read, split as the settings say.
     pub(crate) fn of(config: &Config, read: Read, progress: ProgressKind<'a>) -> Result<Self> {
-        let Read { data, mixing, notes } = read;
+        let Read { data, mixing, notes, summary } = read;
         let held_out = config.held_out(&data.intervention_names)?;
         let cells = Cells::new(config, &data.interventions, data.n_interventions(), &data.source, held_out)?;
-        Ok(Self { data, cells, mixing, notes, progress })
+        Ok(Self { data, cells, mixing, notes, summary, progress })
     }
 
     /// The held-out protocol for this screen; `None` where nothing is held out, or the settings skip it.
@@ -179,6 +181,8 @@ pub(crate) struct Read {
     pub(crate) mixing: Option<Arc<MixingNetwork>>,
     /// What there is to say about the data.
     pub(crate) notes: Vec<String>,
+    /// What was read from the file, if there is one.
+    pub(crate) summary: Option<DataSummary>,
 }
 
 /// Reads or simulates the screen that the settings name.
@@ -192,15 +196,28 @@ pub(crate) fn read(team: &Team, config: &Config) -> Result<Read> {
                 continuous_covariates: config.continuous_covariates.clone(),
                 size_factor_key: config.size_factor_key.clone(),
                 drop_empty_cells: config.drop_empty_cells,
+                layer: config.layer.clone(),
+                genome: config.genome.clone(),
+                labels: config.labels.clone(),
+                control: config.control.clone(),
+                genes: config.genes.clone(),
+                top_genes: config.top_genes,
+                min_cells_per_label: config.min_cells_per_label,
+                min_counts: config.min_counts as u64,
+                drop_unlabelled_cells: config.drop_unlabelled_cells,
                 unlabelled: false,
             };
-            let loaded = load(path, &options)?;
-            Ok(Read { data: Arc::new(loaded.dataset), mixing: None, notes: loaded.notes })
+            let mut progress = ReadProgress::new(ProgressKind::choose(config.quiet));
+            let loaded = load_with_progress(path, &options, &mut |bytes, of| progress.show(bytes, of))?;
+            progress.finish();
+            let mut notes = loaded.notes;
+            notes.extend(loaded.summary.warnings.iter().map(|warning| format!("Warning: {warning}")));
+            Ok(Read { data: Arc::new(loaded.dataset), mixing: None, notes, summary: Some(loaded.summary) })
         }
         Source::Simulation(simulation) => {
             let simulated = simulator::simulate_on(team, &simulator_settings(simulation))?;
             let (data, mixing) = (Arc::new(simulated.dataset), Arc::new(simulated.mixing));
-            Ok(Read { data, mixing: Some(mixing), notes: Vec::new() })
+            Ok(Read { data, mixing: Some(mixing), notes: Vec::new(), summary: None })
         }
     }
 }
@@ -354,6 +371,9 @@ where
     progress.finish();
     let mut results = judge(team, config, screen, &network, Some(&training))?;
     write(config, data, &folder, &network, &training, &results)?;
+    if let Some(summary) = &screen.summary {
+        folder.write_data_summary(summary)?;
+    }
     let parts = Parts { train: &cells.train, validation: &cells.validation, trained: &cells.trained };
     let interpretation = Interpretation::new(team, &network, data, parts, &results.latents, config.seed);
     write_interpretation(config, data, &folder, parts, &interpretation)?;

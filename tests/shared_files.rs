@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use svae_cpu::data::dataset::Dataset;
+use svae_cpu::data::inspect::inspect;
 use svae_cpu::data::load::{LoadOptions, load};
 use svae_cpu::data::npz::Npz;
 use svae_cpu::data::simulate::{Simulation, simulate};
@@ -92,6 +93,46 @@ fn schraivogel2020() {
     assert_eq!([0, 1, 2, 19_096, 19_097].map(|n| dataset.counts.row(n).sum()), [317, 506, 4019, 596, 1058]);
     let levels = level_counts(&dataset);
     assert_eq!((levels[5], levels[13], levels[14]), (("HS2", 961), ("ZFPM2", 302), ("non-targeting", 7793)));
+}
+
+/// Files of many tools: labels stand in for interventions where the files hold none.
+#[test]
+fn formats_of_many_tools() {
+    let Some(folder) = shared("data/formats") else { return };
+    let read = |name: &str, label: &str, layer: Option<&str>| {
+        let options =
+            LoadOptions { label_key: Some(label.into()), layer: layer.map(str::to_string), ..LoadOptions::default() };
+        load(&folder.join(name), &options).map(|loaded| loaded.dataset)
+    };
+    for layer in ["counts", "csc_counts", "dense_counts"] {
+        let dataset = read("anndataR_example_66b9c76.h5ad", "leiden", Some(layer)).unwrap();
+        assert_eq!((dataset.n_cells(), dataset.n_genes(), total(&dataset)), (50, 100, 9805), "{layer}");
+        assert_eq!(dataset.counts.row(3).sum(), 201, "{layer}");
+        assert_eq!(level_counts(&dataset).iter().map(|(_, n)| *n).collect::<Vec<_>>(), [13, 11, 8, 8, 5, 5]);
+    }
+    for (name, sum, row, raw, first) in
+        [("anndata_v0.7.0_adata.h5ad", 285, 15, 627, "S"), ("anndata_v0.7.8_adata.h5ad", 302, 14, 568, "h")]
+    {
+        let dataset = read(name, "obs_cat", None).unwrap();
+        assert_eq!((total(&dataset), dataset.counts.row(4).sum()), (sum, row), "{name}");
+        assert_eq!(dataset.intervention_names[dataset.interventions.single(0).unwrap()], first, "{name}");
+        let dataset = read(name, "obs_cat", Some("raw")).unwrap();
+        assert_eq!((dataset.n_genes(), total(&dataset)), (40, raw), "{name}");
+    }
+    for name in ["anndata_v0.5.0_adata.h5ad", "scanpy_pbmc68k_reduced_d53464f.h5ad"] {
+        let message = read(name, "bulk_labels", None).unwrap_err().to_string();
+        assert!(message.contains("X, cell 0") && message.contains("raw counts"), "{message}");
+    }
+    for (name, n_nonzero) in
+        [("tenx_v3_filtered_feature_bc_matrix.h5", 23_866.0), ("mtx_3.0.0_filtered_feature_bc_matrix", 23_866.0)]
+    {
+        let found = inspect(&folder.join(name), None, None, None).unwrap();
+        assert_eq!((found.n_cells, found.n_genes), (1107, 507), "{name}");
+        assert!((found.matrices[0].density * 1107.0 * 507.0 - n_nonzero).abs() < 1e-6, "{name}");
+    }
+    let found = inspect(&folder.join("tenx_v1.2.0_multiple_genomes.h5"), None, Some("another_genome"), None).unwrap();
+    assert_eq!((found.n_cells, found.n_genes), (12, 343));
+    assert!((found.matrices[0].density * 12.0 * 343.0 - 12.0).abs() < 1e-9);
 }
 
 #[test]

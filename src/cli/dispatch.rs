@@ -87,6 +87,11 @@ pub fn dispatch(cli: Cli) -> Result<()> {
             let figures = crate::run::bench(&plan)?;
             report::print(&if plan.json { figures.to_json() } else { figures.text() })
         }
+        Command::Inspect(args) => {
+            let (layer, genome) = (args.layer.as_deref(), args.genome.as_deref());
+            let found = crate::data::inspect::inspect(&args.file, layer, genome, args.labels.as_deref())?;
+            report::print(&if args.json { found.to_json() } else { found.text() })
+        }
         Command::Verify(args) => {
             let (config, golden) = args.checked()?;
             let verification = crate::run::verify(&config, golden.as_deref())?;

@@ -5,6 +5,7 @@ mod dispatch;
 pub mod embed;
 pub mod evaluate;
 pub mod fit_shifts;
+pub mod inspect;
 pub mod normalize;
 pub mod report;
 pub mod run;
@@ -85,6 +86,11 @@ pub enum Command {
     /// The share of the peak says how close a step comes to its matrix products alone, at the fastest that they are
     /// here. With settings of a run, or data, that run's time and memory are predicted.
     Bench(Box<bench::Args>),
+    /// Show what is in a data file, and the command that would train on it
+    ///
+    /// Matrices with their types and whether they look like raw counts, the columns of the cells with their levels, and
+    /// what might mislead.
+    Inspect(inspect::Args),
     /// Check every gradient by finite differences, and against vectors of another system
     ///
     /// Each block of the model and the whole objective are checked in double precision at random points, for the

@@ -23,6 +23,7 @@ Examples:
   svae-cpu run --sim-cells 50 --epochs 20              the same, small: a first look in seconds
   svae-cpu run --data screen.h5ad --label-key gene     train on your own screen
   svae-cpu run --data screen.h5ad --label-key gene --holdout KLF1,CEBPA --out results/held-out
+  svae-cpu run --data filtered_feature_bc_matrix.h5 --labels guides.csv --control non-targeting --top-genes 2000
   svae-cpu run results/0001/config.toml --seed 1       repeat a run with another seed
   svae-cpu run --json --quiet > metrics.json           figures only
 

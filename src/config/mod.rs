@@ -220,6 +220,24 @@ pub struct Config {
     pub size_factor_key: Option<String>,
     /// Whether cells without counts are left out rather than refused.
     pub drop_empty_cells: bool,
+    /// Matrix of an AnnData file; `None` is `X`.
+    pub layer: Option<String>,
+    /// Genome of a 10x file; `None` is all.
+    pub genome: Option<String>,
+    /// Table of labels. Relative to the working directory.
+    pub labels: Option<PathBuf>,
+    /// Labels of control cells.
+    pub control: Vec<String>,
+    /// File of the genes to use. Relative to the working directory.
+    pub genes: Option<PathBuf>,
+    /// Number of highly variable genes to use.
+    pub top_genes: Option<usize>,
+    /// Interventions with fewer cells are left out.
+    pub min_cells_per_label: usize,
+    /// Cells with fewer counts are left out.
+    pub min_counts: usize,
+    /// Whether cells without a label are left out rather than refused.
+    pub drop_unlabelled_cells: bool,
     /// Labels held out of the training; `None` is the default of the data (see [`Config::held_out`]).
     pub holdout: Option<Vec<String>>,
 
@@ -318,13 +336,22 @@ impl Default for Config {
 const UNSAVED_KEYS: [&str; 5] = ["out", "overwrite", "h5ad", "json", "quiet"];
 
 /// Keys that describe a data file.
-const DATA_KEYS: [&str; 6] = [
+const DATA_KEYS: [&str; 15] = [
     "label_key",
     "batch_key",
     "categorical_covariates",
     "continuous_covariates",
     "size_factor_key",
     "drop_empty_cells",
+    "layer",
+    "genome",
+    "labels",
+    "control",
+    "genes",
+    "top_genes",
+    "min_cells_per_label",
+    "min_counts",
+    "drop_unlabelled_cells",
 ];
 
 /// Keys that say how held-out interventions are treated.
@@ -665,14 +692,23 @@ impl Checker<'_> {
         }
     }
 
+    fn file(&self, key: &str, value: Option<PathBuf>) -> Result<Option<PathBuf>> {
+        match value {
+            Some(path) if path.as_os_str().is_empty() => {
+                Err(self.0.error(key, "the name of the file is empty", "give the path of a file"))
+            }
+            value => Ok(value),
+        }
+    }
+
     fn columns(&self, key: &str, value: Option<Vec<String>>) -> Result<Vec<String>> {
         let columns = value.unwrap_or_default();
         for (i, column) in columns.iter().enumerate() {
             if column.trim().is_empty() {
-                return Err(self.0.error(key, "a name is empty", "give names of columns, separated by commas"));
+                return Err(self.0.error(key, "a name is empty", "give names, separated by commas"));
             }
             if columns[..i].contains(column) {
-                return Err(self.0.error(key, format!("\"{column}\" is named twice"), "name each column once"));
+                return Err(self.0.error(key, format!("\"{column}\" is named twice"), "name each once"));
             }
         }
         Ok(columns)
@@ -745,6 +781,10 @@ impl RawConfig {
         if data.data.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
             return Err(origin.error("data", "the name of the file is empty", "give the path of a data file"));
         }
+        if data.genes.is_some() && data.top_genes.is_some() {
+            let problem = "a file of genes is given too, which says which genes are used";
+            return Err(origin.error("top_genes", problem, "leave out either --genes or --top-genes"));
+        }
         if output.out.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
             return Err(origin.error("out", "the name of the folder is empty", "give the path of a results folder"));
         }
@@ -773,6 +813,18 @@ impl RawConfig {
             continuous_covariates: check.columns("continuous_covariates", data.continuous_covariates)?,
             size_factor_key: check.text("size_factor_key", data.size_factor_key)?,
             drop_empty_cells: data.drop_empty_cells.unwrap_or(false),
+            layer: check.text("layer", data.layer)?,
+            genome: check.text("genome", data.genome)?,
+            labels: check.file("labels", data.labels)?,
+            control: check.columns("control", data.control)?,
+            genes: check.file("genes", data.genes)?,
+            top_genes: match data.top_genes {
+                None => None,
+                given => Some(check.whole("top_genes", given, 1, 1, 10_000_000)?),
+            },
+            min_cells_per_label: check.whole("min_cells_per_label", data.min_cells_per_label, 1, 1, 1_000_000_000)?,
+            min_counts: check.whole("min_counts", data.min_counts, 0, 0, 1_000_000_000)?,
+            drop_unlabelled_cells: data.drop_unlabelled_cells.unwrap_or(false),
             data: data.data,
             holdout: check.holdout(training.holdout)?,
 

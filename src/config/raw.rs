@@ -43,7 +43,7 @@ pub struct RawConfig {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, clap::Args)]
 #[command(next_help_heading = "Data")]
 pub struct RawData {
-    /// Data file: .h5ad (raw counts in X) or .npz (x, label); without it, data are simulated
+    /// Data file: AnnData (.h5ad), 10x Genomics (.h5), a matrix-market folder or .npz; without it, data are simulated
     #[arg(long, value_name = "FILE")]
     pub data: Option<PathBuf>,
     /// Column of obs that holds the intervention of each cell
@@ -64,6 +64,33 @@ pub struct RawData {
     /// Leave out cells without any count (and say how many) instead of refusing the data
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub drop_empty_cells: Option<bool>,
+    /// Matrix of an AnnData file that holds the raw counts: a layer, or raw (by default X)
+    #[arg(long, value_name = "LAYER")]
+    pub layer: Option<String>,
+    /// Genome to read from a 10x file of several (by default all, where they share one matrix)
+    #[arg(long, value_name = "GENOME")]
+    pub genome: Option<String>,
+    /// Table of the cells' labels (CSV or TSV): a row per barcode; its columns may be named wherever one of obs may
+    #[arg(long, value_name = "FILE")]
+    pub labels: Option<PathBuf>,
+    /// Labels of control cells, separated by commas: no intervention acts on them, their latents have the prior N(0, I)
+    #[arg(long, value_name = "LABEL,...", value_delimiter = ',')]
+    pub control: Option<Vec<String>>,
+    /// Use only the genes listed in this file, one name or identifier per line
+    #[arg(long, value_name = "FILE")]
+    pub genes: Option<PathBuf>,
+    /// Use only this many genes, the most variable ones (as seurat_v3 finds them, within each batch if --batch-key is given)
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub top_genes: Option<i64>,
+    /// Leave out interventions with fewer cells, with these cells [default: 1]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub min_cells_per_label: Option<i64>,
+    /// Leave out cells with a lower total count over all genes of the file [default: 0]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub min_counts: Option<i64>,
+    /// Leave out cells without an intervention label instead of refusing the data
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub drop_unlabelled_cells: Option<bool>,
 }
 
 /// Settings of the model.
@@ -287,7 +314,9 @@ impl RawConfig {
     }
 
     pub(super) fn to_table(&self) -> Result<toml::Table> {
-        for (path, flag) in [(&self.data.data, "--data"), (&self.output.out, "--out")] {
+        let (data, out) = (&self.data, &self.output.out);
+        let paths = [(&data.data, "--data"), (&data.labels, "--labels"), (&data.genes, "--genes"), (out, "--out")];
+        for (path, flag) in paths {
             if path.as_ref().is_some_and(|path| path.to_str().is_none()) {
                 return Err(InputError::new("the path is not valid UTF-8", "rename the file or folder")
                     .at(flag)

@@ -84,6 +84,15 @@ flag_tests! {
     continuous_covariates: FILE, ["--continuous-covariates", "age"] => "continuous_covariates" = "[\"age\"]";
     size_factor_key: FILE, ["--size-factor-key", "ncounts"] => "size_factor_key" = "\"ncounts\"";
     drop_empty_cells: FILE, ["--drop-empty-cells"] => "drop_empty_cells" = "true";
+    layer: FILE, ["--layer", "counts"] => "layer" = "\"counts\"";
+    genome: FILE, ["--genome", "GRCh38"] => "genome" = "\"GRCh38\"";
+    labels: FILE, ["--labels", "labels.csv"] => "labels" = "\"labels.csv\"";
+    control: FILE, ["--control", "NT,safe"] => "control" = "[\"NT\", \"safe\"]";
+    genes: FILE, ["--genes", "genes.txt"] => "genes" = "\"genes.txt\"";
+    top_genes: FILE, ["--top-genes", "2000"] => "top_genes" = "2000";
+    min_cells_per_label: FILE, ["--min-cells-per-label", "20"] => "min_cells_per_label" = "20";
+    min_counts: FILE, ["--min-counts", "500"] => "min_counts" = "500";
+    drop_unlabelled_cells: FILE, ["--drop-unlabelled-cells"] => "drop_unlabelled_cells" = "true";
     holdout: [], ["--holdout", "a,b"] => "holdout" = "[\"a\", \"b\"]";
     method: [], ["--method", "svae"] => "method" = "\"svae\"";
     latents: [], ["--latents", "7"] => "latents" = "7";

@@ -186,6 +186,47 @@ impl Counts {
         builder.finish()
     }
 
+    /// The matrix restricted to `cells`, ascending, and to genes with a number in `gene_of` (old number to new; the new
+    /// ones ascend too). Works in place: no second copy is held.
+    pub fn restrict(&mut self, cells: &[usize], gene_of: Option<(&[Option<u32>], usize)>) {
+        fn compact<T: Copy + Into<u32> + TryFrom<u32>>(
+            genes: &mut Vec<T>,
+            values: &mut Vec<T>,
+            offsets: &mut Vec<usize>,
+            cells: &[usize],
+            gene_of: Option<&[Option<u32>]>,
+        ) {
+            let mut end = 0;
+            for (n, &cell) in cells.iter().enumerate() {
+                let range = offsets[cell]..offsets[cell + 1];
+                // Writes never overtake reads: everything moves towards the front.
+                offsets[n] = end;
+                for at in range {
+                    let gene = match gene_of {
+                        None => Some(genes[at]),
+                        Some(map) => map[genes[at].into() as usize].and_then(|gene| T::try_from(gene).ok()),
+                    };
+                    if let Some(gene) = gene {
+                        (genes[end], values[end]) = (gene, values[at]);
+                        end += 1;
+                    }
+                }
+            }
+            offsets.truncate(cells.len());
+            offsets.push(end);
+            genes.truncate(end);
+            values.truncate(end);
+            genes.shrink_to_fit();
+            values.shrink_to_fit();
+        }
+        let (map, n_genes) = (gene_of.map(|(map, _)| map), gene_of.map_or(self.n_genes, |(_, n)| n));
+        match &mut self.entries {
+            Entries::Narrow { genes, values } => compact(genes, values, &mut self.offsets, cells, map),
+            Entries::Wide { genes, values } => compact(genes, values, &mut self.offsets, cells, map),
+        }
+        self.n_genes = n_genes;
+    }
+
     /// Bytes held by the matrix.
     pub fn bytes(&self) -> usize {
         let width = match self.entries {
@@ -209,6 +250,102 @@ fn prefetch<T>(slice: &[T]) {
     let _ = slice;
 }
 
+/// Collects entries in any order into [`Counts`], once the number of entries of each cell and the largest count are known.
+#[derive(Debug)]
+pub struct CountsScatter {
+    counts: Counts,
+    /// Where the next entry of each cell goes.
+    next: Vec<usize>,
+}
+
+impl CountsScatter {
+    /// Room for `sizes[n]` entries of cell `n`, none above `largest`.
+    pub fn new(n_genes: usize, sizes: &[usize], largest: u32) -> Self {
+        let mut offsets = Vec::with_capacity(sizes.len() + 1);
+        offsets.push(0);
+        let mut n_entries = 0;
+        for size in sizes {
+            n_entries += size;
+            offsets.push(n_entries);
+        }
+        let entries = if n_genes <= u16::MAX as usize + 1 && largest <= u16::MAX as u32 {
+            Entries::Narrow { genes: vec![0; n_entries], values: vec![0; n_entries] }
+        } else {
+            Entries::Wide { genes: vec![0; n_entries], values: vec![0; n_entries] }
+        };
+        let next = offsets[..sizes.len()].to_vec();
+        Self { counts: Counts { n_genes, offsets, entries }, next }
+    }
+
+    /// Adds a count; false if it was not planned for.
+    #[inline]
+    pub fn put(&mut self, cell: usize, gene: u32, count: u32) -> bool {
+        let at = self.next[cell];
+        if at == self.counts.offsets[cell + 1] {
+            return false;
+        }
+        self.next[cell] += 1;
+        match &mut self.counts.entries {
+            Entries::Narrow { genes, values } => {
+                (genes[at], values[at]) = (gene as u16, count as u16);
+                count <= u16::MAX as u32
+            }
+            Entries::Wide { genes, values } => {
+                (genes[at], values[at]) = (gene, count);
+                true
+            }
+        }
+    }
+
+    /// The finished matrix, and the number of cells in which a gene came more than once (its counts were summed).
+    ///
+    /// # Errors
+    /// What is wrong, in words, if an entry is missing or a sum too large.
+    pub fn finish(self) -> Result<(Counts, usize), &'static str> {
+        let Self { counts, next } = self;
+        if next[..] != counts.offsets[1..] {
+            return Err("it changed while it was read");
+        }
+        let mut doubled = vec![false; counts.n_cells()];
+        let sorted = match &counts.entries {
+            Entries::Narrow { genes, .. } => rows_ascend(genes, &counts.offsets),
+            Entries::Wide { genes, .. } => rows_ascend(genes, &counts.offsets),
+        };
+        if sorted {
+            return Ok((counts, 0));
+        }
+        // Rare: sorted cell by cell into a second matrix.
+        let mut builder = CountsBuilder::new(counts.n_genes);
+        let mut row: Vec<(usize, u32)> = Vec::new();
+        let mut overflow = false;
+        for (n, doubled) in doubled.iter_mut().enumerate() {
+            row.clear();
+            counts.row(n).for_each(|g, x| row.push((g, x)));
+            row.sort_by_key(|&(g, _)| g);
+            row.dedup_by(|later, kept| {
+                let same = later.0 == kept.0;
+                if same {
+                    *doubled = true;
+                    let sum = kept.1.checked_add(later.1);
+                    overflow |= sum.is_none();
+                    kept.1 = sum.unwrap_or(u32::MAX);
+                }
+                same
+            });
+            row.iter().for_each(|&(g, x)| builder.push(g, x));
+            builder.end_cell();
+        }
+        if overflow {
+            return Err("counts of one cell and gene sum to more than 4294967295");
+        }
+        Ok((builder.finish(), doubled.iter().filter(|doubled| **doubled).count()))
+    }
+}
+
+fn rows_ascend<T: PartialOrd>(genes: &[T], offsets: &[usize]) -> bool {
+    offsets.windows(2).all(|pair| genes[pair[0]..pair[1]].is_sorted_by(|a, b| a < b))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -225,5 +362,50 @@ mod tests {
         assert_eq!(counts.n_nonzero(), 5);
         assert_eq!(counts.row(1).sum(), 70_003);
         assert_eq!(counts.select(&[1, 0]).row(1).sum(), 65_538);
+    }
+
+    #[test]
+    fn scattered_entries_give_the_matrix_of_ordered_ones() {
+        let table = [0, 3, 0, 65_535, 0, 7, 1, 2];
+        let counts = Counts::from_dense(4, &table);
+        let mut scatter = CountsScatter::new(4, &[2, 3], 65_535);
+        // By columns, as compressed columns come.
+        for (cell, gene) in [(1, 2), (1, 1), (0, 1), (1, 3), (0, 3)] {
+            assert!(scatter.put(cell, gene, table[cell * 4 + gene as usize]));
+        }
+        assert!(!scatter.put(0, 0, 1), "a cell is full");
+        assert_eq!(scatter.finish().unwrap(), (counts.clone(), 0));
+        let mut short = CountsScatter::new(4, &[1, 1], 1);
+        short.put(0, 0, 1);
+        assert!(short.finish().is_err());
+        let mut doubled = CountsScatter::new(2, &[3], 70_000);
+        for (gene, count) in [(1, 70_000), (0, 1), (1, 5)] {
+            assert!(doubled.put(0, gene, count));
+        }
+        let (counts, n) = doubled.finish().unwrap();
+        assert_eq!((counts, n), (Counts::from_dense(2, &[1, 70_005]), 1));
+    }
+
+    #[test]
+    fn restricting_in_place_is_selecting() {
+        let table: Vec<u32> = (0..60).map(|i| if i % 3 == 1 { 0 } else { i * 1000 }).collect();
+        for wide in [1, 3] {
+            let table: Vec<u32> = table.iter().map(|x| x * wide).collect();
+            let mut counts = Counts::from_dense(6, &table);
+            let cells = [0, 3, 4, 9];
+            let kept = [1, 2, 5];
+            let mut gene_of = vec![None; 6];
+            kept.iter().enumerate().for_each(|(new, &old): (usize, &usize)| gene_of[old] = Some(new as u32));
+            counts.restrict(&cells, Some((&gene_of, 3)));
+            let small: Vec<u32> =
+                cells.iter().flat_map(|&n| kept.iter().map(move |&g| (n, g))).map(|(n, g)| table[n * 6 + g]).collect();
+            let mut back = vec![0; small.len()];
+            (0..4).for_each(|n| counts.row(n).for_each(|g, x| back[n * 3 + g] = x));
+            assert_eq!((back, counts.n_genes(), counts.n_cells()), (small, 3, 4));
+        }
+        let mut counts = Counts::from_dense(6, &table);
+        let selected = counts.select(&[2, 7]);
+        counts.restrict(&[2, 7], None);
+        assert_eq!(counts, selected);
     }
 }

@@ -1,24 +1,34 @@
 //! From a file to a checked [`Dataset`]: what every format has in common, and the one entry point [`load`].
 
-use std::collections::BTreeSet;
-use std::fmt::Display;
-use std::ops::Range;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
 
-use super::counts::{Counts, CountsBuilder};
+use super::counts_sink::{ByteProgress, CountsSink, Received, cell_place};
 use super::dataset::{Categorical, Continuous, Covariates, Dataset, InterventionRows, Truth};
+use super::guards;
 use super::h5ad::H5ad;
-use super::npz::{ArrayStream, ElementKind, Npz, NpzWriter, list};
+use super::hdf5::Hdf5;
+use super::labels::{LabelTable, read_names};
+use super::matrix_market::MatrixMarket;
+use super::npz::{Npz, list};
+use super::npz_screen::NpzScreen;
+pub use super::npz_screen::write_npz;
+use super::screen_file::{Column, Levels, RawTruth, ScreenFile};
+use super::select_genes::highly_variable;
+pub use super::summary::{DataSummary, Dropped, LabelCount};
+use super::tenx::Tenx;
+use crate::config::nearest;
 use crate::error::{InputError, Result};
 
 /// Columns that usually hold the intervention, looked for when none is named.
-const USUAL_LABELS: [&str; 12] = [
+pub(crate) const USUAL_LABELS: [&str; 13] = [
     "perturbation",
     "intervention",
     "condition",
     "treatment",
     "guide_identity",
     "guide_id",
+    "feature_call",
     "target_gene",
     "gene",
     "target",
@@ -26,26 +36,42 @@ const USUAL_LABELS: [&str; 12] = [
     "labels",
     "chem",
 ];
-/// Stored values converted at a time.
-pub(crate) const BLOCK: usize = 1 << 20;
 
-/// Which annotations of the cells to use, and how.
+/// Which cells, genes and annotations to use, and how.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct LoadOptions {
+    /// Matrix of an AnnData file: a layer, `X` or `raw`; if absent, `X`.
+    pub layer: Option<String>,
+    /// Genome of a 10x file; if absent, all.
+    pub genome: Option<String>,
+    /// Table of labels (CSV or TSV): a row per barcode.
+    pub labels: Option<PathBuf>,
     /// Column of the intervention label; if absent, one of the usual names.
     pub label_key: Option<String>,
+    /// Labels of control cells, on which no intervention acts.
+    pub control: Vec<String>,
     /// Column of the batch label: the first categorical covariate.
     pub batch_key: Option<String>,
     /// Further categorical covariates.
     pub categorical_covariates: Vec<String>,
     /// Continuous covariates.
     pub continuous_covariates: Vec<String>,
-    /// Column of size factors; if absent, the total count of each cell.
+    /// Column of size factors; if absent, the total count of each cell over the genes that are used.
     pub size_factor_key: Option<String>,
+    /// File of the genes to use.
+    pub genes: Option<PathBuf>,
+    /// Number of highly variable genes to use.
+    pub top_genes: Option<usize>,
+    /// Interventions with fewer cells are left out, with their cells.
+    pub min_cells_per_label: usize,
+    /// Cells with a lower total count, over all genes of the file, are left out.
+    pub min_counts: u64,
     /// Whether cells without any count are left out instead of refused.
     pub drop_empty_cells: bool,
     /// Whether the cells are taken without labels, for a model that was trained on others: all get one intervention.
     pub unlabelled: bool,
+    /// Whether cells without a label are left out instead of refused.
+    pub drop_unlabelled_cells: bool,
 }
 
 /// A data set and what there is to say about how it was read.
@@ -55,362 +81,207 @@ pub struct Loaded {
     pub dataset: Dataset,
     /// Plain sentences for the user, without a final full stop.
     pub notes: Vec<String>,
+    /// What was read, chosen and dropped; it holds the notes too, and what might be wrong with the data.
+    pub summary: DataSummary,
 }
 
-/// Reads a screen: `.h5ad` (AnnData) or `.npz` (see [`write_npz`] for the arrays).
+/// Reads a screen: AnnData (`.h5ad`), 10x Genomics (`.h5`), a folder with a matrix-market file and its names, or `.npz`
+/// (see [`write_npz`] for the arrays).
 ///
 /// # Errors
 /// [`InputError`], with the file and the cell and gene where that makes sense, if the file is
 /// absent, of another kind or damaged; if shapes disagree; if a count is negative, not whole, not finite or above
-/// 2^32 - 1; if a cell has no counts (unless they are dropped), no label, or a size factor that is not positive.
+/// 2^32 - 1; if a cell has no counts (unless they are dropped), no label (likewise), or a size factor that is not positive;
+/// if nothing is left of the cells, genes or interventions.
 pub fn load(path: &Path, options: &LoadOptions) -> Result<Loaded> {
+    load_with_progress(path, options, &mut |_, _| {})
+}
+
+/// As [`load`]; `progress` is told how many bytes of the counts have been read, and of how many.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_with_progress(path: &Path, options: &LoadOptions, progress: &mut dyn FnMut(u64, u64)) -> Result<Loaded> {
+    let file = open(path, options.layer.as_deref(), options.genome.as_deref())?;
+    assemble(&*file, options, progress)
+}
+
+/// Opens a file of any format.
+pub(crate) fn open(path: &Path, layer: Option<&str>, genome: Option<&str>) -> Result<Box<dyn ScreenFile>> {
+    let without_effect = |given: Option<&str>, flag: &str, format: &str| match given {
+        None => Ok(()),
+        Some(_) => {
+            let problem = format!("{flag} has no effect on {format}");
+            Err(InputError::new(problem, "leave it out").in_file(path))
+        }
+    };
+    if path.is_dir() || MatrixMarket::recognises(path) {
+        without_effect(layer, "--layer", "a matrix-market folder")?;
+        without_effect(genome, "--genome", "a matrix-market folder, whose features name no genome")?;
+        return Ok(Box::new(MatrixMarket::open(path)?));
+    }
     match path.extension().and_then(|extension| extension.to_str()).map(str::to_lowercase).as_deref() {
-        Some("npz") => assemble(&NpzScreen { npz: Npz::open(path)? }, options),
-        Some("h5ad") => assemble(&H5ad::open(path)?, options),
+        Some("npz") => {
+            without_effect(layer, "--layer", "a NumPy archive")?;
+            without_effect(genome, "--genome", "a NumPy archive")?;
+            Ok(Box::new(NpzScreen::new(Npz::open(path)?)))
+        }
+        Some("h5ad" | "h5" | "hdf5") => {
+            let hdf5 = Hdf5::open(path)?;
+            // What is inside counts, not the name.
+            if Tenx::recognises(&hdf5) {
+                without_effect(layer, "--layer", "a 10x file")?;
+                return Ok(Box::new(Tenx::new(hdf5, genome)?));
+            }
+            let anndata = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("h5ad"));
+            if anndata || H5ad::recognises(&hdf5) {
+                without_effect(genome, "--genome", "an AnnData file")?;
+                return Ok(Box::new(H5ad::new(hdf5, layer.map(str::to_string))));
+            }
+            let groups = list(&hdf5.children("")?);
+            Err(InputError::new(
+                format!("it is neither an AnnData nor a 10x file: it holds {groups}"),
+                "give a file with `obs`, `var` and `X`, or one with `matrix`",
+            )
+            .in_file(path)
+            .into())
+        }
         _ => Err(InputError::new(
             "files of this kind are not read",
-            "give an AnnData file (.h5ad) or a NumPy archive (.npz)",
+            "give an AnnData file (.h5ad), a 10x file (.h5), a matrix-market folder or a NumPy archive (.npz)",
         )
         .in_file(path)
         .into()),
     }
 }
 
-/// A file that holds a screen: what each format provides and [`assemble`] checks.
-pub(crate) trait ScreenFile {
-    /// The file.
-    fn path(&self) -> &Path;
-    /// Numbers of cells and genes.
-    fn shape(&self) -> Result<(usize, usize)>;
-    /// Names of the cells, if stored.
-    fn cell_names(&self) -> Result<Option<Vec<String>>>;
-    /// Names of the genes, if stored.
-    fn gene_names(&self) -> Result<Option<Vec<String>>>;
-    /// Where the counts are, for messages.
-    fn counts_place(&self) -> String;
-    /// Passes every cell to `sink`, in order.
-    fn read_counts(&self, sink: &mut CountsSink) -> Result<()>;
-    /// Names of the columns that annotate cells.
-    fn column_names(&self) -> Result<Vec<String>>;
-    /// Where a column is, for messages.
-    fn column_place(&self, name: &str) -> String;
-    /// One column; `label` says that it is read as the intervention.
-    fn column(&self, name: &str, label: bool) -> Result<Column>;
-    /// A column that holds size factors even if none is named.
-    fn stored_library(&self) -> Option<&'static str>;
-    /// The truth of a simulation, if stored.
-    fn truth(&self) -> Result<Option<RawTruth>>;
+/// The columns that annotate cells: those of the file, and those of a table of labels, which come first.
+struct Annotations<'a> {
+    file: &'a dyn ScreenFile,
+    table: Option<&'a LabelTable>,
+    n_cells: usize,
 }
 
-/// A column of cell annotations as stored.
-#[derive(Debug)]
-pub(crate) enum Column {
-    /// Levels, the numbers they stand for if they are numbers, and a level per cell (negative: missing).
-    Categorical {
-        levels: Vec<String>,
-        numbers: Option<Vec<i64>>,
-        codes: Vec<i64>,
-    },
-    /// Text; empty or "nan" is missing.
-    Strings(Vec<String>),
-    Integers(Vec<i64>),
-    /// Floating point; NaN is missing.
-    Numbers(Vec<f64>),
-    Flags(Vec<bool>),
-}
+impl Annotations<'_> {
+    fn of_table(&self, name: &str) -> Option<&LabelTable> {
+        self.table.filter(|table| table.columns().iter().any(|column| column == name))
+    }
 
-/// True latents and prior means as stored, each with its shape.
-#[derive(Debug)]
-pub(crate) struct RawTruth {
-    pub latents: (Vec<usize>, Vec<f64>),
-    pub prior_means: (Vec<usize>, Vec<f64>),
-}
+    fn names(&self) -> Result<Vec<String>> {
+        let mut names = self.table.map_or_else(Vec::new, |table| table.columns().to_vec());
+        names.extend(self.file.column_names()?);
+        Ok(names)
+    }
 
-/// A column read as categories.
-struct Levels {
-    names: Vec<String>,
-    numbers: Option<Vec<i64>>,
-    /// Level of each cell, `None` if missing.
-    codes: Vec<Option<u32>>,
-}
-
-impl Column {
-    fn len(&self) -> usize {
-        match self {
-            Column::Categorical { codes, .. } => codes.len(),
-            Column::Strings(values) => values.len(),
-            Column::Integers(values) => values.len(),
-            Column::Numbers(values) => values.len(),
-            Column::Flags(values) => values.len(),
+    /// File and place of a column, for messages.
+    fn place(&self, name: &str) -> (&Path, String) {
+        match self.of_table(name) {
+            Some(table) => (table.path(), format!("column `{name}`")),
+            None => (self.file.path(), self.file.column_place(name)),
         }
     }
 
-    /// The column as categories: the stored order of levels, else ascending.
-    fn into_levels(self) -> Result<Levels, InputError> {
-        match self {
-            Column::Categorical { levels, numbers, codes } => {
-                let mut seen = BTreeSet::new();
-                if let Some(twice) = levels.iter().find(|level| !seen.insert(*level)) {
-                    return Err(InputError::new(format!("the level `{twice}` is listed twice"), "merge the two"));
-                }
-                let n_levels = levels.len() as i64;
-                if let Some(n) = codes.iter().position(|&code| code >= n_levels) {
-                    return Err(InputError::new(
-                        format!("cell {n} has level number {}, but there are {n_levels} levels", codes[n]),
-                        "write the file again",
-                    ));
-                }
-                let codes = codes.into_iter().map(|code| u32::try_from(code).ok()).collect();
-                Ok(Levels { names: levels, numbers, codes })
-            }
-            Column::Strings(values) => {
-                let present = |value: &String| !value.is_empty() && value != "nan";
-                Ok(Levels::ascending(values.into_iter().map(|value| present(&value).then_some(value)).collect(), None))
-            }
-            Column::Integers(values) => {
-                let values = values.into_iter().map(Some).collect();
-                Ok(Levels::ascending(values, Some(|value: &i64| *value)))
-            }
-            Column::Numbers(values) => {
-                // 2^53: beyond, neighbouring whole numbers are one and the same.
-                if let Some(value) = values.iter().find(|x| !x.is_nan() && (x.fract() != 0.0 || x.abs() > 9e15)) {
-                    return Err(InputError::new(
-                        format!("it holds numbers such as {value}, not categories"),
-                        "name a categorical, text or integer column",
-                    ));
-                }
-                let values = values.into_iter().map(|x| (!x.is_nan()).then_some(x as i64)).collect();
-                Ok(Levels::ascending(values, Some(|value: &i64| *value)))
-            }
-            Column::Flags(values) => {
-                let name = |flag| Some(if flag { "True" } else { "False" }.to_string());
-                Ok(Levels::ascending(values.into_iter().map(name).collect(), None))
+    /// An error about a column.
+    fn error(&self, name: &str, error: InputError) -> InputError {
+        let (path, place) = self.place(name);
+        error.in_file(path).at(place)
+    }
+
+    fn read(&self, name: &str, label: bool) -> Result<Column> {
+        let column = match self.of_table(name) {
+            Some(table) => table.column(name, label)?,
+            None => self.file.column(name, label)?,
+        };
+        match column.len() {
+            n if n == self.n_cells => Ok(column),
+            n => {
+                let problem = format!("it has {n} values for {} cells", self.n_cells);
+                Err(self.error(name, InputError::new(problem, "give one value per cell")).into())
             }
         }
     }
 
-    /// The column as numbers.
-    fn into_numbers(self) -> Result<Vec<f64>, InputError> {
-        match self {
-            Column::Integers(values) => Ok(values.into_iter().map(|x| x as f64).collect()),
-            Column::Numbers(values) => Ok(values),
-            Column::Flags(values) => Ok(values.into_iter().map(f64::from).collect()),
-            Column::Categorical { .. } | Column::Strings(_) => {
-                Err(InputError::new("it holds categories or text, not numbers", "name a numeric column"))
+    fn levels(&self, name: &str, label: bool) -> Result<Levels> {
+        Ok(self.read(name, label)?.into_levels().map_err(|e| self.error(name, e))?)
+    }
+
+    fn numbers(&self, name: &str) -> Result<Vec<f64>> {
+        Ok(self.read(name, false)?.into_numbers().map_err(|e| self.error(name, e))?)
+    }
+
+    /// The column of the intervention: as named, else one with a usual name.
+    fn choose_label(&self, options: &LoadOptions, notes: &mut Vec<String>) -> Result<String> {
+        if let Some(key) = &options.label_key {
+            return Ok(key.clone());
+        }
+        // Who gives a table of labels means one of its columns.
+        let (columns, path) = match self.table {
+            Some(table) => (table.columns().to_vec(), table.path()),
+            None => (self.file.column_names()?, self.file.path()),
+        };
+        let mut usual: Vec<&str> = USUAL_LABELS.into_iter().filter(|name| columns.iter().any(|c| c == name)).collect();
+        if let (Some(_), [only]) = (self.table, &columns[..]) {
+            usual = vec![only];
+        }
+        match usual[..] {
+            [key] => {
+                let place = match self.table {
+                    Some(table) => format!("column `{key}` of {}", table.path().display()),
+                    None => self.file.column_place(key),
+                };
+                notes.push(format!("interventions are read from {place}"));
+                Ok(key.to_string())
+            }
+            [] if columns.is_empty() => Err(InputError::new(
+                "it says nothing about the cells' interventions",
+                "give a table of barcodes and interventions with --labels FILE",
+            )
+            .in_file(path)
+            .into()),
+            [] => Err(InputError::new(
+                "none of the cells' columns has a usual name for the intervention",
+                format!("name one of {} with --label-key", list(&columns)),
+            )
+            .in_file(path)
+            .into()),
+            _ => Err(InputError::new(
+                format!("several columns could hold the intervention: {}", list(&usual)),
+                "name the right one with --label-key",
+            )
+            .in_file(path)
+            .into()),
+        }
+    }
+
+    /// Every named column exists and no column is used for two things.
+    fn check_keys(&self, options: &LoadOptions, label_key: &str) -> Result<()> {
+        let columns = self.names()?;
+        let categorical = options.batch_key.iter().chain(&options.categorical_covariates);
+        let covariates: Vec<&String> = categorical.chain(&options.continuous_covariates).collect();
+        let label_key = label_key.to_string();
+        let label = (!options.unlabelled).then_some(&label_key);
+        for key in covariates.iter().copied().chain(label).chain(&options.size_factor_key) {
+            if !columns.contains(key) {
+                let known = format!("the columns are {}", list(&columns));
+                return Err(self.error(key, InputError::new("there is no such column of the cells", known)).into());
             }
         }
-    }
-}
-
-impl Levels {
-    fn ascending<T: Ord + Clone + Display>(values: Vec<Option<T>>, number: Option<fn(&T) -> i64>) -> Self {
-        let levels: Vec<T> = values.iter().flatten().collect::<BTreeSet<_>>().into_iter().cloned().collect();
-        let code = |value: T| levels.binary_search(&value).expect("each value is a level") as u32;
-        Self {
-            codes: values.into_iter().map(|value| value.map(code)).collect(),
-            names: levels.iter().map(T::to_string).collect(),
-            numbers: number.map(|number| levels.iter().map(number).collect()),
+        if covariates.contains(&&label_key) {
+            return Err(self
+                .error(
+                    &label_key,
+                    InputError::new(
+                        "the intervention label cannot be a covariate as well: the decoder would see the answer",
+                        "leave it out of the covariates",
+                    ),
+                )
+                .into());
         }
-    }
-
-    /// Restricts to the levels in use; the old number of each level that stays.
-    fn drop_unused(&mut self) -> Vec<usize> {
-        let mut used = vec![false; self.names.len()];
-        self.codes.iter().flatten().for_each(|&code| used[code as usize] = true);
-        let kept: Vec<usize> = (0..used.len()).filter(|&level| used[level]).collect();
-        let mut renumbered = vec![0; used.len()];
-        kept.iter().enumerate().for_each(|(new, &old)| renumbered[old] = new as u32);
-        self.codes.iter_mut().flatten().for_each(|code| *code = renumbered[*code as usize]);
-        self.names = kept.iter().map(|&level| std::mem::take(&mut self.names[level])).collect();
-        self.numbers = self.numbers.as_ref().map(|numbers| kept.iter().map(|&level| numbers[level]).collect());
-        kept
-    }
-}
-
-/// Receives the counts of one cell after another and checks every value.
-pub(crate) struct CountsSink<'a> {
-    path: &'a Path,
-    place: String,
-    cell_names: &'a [String],
-    gene_names: &'a [String],
-    builder: CountsBuilder,
-    /// Total count of each finished cell.
-    totals: Vec<u64>,
-    /// The current cell.
-    row: Vec<(u32, u32)>,
-    ascending: bool,
-    /// Cells whose entries were out of order or doubled.
-    n_mended: usize,
-}
-
-impl<'a> CountsSink<'a> {
-    fn new(path: &'a Path, place: String, cell_names: &'a [String], gene_names: &'a [String]) -> Self {
-        Self {
-            path,
-            place,
-            cell_names,
-            gene_names,
-            builder: CountsBuilder::new(gene_names.len()),
-            totals: Vec::new(),
-            row: Vec::new(),
-            ascending: true,
-            n_mended: 0,
-        }
-    }
-
-    /// Number of genes.
-    pub fn n_genes(&self) -> usize {
-        self.gene_names.len()
-    }
-
-    /// Number of cells to come in all.
-    pub fn n_cells(&self) -> usize {
-        self.cell_names.len()
-    }
-
-    /// Adds a value of the current cell; `gene` is checked too.
-    #[inline]
-    pub fn push(&mut self, gene: i64, value: f64) -> Result<()> {
-        // Saturates below 0 and above u32::MAX, NaN becomes 0: in each case the values differ.
-        let count = value as u32;
-        if count as f64 != value || gene < 0 || gene >= self.n_genes() as i64 {
-            return Err(self.bad_entry(gene, value).into());
-        }
-        if count > 0 {
-            let gene = gene as u32;
-            self.ascending &= self.row.last().is_none_or(|&(last, _)| last < gene);
-            self.row.push((gene, count));
+        let mut seen = BTreeSet::new();
+        if let Some(twice) = covariates.iter().find(|key| !seen.insert(**key)) {
+            return Err(self.error(twice, InputError::new("it is named as a covariate twice", "name it once")).into());
         }
         Ok(())
-    }
-
-    /// Ends the current cell; entries out of order are sorted, entries of one gene summed, as SciPy understands them.
-    pub fn end_cell(&mut self) -> Result<()> {
-        if !self.ascending {
-            self.row.sort_by_key(|&(gene, _)| gene);
-            let mut merged: Vec<(u32, u32)> = Vec::with_capacity(self.row.len());
-            for &(gene, count) in &self.row {
-                match merged.last_mut() {
-                    Some((last, sum)) if *last == gene => match sum.checked_add(count) {
-                        Some(total) => *sum = total,
-                        None => return Err(self.bad_entry(gene as i64, *sum as f64 + count as f64).into()),
-                    },
-                    _ => merged.push((gene, count)),
-                }
-            }
-            self.row = merged;
-            self.ascending = true;
-            self.n_mended += 1;
-        }
-        let mut total = 0;
-        for &(gene, count) in &self.row {
-            self.builder.push(gene as usize, count);
-            total += count as u64;
-        }
-        self.builder.end_cell();
-        self.totals.push(total);
-        self.row.clear();
-        Ok(())
-    }
-
-    /// A fault of the matrix as a whole.
-    pub fn fault(&self, problem: impl Into<String>, remedy: impl Into<String>) -> InputError {
-        InputError::new(problem, remedy).in_file(self.path).at(&*self.place)
-    }
-
-    #[cold]
-    fn bad_entry(&self, gene: i64, value: f64) -> InputError {
-        let cell = cell_place(self.totals.len(), self.cell_names);
-        let Some(gene_name) = usize::try_from(gene).ok().and_then(|gene| self.gene_names.get(gene)) else {
-            return InputError::new(
-                format!("a value belongs to gene number {gene}, but there are {} genes", self.n_genes()),
-                "the matrix is damaged, write the file again",
-            )
-            .in_file(self.path)
-            .at(format!("{}, {cell}", self.place));
-        };
-        let (problem, remedy) = if value.is_nan() {
-            ("a count is missing (NaN)".to_string(), "give raw counts, with 0 where nothing was seen")
-        } else if value.is_infinite() {
-            ("a count is infinite".to_string(), "give raw counts")
-        } else if value < 0.0 {
-            (
-                format!("the count is {value}, below zero; the matrix looks scaled or batch-corrected"),
-                "give the raw counts (whole numbers)",
-            )
-        } else if value.fract() != 0.0 {
-            (
-                format!("the count is {value}, not a whole number; the matrix looks normalised or log-transformed"),
-                "give the raw counts",
-            )
-        } else {
-            (format!("the count is {value}, above the largest that is read ({})", u32::MAX), "check the matrix")
-        };
-        InputError::new(problem, remedy)
-            .in_file(self.path)
-            .at(format!("{}, {cell}, gene {gene} (`{gene_name}`)", self.place))
-    }
-}
-
-/// Passes a CSR matrix to `sink`. `next(range, genes, values)` delivers the stored entries of `range`; the ranges
-/// follow one another and hold `block` entries, the last one fewer.
-pub(crate) fn read_csr(
-    sink: &mut CountsSink,
-    indptr: &[i64],
-    n_stored: usize,
-    block: usize,
-    mut next: impl FnMut(Range<usize>, &mut Vec<i64>, &mut Vec<f64>) -> Result<()>,
-) -> Result<()> {
-    const REMEDY: &str = "the sparse matrix is damaged, write the file again";
-    if indptr.len() != sink.n_cells() + 1 {
-        return Err(sink
-            .fault(format!("`indptr` has {} values for {} cells", indptr.len(), sink.n_cells()), REMEDY)
-            .into());
-    }
-    if indptr[0] != 0 || indptr[indptr.len() - 1] != n_stored as i64 {
-        return Err(sink
-            .fault(
-                format!(
-                    "`indptr` runs from {} to {}, but {n_stored} values are stored",
-                    indptr[0],
-                    indptr[indptr.len() - 1]
-                ),
-                REMEDY,
-            )
-            .into());
-    }
-    if let Some(n) = indptr.windows(2).position(|pair| pair[1] < pair[0]) {
-        let place = format!("{}, {}", sink.place, cell_place(n, sink.cell_names));
-        return Err(sink
-            .fault(format!("`indptr` falls from {} to {}", indptr[n], indptr[n + 1]), REMEDY)
-            .at(place)
-            .into());
-    }
-    let (mut genes, mut values) = (Vec::new(), Vec::new());
-    let mut cell = 0;
-    for start in (0..n_stored).step_by(block) {
-        let range = start..(start + block).min(n_stored);
-        genes.clear();
-        values.clear();
-        next(range.clone(), &mut genes, &mut values)?;
-        for (at, (&gene, &value)) in range.zip(genes.iter().zip(&values)) {
-            while indptr[cell + 1] <= at as i64 {
-                sink.end_cell()?;
-                cell += 1;
-            }
-            sink.push(gene, value)?;
-        }
-    }
-    for _ in cell..sink.n_cells() {
-        sink.end_cell()?;
-    }
-    Ok(())
-}
-
-fn cell_place(n: usize, cell_names: &[String]) -> String {
-    match cell_names.get(n) {
-        Some(name) => format!("cell {n} (`{name}`)"),
-        None => format!("cell {n}"),
     }
 }
 
@@ -419,10 +290,40 @@ fn default_names(prefix: &str, n: usize) -> Vec<String> {
     (0..n).map(|i| format!("{prefix}_{i}")).collect()
 }
 
+/// The cells that are still used, and why others are not.
+struct Kept {
+    /// Numbers in the file, ascending.
+    cells: Vec<usize>,
+    n_before: usize,
+    dropped: Vec<Dropped>,
+    notes: Vec<String>,
+}
+
+impl Kept {
+    /// Leaves out the cells for which `stays` is false.
+    fn retain(&mut self, stays: impl Fn(usize) -> bool, reason: impl Into<String>) {
+        let before = self.cells.len();
+        self.cells.retain(|&n| stays(n));
+        self.record("cells", before - self.cells.len(), before, reason);
+    }
+
+    fn record(&mut self, what: &'static str, n: usize, of: usize, reason: impl Into<String>) {
+        if n > 0 {
+            let dropped = Dropped { what, n, reason: reason.into() };
+            let of = if what == "cells" { self.n_before } else { of };
+            self.notes.push(dropped.sentence(of));
+            self.dropped.push(dropped);
+        }
+    }
+}
+
 /// Reads and checks everything that `options` ask for.
-fn assemble(file: &impl ScreenFile, options: &LoadOptions) -> Result<Loaded> {
+fn assemble(file: &dyn ScreenFile, options: &LoadOptions, progress: ByteProgress) -> Result<Loaded> {
     let path = file.path();
-    let mut notes = Vec::new();
+    if options.genes.is_some() && options.top_genes.is_some() {
+        return Err(InputError::new("genes are both listed and to be selected", "choose one of the two").into());
+    }
+    let mut notes = file.notes();
     let (n_cells, n_genes) = file.shape()?;
     for (n, what) in [(n_cells, "cells"), (n_genes, "genes")] {
         if n == 0 {
@@ -441,168 +342,365 @@ fn assemble(file: &impl ScreenFile, options: &LoadOptions) -> Result<Loaded> {
             .into()),
         }
     };
-    let mut cell_names = names(file.cell_names()?, n_cells, "cell")?;
-    let gene_names = names(file.gene_names()?, n_genes, "gene")?;
-
-    let label_key = if options.unlabelled { String::new() } else { choose_label(file, options, &mut notes)? };
-    check_keys(file, options, &label_key)?;
-    let read = |key: &str, label: bool| -> Result<Column> {
-        let column = file.column(key, label)?;
-        match column.len() {
-            n if n == n_cells => Ok(column),
-            n => Err(InputError::new(format!("it has {n} values for {n_cells} cells"), "give one value per cell")
-                .in_file(path)
-                .at(file.column_place(key))
-                .into()),
-        }
-    };
+    let cell_names = names(file.cell_names()?, n_cells, "cell")?;
+    let mut gene_names = names(file.gene_names()?, n_genes, "gene")?;
+    let mut warnings = Vec::new();
+    warnings.extend(guards::doubled_names(&cell_names, "cells", "such cells cannot be told apart by name"));
+    warnings.extend(guards::doubled_names(&gene_names, "genes", "the later ones get the endings -1, -2, ..."));
 
     // Annotations first: they are quick to read and often where the mistake is.
+    let table = options.labels.as_ref().map(|path| LabelTable::read(path, &cell_names)).transpose()?;
+    notes.extend(table.iter().flat_map(|table| table.notes.clone()));
+    let annotations = Annotations { file, table: table.as_ref(), n_cells };
+    let label_key = if options.unlabelled { String::new() } else { annotations.choose_label(options, &mut notes)? };
+    annotations.check_keys(options, &label_key)?;
     let mut labels = if options.unlabelled {
         Levels { names: vec!["unlabelled".to_owned()], numbers: None, codes: vec![Some(0); n_cells] }
     } else {
-        let place = file.column_place(&label_key);
-        read(&label_key, true)?.into_levels().map_err(|e| e.in_file(path).at(place))?
+        annotations.levels(&label_key, true)?
     };
     let categorical_keys: Vec<&String> = options.batch_key.iter().chain(&options.categorical_covariates).collect();
     let mut categorical = Vec::new();
     for key in &categorical_keys {
-        let levels = read(key, false)?.into_levels().map_err(|e| e.in_file(path).at(file.column_place(key)))?;
-        categorical.push(levels);
+        categorical.push(annotations.levels(key, false)?);
     }
-    let numbers = |key: &str| -> Result<Vec<f64>> {
-        read(key, false)?.into_numbers().map_err(|e| e.in_file(path).at(file.column_place(key)).into())
-    };
     let mut continuous = Vec::new();
     for key in &options.continuous_covariates {
-        continuous.push(Continuous { name: key.clone(), values: numbers(key)? });
+        continuous.push(Continuous { name: key.clone(), values: annotations.numbers(key)? });
     }
     let library_key = options.size_factor_key.as_deref().or(file.stored_library());
-    let size_factors = library_key.map(numbers).transpose()?;
+    let size_factors = library_key.map(|key| annotations.numbers(key)).transpose()?;
+    let listed = options.genes.as_ref().map(|path| listed_genes(path, file, &gene_names, &mut notes)).transpose()?;
+    guards::make_unique(&mut gene_names);
 
-    let mut sink = CountsSink::new(path, file.counts_place(), &cell_names, &gene_names);
-    file.read_counts(&mut sink)?;
-    if sink.totals.len() != n_cells {
-        return Err(sink
-            .fault(format!("it has {} rows for {n_cells} cells", sink.totals.len()), "write the file again")
-            .into());
+    let mut kept = Kept { cells: (0..n_cells).collect(), n_before: n_cells, dropped: Vec::new(), notes: Vec::new() };
+    let unlabelled: Vec<bool> = labels.codes.iter().map(Option::is_none).collect();
+    if options.drop_unlabelled_cells {
+        kept.retain(|n| !unlabelled[n], "they have no intervention label");
+        if kept.cells.is_empty() {
+            let error = InputError::new("no cell has an intervention label", "check the column");
+            return Err(annotations.error(&label_key, error).into());
+        }
     }
-    if sink.n_mended > 0 {
+
+    let mut sink = CountsSink::new(path, file.counts_place(), &cell_names, &gene_names, progress);
+    if let Some((gene_of, n)) = &listed {
+        sink.keep_genes(gene_of, *n);
+    }
+    if options.drop_unlabelled_cells {
+        sink.leave_out(&unlabelled);
+    }
+    if let Err(error) = file.read_counts(&mut sink) {
+        return Err(match error {
+            crate::Error::Input(error) if sink.met_a_value_that_is_no_count() => {
+                guards::point_to_counts(error, &file.matrices().unwrap_or_default()).into()
+            }
+            other => other,
+        });
+    }
+    let Received { mut counts, totals, n_mended } = sink.finish()?;
+    if n_mended > 0 {
         notes.push(format!(
-            "{} cells had counts out of gene order or more than one count for a gene; these were sorted and summed",
-            sink.n_mended
+            "{n_mended} cells had counts out of gene order or more than one count for a gene; these were sorted and summed"
         ));
     }
-    let (mut counts, totals): (Counts, Vec<u64>) = (sink.builder.finish(), sink.totals);
 
-    let keep: Vec<usize> = (0..n_cells).filter(|&n| totals[n] > 0).collect();
-    let n_empty = n_cells - keep.len();
-    if keep.is_empty() {
-        return Err(InputError::new("no cell has any count", "check the matrix").in_file(path).into());
-    }
-    if n_empty > 0 && !options.drop_empty_cells {
-        let first = totals.iter().position(|&total| total == 0).expect("some cell is empty");
-        return Err(InputError::new(
-            format!("{n_empty} of {n_cells} cells have no counts at all, the first is this one"),
-            "leave them out with --drop-empty-cells, or filter the file",
-        )
-        .in_file(path)
-        .at(cell_place(first, &cell_names))
-        .into());
-    }
-    let mut library: Vec<f64> = totals.iter().map(|&total| total as f64).collect();
-    if let (Some(key), Some(values)) = (library_key, size_factors) {
-        if options.size_factor_key.is_none() && library != values {
-            notes.push(format!("size factors are those of {}", file.column_place(key)));
+    let empty_cells = |kept: &mut Kept, total: &dyn Fn(usize) -> u64, of_genes: &str| -> Result<()> {
+        let n_empty = kept.cells.iter().filter(|&&n| total(n) == 0).count();
+        if n_empty == kept.cells.len() {
+            return Err(InputError::new(format!("no cell has any count{of_genes}"), "check the matrix")
+                .in_file(path)
+                .into());
         }
-        library = values;
-        if let Some(&n) = keep.iter().find(|&&n| !(library[n] > 0.0 && library[n].is_finite())) {
+        if n_empty > 0 && !options.drop_empty_cells {
+            let first = kept.cells.iter().copied().find(|&n| total(n) == 0).expect("some cell is empty");
             return Err(InputError::new(
-                format!("the size factor of {} is {}", cell_place(n, &cell_names), library[n]),
-                "size factors are positive numbers; mend it, or leave the column out to use total counts",
+                format!("{n_empty} of {n_cells} cells have no counts{of_genes} at all, the first is this one"),
+                "leave them out with --drop-empty-cells, or filter the file",
             )
             .in_file(path)
-            .at(file.column_place(key))
+            .at(cell_place(first, &cell_names))
             .into());
         }
+        kept.retain(|n| total(n) > 0, format!("they have no counts{of_genes}"));
+        Ok(())
+    };
+    if options.min_counts > 0 {
+        let least = options.min_counts;
+        kept.retain(|n| totals[n] >= least, format!("their total count is below {least}"));
+        if kept.cells.is_empty() {
+            let problem = format!("no cell has {least} counts or more");
+            return Err(InputError::new(problem, "choose a smaller --min-counts").in_file(path).into());
+        }
+    }
+    empty_cells(&mut kept, &|n| totals[n], "")?;
+    let controls = control_levels(&labels, options, &annotations, &label_key)?;
+    if options.min_cells_per_label > 1 {
+        drop_rare_labels(&mut kept, &labels, &controls, options.min_cells_per_label);
+        if kept.cells.is_empty() {
+            let problem = format!("no intervention has {} cells or more", options.min_cells_per_label);
+            let error = InputError::new(problem, "choose a smaller --min-cells-per-label");
+            return Err(annotations.error(&label_key, error).into());
+        }
+    }
+
+    // Genes: those listed were chosen on the way in.
+    let mut selected: Option<Vec<usize>> =
+        listed.as_ref().map(|(gene_of, _)| (0..n_genes).filter(|&gene| gene_of[gene].is_some()).collect());
+    if let Some((_, n)) = &listed {
+        kept.record("genes", n_genes - n, n_genes, "they are not listed in the file of genes");
+    }
+    let mut restriction = None;
+    if let Some(n_top) = options.top_genes
+        && n_top < n_genes
+    {
+        let batch = options.batch_key.as_ref().and_then(|_| batch_codes(&categorical[0], &kept.cells));
+        let chosen = highly_variable(&counts, &kept.cells, batch.as_deref(), n_top);
+        let mut gene_of = vec![None; n_genes];
+        chosen.iter().enumerate().for_each(|(new, &old)| gene_of[old] = Some(new as u32));
+        kept.record("genes", n_genes - n_top, n_genes, format!("they are not among the {n_top} most variable"));
+        restriction = Some(gene_of);
+        selected = Some(chosen);
+    }
+    counts.restrict(&kept.cells, restriction.as_ref().map(|map| (&map[..], selected.as_ref().map_or(0, Vec::len))));
+    if let Some(selected) = &selected {
+        gene_names = selected.iter().map(|&gene| std::mem::take(&mut gene_names[gene])).collect();
+        let position: HashMap<usize, usize> = kept.cells.iter().enumerate().map(|(at, &n)| (n, at)).collect();
+        let before = kept.cells.len();
+        empty_cells(&mut kept, &|n| counts.row(position[&n]).sum(), " in the selected genes")?;
+        if kept.cells.len() < before {
+            let cells: Vec<usize> = kept.cells.iter().map(|n| position[n]).collect();
+            counts.restrict(&cells, None);
+        }
+    }
+
+    let mut library: Vec<f64> = (0..kept.cells.len()).map(|n| counts.row(n).sum() as f64).collect();
+    if let (Some(key), Some(mut values)) = (library_key, size_factors) {
+        if let Some(&n) = kept.cells.iter().find(|&&n| !(values[n] > 0.0 && values[n].is_finite())) {
+            let error = InputError::new(
+                format!("the size factor of {} is {}", cell_place(n, &cell_names), values[n]),
+                "size factors are positive numbers; mend it, or leave the column out to use total counts",
+            );
+            return Err(annotations.error(key, error).into());
+        }
+        pick(&mut values, &kept.cells);
+        if options.size_factor_key.is_none() && library != values {
+            notes.push(format!("size factors are those of {}", annotations.place(key).1));
+        }
+        library = values;
     }
     let mut truth = if options.unlabelled { None } else { read_truth(file, n_cells, &labels, &mut notes)? };
 
-    if n_empty > 0 {
-        notes.push(format!("dropped {n_empty} of {n_cells} cells because they have no counts"));
-        counts = counts.select(&keep);
-        pick(&mut library, &keep);
-        pick(&mut labels.codes, &keep);
-        categorical.iter_mut().for_each(|levels| pick(&mut levels.codes, &keep));
-        continuous.iter_mut().for_each(|covariate| pick(&mut covariate.values, &keep));
-        if let Some((truth, _)) = &mut truth {
-            let l = truth.n_latents;
-            truth.latents = keep.iter().flat_map(|&n| &truth.latents[n * l..(n + 1) * l]).copied().collect();
-        }
+    notes.append(&mut kept.notes);
+    pick(&mut labels.codes, &kept.cells);
+    categorical.iter_mut().for_each(|levels| pick(&mut levels.codes, &kept.cells));
+    continuous.iter_mut().for_each(|covariate| pick(&mut covariate.values, &kept.cells));
+    if let Some((truth, _)) = &mut truth {
+        let l = truth.n_latents;
+        truth.latents = kept.cells.iter().flat_map(|&n| &truth.latents[n * l..(n + 1) * l]).copied().collect();
     }
-    let original = |n: usize| cell_place(keep[n], &cell_names);
-    let codes = |levels: &Levels, key: &str, what: &str| -> Result<Vec<u32>> {
+    let original = |n: usize| cell_place(kept.cells[n], &cell_names);
+    let codes = |levels: &Levels, key: &str, what: &str, remedy: &str| -> Result<Vec<u32>> {
         match levels.codes.iter().position(Option::is_none) {
             None => Ok(levels.codes.iter().flatten().copied().collect()),
-            Some(first) => Err(InputError::new(
-                format!(
-                    "{} of {} cells have no {what}, the first is {}",
-                    levels.codes.iter().filter(|code| code.is_none()).count(),
-                    levels.codes.len(),
-                    original(first)
-                ),
-                "label these cells or leave them out of the file",
-            )
-            .in_file(path)
-            .at(file.column_place(key))
-            .into()),
+            Some(first) => {
+                let error = InputError::new(
+                    format!(
+                        "{} of {} cells have no {what}, the first is {}",
+                        levels.codes.iter().filter(|code| code.is_none()).count(),
+                        levels.codes.len(),
+                        original(first)
+                    ),
+                    remedy,
+                );
+                Err(annotations.error(key, error).into())
+            }
         }
     };
-    let kept_levels = drop_unused(&mut labels, &file.column_place(&label_key), &mut notes);
-    let label_codes = codes(&labels, &label_key, "intervention label")?;
+    let control_names: Vec<String> = controls.iter().map(|&level| labels.names[level].clone()).collect();
+    let kept_levels = drop_unused(&mut labels, &annotations.place(&label_key).1, &mut notes);
+    let remedy = "leave them out with --drop-unlabelled-cells, or label them";
+    let label_codes = codes(&labels, &label_key, "intervention label", remedy)?;
     let mut covariates = Covariates::default();
     for (key, mut levels) in categorical_keys.into_iter().zip(categorical) {
-        drop_unused(&mut levels, &file.column_place(key), &mut notes);
-        let codes = codes(&levels, key, "value")?;
+        drop_unused(&mut levels, &annotations.place(key).1, &mut notes);
+        let codes = codes(&levels, key, "value", "label these cells or leave them out of the file")?;
         covariates.categorical.push(Categorical { name: key.clone(), levels: levels.names, codes });
     }
     for covariate in &continuous {
         if let Some(n) = covariate.values.iter().position(|x| !x.is_finite()) {
-            return Err(InputError::new(
+            let error = InputError::new(
                 format!("the value of {} is {}", original(n), covariate.values[n]),
                 "a continuous covariate needs a finite number for every cell",
-            )
-            .in_file(path)
-            .at(file.column_place(&covariate.name))
-            .into());
+            );
+            return Err(annotations.error(&covariate.name, error).into());
         }
     }
     covariates.continuous = continuous;
+
+    // Controls have no intervention: the others are numbered without them.
+    let sizes = labels.sizes();
+    let is_control = |name: &String| control_names.contains(name);
+    let mut number = vec![None; labels.names.len()];
+    let acting: Vec<usize> = (0..labels.names.len()).filter(|&level| !is_control(&labels.names[level])).collect();
+    acting.iter().enumerate().for_each(|(a, &level)| number[level] = Some(a as u32));
+    if acting.is_empty() {
+        let error = InputError::new("every labelled cell is a control", "name fewer labels with --control");
+        return Err(annotations.error(&label_key, error).into());
+    }
+    let mut interventions = InterventionRows::default();
+    for code in label_codes {
+        match number[code as usize] {
+            Some(a) => interventions.push(&[(a, 1.0)]),
+            None => interventions.push(&[]),
+        }
+    }
     let truth = truth.map(|(truth, rows)| {
         let l = truth.n_latents;
-        let prior_means =
-            kept_levels.iter().flat_map(|&level| &truth.prior_means[rows[level] * l..(rows[level] + 1) * l]);
+        let row = |&level: &usize| rows[kept_levels[level]];
+        let prior_means = acting.iter().flat_map(|level| &truth.prior_means[row(level) * l..(row(level) + 1) * l]);
         Truth { prior_means: prior_means.copied().collect(), ..truth }
     });
-    if n_empty > 0 {
-        pick(&mut cell_names, &keep);
+    let count = |level: usize| LabelCount { label: labels.names[level].clone(), n_cells: sizes[level] };
+    let control_counts: Vec<LabelCount> =
+        (0..labels.names.len()).filter(|&level| number[level].is_none()).map(count).collect();
+    let intervention_counts: Vec<LabelCount> = acting.iter().map(|&level| count(level)).collect();
+    let intervention_names: Vec<String> = acting.iter().map(|&level| labels.names[level].clone()).collect();
+
+    if options.control.is_empty() {
+        warnings.extend(guards::unnamed_control(&intervention_names));
     }
+    let acting_sizes: Vec<usize> = acting.iter().map(|&level| sizes[level]).collect();
+    warnings.extend(guards::rare_labels(&intervention_names, &acting_sizes));
+    warnings.extend(guards::library_outliers(&library));
+    for covariate in &covariates.categorical {
+        let found = guards::confounding(covariate, &interventions, &intervention_names);
+        warnings.extend(found.map_err(|e| annotations.error(&covariate.name, e))?);
+    }
+
     let dataset = Dataset {
         source: path.display().to_string(),
         counts,
         library,
-        interventions: InterventionRows::one_hot(label_codes.into_iter().map(|code| code as usize)),
-        intervention_names: labels.names,
+        interventions,
+        intervention_names,
         gene_names,
-        cell_names,
+        cell_names: match kept.cells.len() == n_cells {
+            true => cell_names,
+            false => kept.cells.iter().map(|&n| cell_names[n].clone()).collect(),
+        },
         covariates,
         truth,
     };
-    Ok(Loaded { dataset, notes })
+    let mut sorted = dataset.library.clone();
+    sorted.sort_by(f64::total_cmp);
+    let summary = DataSummary {
+        source: dataset.source.clone(),
+        format: file.format(),
+        matrix: file.counts_place(),
+        n_cells_read: n_cells,
+        n_genes_read: n_genes,
+        n_cells: dataset.n_cells(),
+        n_genes: dataset.n_genes(),
+        n_interventions: dataset.n_interventions(),
+        n_nonzero: dataset.counts.n_nonzero(),
+        median_library: sorted[sorted.len() / 2],
+        controls: control_counts,
+        interventions: intervention_counts,
+        dropped: kept.dropped,
+        warnings,
+        notes: notes.clone(),
+    };
+    Ok(Loaded { dataset, notes, summary })
 }
 
 fn pick<T: Clone>(values: &mut Vec<T>, keep: &[usize]) {
-    *values = keep.iter().map(|&n| values[n].clone()).collect();
+    if keep.len() < values.len() {
+        *values = keep.iter().map(|&n| values[n].clone()).collect();
+    }
+}
+
+/// The new number of each gene that the file at `path` lists, by name or identifier, and how many there are.
+fn listed_genes(
+    path: &Path,
+    file: &dyn ScreenFile,
+    gene_names: &[String],
+    notes: &mut Vec<String>,
+) -> Result<(Vec<Option<u32>>, usize)> {
+    let listed = read_names(path)?;
+    let ids = file.gene_ids()?.filter(|ids| ids.len() == gene_names.len());
+    let mut wanted: BTreeMap<&str, bool> = listed.iter().map(|name| (name.as_str(), false)).collect();
+    let mut n = 0;
+    let mut gene_of = Vec::with_capacity(gene_names.len());
+    for gene in 0..gene_names.len() {
+        let names = [Some(&gene_names[gene]), ids.as_ref().map(|ids| &ids[gene])];
+        let mut found = false;
+        for name in names.into_iter().flatten() {
+            if let Some(seen) = wanted.get_mut(name.as_str()) {
+                (*seen, found) = (true, true);
+            }
+        }
+        gene_of.push(found.then_some(n));
+        n += found as u32;
+    }
+    let missing: Vec<&str> = wanted.iter().filter(|(_, seen)| !**seen).map(|(name, _)| *name).collect();
+    if n == 0 {
+        let problem = format!("none of its {} genes ({}) is in the data", wanted.len(), list(&missing));
+        let remedy = format!("write them as the data file does: {}", list(&gene_names[..gene_names.len().min(3)]));
+        return Err(InputError::new(problem, remedy).in_file(path).into());
+    }
+    if !missing.is_empty() {
+        notes.push(format!(
+            "{} of {} listed genes are not in the data: {}",
+            missing.len(),
+            wanted.len(),
+            list(&missing)
+        ));
+    }
+    Ok((gene_of, n as usize))
+}
+
+/// Batches of `cells`, if each of them has one.
+fn batch_codes(levels: &Levels, cells: &[usize]) -> Option<Vec<u32>> {
+    cells.iter().map(|&n| levels.codes[n]).collect()
+}
+
+/// Numbers of the levels that are controls.
+fn control_levels(
+    labels: &Levels,
+    options: &LoadOptions,
+    annotations: &Annotations,
+    label_key: &str,
+) -> Result<Vec<usize>> {
+    let sizes = labels.sizes();
+    let mut controls = Vec::new();
+    for name in &options.control {
+        match labels.names.iter().position(|level| level == name).filter(|&level| sizes[level] > 0) {
+            Some(level) => controls.push(level),
+            None => {
+                let remedy = match nearest(name, labels.names.iter().map(String::as_str)) {
+                    Some(near) => format!("did you mean \"{near}\"?"),
+                    None => format!("the labels are {}", list(&labels.names)),
+                };
+                let error = InputError::new(format!("no cell has the label \"{name}\" that --control names"), remedy);
+                return Err(annotations.error(label_key, error).into());
+            }
+        }
+    }
+    Ok(controls)
+}
+
+/// Leaves out the cells of interventions that have fewer than `least` of those still kept; controls stay.
+fn drop_rare_labels(kept: &mut Kept, labels: &Levels, controls: &[usize], least: usize) {
+    let mut sizes = vec![0; labels.names.len()];
+    kept.cells.iter().filter_map(|&n| labels.codes[n]).for_each(|code| sizes[code as usize] += 1);
+    let rare: Vec<bool> =
+        sizes.iter().enumerate().map(|(level, &size)| size > 0 && size < least && !controls.contains(&level)).collect();
+    let n_rare = rare.iter().filter(|rare| **rare).count();
+    let n_levels = sizes.iter().filter(|size| **size > 0).count();
+    kept.record("interventions", n_rare, n_levels, format!("they have fewer than {least} cells"));
+    let reason = format!("their intervention has fewer than {least} cells");
+    kept.retain(|n| !labels.codes[n].is_some_and(|code| rare[code as usize]), reason);
 }
 
 fn drop_unused(levels: &mut Levels, place: &str, notes: &mut Vec<String>) -> Vec<usize> {
@@ -620,72 +718,9 @@ fn drop_unused(levels: &mut Levels, place: &str, notes: &mut Vec<String>) -> Vec
     kept
 }
 
-fn choose_label(file: &impl ScreenFile, options: &LoadOptions, notes: &mut Vec<String>) -> Result<String> {
-    let columns = file.column_names()?;
-    if let Some(key) = &options.label_key {
-        return Ok(key.clone());
-    }
-    let usual: Vec<&&str> = USUAL_LABELS.iter().filter(|name| columns.iter().any(|column| column == **name)).collect();
-    match usual[..] {
-        [key] => {
-            notes.push(format!("interventions are read from {}", file.column_place(key)));
-            Ok(key.to_string())
-        }
-        [] => Err(InputError::new(
-            "none of the cells' columns has a usual name for the intervention",
-            format!("name one of {} with --label-key", list(&columns)),
-        )
-        .in_file(file.path())
-        .into()),
-        _ => Err(InputError::new(
-            format!("several columns could hold the intervention: {}", list(&usual)),
-            "name the right one with --label-key",
-        )
-        .in_file(file.path())
-        .into()),
-    }
-}
-
-/// Every named column exists and no column is used for two things.
-fn check_keys(file: &impl ScreenFile, options: &LoadOptions, label_key: &str) -> Result<()> {
-    let columns = file.column_names()?;
-    let categorical = options.batch_key.iter().chain(&options.categorical_covariates);
-    let covariates: Vec<&String> = categorical.chain(&options.continuous_covariates).collect();
-    let label_key = label_key.to_string();
-    let label = (!options.unlabelled).then_some(&label_key);
-    for key in covariates.iter().copied().chain(label).chain(&options.size_factor_key) {
-        if !columns.contains(key) {
-            return Err(InputError::new(
-                "there is no such column of the cells",
-                format!("the columns are {}", list(&columns)),
-            )
-            .in_file(file.path())
-            .at(file.column_place(key))
-            .into());
-        }
-    }
-    if covariates.contains(&&label_key) {
-        return Err(InputError::new(
-            "the intervention label cannot be a covariate as well: the decoder would see the answer",
-            "leave it out of the covariates",
-        )
-        .in_file(file.path())
-        .at(file.column_place(&label_key))
-        .into());
-    }
-    let mut seen = BTreeSet::new();
-    if let Some(twice) = covariates.iter().find(|key| !seen.insert(**key)) {
-        return Err(InputError::new("it is named as a covariate twice", "name it once")
-            .in_file(file.path())
-            .at(file.column_place(twice))
-            .into());
-    }
-    Ok(())
-}
-
 /// The truth, with the row of `prior_means` of each level; `None` (and a note) if it does not fit.
 fn read_truth(
-    file: &impl ScreenFile,
+    file: &dyn ScreenFile,
     n_cells: usize,
     labels: &Levels,
     notes: &mut Vec<String>,
@@ -715,269 +750,4 @@ fn read_truth(
             Ok(None)
         }
     }
-}
-
-/// A screen in a .npz archive.
-struct NpzScreen {
-    npz: Npz,
-}
-
-impl NpzScreen {
-    /// Arrays that are no columns of the cells.
-    const RESERVED: [&str; 12] = [
-        "x",
-        "data",
-        "indices",
-        "indptr",
-        "shape",
-        "format",
-        "_is_array",
-        "gene_names",
-        "cell_names",
-        "intervention_names",
-        "latents",
-        "prior_means",
-    ];
-
-    fn is_sparse(&self) -> bool {
-        !self.npz.contains("x") && self.npz.contains("data")
-    }
-
-    fn fault(&self, name: &str, problem: impl Into<String>, remedy: impl Into<String>) -> InputError {
-        InputError::new(problem, remedy).in_file(self.npz.path()).at(format!("array `{name}`"))
-    }
-
-    fn vector<'a>(&'a self, name: &str) -> Result<ArrayStream<'a>> {
-        let array = self.npz.array(name)?;
-        match array.shape() {
-            [_] => Ok(array),
-            shape => Err(self.fault(name, format!("it has shape {shape:?}, not one axis"), "store a 1-d array").into()),
-        }
-    }
-
-    fn names(&self, name: &str) -> Result<Option<Vec<String>>> {
-        if !self.npz.contains(name) {
-            return Ok(None);
-        }
-        Ok(Some(self.vector(name)?.into_strings()?.1))
-    }
-
-    fn dense_shape(&self, array: &ArrayStream) -> Result<(usize, usize)> {
-        match array.shape() {
-            &[n_cells, n_genes] => Ok((n_cells, n_genes)),
-            shape => Err(self.fault("x", format!("it has shape {shape:?}"), "store a table, cells x genes").into()),
-        }
-    }
-}
-
-impl ScreenFile for NpzScreen {
-    fn path(&self) -> &Path {
-        self.npz.path()
-    }
-
-    fn shape(&self) -> Result<(usize, usize)> {
-        if !self.is_sparse() {
-            if !self.npz.contains("x") {
-                return Err(InputError::new(
-                    format!("it holds neither `x` nor `data`, but {}", list(self.npz.names())),
-                    "store counts as `x` (cells x genes) or with scipy.sparse.save_npz",
-                )
-                .in_file(self.path())
-                .into());
-            }
-            return self.dense_shape(&self.npz.array("x")?);
-        }
-        if self.npz.contains("format") {
-            let format = self.npz.string("format")?;
-            if format != "csr" {
-                return Err(self
-                    .fault(
-                        "format",
-                        format!("sparse matrices of format `{format}` are not read"),
-                        "convert with .tocsr()",
-                    )
-                    .into());
-            }
-        }
-        let shape = self.vector("shape")?.into_i64()?.1;
-        match shape[..] {
-            // Indices are four bytes wide at most; the number of cells is held against `indptr`.
-            [n_cells @ 0..=i64::MAX, n_genes @ 0..=0xffff_ffff]
-                if self.vector("indptr")?.shape()[0] as i64 - 1 == n_cells =>
-            {
-                Ok((n_cells as usize, n_genes as usize))
-            }
-            _ => Err(self
-                .fault(
-                    "shape",
-                    format!("shape {shape:?} does not fit an `indptr` of {}", self.vector("indptr")?.shape()[0]),
-                    "the sparse matrix is damaged, write the file again",
-                )
-                .into()),
-        }
-    }
-
-    fn cell_names(&self) -> Result<Option<Vec<String>>> {
-        self.names("cell_names")
-    }
-
-    fn gene_names(&self) -> Result<Option<Vec<String>>> {
-        self.names("gene_names")
-    }
-
-    fn counts_place(&self) -> String {
-        if self.is_sparse() { "sparse matrix".into() } else { "array `x`".into() }
-    }
-
-    fn read_counts(&self, sink: &mut CountsSink) -> Result<()> {
-        if self.is_sparse() {
-            let indptr = self.vector("indptr")?.into_i64()?.1;
-            let (mut data, mut indices) = (self.vector("data")?, self.vector("indices")?);
-            let n_stored = data.shape()[0];
-            if indices.shape()[0] != n_stored {
-                return Err(sink
-                    .fault(
-                        format!("there are {n_stored} values but {} indices", indices.shape()[0]),
-                        "the sparse matrix is damaged, write the file again",
-                    )
-                    .into());
-            }
-            return read_csr(sink, &indptr, n_stored, BLOCK, |range, genes, values| {
-                indices.next_i64(range.len(), genes)?;
-                data.next_f64(range.len(), values)
-            });
-        }
-        let mut x = self.npz.array("x")?;
-        let (n_cells, n_genes) = self.dense_shape(&x)?;
-        if x.is_fortran() {
-            let (_, values) = x.into_f64()?;
-            return push_dense(sink, n_genes, &values);
-        }
-        let rows = (BLOCK / n_genes).max(1);
-        let mut values = Vec::new();
-        for start in (0..n_cells).step_by(rows) {
-            values.clear();
-            x.next_f64(rows.min(n_cells - start) * n_genes, &mut values)?;
-            push_dense(sink, n_genes, &values)?;
-        }
-        Ok(())
-    }
-
-    fn column_names(&self) -> Result<Vec<String>> {
-        let names = self.npz.names().iter();
-        Ok(names.filter(|name| !Self::RESERVED.contains(&name.as_str())).cloned().collect())
-    }
-
-    fn column_place(&self, name: &str) -> String {
-        format!("array `{name}`")
-    }
-
-    fn column(&self, name: &str, label: bool) -> Result<Column> {
-        let array = self.vector(name)?;
-        if label && array.kind() == ElementKind::Integer && self.npz.contains("intervention_names") {
-            let levels = self.names("intervention_names")?.expect("the array is there");
-            return Ok(Column::Categorical { levels, numbers: None, codes: array.into_i64()?.1 });
-        }
-        Ok(match array.kind() {
-            ElementKind::Integer => Column::Integers(array.into_i64()?.1),
-            ElementKind::Bool => Column::Flags(array.into_i64()?.1.into_iter().map(|flag| flag != 0).collect()),
-            ElementKind::Float => Column::Numbers(array.into_f64()?.1),
-            ElementKind::Text => Column::Strings(array.into_strings()?.1),
-        })
-    }
-
-    fn stored_library(&self) -> Option<&'static str> {
-        self.npz.contains("library").then_some("library")
-    }
-
-    fn truth(&self) -> Result<Option<RawTruth>> {
-        if !self.npz.contains("latents") || !self.npz.contains("prior_means") {
-            return Ok(None);
-        }
-        let latents = self.npz.array_f64("latents")?;
-        Ok(Some(RawTruth { latents, prior_means: self.npz.array_f64("prior_means")? }))
-    }
-}
-
-/// Passes whole cells, row-major, to `sink`.
-pub(crate) fn push_dense(sink: &mut CountsSink, n_genes: usize, values: &[f64]) -> Result<()> {
-    for row in values.chunks_exact(n_genes) {
-        for (gene, &value) in row.iter().enumerate() {
-            sink.push(gene as i64, value)?;
-        }
-        sink.end_cell()?;
-    }
-    Ok(())
-}
-
-/// Writes a data set as .npz: `x` (cells x genes) if at least half of the counts are non-zero, else the arrays of
-/// `scipy.sparse.save_npz`; `label` (number of the intervention of each cell) and `intervention_names`, `gene_names`,
-/// `cell_names`, `library`, a column per covariate under its own name and, where known, `latents` (cells x L) and
-/// `prior_means` (interventions x L). [`load`] gives the same data set back.
-///
-/// # Errors
-/// [`InputError`] if a cell is under several interventions or a covariate has a name that
-/// the archive needs; [`Error::Io`](crate::error::Error::Io) if it cannot be written.
-pub fn write_npz(dataset: &Dataset, path: &Path) -> Result<()> {
-    let (n_cells, n_genes) = (dataset.n_cells(), dataset.n_genes());
-    let counts = &dataset.counts;
-    let labels = (0..n_cells)
-        .map(|n| dataset.interventions.single(n).map(|a| a as i64).ok_or(n))
-        .collect::<Result<Vec<i64>, usize>>()
-        .map_err(|n| {
-            InputError::new("a cell under several interventions cannot be written to .npz", "write single ones")
-                .at(cell_place(n, &dataset.cell_names))
-        })?;
-    let covariates = &dataset.covariates;
-    let columns = covariates.categorical.iter().map(|c| &c.name).chain(covariates.continuous.iter().map(|c| &c.name));
-    let mut taken: BTreeSet<&str> = NpzScreen::RESERVED.into_iter().chain(["label", "library"]).collect();
-    for name in columns {
-        if !taken.insert(name) {
-            return Err(InputError::new(
-                format!("a covariate called `{name}` cannot be written to .npz"),
-                "give it another name",
-            )
-            .into());
-        }
-    }
-
-    let mut npz = NpzWriter::create(path)?;
-    if counts.n_nonzero() >= n_cells * n_genes / 2 {
-        let mut table = vec![0; n_cells * n_genes];
-        for (n, row) in table.chunks_exact_mut(n_genes).enumerate() {
-            counts.row(n).for_each(|g, x| row[g] = x);
-        }
-        npz.add_u32("x", &[n_cells, n_genes], &table)?;
-    } else {
-        let (mut values, mut genes, mut indptr) = (Vec::new(), Vec::new(), vec![0]);
-        for n in 0..n_cells {
-            counts.row(n).for_each(|g, x| {
-                values.push(x);
-                genes.push(g as i64);
-            });
-            indptr.push(values.len() as i64);
-        }
-        npz.add_string("format", "csr")?;
-        npz.add_i64("shape", &[2], &[n_cells as i64, n_genes as i64])?;
-        npz.add_u32("data", &[values.len()], &values)?;
-        npz.add_i64("indices", &[genes.len()], &genes)?;
-        npz.add_i64("indptr", &[indptr.len()], &indptr)?;
-    }
-    npz.add_i64("label", &[n_cells], &labels)?;
-    npz.add_f64("library", &[n_cells], &dataset.library)?;
-    npz.add_strings("intervention_names", &dataset.intervention_names)?;
-    npz.add_strings("gene_names", &dataset.gene_names)?;
-    npz.add_strings("cell_names", &dataset.cell_names)?;
-    for covariate in &covariates.categorical {
-        let values: Vec<&String> = covariate.codes.iter().map(|&code| &covariate.levels[code as usize]).collect();
-        npz.add_strings(&covariate.name, &values)?;
-    }
-    for covariate in &covariates.continuous {
-        npz.add_f64(&covariate.name, &[n_cells], &covariate.values)?;
-    }
-    if let Some(truth) = &dataset.truth {
-        npz.add_f64("latents", &[n_cells, truth.n_latents], &truth.latents)?;
-        npz.add_f64("prior_means", &[dataset.n_interventions(), truth.n_latents], &truth.prior_means)?;
-    }
-    npz.finish()
 }

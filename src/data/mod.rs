@@ -2,9 +2,21 @@
 
 pub mod anndata_writer;
 pub mod counts;
+mod counts_sink;
 pub mod dataset;
+mod features;
+mod guards;
 pub(crate) mod h5ad;
+mod hdf5;
+pub mod inspect;
+mod labels;
 pub mod load;
+mod matrix_market;
 pub mod npz;
+mod npz_screen;
+mod screen_file;
+mod select_genes;
 pub mod simulate;
 pub mod split;
+mod summary;
+mod tenx;

@@ -244,6 +244,22 @@ impl ArrayStream<'_> {
         self.kind
     }
 
+    /// Bytes of an element.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// NumPy's name of the elements' type.
+    pub fn dtype(&self) -> String {
+        let bits = 8 * self.width;
+        match self.kind {
+            ElementKind::Bool => "bool".to_string(),
+            ElementKind::Integer => format!("{}int{bits}", if self.signed { "" } else { "u" }),
+            ElementKind::Float => format!("float{bits}"),
+            ElementKind::Text => "text".to_string(),
+        }
+    }
+
     /// Whether the elements come in Fortran order (first index fastest).
     pub fn is_fortran(&self) -> bool {
         self.fortran

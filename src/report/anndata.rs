@@ -33,7 +33,7 @@ impl ResultsFolder {
     ) -> Result<()> {
         let file = AnnDataWriter::create(&self.path().join("results.h5ad"))?;
         file.counts("X", &data.counts)?;
-        let input = config.data.as_deref().and_then(Input::open);
+        let input = config.data.as_deref().and_then(|path| Input::open(path, config.layer.clone()));
         let mut obs = match input.as_ref().and_then(|input| matching(&input.obs, &data.cell_names)) {
             Some(columns) => columns,
             None => annotations(data),
@@ -118,12 +118,12 @@ struct Input {
 
 impl Input {
     /// `None` for files of other kinds.
-    fn open(path: &Path) -> Option<Self> {
+    fn open(path: &Path, layer: Option<String>) -> Option<Self> {
         if path.extension()?.to_str()?.to_lowercase() != "h5ad" {
             return None;
         }
-        let file = H5ad::open(path).ok()?;
-        Some(Self { obs: file.frame("obs")?, var: file.frame("var")? })
+        let (obs, var) = H5ad::frames(path, layer)?;
+        Some(Self { obs, var })
     }
 }
 

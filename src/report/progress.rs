@@ -230,6 +230,49 @@ fn write_line(out: &mut impl Write, text: &str) {
     let _ = writeln!(out, "{text}");
 }
 
+/// Least number of bytes whose reading is shown.
+const SHOWN_BYTES: u64 = 1 << 24;
+
+/// Shows how much of a data file has been read: a bar on a terminal, nothing elsewhere, for reading is quick.
+#[derive(Debug)]
+pub struct ReadProgress {
+    shown: bool,
+    bar: Option<ProgressBar>,
+}
+
+impl ReadProgress {
+    /// Nothing is shown yet.
+    pub fn new(kind: ProgressKind) -> Self {
+        Self { shown: matches!(kind, ProgressKind::Bar), bar: None }
+    }
+
+    /// Shows that `bytes` of `of` have been read.
+    pub fn show(&mut self, bytes: u64, of: u64) {
+        if !self.shown || of < SHOWN_BYTES {
+            return;
+        }
+        let bar = self.bar.get_or_insert_with(|| {
+            let bar = ProgressBar::with_draw_target(Some(of), ProgressDrawTarget::stderr());
+            let style = ProgressStyle::with_template("{bar:24} reading {bytes}/{total_bytes}  {bytes_per_sec}");
+            bar.set_style(style.expect("the template is valid"));
+            bar
+        });
+        bar.set_length(of);
+        bar.set_position(bytes);
+    }
+
+    /// Takes the bar away.
+    pub fn finish(self) {}
+}
+
+impl Drop for ReadProgress {
+    fn drop(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

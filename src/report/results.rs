@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::metrics::Metrics;
 use super::progress::EpochRecord;
 use crate::config::Config;
+use crate::data::load::DataSummary;
 use crate::error::{Error, InputError, Result};
 use crate::report::manifest::Manifest;
 
@@ -18,7 +19,7 @@ pub const RESULTS_ROOT: &str = "results";
 const RUN_MARKERS: [&str; 2] = ["config.toml", "metrics.json"];
 
 /// Files that a run writes; those of an earlier run are removed before it is replaced.
-const RUN_FILES: [&str; 19] = [
+const RUN_FILES: [&str; 20] = [
     "config.toml",
     "manifest.json",
     "metrics.json",
@@ -31,6 +32,7 @@ const RUN_FILES: [&str; 19] = [
     "model_heldout.safetensors",
     "shifts_heldout.csv",
     "evaluation.json",
+    "data.json",
     "cells.csv",
     "targets.csv",
     "genes_per_latent.csv",
@@ -171,6 +173,17 @@ impl ResultsFolder {
     /// [`Error::Io`] naming the file.
     pub fn write_metrics(&self, metrics: &Metrics) -> Result<()> {
         self.write("metrics.json", |file| writeln!(file, "{}", metrics.to_json()))
+    }
+
+    /// Writes `data.json`: what was read from the data file, chosen and dropped.
+    ///
+    /// # Errors
+    /// [`Error::Io`] naming the file.
+    pub fn write_data_summary(&self, summary: &DataSummary) -> Result<()> {
+        self.write("data.json", |file| {
+            serde_json::to_writer_pretty(&mut *file, summary)?;
+            writeln!(file)
+        })
     }
 
     /// Writes `evaluation.json`, the metrics of a model that was read.

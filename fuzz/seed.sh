@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Fills fuzz/corpus with the small files of tests/formats, from which the fuzzer starts. Usage: fuzz/seed.sh
+set -euo pipefail
+cd "$(dirname "$0")"
+formats=../tests/formats
+mkdir -p corpus/{h5ad,tenx,matrix_market,npz,labels}
+cp "$formats"/*.h5ad corpus/h5ad/
+cp "$formats"/*.h5 corpus/tenx/
+for source in "$formats"/mtx_v2/GRCh38/matrix.mtx "$formats"/mtx_other/GSM1_matrix.mtx; do
+  cp "$source" "corpus/matrix_market/$(basename "$(dirname "$source")").mtx"
+done
+gzip -dc "$formats"/mtx_v3/matrix.mtx.gz >corpus/matrix_market/v3.mtx
+cp "$formats"/scipy_*.npz "$formats"/numpy_dense.npz corpus/npz/
+cp "$formats"/labels* corpus/labels/

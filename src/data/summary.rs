@@ -1,0 +1,65 @@
+//! What was read from a data file, and what was left out and why: saved beside the results.
+
+use serde::Serialize;
+
+/// What was read, chosen and dropped.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub struct DataSummary {
+    /// The file, or the simulation.
+    pub source: String,
+    /// Format of the file.
+    pub format: String,
+    /// The matrix of the file that held the counts.
+    pub matrix: String,
+    /// Cells of the file.
+    pub n_cells_read: usize,
+    /// Genes of the file.
+    pub n_genes_read: usize,
+    /// Cells that are used.
+    pub n_cells: usize,
+    /// Genes that are used.
+    pub n_genes: usize,
+    /// Interventions, without controls.
+    pub n_interventions: usize,
+    /// Non-zero counts that are used.
+    pub n_nonzero: usize,
+    /// Median size factor of the cells.
+    pub median_library: f64,
+    /// Labels that are controls (no intervention acts on their cells), and their cells.
+    pub controls: Vec<LabelCount>,
+    /// Cells of each intervention.
+    pub interventions: Vec<LabelCount>,
+    /// What was left out, in order.
+    pub dropped: Vec<Dropped>,
+    /// What might be wrong with the data.
+    pub warnings: Vec<String>,
+    /// What else there is to say about how the file was read.
+    pub notes: Vec<String>,
+}
+
+/// A label and its number of cells.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LabelCount {
+    /// The label.
+    pub label: String,
+    /// Cells with it.
+    pub n_cells: usize,
+}
+
+/// Something left out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Dropped {
+    /// "cells", "genes" or "interventions".
+    pub what: &'static str,
+    /// How many.
+    pub n: usize,
+    /// Why, in words.
+    pub reason: String,
+}
+
+impl Dropped {
+    /// As a plain sentence; `of` is the number there was.
+    pub(crate) fn sentence(&self, of: usize) -> String {
+        format!("dropped {} of {of} {} because {}", self.n, self.what, self.reason)
+    }
+}
