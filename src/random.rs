@@ -53,12 +53,10 @@ pub fn fill_words(
     first_block: usize,
     address: impl Fn(usize) -> (u64, u64),
 ) {
-    debug_assert!(per_row % 4 == 0);
+    debug_assert!(per_row.is_multiple_of(4));
     let key = splitmix64(seed.wrapping_add(0x9e37_79b9_7f4a_7c15));
     let (mut row, mut block) = (0, 0);
-    let mut chunks = words.chunks_mut(4 * LANES);
-    // Zip and closures are avoided: see `vectorized`.
-    while let Some(chunk) = chunks.next() {
+    for chunk in words.chunks_mut(4 * LANES) {
         let mut counter = [[0; LANES]; 4];
         for lane in 0..chunk.len() / 4 {
             let (epoch, item) = address(row);
@@ -189,8 +187,7 @@ pub fn normal_rows<R: Real>(out: &mut [R], width: usize, words: &[u32], per_row:
 #[inline(always)]
 pub fn logistic_rows<R: Real>(out: &mut [R], width: usize, words: &[u32], per_row: usize) {
     let (mut row, mut at) = (0, 0);
-    let mut chunks = out.chunks_mut(LANES);
-    while let Some(chunk) = chunks.next() {
+    for chunk in out.chunks_mut(LANES) {
         let mut bits = [0; LANES];
         for i in 0..chunk.len() {
             bits[i] = words[row * per_row + at];

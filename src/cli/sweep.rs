@@ -13,8 +13,8 @@ pub struct Args {
     /// Grid of settings in TOML
     #[arg(value_name = "GRID.toml")]
     pub grid: PathBuf,
-    /// Choose one setting among those that differ in alpha and beta alone (or in the keys that the grid's [select]
-    /// names): by validation ELBO or by UDR
+    /// Choose one setting among those that differ in alpha and beta alone (or in the keys that the grid's table
+    /// `[select]` names): by validation ELBO or by UDR
     #[arg(long, value_name = "CRITERION")]
     pub select: Option<Criterion>,
     /// Do the i-th of n shares of the runs and write no table; a last call without it writes the table

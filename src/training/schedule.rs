@@ -8,7 +8,7 @@ pub const FINAL_SHARE: f64 = 0.01;
 impl Schedule {
     /// Factor of the step size after `progress` (0 to 1) of all steps.
     ///
-    /// `cosine`: from 1 to [`FINAL_SHARE`] along half a cosine (Loshchilov and Hutter 2017, Eq. (5), without restarts).
+    /// `cosine`: from 1 to [`FINAL_SHARE`] along half a cosine (Loshchilov and Hutter 2017, their fifth equation, without restarts).
     pub fn factor(self, progress: f64) -> f64 {
         match self {
             Schedule::Constant => 1.0,
