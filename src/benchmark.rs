@@ -64,14 +64,15 @@ impl Shape {
             Shape::Simulation => {
                 Ok(simulate(&Simulation { cells_per_intervention: 200, ..Simulation::default() })?.dataset)
             }
-            Shape::Screen => Ok(screen(20_000, 1_187, 600)),
+            Shape::Screen => Ok(screen(20_000)),
         }
     }
 }
 
-/// Counts like those of a Perturb-seq screen: log-normal gene means, gamma-distributed library sizes, negative binomial
+/// Cells of a screen, 1,187 genes under 600 interventions, with counts like those of a Perturb-seq screen: log-normal gene means, gamma-distributed library sizes, negative binomial
 /// noise of inverse dispersion 2; about one count in six is non-zero.
-fn screen(n_cells: usize, n_genes: usize, n_interventions: usize) -> Dataset {
+pub fn screen(n_cells: usize) -> Dataset {
+    let (n_genes, n_interventions) = (1_187, 600);
     let mut random = ChaCha8Rng::seed_from_u64(1);
     let means: Vec<f64> = LogNormal::new(-2.6, 1.3).expect("valid").sample_iter(&mut random).take(n_genes).collect();
     let depth = Gamma::new(8.0, 1.0 / 8.0).expect("valid");

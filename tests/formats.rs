@@ -335,6 +335,10 @@ fn a_run_with_controls() {
     let data: serde_json::Value =
         serde_json::from_slice(&std::fs::read(folder.path().join("r/data.json")).unwrap()).unwrap();
     assert_eq!(data["controls"][0]["label"], "intervention_0");
+    let report = std::fs::read_to_string(folder.path().join("r/report.html")).unwrap();
+    for line in ["Control, under no intervention: intervention_0", "because they are not among the 9 most variable"] {
+        assert!(report.contains(line), "the report does not say: {line}");
+    }
     assert_eq!((&data["n_genes_read"], &data["n_genes"]), (&12.into(), &9.into()));
     assert_eq!(data["dropped"][0]["what"], "genes");
     let (code, _, err) = support::said(&support::run(folder.path(), &["evaluate", "r", "--quiet"]));

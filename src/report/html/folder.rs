@@ -17,6 +17,8 @@ pub(super) struct Run {
     pub config: toml::Table,
     /// metrics.json, with what evaluation.json knows besides.
     pub metrics: serde_json::Value,
+    /// data.json, for data from a file.
+    pub summary: Option<serde_json::Value>,
     pub history: Vec<EpochRecord>,
     pub retraining: Vec<EpochRecord>,
     /// Names of the interventions, in the order of masks and shifts.
@@ -67,6 +69,10 @@ pub(super) fn read(folder: &Path, metrics: Option<serde_json::Value>) -> Result<
         && let Some(heldout) = json(&evaluation)?.get("heldout")
     {
         run.metrics["heldout"] = heldout.clone();
+    }
+    let summary = folder.join("data.json");
+    if summary.is_file() {
+        run.summary = Some(json(&summary)?);
     }
     run.history = history(&folder.join("history.csv"))?;
     let retraining = folder.join("history_retrain.csv");

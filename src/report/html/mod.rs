@@ -835,7 +835,40 @@ fn data(run: &Run) -> String {
             &charts::histogram("Size factors", "size factor", "cells", &run.cells.size_factor),
         );
     }
-    format!("<div class=\"row\">\n{row}</div>\n")
+    format!("{}<div class=\"row\">\n{row}</div>\n", run.summary.as_ref().map(reading).unwrap_or_default())
+}
+
+/// What was read from the file, left out and found doubtful.
+fn reading(summary: &serde_json::Value) -> String {
+    let number = |key: &str| grouped(summary[key].as_u64().unwrap_or(0));
+    let word = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    let list = |key: &str| summary[key].as_array().cloned().unwrap_or_default();
+    let mut lines = vec![format!(
+        "{} file, counts from {}: {} cells and {} genes, of which {} and {} are used.",
+        word(&summary["format"]),
+        word(&summary["matrix"]),
+        number("n_cells_read"),
+        number("n_genes_read"),
+        number("n_cells"),
+        number("n_genes")
+    )];
+    for control in list("controls") {
+        let n = grouped(control["n_cells"].as_u64().unwrap_or(0));
+        lines.push(format!("Control, under no intervention: {} ({n} cells).", word(&control["label"])));
+    }
+    for dropped in list("dropped") {
+        let n = grouped(dropped["n"].as_u64().unwrap_or(0));
+        lines.push(format!("Left out: {n} {}, because {}.", word(&dropped["what"]), word(&dropped["reason"])));
+    }
+    lines.extend(list("notes").iter().map(|note| format!("{}.", word(note))));
+    let mut text = String::from("<ul class=\"findings\">\n");
+    for line in lines {
+        let _ = writeln!(text, "<li>{}</li>", escape(&line));
+    }
+    for warning in list("warnings") {
+        let _ = writeln!(text, "<li class=\"caution\">{}</li>", escape(&word(&warning)));
+    }
+    text + "</ul>\n"
 }
 
 fn settings(run: &Run) -> String {
