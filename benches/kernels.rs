@@ -1,8 +1,10 @@
-//! Nanoseconds per entry of the element-wise kernels: `cargo bench --bench kernels`. One thread; best of several rounds.
+//! Nanoseconds per entry of the element-wise kernels, and at which sparsity the first layer gains from visiting non-zero
+//! counts only: `cargo bench --bench kernels`. One thread; best of several rounds.
 
 use std::hint::black_box;
 use std::time::Instant;
 use svae_cpu::data::counts::Counts;
+use svae_cpu::model::input_layer::{Input, backward_weight, forward as input_forward};
 use svae_cpu::model::negative_binomial::{
     Dispersion, Scratch, count_terms, forward, forward_backward, forward_backward_with_epsilon,
 };
@@ -174,6 +176,41 @@ fn functions<R: Real>() {
     }
 }
 
+/// The encoder's first layer on 128 cells, by dense products and by non-zero counts, in microseconds.
+fn input_layer(density: f64) {
+    let (n_cells, n_genes, h) = (128, 1187, 128);
+    let mut uniform = Uniform(3);
+    let table: Vec<u32> = (0..n_cells * n_genes).map(|_| u32::from(uniform.next() < density) * 3).collect();
+    let counts = Counts::from_dense(n_genes, &table);
+    let dense: Vec<f32> = table.iter().map(|&x| (x as f32).ln_1p()).collect();
+    let weight: Vec<f32> = (0..n_genes * h).map(|_| uniform.next() as f32).collect();
+    let (bias, mut y) = (vec![0.0f32; h], vec![0.0f32; n_cells * h]);
+    let mut d_weight = vec![0.0f32; n_genes * h];
+    let row = |n: usize| counts.row(n);
+    let mut times = Vec::new();
+    for sparse in [false, true] {
+        let input = Input { dense: &dense, n_genes, nonzero: sparse.then_some(row) };
+        times.push(best(|| input_forward(black_box(&mut y), input, None, &weight, &bias)) / 1e3);
+        times.push(
+            best(|| {
+                // Tiles as in a training step.
+                for from in (0..n_genes).step_by(160) {
+                    let rows = from..(from + 160).min(n_genes);
+                    backward_weight(&mut d_weight[rows.start * h..rows.end * h], rows, black_box(&y), h, input, None);
+                }
+            }) / 1e3,
+        );
+    }
+    println!(
+        "first layer, 128 x 1187, {:>2.0} % non-zero, us: forward dense {:5.0} sparse {:5.0}  gradient dense {:5.0} sparse {:5.0}",
+        100.0 * density,
+        times[0],
+        times[2],
+        times[1],
+        times[3]
+    );
+}
+
 fn main() {
     println!("instructions: {}; all figures in ns per entry", level());
     // Counts of a simulation: nearly none zero, 0 to 300, most of them small.
@@ -186,4 +223,7 @@ fn main() {
     negative_binomial::<f64>("128 x 1187, 15 % non-zero", 128, 1187, sparse);
     functions::<f32>();
     functions::<f64>();
+    for density in [0.02, 0.05, 0.1, 0.15, 0.25, 0.35, 0.5] {
+        input_layer(density);
+    }
 }
