@@ -129,17 +129,6 @@ pub fn fill_normal<R: Real>(out: &mut [R], words: &mut [u32], random: &mut Philo
     }
 }
 
-/// Logistic numbers, log u - log(1 - u).
-#[inline(always)]
-pub fn fill_logistic<R: Real>(out: &mut [R], words: &mut [u32], random: &mut Philox) {
-    let words = &mut words[..out.len()];
-    random.fill_u32(words);
-    for (out, &word) in out.iter_mut().zip(words.iter()) {
-        let u = R::open_unit(word);
-        *out = Real::ln(u) - Real::ln(R::ONE - u);
-    }
-}
-
 /// Rows of `width` standard normal numbers, from `per_row` random words each (`width`, rounded up to even, or more): the
 /// same numbers as [`fill_normal`] gives row by row. Short rows fill whole vectors this way.
 #[inline(always)]
@@ -183,7 +172,7 @@ pub fn normal_rows<R: Real>(out: &mut [R], width: usize, words: &[u32], per_row:
     }
 }
 
-/// Rows of `width` logistic numbers, from `per_row` random words each: as [`fill_logistic`] row by row.
+/// Rows of `width` logistic numbers, log u - log(1 - u), from `per_row` random words each.
 #[inline(always)]
 pub fn logistic_rows<R: Real>(out: &mut [R], width: usize, words: &[u32], per_row: usize) {
     let (mut row, mut at) = (0, 0);
@@ -264,6 +253,16 @@ fn sin_cos_turn<R: Real>(u: R) -> (R, R) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Logistic numbers one by one.
+    fn fill_logistic<R: Real>(out: &mut [R], words: &mut [u32], random: &mut Philox) {
+        let words = &mut words[..out.len()];
+        random.fill_u32(words);
+        for (out, &word) in out.iter_mut().zip(words.iter()) {
+            let u = R::open_unit(word);
+            *out = Real::ln(u) - Real::ln(R::ONE - u);
+        }
+    }
 
     #[test]
     fn sine_and_cosine_agree_with_the_standard_library() {
