@@ -8,6 +8,7 @@ use svae_cpu::model::input_layer::{Input, backward_weight, forward as input_forw
 use svae_cpu::model::negative_binomial::{
     Dispersion, Scratch, count_terms, forward, forward_backward, forward_backward_with_epsilon,
 };
+use svae_cpu::model::workspace::Log1pTable;
 use svae_cpu::numerics::real::Real;
 use svae_cpu::numerics::simd::{level, vectorized};
 
@@ -186,10 +187,13 @@ fn input_layer(density: f64) {
     let weight: Vec<f32> = (0..n_genes * h).map(|_| uniform.next() as f32).collect();
     let (bias, mut y) = (vec![0.0f32; h], vec![0.0f32; n_cells * h]);
     let mut d_weight = vec![0.0f32; n_genes * h];
-    let row = |n: usize| counts.row(n);
+    let (row, log1p) = (|n: usize| counts.row(n), Log1pTable::new());
     let mut times = Vec::new();
     for sparse in [false, true] {
-        let input = Input { dense: &dense, n_genes, nonzero: sparse.then_some(row) };
+        let input = match sparse {
+            true => Input::Nonzero { row, log1p: &log1p, n_genes },
+            false => Input::Dense { values: &dense, n_genes },
+        };
         times.push(best(|| input_forward(black_box(&mut y), input, None, &weight, &bias)) / 1e3);
         times.push(
             best(|| {

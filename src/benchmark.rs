@@ -17,6 +17,7 @@ use crate::model::network::{Batch, Network, Noise};
 use crate::model::objective::{Objective, Penalty};
 use crate::model::parameters::Buffer;
 use crate::model::workspace::Workspace;
+use crate::numerics::aligned::Aligned;
 use crate::numerics::clock::{Stage, StageClock};
 use crate::numerics::matmul::{Into, Rows, a_b, a_bt, at_b};
 use crate::numerics::real::Real;
@@ -178,7 +179,11 @@ pub fn flop_per_step(a: &Architecture, batch: usize) -> f64 {
 pub fn peak_gflops(a: &Architecture, batch: usize) -> f64 {
     let mut best: f64 = 0.0;
     for (m, n, k, kind) in products(a, batch) {
-        let values = |len: usize| -> Vec<f32> { (0..len).map(|i| (i % 17) as f32 * 0.01).collect() };
+        let values = |len: usize| {
+            let mut values = Aligned::filled(len, 0f32);
+            values.iter_mut().enumerate().for_each(|(i, v)| *v = (i % 17) as f32 * 0.01);
+            values
+        };
         let (left, right, mut out) = (values(m * k), values(n * k), values(m * n));
         let mut once = || match kind {
             Product::Forward => a_bt(&mut out, Into::Replace, Rows::new(&left, m, k), Rows::new(&right, n, k)),
@@ -254,18 +259,18 @@ fn steps<R: Real>(
     for epoch in 0.. {
         for cells in order.chunks_exact(batch) {
             let step = Instant::now();
-            network.loss_and_gradient(
+            network.training_step(
                 team,
                 &mut workspace,
                 &mut gradient,
+                &mut adam,
+                &trained,
+                &AdamSettings::default(),
                 Batch { data, cells },
                 Noise::Training { seed: 0, epoch },
                 objective.weights(cells.len(), 1.0),
                 objective.penalty,
             );
-            let mut lap = workspace.clock.lap();
-            adam.step(team, &mut network.parameters, &gradient, &trained, &AdamSettings::default());
-            lap.end(Stage::Adam);
             times.push(step.elapsed().as_secs_f64());
             if start.elapsed() > duration && times.len() > 20 {
                 return (times, workspace.clock);

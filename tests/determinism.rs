@@ -1,11 +1,13 @@
-//! The same bytes on any number of threads.
+//! The same bytes on any number of threads, and whether gradient and optimiser run one after the other or together.
 
 use svae_cpu::benchmark::{Shape, architecture};
 use svae_cpu::config::{KeepEpoch, Schedule};
-use svae_cpu::model::network::Network;
+use svae_cpu::model::network::{Batch, Network, Noise};
 use svae_cpu::model::objective::{Objective, Penalty};
+use svae_cpu::model::parameters::Buffer;
+use svae_cpu::model::workspace::Workspace;
 use svae_cpu::numerics::team::Team;
-use svae_cpu::training::adam::AdamSettings;
+use svae_cpu::training::adam::{Adam, AdamSettings};
 use svae_cpu::training::trainer::{TrainingSettings, evaluation_workspace, posterior_means, train};
 
 /// Bits of everything that a short training leaves: parameters, running statistics, losses, latents, bounds.
@@ -58,6 +60,60 @@ fn threads_do_not_change_a_bit() {
         let one = bits(shape, 1);
         for threads in [2, 3, 8] {
             assert!(bits(shape, threads) == one, "{}: {threads} threads differ from one", shape.name());
+        }
+    }
+}
+
+#[test]
+fn a_training_step_is_the_gradient_and_then_the_optimiser() {
+    let data = Shape::Simulation.dataset().unwrap();
+    let architecture = architecture(&data);
+    let objective = svae_cpu::benchmark::objective(&data);
+    let cells: Vec<usize> = (0..700).collect();
+    for frozen in [false, true] {
+        let mut apart = Network::<f32>::new(architecture.clone(), 1);
+        if frozen {
+            apart.freeze_masks();
+        }
+        // The second time only some of the parameters, with borders inside tensors.
+        let n = apart.parameters.values.len();
+        for trained in [apart.trainable(), vec![100..n / 3, n / 2 + 1..n - 7]] {
+            let (mut apart, mut together) = (apart.clone(), apart.clone());
+            let mut workspace = Workspace::new(&architecture, 128, 1);
+            let mut gradient = Buffer::zeros(&apart.parameters.layout);
+            let [mut adam, mut adam_together] = [Adam::new(&apart.parameters), Adam::new(&apart.parameters)];
+            let settings = AdamSettings::default();
+            Team::with(2, |team| {
+                for cells in cells.chunks(128) {
+                    let batch = Batch { data: &data, cells };
+                    let noise = Noise::Training { seed: 1, epoch: 0 };
+                    let (weights, penalty) = (objective.weights(cells.len(), 0.5), objective.penalty);
+                    let w = &mut workspace;
+                    let loss = apart.loss_and_gradient(team, w, &mut gradient, batch, noise, weights, penalty);
+                    adam.step(team, &mut apart.parameters, &gradient, &trained, &settings);
+                    let adam = &mut adam_together;
+                    let found = together.training_step(
+                        team,
+                        w,
+                        &mut gradient,
+                        adam,
+                        &trained,
+                        &settings,
+                        batch,
+                        noise,
+                        weights,
+                        penalty,
+                    );
+                    assert_eq!(loss, found);
+                }
+            });
+            assert!(apart.parameters == together.parameters && apart.running == together.running, "frozen: {frozen}");
+            assert!(adam == adam_together);
+            let start = Network::<f32>::new(architecture.clone(), 1).parameters.values;
+            let moved = |i: usize| apart.parameters.values[i] != start[i];
+            assert!(
+                trained.iter().cloned().flatten().any(moved) && !(0..100).any(|i| !trained[0].contains(&i) && moved(i))
+            );
         }
     }
 }

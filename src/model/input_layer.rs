@@ -4,20 +4,39 @@
 //! counts only: as many rows are added up forward, and added to backward, as a cell has expressed genes.
 
 use crate::data::counts::CountsRow;
+use crate::model::workspace::Log1pTable;
 use crate::numerics::matmul::{Into, Rows, a_b, at_b};
 use crate::numerics::real::Real;
 use crate::numerics::simd::vectorized;
 use std::ops::Range;
 
-/// Input of the layer: log(1 + x), B x G, and which of it is not zero, if that is worth knowing.
+/// Input of the layer, log(1 + x), for B cells of `n_genes` genes, G.
 #[derive(Debug, Clone, Copy)]
-pub struct Input<'a, R, F> {
-    /// log(1 + x), B x G.
-    pub dense: &'a [R],
-    /// Number of genes, G.
-    pub n_genes: usize,
-    /// Non-zero counts of a row; `None` where most counts are not zero.
-    pub nonzero: Option<F>,
+pub enum Input<'a, R, F> {
+    /// Every value, B x G, where most counts are not zero.
+    Dense {
+        /// log(1 + x), B x G.
+        values: &'a [R],
+        /// Number of genes, G.
+        n_genes: usize,
+    },
+    /// The non-zero counts of each row, where they are few.
+    Nonzero {
+        /// Counts of row i.
+        row: F,
+        /// What makes log(1 + x) of them.
+        log1p: &'a Log1pTable<R>,
+        /// Number of genes, G.
+        n_genes: usize,
+    },
+}
+
+impl<R, F> Input<'_, R, F> {
+    fn n_genes(&self) -> usize {
+        match self {
+            Input::Dense { n_genes, .. } | Input::Nonzero { n_genes, .. } => *n_genes,
+        }
+    }
 }
 
 /// Forward, Eq. (L5). y: B x H, covariates: B x J, weight: (G + J) x H, bias: H.
@@ -28,21 +47,23 @@ pub fn forward<'c, R: Real, F: Fn(usize) -> CountsRow<'c>>(
     weight: &[R],
     bias: &[R],
 ) {
-    let (h, g) = (bias.len(), input.n_genes);
+    let (h, g) = (bias.len(), input.n_genes());
     vectorized(
         #[inline(always)]
         || y.chunks_exact_mut(h).for_each(|row| row.copy_from_slice(bias)),
     );
-    match input.nonzero {
-        Some(nonzero) => {
-            for (i, (y, x)) in y.chunks_exact_mut(h).zip(input.dense.chunks_exact(g)).enumerate() {
-                match nonzero(i) {
-                    CountsRow::Narrow(genes, _) => add_rows(y, genes, x, weight),
-                    CountsRow::Wide(genes, _) => add_rows(y, genes, x, weight),
+    match input {
+        Input::Nonzero { row, log1p, .. } => {
+            for (i, y) in y.chunks_exact_mut(h).enumerate() {
+                match row(i) {
+                    CountsRow::Narrow(genes, counts) => add_rows(y, genes, counts, log1p, weight),
+                    CountsRow::Wide(genes, counts) => add_rows(y, genes, counts, log1p, weight),
                 }
             }
         }
-        None => a_b(y, Into::Add, Rows::new(input.dense, y.len() / h, g), Rows::new(&weight[..g * h], g, h)),
+        Input::Dense { values, .. } => {
+            a_b(y, Into::Add, Rows::new(values, y.len() / h, g), Rows::new(&weight[..g * h], g, h));
+        }
     }
     if let Some(c) = covariates {
         a_b(y, Into::Add, c, Rows::new(&weight[g * h..], weight.len() / h - g, h));
@@ -58,24 +79,16 @@ pub fn backward_weight<'c, R: Real, F: Fn(usize) -> CountsRow<'c>>(
     input: Input<R, F>,
     covariates: Option<Rows<R>>,
 ) {
-    let (n, g) = (d_y.len() / h, input.n_genes);
+    let (n, g) = (d_y.len() / h, input.n_genes());
     let genes = rows.start.min(g)..rows.end.min(g);
     let (of_genes, of_covariates) = d_weight.split_at_mut(genes.len() * h);
-    match input.nonzero {
-        Some(nonzero) => {
-            of_genes.fill(R::ZERO);
-            for (i, (d_y, x)) in d_y.chunks_exact(h).zip(input.dense.chunks_exact(g)).enumerate() {
-                match nonzero(i) {
-                    CountsRow::Narrow(list, _) => add_to_rows(of_genes, within(list, &genes), genes.start, x, d_y),
-                    CountsRow::Wide(list, _) => add_to_rows(of_genes, within(list, &genes), genes.start, x, d_y),
-                }
-            }
-        }
-        None if !genes.is_empty() => {
-            let x = Rows::strided(&input.dense[genes.start..], n, genes.len(), g);
+    match input {
+        Input::Nonzero { row, log1p, .. } => add_to_rows(of_genes, genes, d_y, h, row, log1p),
+        Input::Dense { values, .. } if !genes.is_empty() => {
+            let x = Rows::strided(&values[genes.start..], n, genes.len(), g);
             at_b(of_genes, h, Into::Replace, x, Rows::new(d_y, n, h));
         }
-        None => {}
+        Input::Dense { .. } => {}
     }
     if let Some(c) = covariates.filter(|_| !of_covariates.is_empty()) {
         let c = c.columns(rows.start.max(g) - g..rows.end - g);
@@ -86,8 +99,14 @@ pub fn backward_weight<'c, R: Real, F: Fn(usize) -> CountsRow<'c>>(
 /// Values side by side in registers while a row is summed up.
 const CHUNK: usize = 128;
 
-/// y += sum over `genes` of x[gene] times that row of the weight.
-fn add_rows<R: Real, I: Copy + std::convert::Into<u32>>(y: &mut [R], genes: &[I], x: &[R], weight: &[R]) {
+/// y += sum over `genes` of log(1 + count) times the gene's row of the weight.
+fn add_rows<R: Real, I: Copy + std::convert::Into<u32>>(
+    y: &mut [R],
+    genes: &[I],
+    counts: &[I],
+    log1p: &Log1pTable<R>,
+    weight: &[R],
+) {
     let h = y.len();
     vectorized(
         #[inline(always)]
@@ -95,9 +114,8 @@ fn add_rows<R: Real, I: Copy + std::convert::Into<u32>>(y: &mut [R], genes: &[I]
             let (chunks, _) = y.as_chunks_mut::<CHUNK>();
             for (c, chunk) in chunks.iter_mut().enumerate() {
                 let mut sums = *chunk;
-                for &gene in genes {
-                    let gene = gene.into() as usize;
-                    let (factor, from) = (x[gene], gene * h + c * CHUNK);
+                for (&gene, &count) in genes.iter().zip(counts) {
+                    let (factor, from) = (log1p.of(count.into()), gene.into() as usize * h + c * CHUNK);
                     let row: &[R; CHUNK] = weight[from..from + CHUNK].try_into().expect("that long");
                     for j in 0..CHUNK {
                         sums[j] = factor.fma(row[j], sums[j]);
@@ -107,9 +125,8 @@ fn add_rows<R: Real, I: Copy + std::convert::Into<u32>>(y: &mut [R], genes: &[I]
             }
             let rest = h / CHUNK * CHUNK;
             if rest < h {
-                for &gene in genes {
-                    let gene = gene.into() as usize;
-                    let factor = x[gene];
+                for (&gene, &count) in genes.iter().zip(counts) {
+                    let (gene, factor) = (gene.into() as usize, log1p.of(count.into()));
                     let row = &weight[gene * h + rest..(gene + 1) * h];
                     for (y, &w) in y[rest..].iter_mut().zip(row) {
                         *y = factor.fma(w, *y);
@@ -120,32 +137,83 @@ fn add_rows<R: Real, I: Copy + std::convert::Into<u32>>(y: &mut [R], genes: &[I]
     );
 }
 
-/// Row `gene - first` of `rows`, for every one of `genes`, += x[gene] times d_y.
-fn add_to_rows<R: Real, I: Copy + std::convert::Into<u32>>(
+/// Values of the gradient that are worked on at a time: they stay in the first-level cache while all cells add to them.
+const TILE_VALUES: usize = 4096;
+/// Cells that add to a tile before the next tile is begun.
+const CELLS_AT_ONCE: usize = 128;
+
+/// `rows` = for each of `genes`, the sum over cells of log(1 + count) times their d_y. rows: genes x H, d_y: B x H.
+fn add_to_rows<'c, R: Real>(
     rows: &mut [R],
-    genes: &[I],
-    first: usize,
-    x: &[R],
+    genes: Range<usize>,
     d_y: &[R],
+    h: usize,
+    row: impl Fn(usize) -> CountsRow<'c>,
+    log1p: &Log1pTable<R>,
 ) {
-    let h = d_y.len();
+    let tile = (TILE_VALUES / h).max(1);
     vectorized(
         #[inline(always)]
         || {
-            for &gene in genes {
-                let gene = gene.into() as usize;
-                let factor = x[gene];
-                let row = &mut rows[(gene - first) * h..(gene - first + 1) * h];
-                for (row, &d) in row.iter_mut().zip(d_y) {
-                    *row = factor.fma(d, *row);
+            rows.fill(R::ZERO);
+            for (group, d_y) in d_y.chunks(CELLS_AT_ONCE * h).enumerate() {
+                let first = group * CELLS_AT_ONCE;
+                // Where each cell's list of genes goes on.
+                let mut at = [0; CELLS_AT_ONCE];
+                let n = d_y.len() / h;
+                for i in 0..n {
+                    at[i] = match row(first + i) {
+                        CountsRow::Narrow(list, _) => list.partition_point(|&gene| (gene as usize) < genes.start),
+                        CountsRow::Wide(list, _) => list.partition_point(|&gene| (gene as usize) < genes.start),
+                    };
+                }
+                let mut from = genes.start;
+                for rows in rows.chunks_mut(tile * h) {
+                    let to = from + rows.len() / h;
+                    for i in 0..n {
+                        let d_y = &d_y[i * h..(i + 1) * h];
+                        match row(first + i) {
+                            CountsRow::Narrow(g, x) => add_to_tile(rows, from..to, d_y, g, x, &mut at[i], log1p),
+                            CountsRow::Wide(g, x) => add_to_tile(rows, from..to, d_y, g, x, &mut at[i], log1p),
+                        }
+                    }
+                    from = to;
                 }
             }
         },
     );
 }
 
-/// The part of an ascending list of genes that lies in `range`.
-fn within<'a, I: Copy + std::convert::Into<u32>>(genes: &'a [I], range: &Range<usize>) -> &'a [I] {
-    let before = |limit: usize| genes.partition_point(|&gene| (gene.into() as usize) < limit);
-    &genes[before(range.start)..before(range.end)]
+/// Adds what a cell has of the genes in `tile`, ascending from entry `at` of its list, which ends after the last of them.
+#[inline(always)]
+fn add_to_tile<R: Real, I: Copy + std::convert::Into<u32>>(
+    rows: &mut [R],
+    tile: Range<usize>,
+    d_y: &[R],
+    genes: &[I],
+    counts: &[I],
+    at: &mut usize,
+    log1p: &Log1pTable<R>,
+) {
+    const UNROLLED: usize = 64;
+    let h = d_y.len();
+    let (d_chunks, d_rest) = d_y.as_chunks::<UNROLLED>();
+    while *at < genes.len() {
+        let gene = genes[*at].into() as usize;
+        if gene >= tile.end {
+            break;
+        }
+        let factor = log1p.of(counts[*at].into());
+        let row = &mut rows[(gene - tile.start) * h..(gene - tile.start + 1) * h];
+        let (chunks, rest) = row.as_chunks_mut::<UNROLLED>();
+        for (row, d) in chunks.iter_mut().zip(d_chunks) {
+            for j in 0..UNROLLED {
+                row[j] = factor.fma(d[j], row[j]);
+            }
+        }
+        for (row, &d) in rest.iter_mut().zip(d_rest) {
+            *row = factor.fma(d, *row);
+        }
+        *at += 1;
+    }
 }

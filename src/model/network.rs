@@ -14,7 +14,8 @@ use super::architecture::{Architecture, HiddenLayer, Injection, LinearTensors, P
 use super::objective::{Penalty, Weights};
 use super::parameters::{Buffer, Tensor, initialize, initialize_running};
 use super::workspace::{
-    Block, CellBlock, LayerBlock, LayerBuffers, LayerStatistics, ROWS_PER_BLOCK, Shared, Workspace, words_per_row,
+    Block, CellBlock, LayerBlock, LayerBuffers, LayerStatistics, Log1pTable, ROWS_PER_BLOCK, Shared, Workspace,
+    words_per_row,
 };
 use super::{activation, batch_norm, input_layer, latent, layer_norm, linear, mask, negative_binomial, prior};
 use crate::data::counts::CountsRow;
@@ -23,8 +24,9 @@ use crate::numerics::clock::Stage;
 use crate::numerics::matmul::{Into, Rows};
 use crate::numerics::real::Real;
 use crate::numerics::simd::vectorized;
-use crate::numerics::team::{Team, pieces_pair};
+use crate::numerics::team::{Permutation, Team, pieces_pair, reordered};
 use crate::random::{Purpose, dropout_rows, fill_words, logistic_rows, normal_rows};
+use crate::training::adam::{Adam, AdamSettings, AdamStep};
 use std::ops::Range;
 
 /// Where the noise of a pass comes from.
@@ -84,8 +86,12 @@ pub struct Network<R> {
     /// Masks held fixed (A x L), once frozen.
     pub frozen_mask: Option<Vec<R>>,
     gradient_tasks: Vec<GradientTask>,
+    /// Numbers of the tasks, in the order in which they are begun.
+    gradient_order: Permutation,
     weight_pieces: Vec<Range<usize>>,
     bias_pieces: Vec<Range<usize>>,
+    /// Scales and offsets of the normalisations, whose gradients are formed before those of the tasks.
+    norm_pieces: Vec<Range<usize>>,
 }
 
 /// A share of the gradient that one thread computes, from all rows at once.
@@ -134,8 +140,10 @@ impl<R: Real> Network<R> {
             running,
             frozen_mask: None,
             gradient_tasks: Vec::new(),
+            gradient_order: Permutation::default(),
             weight_pieces: Vec::new(),
             bias_pieces: Vec::new(),
+            norm_pieces: Vec::new(),
         };
         network.plan_gradient();
         network
@@ -190,6 +198,16 @@ impl<R: Real> Network<R> {
             biases.push(self.tensors.mask_logit.as_ref().map_or(0..0, |mask_logit| mask_logit.0.clone()));
             tasks.push(GradientTask::Interventions);
         }
+        // Tasks that cannot be cut come first, so that no thread is left with one of them while the others wait.
+        self.gradient_order = Permutation::sorted_by_key(tasks.len(), |&i| match &tasks[i] {
+            GradientTask::Interventions => 0,
+            GradientTask::Dispersion => 1,
+            GradientTask::Input { .. } => 2,
+            GradientTask::Linear { .. } => 3,
+        });
+        let norms = [Side::Encoder, Side::Decoder].into_iter().flat_map(|side| self.hidden(side));
+        let norms = norms.filter_map(|layer| layer.norm.as_ref());
+        self.norm_pieces = norms.flat_map(|norm| [norm.weight.0.clone(), norm.bias.0.clone()]).collect();
         (self.gradient_tasks, self.weight_pieces, self.bias_pieces) = (tasks, weights, biases);
     }
 
@@ -238,6 +256,46 @@ impl<R: Real> Network<R> {
     ///
     /// `gradient` is overwritten. The running statistics move towards the batch's.
     pub fn loss_and_gradient(
+        &mut self,
+        team: &Team,
+        workspace: &mut Workspace<R>,
+        gradient: &mut Buffer<R>,
+        batch: Batch,
+        noise: Noise,
+        weights: Weights,
+        penalty: Penalty,
+    ) -> Loss {
+        let loss = self.loss_and_activation_gradients(team, workspace, gradient, batch, noise, weights, penalty);
+        self.parameter_gradients(team, workspace, gradient, batch, weights, penalty);
+        loss
+    }
+
+    /// [`Network::loss_and_gradient`], then a step of the optimiser on the values in `trained`. Each thread moves the
+    /// parameters whose gradient it has just formed, while they are in its caches. With a loss that is not finite the
+    /// parameters stay as they are.
+    pub fn training_step(
+        &mut self,
+        team: &Team,
+        workspace: &mut Workspace<R>,
+        gradient: &mut Buffer<R>,
+        adam: &mut Adam<R>,
+        trained: &[Range<usize>],
+        settings: &AdamSettings,
+        batch: Batch,
+        noise: Noise,
+        weights: Weights,
+        penalty: Penalty,
+    ) -> Loss {
+        let loss = self.loss_and_activation_gradients(team, workspace, gradient, batch, noise, weights, penalty);
+        if loss.total.is_finite() {
+            let step = adam.begin_step(settings);
+            self.parameter_steps(team, workspace, gradient, adam, &step, trained, batch, weights, penalty);
+        }
+        loss
+    }
+
+    /// The loss, the gradients of every activation (in the workspace) and those of the normalisations (in `gradient`).
+    fn loss_and_activation_gradients(
         &mut self,
         team: &Team,
         workspace: &mut Workspace<R>,
@@ -329,8 +387,6 @@ impl<R: Real> Network<R> {
                 lap.end(Stage::Backward);
             });
         }
-        self.parameter_gradients(team, workspace, gradient, batch, weights, penalty);
-
         let reconstruction: f64 = workspace.cells.reconstruction[..n].iter().sum();
         let kl: f64 = workspace.cells.kl[..n].iter().sum();
         let penalty = self.penalty(penalty);
@@ -409,7 +465,7 @@ impl<R: Real> Network<R> {
             })
         };
         let cells = &workspace.cells;
-        let named = |parts: &[(&str, &Vec<R>)]| parts.iter().find(|(_, v)| bad(v)).map(|(part, _)| part.to_string());
+        let named = |parts: &[(&str, &[R])]| parts.iter().find(|(_, v)| bad(v)).map(|(part, _)| part.to_string());
         named(&[("input log(1 + x)", &cells.input)])
             .or_else(|| layers("encoder", &workspace.encoder))
             .or_else(|| {
@@ -485,19 +541,74 @@ impl<R: Real> Network<R> {
         penalty: Penalty,
     ) {
         let output = pieces_pair(&mut gradient.values, &self.weight_pieces, &self.bias_pieces);
+        let output = reordered(output, &self.gradient_order);
         team.run(self.gradient_tasks.len(), output, |i, (main, second)| {
             let mut lap = workspace.clock.lap();
-            self.parameter_gradient(i, main, second, workspace, batch, weights, penalty);
+            let i = self.gradient_order.at(i);
+            let values =
+                [&self.weight_pieces[i], &self.bias_pieces[i]].map(|piece| &self.parameters.values[piece.clone()]);
+            self.parameter_gradient(i, main, second, values, workspace, batch, weights, penalty);
             lap.end(Stage::ParameterGradients);
         });
     }
 
-    /// Task `i` of [`Network::parameter_gradients`].
+    /// [`Network::parameter_gradients`], each followed by a step of the optimiser on the same parameters.
+    fn parameter_steps(
+        &mut self,
+        team: &Team,
+        workspace: &Workspace<R>,
+        gradient: &mut Buffer<R>,
+        adam: &mut Adam<R>,
+        step: &AdamStep<R>,
+        trained: &[Range<usize>],
+        batch: Batch,
+        weights: Weights,
+        penalty: Penalty,
+    ) {
+        let mut parameters = std::mem::take(&mut self.parameters.values);
+        // The only gradients that read parameters are those of shifts and mask logits, each its own, before the step.
+        let network = &*self;
+        let (weights_at, biases_at) = (&network.weight_pieces[..], &network.bias_pieces[..]);
+        let output = (
+            pieces_pair(&mut gradient.values, weights_at, biases_at),
+            pieces_pair(&mut parameters, weights_at, biases_at),
+            pieces_pair(&mut adam.first.values, weights_at, biases_at),
+            pieces_pair(&mut adam.second.values, weights_at, biases_at),
+        );
+        let output = reordered(output, &network.gradient_order);
+        team.run(network.gradient_tasks.len(), output, |i, (gradient, parameters, first, second)| {
+            let i = network.gradient_order.at(i);
+            let mut lap = workspace.clock.lap();
+            let values = [&*parameters.0, &*parameters.1];
+            network.parameter_gradient(i, gradient.0, gradient.1, values, workspace, batch, weights, penalty);
+            lap.end(Stage::ParameterGradients);
+            let of_main = (&weights_at[i], gradient.0, parameters.0, first.0, second.0);
+            let of_second = (&biases_at[i], gradient.1, parameters.1, first.1, second.1);
+            for (piece, gradient, parameters, first, second) in [of_main, of_second] {
+                for range in overlaps(trained, piece) {
+                    let at = range.start - piece.start..range.end - piece.start;
+                    let (gradient, first) = (&gradient[at.clone()], &mut first[at.clone()]);
+                    step.apply(&mut parameters[at.clone()], gradient, first, &mut second[at]);
+                }
+            }
+            lap.end(Stage::Adam);
+        });
+        for piece in &network.norm_pieces {
+            for range in overlaps(trained, piece) {
+                let (gradient, first) = (&gradient.values[range.clone()], &mut adam.first.values[range.clone()]);
+                step.apply(&mut parameters[range.clone()], gradient, first, &mut adam.second.values[range]);
+            }
+        }
+        self.parameters.values = parameters;
+    }
+
+    /// Task `i` of [`Network::parameter_gradients`]; values: the parameters that `main` and `second` are gradients of.
     fn parameter_gradient(
         &self,
         i: usize,
         main: &mut [R],
         second: &mut [R],
+        values: [&[R]; 2],
         workspace: &Workspace<R>,
         batch: Batch,
         weights: Weights,
@@ -512,7 +623,7 @@ impl<R: Real> Network<R> {
                 let linear = self.linear(LinearLayer::Encoder(0));
                 let d_y = &workspace.encoder[0].d[..n * linear.n_out];
                 let covariates = self.covariates(linear, &workspace.cells.covariates, n);
-                let input = self.input(&workspace.cells.input[..n * linear.n_in], batch, 0);
+                let input = self.input(&workspace.cells.input[..n * linear.n_in], &workspace.log1p, batch, 0);
                 input_layer::backward_weight(main, rows.clone(), d_y, linear.n_out, input, covariates);
                 if !second.is_empty() {
                     linear::backward_bias(second, Rows::new(d_y, n, linear.n_out));
@@ -533,7 +644,7 @@ impl<R: Real> Network<R> {
                 );
             }
             GradientTask::Interventions => {
-                self.intervention_gradient(workspace, batch, main, second, weights, penalty);
+                self.intervention_gradient(workspace, batch, main, second, values, weights, penalty);
             }
         }
     }
@@ -572,12 +683,12 @@ impl<R: Real> Network<R> {
         batch: Batch,
         d_shift: &mut [R],
         d_logit: &mut [R],
+        [shifts, mask_logits]: [&[R]; 2],
         weights: Weights,
         penalty: Penalty,
     ) {
         let l = self.architecture.n_latents;
         let cells = &workspace.cells;
-        let shifts = &self.parameters[self.tensors.shift.as_ref().expect("planned for a prior with shifts")];
         d_shift.fill(R::ZERO);
         d_logit.fill(R::ZERO);
         let drawn = self.tensors.mask_logit.is_some() && self.frozen_mask.is_none();
@@ -606,8 +717,8 @@ impl<R: Real> Network<R> {
                 }
             }
         }
-        if let (true, Some(mask_logit)) = (drawn, &self.tensors.mask_logit) {
-            penalty.add_gradient(d_logit, &self.parameters[mask_logit], weights.penalty);
+        if drawn {
+            penalty.add_gradient(d_logit, mask_logits, weights.penalty);
         }
     }
 
@@ -615,12 +726,18 @@ impl<R: Real> Network<R> {
     fn input<'a>(
         &self,
         dense: &'a [R],
+        log1p: &'a Log1pTable<R>,
         batch: Batch<'a>,
         first: usize,
     ) -> input_layer::Input<'a, R, impl Fn(usize) -> CountsRow<'a>> {
         let counts = &batch.data.counts;
-        let nonzero = counts.is_mostly_zero().then_some(move |i: usize| counts.row(batch.cells[first + i]));
-        input_layer::Input { dense, n_genes: self.architecture.n_genes, nonzero }
+        let n_genes = self.architecture.n_genes;
+        if counts.is_mostly_zero() {
+            let row = move |i: usize| counts.row(batch.cells[first + i]);
+            input_layer::Input::Nonzero { row, log1p, n_genes }
+        } else {
+            input_layer::Input::Dense { values: dense, n_genes }
+        }
     }
 
     /// The covariates that a layer receives, as columns of the covariate buffer.
@@ -635,6 +752,11 @@ impl<R: Real> Network<R> {
             Injection::All => Some(Rows::new(covariates, n, width)),
         }
     }
+}
+
+/// What `range` has in common with each of `ranges`.
+fn overlaps(ranges: &[Range<usize>], range: &Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    ranges.iter().map(|r| r.start.max(range.start)..r.end.min(range.end)).filter(|r| !r.is_empty())
 }
 
 /// Two tensors of one buffer, both writable.
@@ -668,31 +790,16 @@ impl<R: Real> Pass<'_, R> {
         let numbers = &self.batch.cells[rows.clone()];
         // Cells come in random order from all over memory: fetch them all at once, not one after another.
         numbers.iter().for_each(|&cell| counts.prefetch(cell));
-        let (table, sparse) = (self.shared.log1p_table, counts.is_mostly_zero());
         for (i, &cell) in numbers.iter().enumerate() {
             let x = &mut cells.x[i * g..(i + 1) * g];
-            let input = &mut cells.input[i * g..(i + 1) * g];
-            let row = counts.row(cell);
             x.fill(R::ZERO);
-            row.for_each(
+            counts.row(cell).for_each(
                 #[inline(always)]
                 |gene, count| x[gene] = R::of_count(count),
             );
-            if sparse {
-                input.fill(R::ZERO);
-                row.for_each(
-                    #[inline(always)]
-                    |gene, count| {
-                        input[gene] = match table.get(count as usize) {
-                            Some(&log) => log,
-                            None => R::of(Real::ln_1p(count as f64)),
-                        }
-                    },
-                );
-            }
             cells.library[i] = R::of(self.batch.data.library[cell]);
         }
-        if !sparse {
+        if !counts.is_mostly_zero() {
             vectorized(
                 #[inline(always)]
                 || {
@@ -788,7 +895,7 @@ impl<R: Real> Pass<'_, R> {
         let covariates = self.network.covariates(&layer.linear, block.cells.covariates, n);
         let (weight, bias) = (self.tensor(&layer.linear.weight), self.tensor(&layer.linear.bias));
         if side == Side::Encoder && l == 0 {
-            let input = self.network.input(input, self.batch, rows.start);
+            let input = self.network.input(input, self.shared.log1p, self.batch, rows.start);
             input_layer::forward(here.pre, input, covariates, weight, bias);
         } else {
             let n_in = layer.linear.n_in;

@@ -3,6 +3,7 @@
 //! Parameters, gradients and the moments of Adam are buffers of the same layout.
 
 use super::architecture::Tensors;
+use crate::numerics::aligned::{Aligned, LINE};
 use crate::numerics::real::Real;
 use crate::random::{Purpose, stream};
 use rand_philox::u32_to_unit_f64;
@@ -50,7 +51,7 @@ impl Layout {
         &self.entries
     }
 
-    /// Length of the flat buffer.
+    /// Length of the flat buffer, with the gaps between tensors.
     pub fn len(&self) -> usize {
         self.len
     }
@@ -87,7 +88,8 @@ impl LayoutBuilder {
     }
 
     fn add_entry(&mut self, name: String, shape: &[usize], transposed: bool) -> Tensor {
-        let start = self.0.len;
+        // Every tensor starts at a cache line; what lies between two of them stays zero.
+        let start = self.0.len.next_multiple_of(LINE / size_of::<f32>());
         let range = start..start + shape.iter().product::<usize>();
         self.0.len = range.end;
         self.0.entries.push(Entry { name, shape: shape.to_vec(), range: range.clone(), transposed });
@@ -104,7 +106,7 @@ impl LayoutBuilder {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Buffer<R> {
     /// Every value, in order of the table.
-    pub values: Vec<R>,
+    pub values: Aligned<R>,
     /// Names and shapes.
     pub layout: Arc<Layout>,
 }
@@ -112,7 +114,7 @@ pub struct Buffer<R> {
 impl<R: Real> Buffer<R> {
     /// Zeros.
     pub fn zeros(layout: &Arc<Layout>) -> Self {
-        Self { values: vec![R::ZERO; layout.len()], layout: layout.clone() }
+        Self { values: Aligned::filled(layout.len(), R::ZERO), layout: layout.clone() }
     }
 
     /// Values of a tensor in the order of its shape.
@@ -201,7 +203,9 @@ mod tests {
         let mut buffer = Buffer::<f64>::zeros(&layout.finish());
         let entry = buffer.layout.at(&matrix).clone();
         buffer.set_in_order(&entry, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
-        assert_eq!(buffer.values, [0.0, 0.0, 1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
+        assert_eq!(buffer[&matrix], [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
+        assert_eq!(buffer[&matrix].as_ptr() as usize % LINE, 0);
+        assert_eq!(buffer.values.iter().filter(|&&v| v != 0.0).count(), 6);
         assert!(buffer.in_order(&entry).eq([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]));
     }
 }

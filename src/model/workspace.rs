@@ -5,6 +5,7 @@
 
 use super::architecture::{Architecture, MAX_LAYERS};
 use super::negative_binomial::{Dispersion, Scratch};
+use crate::numerics::aligned::Aligned;
 use crate::numerics::clock::StageClock;
 use crate::numerics::real::Real;
 use crate::numerics::team::{Split, Tiles, tiles};
@@ -27,7 +28,7 @@ macro_rules! block_buffers {
         $(#[$doc])*
         #[derive(Debug)]
         pub struct $Buffers<R> {
-            $( $(#[$row_doc])* pub $row: Vec<$row_type>, )*
+            $( $(#[$row_doc])* pub $row: Aligned<$row_type>, )*
             $( $(#[$block_doc])* pub $per_block: Vec<$block_type>, )*
             capacity: usize,
             scalar: std::marker::PhantomData<R>,
@@ -104,7 +105,7 @@ block_buffers! {
     rows {
         /// Counts, B x G, dense.
         x: R,
-        /// log(1 + x), B x G.
+        /// log(1 + x), B x G; not in use where most counts are zero.
         input: R,
         /// Size factor, B.
         library: R,
@@ -181,8 +182,8 @@ pub struct Workspace<R> {
     pub decoder_statistics: Vec<LayerStatistics<R>>,
     /// Inverse dispersions, ready for the likelihood.
     pub dispersion: Dispersion<R>,
-    /// log(1 + x) for small counts.
-    pub log1p_table: Vec<R>,
+    /// log(1 + x) of counts.
+    pub log1p: Log1pTable<R>,
     /// Most interventions of one cell, E.
     pub max_interventions: usize,
     /// Where the time goes, if a benchmark asks.
@@ -190,12 +191,45 @@ pub struct Workspace<R> {
     capacity: usize,
 }
 
-const LOG1P_TABLE: usize = 1024;
+/// log(1 + x) of counts x: a table for small ones.
+#[derive(Debug, Clone)]
+pub struct Log1pTable<R>(Vec<R>);
+
+impl<R: Real> Log1pTable<R> {
+    const SIZE: usize = 1024;
+
+    /// The table.
+    pub fn new() -> Self {
+        Self((0..Self::SIZE).map(|x| Self::of_large(x as u32)).collect())
+    }
+
+    /// log(1 + x).
+    #[inline(always)]
+    pub fn of(&self, x: u32) -> R {
+        match self.0.get(x as usize) {
+            Some(&log) => log,
+            None => Self::of_large(x),
+        }
+    }
+
+    /// Out of line, so that loops over small counts stay short.
+    #[cold]
+    #[inline(never)]
+    fn of_large(x: u32) -> R {
+        R::of(Real::ln_1p(x as f64))
+    }
+}
+
+impl<R: Real> Default for Log1pTable<R> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl<R: Real> Workspace<R> {
     /// Buffers for minibatches of up to `capacity` cells with up to `max_interventions` interventions each.
     pub fn new(a: &Architecture, capacity: usize, max_interventions: usize) -> Self {
-        let zeros = |width: usize| vec![R::ZERO; capacity * width];
+        let zeros = |width: usize| Aligned::filled(capacity * width, R::ZERO);
         let n_blocks = capacity.div_ceil(ROWS_PER_BLOCK);
         let (g, l, h, e) = (a.n_genes, a.n_latents, a.n_hidden, max_interventions);
         let layers = |dropout: bool| -> Vec<LayerBuffers<R>> {
@@ -205,7 +239,7 @@ impl<R: Real> Workspace<R> {
                     out: zeros(h),
                     d: zeros(h),
                     row_statistics: zeros(2),
-                    keep: if dropout { zeros(h) } else { Vec::new() },
+                    keep: if dropout { zeros(h) } else { Aligned::default() },
                     sums: vec![R::ZERO; n_blocks * 2 * h],
                     row_scratch: vec![R::ZERO; n_blocks * h],
                     capacity,
@@ -244,8 +278,8 @@ impl<R: Real> Workspace<R> {
                 d_log_variance: zeros(l),
                 d_z: zeros(l),
                 logits: zeros(g),
-                reconstruction: vec![0.0; capacity],
-                kl: vec![0.0; capacity],
+                reconstruction: Aligned::filled(capacity, 0.0),
+                kl: Aligned::filled(capacity, 0.0),
                 d_log_dispersion: vec![R::ZERO; n_blocks * g],
                 likelihood_scratch: (0..n_blocks).map(|_| Scratch::new(g)).collect(),
                 words: vec![0; n_blocks * words],
@@ -257,7 +291,7 @@ impl<R: Real> Workspace<R> {
             encoder_statistics: statistics(),
             decoder_statistics: statistics(),
             dispersion: Dispersion::new(g),
-            log1p_table: (0..LOG1P_TABLE).map(|x| R::of(Real::ln_1p(x as f64))).collect(),
+            log1p: Log1pTable::new(),
             max_interventions,
             clock: StageClock::default(),
             capacity,
@@ -299,7 +333,7 @@ impl<R: Real> Workspace<R> {
             encoder_statistics: &self.encoder_statistics,
             decoder_statistics: &self.decoder_statistics,
             dispersion: &self.dispersion,
-            log1p_table: &self.log1p_table,
+            log1p: &self.log1p,
             max_interventions: self.max_interventions,
             clock: &self.clock,
         };
@@ -314,7 +348,7 @@ pub struct Shared<'w, R> {
     pub encoder_statistics: &'w [LayerStatistics<R>],
     pub decoder_statistics: &'w [LayerStatistics<R>],
     pub dispersion: &'w Dispersion<R>,
-    pub log1p_table: &'w [R],
+    pub log1p: &'w Log1pTable<R>,
     pub max_interventions: usize,
     pub clock: &'w StageClock,
 }

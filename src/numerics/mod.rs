@@ -1,5 +1,6 @@
 //! Arithmetic under the model: scalars, vectorised loops, matrix products, fixed-order sums.
 
+pub mod aligned;
 pub mod clock;
 pub mod matmul;
 pub mod real;

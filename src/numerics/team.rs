@@ -109,6 +109,48 @@ unsafe impl<'a, T: Send> Split for Pieces<'a, T> {
     }
 }
 
+/// An order of the numbers below some number.
+#[derive(Debug, Clone, Default)]
+pub struct Permutation(Vec<usize>);
+
+impl Permutation {
+    /// The order that sorts `0..n` by `key`; of equal keys the smaller number comes first.
+    pub fn sorted_by_key<K: Ord>(n: usize, key: impl FnMut(&usize) -> K) -> Self {
+        let mut order: Vec<usize> = (0..n).collect();
+        order.sort_by_key(key);
+        Self(order)
+    }
+
+    /// What stands at place `i`.
+    #[inline]
+    pub fn at(&self, i: usize) -> usize {
+        self.0[i]
+    }
+}
+
+/// A split whose parts are handed out in another order.
+#[derive(Debug)]
+pub struct Reordered<'a, S> {
+    output: S,
+    order: &'a Permutation,
+}
+
+/// Part i of the result is part `order.at(i)` of `output`.
+pub fn reordered<S: Split>(output: S, order: &Permutation) -> Reordered<'_, S> {
+    Reordered { output, order }
+}
+
+// SAFETY: in a permutation, different indices are different parts of `output`.
+unsafe impl<S: Split> Split for Reordered<'_, S> {
+    type Part = S::Part;
+
+    #[inline]
+    unsafe fn part(&self, i: usize) -> S::Part {
+        // SAFETY: passed on from the caller.
+        unsafe { self.output.part(self.order.at(i)) }
+    }
+}
+
 macro_rules! split_tuple {
     ($($name:ident),+) => {
         unsafe impl<$($name: Split),+> Split for ($($name,)+) {
@@ -138,51 +180,68 @@ struct Job {
 
 /// State shared by the threads of a team.
 struct Shared {
-    /// Generation (24 bits), number of tiles (20), next tile (20). A tile is claimed by adding one. Who holds a
-    /// claim below the number of tiles may use `job`: it stays in place until that tile is counted as complete.
-    claim: AtomicU64,
+    /// One word per thread, its share of the tiles: generation (24 bits), end (20), next tile (20). A tile is claimed by
+    /// adding one. Who holds a claim below the end may use `job`: it stays in place until that tile is counted as complete.
+    claims: Vec<Claim>,
     job: AtomicPtr<Job>,
     complete: AtomicUsize,
     stop: AtomicBool,
     panic: Mutex<Option<Box<dyn std::any::Any + Send>>>,
 }
 
+/// A word in a cache line of its own (two, because processors fetch them in pairs), so that waiting for it disturbs nobody.
+#[repr(align(128))]
+struct Claim(AtomicU64);
+
 const TILE_BITS: u32 = 20;
 const TILE_MASK: u64 = (1 << TILE_BITS) - 1;
 
+impl Claim {
+    /// Claims the next tile, if there is one.
+    #[inline]
+    fn next(&self) -> Option<usize> {
+        if !self.has_tiles() {
+            return None;
+        }
+        let claimed = self.0.fetch_add(1, Ordering::AcqRel);
+        let tile = claimed & TILE_MASK;
+        (tile < (claimed >> TILE_BITS) & TILE_MASK).then_some(tile as usize)
+    }
+
+    #[inline]
+    fn has_tiles(&self) -> bool {
+        let seen = self.0.load(Ordering::Acquire);
+        seen & TILE_MASK < (seen >> TILE_BITS) & TILE_MASK
+    }
+}
+
 impl Shared {
-    /// Claims and runs tiles until none is left.
-    fn work(&self) {
-        loop {
-            let seen = self.claim.load(Ordering::Acquire);
-            if seen & TILE_MASK >= (seen >> TILE_BITS) & TILE_MASK {
-                return;
+    /// Claims and runs tiles until none is left: those of thread `me` first, which find what the same tiles of the stage
+    /// before left in its caches, then those of slower threads.
+    fn work(&self, me: usize) {
+        let n = self.claims.len();
+        for victim in 0..n {
+            while let Some(tile) = self.claims[(me + victim) % n].next() {
+                // SAFETY: an unfinished tile is claimed, so the job (perhaps newer than the one first seen) is in place.
+                let outcome = catch_unwind(AssertUnwindSafe(|| unsafe {
+                    let job = *self.job.load(Ordering::Acquire);
+                    (job.call)(job.closure, tile);
+                }));
+                if let Err(payload) = outcome {
+                    self.panic.lock().expect("no one panics while holding this lock").get_or_insert(payload);
+                }
+                self.complete.fetch_add(1, Ordering::Release);
             }
-            let claimed = self.claim.fetch_add(1, Ordering::AcqRel);
-            let tile = claimed & TILE_MASK;
-            if tile >= (claimed >> TILE_BITS) & TILE_MASK {
-                return;
-            }
-            // SAFETY: an unfinished tile is claimed, so the job (perhaps newer than the one first seen) is in place.
-            let outcome = catch_unwind(AssertUnwindSafe(|| unsafe {
-                let job = *self.job.load(Ordering::Acquire);
-                (job.call)(job.closure, tile as usize);
-            }));
-            if let Err(payload) = outcome {
-                self.panic.lock().expect("no one panics while holding this lock").get_or_insert(payload);
-            }
-            self.complete.fetch_add(1, Ordering::Release);
         }
     }
 
     /// What every thread but the first does: work, and between pieces of work spin, then yield, then sleep.
-    fn wait_for_work(&self) {
+    fn wait_for_work(&self, me: usize) {
         let mut idle = 0u32;
         let mut since = None;
         while !self.stop.load(Ordering::Acquire) {
-            let claim = self.claim.load(Ordering::Acquire);
-            if claim & TILE_MASK < (claim >> TILE_BITS) & TILE_MASK {
-                self.work();
+            if self.claims[me].has_tiles() {
+                self.work(me);
                 (idle, since) = (0, None);
                 continue;
             }
@@ -236,15 +295,16 @@ impl Team<'_> {
             .build()
             .expect("the operating system grants the threads that were asked for");
         let shared = Shared {
-            claim: AtomicU64::new(0),
+            claims: (0..threads).map(|_| Claim(AtomicU64::new(0))).collect(),
             job: AtomicPtr::new(std::ptr::null_mut()),
             complete: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
             panic: Mutex::new(None),
         };
         pool.in_place_scope(|scope| {
-            for _ in 1..threads {
-                scope.spawn(|_| shared.wait_for_work());
+            for me in 1..threads {
+                let shared = &shared;
+                scope.spawn(move |_| shared.wait_for_work(me));
             }
             let _stop = StopOnDrop(&shared);
             body(&Team { shared: Some(&shared), threads })
@@ -274,9 +334,14 @@ impl Team<'_> {
         let mut job = Job { call: call_of(&closure), closure: (&raw const closure).cast() };
         shared.job.store(&raw mut job, Ordering::Release);
         shared.complete.store(0, Ordering::Relaxed);
-        let generation = (shared.claim.load(Ordering::Relaxed) >> (2 * TILE_BITS)).wrapping_add(1);
-        shared.claim.store((generation << (2 * TILE_BITS)) | ((n as u64) << TILE_BITS), Ordering::Release);
-        shared.work();
+        // Every thread gets the same share of every stage with as many tiles: what they work on stays in its caches.
+        let generation = (shared.claims[0].0.load(Ordering::Relaxed) >> (2 * TILE_BITS)).wrapping_add(1);
+        let share = |thread: usize| (n * thread / self.threads) as u64;
+        for (thread, claim) in shared.claims.iter().enumerate() {
+            let (from, to) = (share(thread), share(thread + 1));
+            claim.0.store((generation << (2 * TILE_BITS)) | (to << TILE_BITS) | from, Ordering::Release);
+        }
+        shared.work(0);
         let mut spins = 0u32;
         while shared.complete.load(Ordering::Acquire) < n {
             spins += 1;

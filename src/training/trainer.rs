@@ -225,10 +225,15 @@ pub fn train<R: Real>(
             if cells.len() < SMALLEST_BATCH && order.len() >= SMALLEST_BATCH {
                 break;
             }
-            let loss = network.loss_and_gradient(
+            let progress = (epoch as f64 + (step * batch_size) as f64 / order.len() as f64) / settings.epochs as f64;
+            let learning_rate = settings.adam.learning_rate * settings.schedule.factor(progress);
+            let loss = network.training_step(
                 team,
                 &mut workspace,
                 &mut gradient,
+                &mut adam,
+                &trained,
+                &AdamSettings { learning_rate, ..settings.adam },
                 Batch { data, cells },
                 noise,
                 objective.weights(cells.len(), kl_weight),
@@ -243,10 +248,6 @@ pub fn train<R: Real>(
                 last_good.restore(network);
                 break 'epochs;
             }
-            let progress = (epoch as f64 + (step * batch_size) as f64 / order.len() as f64) / settings.epochs as f64;
-            let learning_rate = settings.adam.learning_rate * settings.schedule.factor(progress);
-            let of_step = AdamSettings { learning_rate, ..settings.adam };
-            adam.step(team, &mut network.parameters, &gradient, &trained, &of_step);
             loss_sum += loss.total;
             reconstruction += loss.reconstruction;
             kl += loss.kl;

@@ -41,8 +41,12 @@ impl<R: Real> Network<R> {
     pub fn saved(&self) -> Saved<R> {
         Saved {
             buffers: [&self.parameters, &self.running].map(|buffer| {
-                let values = buffer.layout.entries().iter().flat_map(|entry| buffer.in_order(entry)).collect();
-                Buffer { values, layout: buffer.layout.clone() }
+                let mut ordered = Buffer::zeros(&buffer.layout);
+                for entry in buffer.layout.entries() {
+                    let values = ordered.values[entry.range.clone()].iter_mut();
+                    values.zip(buffer.in_order(entry)).for_each(|(to, value)| *to = value);
+                }
+                ordered
             }),
         }
     }

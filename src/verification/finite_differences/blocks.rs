@@ -8,6 +8,7 @@ use crate::data::counts::Counts;
 use crate::model::architecture::{LatentDistribution, MaskKind};
 use crate::model::objective::Penalty;
 use crate::model::parameters::{Buffer, LayoutBuilder};
+use crate::model::workspace::Log1pTable;
 use crate::model::{
     activation as relu, batch_norm as norm, input_layer as first, latent as posterior, layer_norm as row_norm,
     linear as layer, mask, negative_binomial as likelihood, prior as kl,
@@ -108,8 +109,11 @@ pub fn input_layer(batch: usize, n_genes: usize, n_covariates: usize, n_out: usi
     let n_rows = n_genes + n_covariates;
     let (weight, bias) = (random.normal(n_rows * n_out), random.normal(n_out));
     let d_y = random.normal(batch * n_out);
-    let nonzero = |i: usize| counts.row(i);
-    let input = first::Input { dense: &dense, n_genes, nonzero: sparse.then_some(nonzero) };
+    let (row, log1p) = (|i: usize| counts.row(i), Log1pTable::new());
+    let input = match sparse {
+        true => first::Input::Nonzero { row, log1p: &log1p, n_genes },
+        false => first::Input::Dense { values: &dense, n_genes },
+    };
     let value = |weight: &[f64], bias: &[f64]| {
         let mut y = vec![0.0; batch * n_out];
         first::forward(&mut y, input, injected, weight, bias);
@@ -443,7 +447,7 @@ pub fn adam(n: usize, steps: usize, seed: u64) -> Check {
     let mut layout = LayoutBuilder::default();
     layout.add("values".into(), &[n]);
     let mut parameters = Buffer::<f64>::zeros(&layout.finish());
-    parameters.values = random.normal(n);
+    parameters.values.copy_from_slice(&random.normal(n));
     let mut gradient = parameters.clone();
     let trained = [0..n / 3, n / 2..n];
     let AdamSettings { learning_rate, beta1, beta2, epsilon, weight_decay } = AdamSettings {
@@ -456,7 +460,7 @@ pub fn adam(n: usize, steps: usize, seed: u64) -> Check {
     let (mut first, mut second) = (vec![0.0; n], vec![0.0; n]);
     let mut adam = Adam::new(&parameters);
     for t in 1..=steps {
-        gradient.values = random.normal(n);
+        gradient.values.copy_from_slice(&random.normal(n));
         adam.step(&Team::single(), &mut parameters, &gradient, &trained, &settings);
         for i in trained.iter().cloned().flatten() {
             let g = gradient.values[i] + weight_decay * expected[i];
@@ -467,7 +471,8 @@ pub fn adam(n: usize, steps: usize, seed: u64) -> Check {
             expected[i] -= learning_rate * unbiased_first / (unbiased_second.sqrt() + epsilon);
         }
     }
-    let errors = parameters.values.iter().zip(&expected).map(|(got, want)| (got - want).abs() / want.abs().max(1e-3));
+    let errors =
+        parameters.values.iter().zip(expected.iter()).map(|(got, want)| (got - want).abs() / want.abs().max(1e-3));
     // Each step is a handful of roundings of a change of about 1e-3.
     Check::new("Adam", CheckKind::Formula, n, errors.fold(0.0, |a, b| if b > a || b.is_nan() { b } else { a }), 1e-12)
 }
