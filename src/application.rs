@@ -16,6 +16,7 @@ use crate::data::load::{LoadOptions, load, write_npz};
 use crate::data::npz::NpzWriter;
 use crate::error::{InputError, Result};
 use crate::model::architecture::Architecture;
+use crate::model::latent;
 use crate::model::network::{Batch, Network, saved_metadata};
 use crate::numerics::real::Real;
 use crate::numerics::team::Team;
@@ -369,17 +370,23 @@ impl SavedModel {
             for (at, batch) in all.chunks(workspace.capacity()).enumerate() {
                 let range = at * workspace.capacity() * l..(at * workspace.capacity() + batch.len()) * l;
                 let (mean, variance) = (&posterior.mean[range.clone()], &posterior.variance[range]);
+                let width = network.architecture.factor_width();
+                let first = at * workspace.capacity() * width;
+                let factor = &posterior.factor[first..first + batch.len() * width];
                 let mut sums = vec![0.0; batch.len() * chosen.len()];
                 for sample in 0..request.samples.max(1) {
                     let mut z = mean.to_vec();
+                    let mut draws = vec![R::ZERO; z.len()];
                     if request.samples > 0 {
                         for (i, &n) in batch.iter().enumerate() {
                             let mut random = stream(request.seed, n, SAMPLES_FROM + sample as u64);
                             for k in i * l..(i + 1) * l {
                                 let noise: f64 = StandardNormal.sample(&mut random);
-                                z[k] += variance[k].sqrt() * R::of(noise);
+                                draws[k] = R::of(noise);
+                                z[k] += variance[k].sqrt() * draws[k];
                             }
                         }
+                        latent::correlate(&mut z, factor, &draws, l);
                     }
                     let log_rates = network.log_rates(team, &mut workspace, Batch { data: cells, cells: batch }, &z);
                     for (sums, row) in sums.chunks_exact_mut(chosen.len()).zip(log_rates.chunks_exact(g)) {

@@ -350,6 +350,8 @@ pub struct RunSizes {
     pub held_out: usize,
     /// Epochs at most.
     pub epochs: usize,
+    /// Epochs of the retraining on fixed masks, at most.
+    pub retraining_epochs: usize,
     /// Epochs of the fit of held-out shifts.
     pub fit_epochs: usize,
     /// Samples per held-out cell.
@@ -368,7 +370,9 @@ pub fn predict(speed: &Speed, sizes: &RunSizes, architecture: &Architecture, dat
         cells => {
             let fit = (sizes.fit_epochs * cells) as f64 / speed.cells_per_second;
             // The bound is formed after each of three stages.
-            training_seconds + fit + 3.0 * (cells * sizes.particles) as f64 / speed.particles_per_second
+            sizes.retraining_epochs as f64 * epoch
+                + fit
+                + 3.0 * (cells * sizes.particles) as f64 / speed.particles_per_second
         }
     };
     let parameters = crate::model::architecture::Tensors::new(architecture).parameters.len() * sizes.scalar;

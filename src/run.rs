@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use crate::benchmark::{self, Benchmark, RunSizes, Workload};
 use crate::config::{
-    self, Config, HeldoutBatchNorm, IvaeMask, LatentDistribution, MaskKind, Method, Precision, Source,
+    self, Config, HeldoutBatchNorm, IvaeMask, LatentDistribution, MaskKind, Method, PosteriorCovariance, Precision,
+    Source,
 };
 use crate::data::dataset::{Categorical, Dataset, InterventionRows};
 use crate::data::load::{DataSummary, LoadOptions, load_with_progress, write_npz};
@@ -16,6 +17,7 @@ use crate::data::simulate::MixingNetwork;
 use crate::data::{simulate as simulator, split};
 use crate::error::{InputError, Result};
 use crate::evaluation::correlation::{Correlation, Latents};
+use crate::evaluation::oracle::latent_oracle;
 use crate::evaluation::target_graph::{
     TargetScore, masks_from_probabilities, score_targets, targets_from_prior_means, two_largest_shifts,
 };
@@ -31,7 +33,8 @@ use crate::protocol::Protocol;
 use crate::random::{Purpose, shuffle, stream};
 use crate::report::manifest::Manifest;
 use crate::report::metrics::{
-    BaselineMetrics, GraphMetrics, HeldoutMetrics, MaskMetrics, Metrics, PrecisionRecall, Timing, peak_rss_bytes,
+    BaselineMetrics, GraphMetrics, HeldoutMetrics, LatentOracleMetrics, MaskMetrics, Metrics, PrecisionRecall, Timing,
+    peak_rss_bytes,
 };
 use crate::report::progress::{Progress, ProgressKind, ReadProgress};
 use crate::report::results::{ResultsFolder, TensorValues, check_destination};
@@ -299,6 +302,7 @@ pub fn architecture(config: &Config, data: &Dataset) -> Architecture {
             LatentDistribution::Normal => architecture::LatentDistribution::Normal,
             LatentDistribution::LogisticNormal => architecture::LatentDistribution::LogisticNormal,
         },
+        full_covariance: config.posterior_covariance == PosteriorCovariance::Full,
         prior: match config.method {
             Method::Vae | Method::BetaVae => Prior::Standard,
             Method::Ivae => match config.ivae_mask {
@@ -330,6 +334,7 @@ pub fn objective(config: &Config, n_interventions: usize, n_cells: usize) -> Obj
 fn training_settings(config: &Config, n_training: usize) -> TrainingSettings {
     TrainingSettings {
         epochs: config.epochs_for(n_training),
+        retraining_epochs: config.retraining_epochs.unwrap_or_else(|| config.epochs_for(n_training)),
         batch_size: config.batch_size,
         warmup_epochs: config.warmup_epochs,
         patience: config.patience,
@@ -596,6 +601,7 @@ fn judge<R: Real>(
         r2: None,
         graph: None,
         mask,
+        oracle: None,
         baseline: None,
         heldout: None,
         timing: Timing {
@@ -631,6 +637,15 @@ fn judge<R: Real>(
         let pearson = mcc::mcc(team, true_latents, inferred, Correlation::Pearson);
         metrics.mcc_spearman = Some(mcc::mcc(team, true_latents, inferred, Correlation::Spearman).mean);
         metrics.r2 = Some(regression::linear_r2(inferred, true_latents));
+        let ceiling = screen.mixing.as_ref().and_then(|mixing| latent_oracle(team, data, mixing, &rows, config.seed));
+        metrics.oracle = ceiling.map(|o| LatentOracleMetrics {
+            mcc_pearson: o.mcc_pearson,
+            mcc_spearman: o.mcc_spearman,
+            r2: o.r2,
+            diagonal_gap: o.diagonal_gap,
+            n_cells: o.cells,
+            particles: o.particles,
+        });
         // An iVAE without masks is judged by the two largest shifts of each intervention.
         let largest = || {
             let shift = network.tensors.shift.as_ref().filter(|_| masks.is_none())?;
@@ -744,6 +759,7 @@ pub fn bench(plan: &crate::cli::bench::Plan) -> Result<Benchmark> {
             validation: cells.validation.len(),
             held_out: if config.heldout { cells.held_out.len() } else { 0 },
             epochs: settings.epochs,
+            retraining_epochs: settings.retraining_epochs,
             fit_epochs: fit_settings(&settings, cells.held_out.len()).epochs,
             particles: config.particles,
             scalar: if config.precision == Precision::F32 { 4 } else { 8 },

@@ -25,6 +25,7 @@ fn bits(shape: Shape, threads: usize) -> Vec<u64> {
     };
     let settings = TrainingSettings {
         epochs: 2,
+        retraining_epochs: 2,
         batch_size: 128,
         warmup_epochs: 2,
         patience: 0,

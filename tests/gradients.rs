@@ -81,8 +81,10 @@ proptest! {
     }
 
     #[test]
-    fn latent_sample(batch in 1..20usize, n_latents in 1..40usize, distribution in distribution(), seed: u64) {
-        failures(&[differences::latent(batch, n_latents, distribution, seed)])?;
+    fn latent_sample(
+        batch in 1..20usize, n_latents in 1..40usize, distribution in distribution(), full: bool, seed: u64,
+    ) {
+        failures(&[differences::latent(batch, n_latents, distribution, full, seed)])?;
     }
 
     #[test]
@@ -222,14 +224,14 @@ fn architecture() -> impl Strategy<Value = Architecture> {
     (
         (1..4usize, 1..41usize, 1..71usize, 1..21usize, 1..6usize),
         covariates,
-        any::<[bool; 5]>(),
+        any::<[bool; 6]>(),
         distribution(),
         prior,
         any::<bool>(),
     )
         .prop_map(|(sizes, covariates, flags, latent_distribution, prior, epsilon)| {
             let (n_layers, n_hidden, n_genes, n_latents, n_interventions) = sizes;
-            let [encode_covariates, deeply_inject_covariates, batch_norm, layer_norm, dropout] = flags;
+            let [encode_covariates, deeply_inject_covariates, batch_norm, layer_norm, dropout, full_covariance] = flags;
             Architecture {
                 n_genes,
                 n_interventions,
@@ -244,6 +246,7 @@ fn architecture() -> impl Strategy<Value = Architecture> {
                 layer_norm,
                 dropout_rate: if dropout { 0.2 } else { 0.0 },
                 latent_distribution,
+                full_covariance,
                 prior,
                 likelihood_epsilon: if epsilon { 1e-8 } else { 0.0 },
             }
@@ -460,7 +463,7 @@ fn masks_and_penalties_stay_finite_at_extreme_logits() {
 fn variances_stop_at_their_floor_and_overflow_is_seen() {
     let (mut z, mut v) = ([0f32; 3], [0f32; 3]);
     let (mean, log_variance, noise) = ([1.0; 3], [-200.0, -9.0, 200.0], [2.0; 3]);
-    latent::forward(&mut z, &mut v, &mean, &log_variance, Some(&noise), LatentDistribution::Normal, 3);
+    latent::forward(&mut z, &mut v, &mean, &log_variance, &[], Some(&noise), LatentDistribution::Normal, 3);
     assert_eq!(v[0], 1e-4);
     assert!((z[0] - 1.02).abs() < 1e-6);
     assert!(v[2].is_infinite() && z[2].is_infinite(), "an overflow is not hidden");

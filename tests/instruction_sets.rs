@@ -24,6 +24,7 @@ fn bits<R: Real>(shape: Shape) -> Vec<u64> {
     let objective = Objective { penalty, beta: 1.0, scale_to_all_cells: true, n_cells: cells.len() };
     let settings = TrainingSettings {
         epochs: 2,
+        retraining_epochs: 2,
         batch_size: 40,
         warmup_epochs: 2,
         patience: 0,

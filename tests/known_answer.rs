@@ -93,6 +93,7 @@ fn training_reaches_the_known_optimum() {
         let objective = Objective { penalty: Penalty::None, beta: 1.0, scale_to_all_cells: false, n_cells: CELLS };
         let settings = |learning_rate, seed| TrainingSettings {
             epochs: 100,
+            retraining_epochs: 100,
             batch_size: 200,
             warmup_epochs: 0,
             patience: 0,

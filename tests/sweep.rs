@@ -456,7 +456,14 @@ fn nothing_left_to_train_on_is_seen_before_anything_starts() {
 fn the_grids_of_the_scripts_are_valid() {
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");
     let folder = tempfile::tempdir().expect("a temporary folder");
-    for (name, n) in [("table1", 25), ("table1_selected", 105), ("table4", 100), ("table10", 25), ("alpha_sweep", 60)] {
+    for (name, n) in [
+        ("table1", 25),
+        ("table1_tuned", 5),
+        ("table1_selected", 105),
+        ("table4", 100),
+        ("table10", 25),
+        ("alpha_sweep", 60),
+    ] {
         let path = scripts.join(format!("{name}.toml"));
         assert!(
             text(&path).contains(&format!("svae-cpu sweep scripts/{name}.toml"))

@@ -7,6 +7,7 @@
 
 mod grid;
 mod raw;
+mod recipe;
 
 use std::path::{Path, PathBuf};
 
@@ -17,6 +18,7 @@ use crate::model::architecture::MAX_LAYERS;
 use crate::numerics::simd;
 pub use grid::{Criterion, Grid, GridRun, Selection};
 pub use raw::{RawConfig, RawData, RawExecution, RawModel, RawOutput, RawSimulation, RawTraining};
+pub use recipe::Recipe;
 
 /// Which model is trained: the prior of the latents given the intervention, its mask, and the penalty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
@@ -75,6 +77,16 @@ pub enum LatentDistribution {
     Normal,
     /// Softmax of a normal
     LogisticNormal,
+}
+
+/// Covariance of the latents in a cell's posterior.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum PosteriorCovariance {
+    /// Diagonal: latents are independent given the counts (as the reference implementation does)
+    Diagonal,
+    /// Full, of a Cholesky factor that the encoder gives for every cell
+    Full,
 }
 
 /// How the mask enters the forward pass.
@@ -163,6 +175,8 @@ pub enum Schedule {
     Constant,
     /// Falling to a hundredth along half a cosine
     Cosine,
+    /// The same for the first half of the steps, then falling to a hundredth along half a cosine
+    LateCosine,
 }
 
 /// Which simulator makes the data.
@@ -243,6 +257,8 @@ pub struct Config {
 
     /// Model.
     pub method: Method,
+    /// Where the defaults came from that nobody set; `None`: the program's own.
+    pub recipe: Option<Recipe>,
     /// Number of latents, L.
     pub latents: usize,
     /// Hidden width, H.
@@ -261,6 +277,8 @@ pub struct Config {
     pub ivae_mask: IvaeMask,
     /// Distribution of the latents.
     pub latent_distribution: LatentDistribution,
+    /// Covariance of the latents in a cell's posterior.
+    pub posterior_covariance: PosteriorCovariance,
     /// Dropout rate of the encoder.
     pub dropout: f64,
     /// Whether hidden layers are batch-normalised.
@@ -299,6 +317,8 @@ pub struct Config {
 
     /// Whether a model is adapted to the held-out interventions and judged on their cells.
     pub heldout: bool,
+    /// Largest number of epochs of the second training, on fixed masks; `None`: as many as of the first.
+    pub retraining_epochs: Option<usize>,
     /// Samples per cell of the importance-weighted bound on held-out cells.
     pub particles: usize,
     /// Running statistics of batch normalisation while held-out shifts are fitted.
@@ -355,7 +375,7 @@ const DATA_KEYS: [&str; 15] = [
 ];
 
 /// Keys that say how held-out interventions are treated.
-const HELDOUT_KEYS: [&str; 2] = ["particles", "heldout_batch_norm"];
+const HELDOUT_KEYS: [&str; 3] = ["retraining_epochs", "particles", "heldout_batch_norm"];
 
 /// Keys that say how covariates enter the model.
 const COVARIATE_KEYS: [&str; 2] = ["encode_covariates", "deeply_inject_covariates"];
@@ -535,8 +555,8 @@ impl Config {
         keys.map(|(key, value)| format!("{key} = {value}\n")).collect()
     }
 
-    /// The same settings with the defaults that depend on the data filled in: `epochs`, `alpha` (where the method has
-    /// one) and `holdout`.
+    /// The same settings with the defaults that depend on the data filled in: `epochs`, `retraining_epochs`, `alpha` (where
+    /// the method has one) and `holdout`.
     ///
     /// # Errors
     /// As [`Config::held_out`].
@@ -547,6 +567,9 @@ impl Config {
             config.alpha = Some(self.alpha_for(intervention_names.len()));
         }
         config.epochs = Some(self.epochs_for(n_training));
+        if self.heldout {
+            config.retraining_epochs = self.retraining_epochs.or(config.epochs);
+        }
         config.holdout = Some(held_out.into_iter().map(|a| intervention_names[a].clone()).collect());
         Ok(config)
     }
@@ -748,9 +771,10 @@ impl Checker<'_> {
 impl RawConfig {
     fn check(self, origin: &Origin) -> Result<Config> {
         let given = self.given_keys()?;
+        let raw = self.over_recipe()?;
         let is_given = |key: &str| given.iter().any(|name| name == key);
         let check = Checker(origin);
-        let Self { data, model, training, execution, output, simulation } = self;
+        let Self { data, model, training, execution, output, simulation } = raw;
 
         let method = model.method.unwrap_or(Method::SvaePlus);
         for key in method.unused_keys() {
@@ -806,7 +830,7 @@ impl RawConfig {
         };
         let default_beta = if method == Method::BetaVae { 10.0 } else { 1.0 };
 
-        let config = Config {
+        let mut config = Config {
             label_key: check.text("label_key", data.label_key)?,
             batch_key: check.text("batch_key", data.batch_key)?,
             categorical_covariates: check.columns("categorical_covariates", data.categorical_covariates)?,
@@ -829,6 +853,7 @@ impl RawConfig {
             holdout: check.holdout(training.holdout)?,
 
             method,
+            recipe: model.recipe,
             latents: check.whole("latents", model.latents, 15, 1, 4096)?,
             hidden: check.whole("hidden", model.hidden, 128, 1, 65_536)?,
             layers: check.whole("layers", model.layers, 2, 1, MAX_LAYERS as i64)?,
@@ -838,6 +863,7 @@ impl RawConfig {
             temperature: check.number("temperature", model.temperature, 1.0, Range::closed(0.01, 100.0))?,
             ivae_mask: model.ivae_mask.unwrap_or(IvaeMask::Ones),
             latent_distribution: model.latent_distribution.unwrap_or(LatentDistribution::Normal),
+            posterior_covariance: model.posterior_covariance.unwrap_or(PosteriorCovariance::Diagonal),
             dropout: check.number("dropout", model.dropout, 0.1, Range::below(0.0, 1.0))?,
             batch_norm: model.batch_norm.unwrap_or(true),
             layer_norm: model.layer_norm.unwrap_or(false),
@@ -871,6 +897,10 @@ impl RawConfig {
             precision: training.precision.unwrap_or(Precision::F32),
 
             heldout: training.heldout.unwrap_or(true),
+            retraining_epochs: match training.retraining_epochs {
+                None => None,
+                given => Some(check.whole("retraining_epochs", given, 1, 1, 1_000_000)?),
+            },
             particles: check.whole("particles", training.particles, 1000, 1, 1_000_000)?,
             heldout_batch_norm: training.heldout_batch_norm.unwrap_or(HeldoutBatchNorm::Frozen),
 
@@ -886,6 +916,13 @@ impl RawConfig {
 
             simulation,
         };
+        if config.latents == 1 && config.posterior_covariance == PosteriorCovariance::Full {
+            if is_given("posterior_covariance") {
+                let problem = "a single latent has nothing to correlate with";
+                return Err(origin.error("posterior_covariance", problem, "leave it out, or take more --latents"));
+            }
+            config.posterior_covariance = PosteriorCovariance::Diagonal;
+        }
         if !config.heldout
             && let Some(key) = HELDOUT_KEYS.iter().find(|key| is_given(key))
         {

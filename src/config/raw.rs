@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    HELDOUT_KEYS, HeldoutBatchNorm, IvaeMask, KeepEpoch, LatentDistribution, MaskKind, Method, Origin, Precision,
-    Schedule, Simd, SimulationKind, nearest,
+    HELDOUT_KEYS, HeldoutBatchNorm, IvaeMask, KeepEpoch, LatentDistribution, MaskKind, Method, Origin,
+    PosteriorCovariance, Precision, Recipe, Schedule, Simd, SimulationKind, nearest,
 };
 use crate::error::{Error, InputError, Result};
 
@@ -100,6 +100,9 @@ pub struct RawModel {
     /// Method to train [default: svae-plus]
     #[arg(long, value_name = "METHOD")]
     pub method: Option<Method>,
+    /// Defaults of all settings that are not given: those of the published code, or tuned ones (by default neither)
+    #[arg(long, value_name = "RECIPE")]
+    pub recipe: Option<Recipe>,
     /// Number of latents [default: 15]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub latents: Option<i64>,
@@ -128,6 +131,9 @@ pub struct RawModel {
     /// Distribution of the latents [default: normal]
     #[arg(long, value_name = "KIND")]
     pub latent_distribution: Option<LatentDistribution>,
+    /// Covariance of the latents in a cell's posterior [default: diagonal]
+    #[arg(long, value_name = "KIND")]
+    pub posterior_covariance: Option<PosteriorCovariance>,
     /// Dropout rate in the encoder [default: 0.1]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub dropout: Option<f64>,
@@ -171,7 +177,8 @@ pub struct RawTraining {
     /// Adam's step size [default: 0.001]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub learning_rate: Option<f64>,
-    /// Course of the step size: constant, or falling to a hundredth along half a cosine over the epochs [default: constant]
+    /// Course of the step size: constant, falling to a hundredth along half a cosine over the epochs, or doing so over
+    /// their second half [default: constant]
     #[arg(long, value_name = "COURSE")]
     pub schedule: Option<Schedule>,
     /// L2 penalty, added to the gradient as weight times this [default: 1e-6]
@@ -194,6 +201,9 @@ pub struct RawTraining {
     #[arg(long = "no-heldout", value_name = "BOOL", num_args = 0..=1, require_equals = true,
         default_missing_value = "true", value_parser = negated)]
     pub heldout: Option<bool>,
+    /// Largest number of epochs of the retraining with fixed masks (by default that of --epochs)
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub retraining_epochs: Option<i64>,
     /// Samples per cell of the importance-weighted bound on held-out cells [default: 1000]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub particles: Option<i64>,

@@ -102,6 +102,7 @@ flag_tests! {
     beta: [], ["--beta", "4"] => "beta" = "4.0";
     mask: [], ["--mask", "soft"] => "mask" = "\"soft\"";
     temperature: [], ["--temperature", "0.5"] => "temperature" = "0.5";
+    posterior_covariance: [], ["--posterior-covariance", "full"] => "posterior_covariance" = "\"full\"";
     latent_distribution: [], ["--latent-distribution", "logistic-normal"]
         => "latent_distribution" = "\"logistic-normal\"";
     dropout: [], ["--dropout", "0"] => "dropout" = "0.0";
@@ -124,6 +125,7 @@ flag_tests! {
     precision: [], ["--precision", "f64"] => "precision" = "\"f64\"";
     ivae_mask: ["--method", "ivae"], ["--ivae-mask", "learned"] => "ivae_mask" = "\"learned\"";
     heldout: [], ["--no-heldout"] => "heldout" = "false";
+    retraining_epochs: [], ["--retraining-epochs", "30"] => "retraining_epochs" = "30";
     particles: [], ["--particles", "50"] => "particles" = "50";
     heldout_batch_norm: [], ["--heldout-batch-norm", "drift"] => "heldout_batch_norm" = "\"drift\"";
     seed: ["--sim-seed", "3"], ["--seed", "5"] => "seed" = "5";
@@ -153,7 +155,8 @@ fn data_replaces_the_simulation() {
 #[test]
 fn every_key_has_a_flag_and_a_test() {
     let mut known = raw::known_keys();
-    known.retain(|key| key != "data");
+    // A recipe changes many settings: it has a test of its own.
+    known.retain(|key| key != "data" && key != "recipe");
     let mut tested = TESTED.to_vec();
     known.sort();
     tested.sort();
@@ -240,6 +243,13 @@ fn saved_settings_read_back_the_same() {
     ]);
     cases.push(vec!["--simulation", "paper", "--sim-seed", "9223372036854775807", "--likelihood-epsilon", "1e-8"]);
     cases.push(vec!["--no-heldout"]);
+    cases.push(vec!["--latents", "1", "--recipe", "tuned"]);
+    for method in every_method {
+        for recipe in ["reference", "tuned"] {
+            cases.push(vec!["--method", method, "--recipe", recipe]);
+            cases.push(vec!["--method", method, "--recipe", recipe, "--no-heldout"]);
+        }
+    }
     cases.push(vec!["--method", "ivae", "--ivae-mask", "learned", "--heldout-batch-norm", "drift"]);
     for flags in cases {
         let config = config(&flags).expect("valid");
@@ -273,6 +283,39 @@ fn the_default_is_the_simulation_of_the_paper() {
     assert_eq!(config.epochs_for(3_037), 834);
     assert_eq!(resolved.holdout.as_ref().map(Vec::len), Some(20));
     assert_eq!(from_file(&resolved.to_toml(), &[]).expect("valid"), resolved);
+}
+
+#[test]
+fn a_recipe_sets_defaults_only() {
+    let of = |flags: &[&str]| config(flags).expect("valid");
+    // Nothing but what the recipe names changes, and what is said explicitly wins, in flags and in a file.
+    let reference = of(&["--recipe", "reference"]);
+    let by_hand = of(&["--likelihood-epsilon", "1e-8", "--epochs", "300", "--keep", "last"]);
+    assert_eq!(reference, Config { recipe: Some(Recipe::Reference), ..by_hand });
+    let mixed = of(&["--recipe", "reference", "--epochs", "7", "--keep", "best"]);
+    assert_eq!((mixed.epochs, mixed.keep), (Some(7), KeepEpoch::Best));
+    assert_eq!(mixed.likelihood_epsilon, 1e-8);
+    let from_file_ = from_file("recipe = \"reference\"\nepochs = 7\n", &["--keep", "best"]).expect("valid");
+    assert_eq!(from_file_, mixed);
+    assert_eq!(from_file("epochs = 7\n", &["--recipe", "reference", "--keep", "best"]).expect("valid"), mixed);
+}
+
+#[test]
+fn the_reference_recipe_follows_the_published_code_method_by_method() {
+    use HeldoutBatchNorm::{Drift, Frozen};
+    for (method, batch_norm) in [("ivae", Drift), ("svae", Drift), ("svae-plus", Frozen), ("vae", Frozen)] {
+        let config = config(&["--method", method, "--recipe", "reference"]).expect("valid");
+        assert_eq!(config.heldout_batch_norm, batch_norm, "{method}");
+        assert_eq!(config.ivae_mask == IvaeMask::Learned, method == "ivae", "{method}");
+    }
+}
+
+#[test]
+fn another_method_over_a_saved_recipe_keeps_what_it_uses() {
+    let saved = config(&["--recipe", "tuned"]).expect("valid").to_toml();
+    let vae = from_file(&saved, &["--method", "vae"]).expect("valid");
+    assert_eq!((vae.method, vae.recipe), (Method::Vae, Some(Recipe::Tuned)));
+    assert_eq!(vae, config(&["--method", "vae", "--recipe", "tuned"]).expect("valid"));
 }
 
 #[test]
@@ -334,6 +377,7 @@ fn values_out_of_range_name_the_range_and_where_they_were_said() {
         (["--weight-decay", "-1"], "--weight-decay", "at least 0"),
         (["--adam-epsilon", "0"], "--adam-epsilon", "above 0"),
         (["--validation-fraction", "0"], "--validation-fraction", "above 0 and at most 0.5"),
+        (["--retraining-epochs", "0"], "--retraining-epochs", "from 1 to"),
         (["--seed", "-1"], "--seed", "from 0 to"),
         (["--threads", "0"], "--threads", "from 1 to 1024"),
         (["--sim-interventions", "1"], "--sim-interventions", "from 2 to"),
@@ -362,6 +406,8 @@ fn settings_without_effect_are_refused() {
         (&["--method", "vae", "--beta", "3"], "--beta"),
         (&["--method", "beta-vae", "--mask", "soft"], "--mask"),
         (&["--method", "ivae", "--temperature", "2"], "--temperature"),
+        (&["--no-heldout", "--retraining-epochs", "2"], "--retraining-epochs"),
+        (&["--latents", "1", "--posterior-covariance", "full"], "--posterior-covariance"),
         (&["--data", "a.h5ad", "--sim-cells", "3"], "--sim-cells"),
         (&["--data", "a.h5ad", "--simulation", "paper"], "--simulation"),
         (&["--label-key", "gene"], "--label-key"),

@@ -1,8 +1,12 @@
-//! What the true model of a simulation says about its held-out cells: the floor of their negative log-likelihood.
+//! What the true model of a simulation says about its cells: the floor of their negative log-likelihood, and how well
+//! their latents can be known.
 //!
 //! Derivation: `derivations/iwelbo.md`, the section on the oracle.
 
+use super::correlation::{Correlation, Latents};
 use super::held_out::{Group, mean};
+use super::mcc::mcc;
+use super::regression::linear_r2;
 use crate::data::dataset::{Dataset, Truth};
 use crate::data::simulate::MixingNetwork;
 use crate::model::network::LogMeanExp;
@@ -10,7 +14,7 @@ use crate::numerics::special::LnFactorial;
 use crate::numerics::team::{Team, tiles};
 use crate::random::{Purpose, fill_normal, stream};
 
-/// Cells at most, shared out evenly over the interventions.
+/// Cells at most: of the floor shared out evenly over the interventions, of the latents spread evenly over all cells.
 pub const CELLS: usize = 2000;
 /// Samples per cell.
 pub const PARTICLES: usize = 200;
@@ -46,7 +50,7 @@ pub fn oracle(team: &Team, data: &Dataset, mixing: &MixingNetwork, groups: &[Gro
     let of_group = |cells: &Vec<usize>| {
         let mut values = vec![0.0; cells.len()];
         team.run(cells.len(), tiles(&mut values, 1), |i, value| {
-            value[0] = negative_log_likelihood(data, truth, mixing, cells[i], PARTICLES, seed);
+            value[0] = sample(data, truth, mixing, cells[i], PARTICLES, seed).nll;
         });
         mean(&values)
     };
@@ -54,15 +58,71 @@ pub fn oracle(team: &Team, data: &Dataset, mixing: &MixingNetwork, groups: &[Gro
     Some(Oracle { nll: mean(&means), cells: cells.iter().map(Vec::len).sum(), particles: PARTICLES })
 }
 
-/// Negative log-likelihood of cell `n` under the true model, up to the Monte Carlo error of `particles` samples.
-fn negative_log_likelihood(
+/// How well latents can be known from counts: the posterior means of the true model, scored as those of a trained one.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LatentOracle {
+    /// Mean correlation coefficient (Pearson) of matched latents.
+    pub mcc_pearson: f64,
+    /// Mean correlation coefficient (Spearman) of matched latents.
+    pub mcc_spearman: f64,
+    /// R2 of the linear regression from posterior means to true latents.
+    pub r2: f64,
+    /// Mean divergence, in nats, of the best normal posterior with a diagonal covariance from that with a full one.
+    pub diagonal_gap: f64,
+    /// Cells it was measured on.
+    pub cells: usize,
+    /// Samples per cell.
+    pub particles: usize,
+}
+
+/// The true model's view of the latents of `cells`, of which every so many-th is taken, [`CELLS`] at most. `None`
+/// without a cell, or where the truth is unknown.
+pub fn latent_oracle(
+    team: &Team,
     data: &Dataset,
-    truth: &Truth,
     mixing: &MixingNetwork,
-    n: usize,
-    particles: usize,
+    cells: &[usize],
     seed: u64,
-) -> f64 {
+) -> Option<LatentOracle> {
+    let truth = data.truth.as_ref()?;
+    let chosen: Vec<usize> = cells.iter().copied().step_by(cells.len().div_ceil(CELLS).max(1)).collect();
+    if chosen.is_empty() {
+        return None;
+    }
+    let l = truth.n_latents;
+    // A row per cell: its posterior mean, then its gap.
+    let mut found = vec![0.0; chosen.len() * (l + 1)];
+    team.run(chosen.len(), tiles(&mut found, l + 1), |i, row| {
+        let cell = sample(data, truth, mixing, chosen[i], PARTICLES, seed);
+        row[..l].copy_from_slice(&cell.mean);
+        row[l] = cell.diagonal_gap;
+    });
+    let inferred: Vec<f64> = found.chunks_exact(l + 1).flat_map(|row| &row[..l]).copied().collect();
+    let gaps: Vec<f64> = found.chunks_exact(l + 1).map(|row| row[l]).collect();
+    let latents: Vec<f64> = chosen.iter().flat_map(|&n| &truth.latents[n * l..(n + 1) * l]).copied().collect();
+    let (inferred, latents) = (Latents::new(&inferred, l), Latents::new(&latents, l));
+    Some(LatentOracle {
+        mcc_pearson: mcc(team, latents, inferred, Correlation::Pearson).mean,
+        mcc_spearman: mcc(team, latents, inferred, Correlation::Spearman).mean,
+        r2: linear_r2(inferred, latents),
+        diagonal_gap: mean(&gaps),
+        cells: chosen.len(),
+        particles: PARTICLES,
+    })
+}
+
+/// A cell under the true model, up to the Monte Carlo error of the samples.
+struct Found {
+    /// Negative log-likelihood, nats.
+    nll: f64,
+    /// Posterior mean of the latents, L.
+    mean: Vec<f64>,
+    /// What the diagonal costs, Eq. (I10), nats.
+    diagonal_gap: f64,
+}
+
+/// Importance sampling of cell `n` under the true model.
+fn sample(data: &Dataset, truth: &Truth, mixing: &MixingNetwork, n: usize, particles: usize, seed: u64) -> Found {
     let l = truth.n_latents;
     let mut x = vec![0.0; data.n_genes()];
     let mut ln_factorials = 0.0;
@@ -84,6 +144,7 @@ fn negative_log_likelihood(
     let parts = [1.0 - 1.0 / WIDE_EVERY as f64, 1.0 / WIDE_EVERY as f64];
     let (mut noise, mut words) = (vec![0.0; l], vec![0; l + 1]);
     let mut weights = LogMeanExp::new();
+    let mut drawn: Vec<(f64, Vec<f64>)> = Vec::with_capacity(particles);
     for s in 0..particles {
         fill_normal(&mut noise, &mut words, &mut stream(seed, Purpose::Oracle, s as u64, n as u64));
         let width = WIDTHS[usize::from(s % WIDE_EVERY == WIDE_EVERY - 1)];
@@ -96,9 +157,18 @@ fn negative_log_likelihood(
             .zip(WIDTHS)
             .map(|(share, c)| share * (-0.5 * squared / (c * c) - l as f64 * c.ln()).exp())
             .sum();
-        weights.add(cell.log_joint(&z) - normal.log_root_determinant - mixture.ln());
+        let log_weight = cell.log_joint(&z) - normal.log_root_determinant - mixture.ln();
+        weights.add(log_weight);
+        drawn.push((log_weight, z));
     }
-    ln_factorials - weights.value()
+    // Self-normalised, Eq. (I9): the weights of all samples add up to 1.
+    let total = weights.value() + (particles as f64).ln();
+    let mut posterior_mean = vec![0.0; l];
+    for (log_weight, z) in &drawn {
+        let share = (log_weight - total).exp();
+        posterior_mean.iter_mut().zip(z).for_each(|(m, z)| *m += share * z);
+    }
+    Found { nll: ln_factorials - weights.value(), mean: posterior_mean, diagonal_gap: normal.diagonal_gap() }
 }
 
 /// A cell under the true model.
@@ -180,6 +250,14 @@ impl Normal {
         }
         let log_root_determinant = (0..l).map(|i| factor[i * l + i].ln()).sum();
         Self { mode: z, factor, log_root_determinant }
+    }
+
+    /// Divergence of the best normal with a diagonal covariance, whose precisions are the diagonal's, Eq. (I10).
+    fn diagonal_gap(&self) -> f64 {
+        let l = self.mode.len();
+        let row = |i: usize| &self.factor[i * l..i * l + i + 1];
+        let precision = |i: usize| row(i).iter().map(|c| c * c).sum::<f64>();
+        (0..l).map(|i| 0.5 * precision(i).ln()).sum::<f64>() - self.log_root_determinant
     }
 
     /// mode + C^-T noise.
@@ -267,7 +345,7 @@ mod tests {
             }
             let integral = sum.value() + (points as f64 * step).ln() - 0.5 * std::f64::consts::TAU.ln();
             let want = ln_factorials - integral;
-            let got = negative_log_likelihood(&dataset, truth, &mixing, n, 2000, 3);
+            let got = sample(&dataset, truth, &mixing, n, 2000, 3).nll;
             worst = worst.max((got - want).abs());
             total += got - want;
         }
@@ -276,15 +354,56 @@ mod tests {
     }
 
     #[test]
+    fn posterior_means_of_one_latent_agree_with_quadrature_and_score_high() {
+        let Simulated { dataset, mixing, .. } = screen(SimulationKind::SparseShift, 1, 6, 2);
+        let truth = dataset.truth.as_ref().expect("a truth");
+        for n in (0..200).step_by(23) {
+            let prior_mean = truth.prior_means[dataset.interventions.single(n).expect("one intervention")];
+            let mut x = [0.0; 6];
+            dataset.counts.row(n).for_each(|g, count| x[g] = count as f64);
+            let log_joint = |z: f64| {
+                let likelihood: f64 = mixing.log_rates(&[z]).iter().zip(x).map(|(log, x)| x * log - log.exp()).sum();
+                likelihood - 0.5 * (z - prior_mean).powi(2)
+            };
+            let found = sample(&dataset, truth, &mixing, n, 2000, 3);
+            // A window of some twenty posterior deviations around the estimate.
+            let (step, points) = (1e-4, 20_000);
+            let at = |i: usize| found.mean[0] + (i as f64 - 0.5 * points as f64) * step;
+            let largest = (0..points).map(|i| log_joint(at(i))).fold(f64::NEG_INFINITY, f64::max);
+            let (mut mass, mut moment) = (0.0, 0.0);
+            for i in 0..points {
+                let weight = (log_joint(at(i)) - largest).exp();
+                mass += weight;
+                moment += weight * at(i);
+            }
+            assert!((found.mean[0] - moment / mass).abs() < 2e-3, "{n}: {} {}", found.mean[0], moment / mass);
+            assert!(found.diagonal_gap.abs() < 1e-12, "one latent has no correlations");
+        }
+        let cells: Vec<usize> = (0..200).collect();
+        let on =
+            |threads| Team::with(threads, |team| latent_oracle(team, &dataset, &mixing, &cells, 1).expect("known"));
+        let got = on(1);
+        assert_eq!(got, on(3));
+        assert!(got.cells == 200 && got.r2 > 0.99 && got.mcc_pearson > 0.99, "{got:?}");
+        assert!(latent_oracle(&Team::single(), &dataset, &mixing, &[], 1).is_none());
+    }
+
+    #[test]
+    fn a_diagonal_costs_what_correlations_are_worth() {
+        // Precision [[1, 0.6], [0.6, 1]]: the divergence is -log(1 - 0.36) / 2.
+        let factor = vec![1.0, 0.0, 0.6, 0.8];
+        let normal = Normal { mode: vec![0.0; 2], factor, log_root_determinant: 0.8f64.ln() };
+        assert!((normal.diagonal_gap() + 0.5 * 0.64f64.ln()).abs() < 1e-12);
+    }
+
+    #[test]
     fn more_samples_change_little_and_wrong_prior_means_cost() {
         for kind in [SimulationKind::SparseShift, SimulationKind::Paper] {
             let Simulated { dataset, mixing, .. } = screen(kind, 5, 40, 4);
             let mut truth = dataset.truth.clone().expect("a truth");
             let at = |truth: &Truth, particles: usize, seed: u64| {
-                let cells: Vec<f64> = (0..200)
-                    .step_by(5)
-                    .map(|n| negative_log_likelihood(&dataset, truth, &mixing, n, particles, seed))
-                    .collect();
+                let cells: Vec<f64> =
+                    (0..200).step_by(5).map(|n| sample(&dataset, truth, &mixing, n, particles, seed).nll).collect();
                 mean(&cells)
             };
             let (few, many) = (at(&truth, PARTICLES, 1), at(&truth, 20 * PARTICLES, 2));

@@ -69,6 +69,8 @@ pub struct Architecture {
     pub dropout_rate: f64,
     /// Distribution of the latent.
     pub latent_distribution: LatentDistribution,
+    /// Whether the latents of a cell are correlated in its posterior; otherwise its covariance is diagonal.
+    pub full_covariance: bool,
     /// Prior of the latent.
     pub prior: Prior,
     /// Constant that the reference adds inside the logarithms of the likelihood; 0 for the exact negative binomial.
@@ -92,6 +94,7 @@ impl Architecture {
             layer_norm: false,
             dropout_rate: 0.1,
             latent_distribution: LatentDistribution::Normal,
+            full_covariance: false,
             prior: Prior::Masked { kind: MaskKind::Hard, temperature: 1.0 },
             likelihood_epsilon: 0.0,
         }
@@ -100,6 +103,11 @@ impl Architecture {
     /// Width of the one-hot covariates.
     pub fn one_hot_width(&self) -> usize {
         self.categorical_levels.iter().filter(|&&levels| levels > 1).sum()
+    }
+
+    /// Entries of a posterior's covariance factor below its diagonal, L(L-1)/2; 0 where the covariance is diagonal.
+    pub fn factor_width(&self) -> usize {
+        if self.full_covariance { self.n_latents * (self.n_latents - 1) / 2 } else { 0 }
     }
 
     /// Width of all covariates: continuous ones, then the one-hot ones.
@@ -167,6 +175,8 @@ pub struct Tensors {
     pub latent_mean: LinearTensors,
     /// Head for log(v - 1e-4), v the posterior variance.
     pub latent_log_variance: LinearTensors,
+    /// Head for the covariance factor below its diagonal, unless the covariance is diagonal.
+    pub latent_factor: Option<LinearTensors>,
     /// Hidden layers of the decoder.
     pub decoder: Vec<HiddenLayer>,
     /// Head for the logits of the expression rates rho.
@@ -239,6 +249,8 @@ impl Tensors {
         let latent_mean = linear("latent.mean".into(), a.n_hidden, Injection::Nothing, a.n_latents, &mut parameters);
         let latent_log_variance =
             linear("latent.log_variance".into(), a.n_hidden, Injection::Nothing, a.n_latents, &mut parameters);
+        let latent_factor = (a.factor_width() > 0)
+            .then(|| linear("latent.factor".into(), a.n_hidden, Injection::Nothing, a.factor_width(), &mut parameters));
         let decoder_output =
             linear("decoder.output".into(), a.n_hidden, Injection::Nothing, a.n_genes, &mut parameters);
         let log_dispersion = parameters.add("log_dispersion".into(), &[a.n_genes]);
@@ -249,6 +261,7 @@ impl Tensors {
             encoder,
             latent_mean,
             latent_log_variance,
+            latent_factor,
             decoder,
             decoder_output,
             log_dispersion,
@@ -259,7 +272,8 @@ impl Tensors {
         }
     }
 
-    /// Every linear layer, in order of the forward pass.
+    /// Every linear layer whose starting values are drawn, in order of the forward pass; the head of the covariance factor
+    /// starts at 0, where the posterior is diagonal.
     pub fn linear_layers(&self) -> impl Iterator<Item = &LinearTensors> {
         self.encoder
             .iter()

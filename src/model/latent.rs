@@ -9,12 +9,14 @@ pub const VARIANCE_FLOOR: f64 = 1e-4;
 
 /// Forward, Eqs. (Z1)-(Z3): v = exp(log_variance) + 1e-4, z = m + sqrt(v) eps, softmax of it if logistic-normal.
 ///
-/// All n x L; `variance` and `z` are outputs. Without `noise`, z is the posterior mean.
+/// All n x L but `factor`; `variance` and `z` are outputs. Without `noise`, z is the posterior mean. `factor`, if not
+/// empty, correlates the latents, see [`correlate`].
 pub fn forward<R: Real>(
     z: &mut [R],
     variance: &mut [R],
     mean: &[R],
     log_variance: &[R],
+    factor: &[R],
     noise: Option<&[R]>,
     distribution: LatentDistribution,
     n_latents: usize,
@@ -31,12 +33,69 @@ pub fn forward<R: Real>(
                 for ((z, &v), &noise) in z.iter_mut().zip(variance.iter()).zip(noise) {
                     *z = v.sqrt().fma(noise, *z);
                 }
+                correlate(z, factor, noise, n_latents);
             }
         },
     );
     if distribution == LatentDistribution::LogisticNormal {
         z.chunks_exact_mut(n_latents).for_each(softmax);
     }
+}
+
+/// Adds the product of the noise with the covariance factor below its diagonal, Eq. (Z8): z[k] += sum over j < k of
+/// factor[k,j] eps[j].
+///
+/// z and noise n x L; `factor` n x L(L-1)/2, the rows of each cell's triangle one after another, or empty.
+#[inline(always)]
+pub fn correlate<R: Real>(z: &mut [R], factor: &[R], noise: &[R], n_latents: usize) {
+    if factor.is_empty() {
+        return;
+    }
+    let rows = z.chunks_exact_mut(n_latents).zip(noise.chunks_exact(n_latents));
+    for ((z, noise), factor) in rows.zip(factor.chunks_exact(n_latents * (n_latents - 1) / 2)) {
+        let mut at = 0;
+        for k in 1..n_latents {
+            let mut sum = R::ZERO;
+            for (&f, &e) in factor[at..at + k].iter().zip(noise) {
+                sum = f.fma(e, sum);
+            }
+            z[k] += sum;
+            at += k;
+        }
+    }
+}
+
+/// Gradient of the covariance factor, Eq. (Z9): d_factor[k,j] = d_z[k] eps[j] + kl_scale factor[k,j]. Shapes as in
+/// [`correlate`]; `d_z` is the gradient of the sample before the softmax, as [`backward`] leaves it.
+pub fn correlate_backward<R: Real>(
+    d_factor: &mut [R],
+    d_z: &[R],
+    factor: &[R],
+    noise: &[R],
+    kl_scale: R,
+    n_latents: usize,
+) {
+    if factor.is_empty() {
+        return;
+    }
+    let width = n_latents * (n_latents - 1) / 2;
+    vectorized(
+        #[inline(always)]
+        || {
+            let rows = d_z.chunks_exact(n_latents).zip(noise.chunks_exact(n_latents));
+            let factors = d_factor.chunks_exact_mut(width).zip(factor.chunks_exact(width));
+            for ((d_z, noise), (d_factor, factor)) in rows.zip(factors) {
+                let mut at = 0;
+                for k in 1..n_latents {
+                    let row = d_factor[at..at + k].iter_mut().zip(&factor[at..at + k]).zip(noise);
+                    for ((d, &f), &e) in row {
+                        *d = d_z[k].fma(e, kl_scale * f);
+                    }
+                    at += k;
+                }
+            }
+        },
+    );
 }
 
 /// Softmax of one row, in place, Eq. (Z3).

@@ -112,6 +112,7 @@ enum LinearLayer {
     Encoder(usize),
     LatentMean,
     LatentLogVariance,
+    LatentFactor,
     Decoder(usize),
     DecoderOutput,
 }
@@ -154,6 +155,7 @@ impl<R: Real> Network<R> {
             LinearLayer::Encoder(l) => &self.tensors.encoder[l].linear,
             LinearLayer::LatentMean => &self.tensors.latent_mean,
             LinearLayer::LatentLogVariance => &self.tensors.latent_log_variance,
+            LinearLayer::LatentFactor => self.tensors.latent_factor.as_ref().expect("planned for a full covariance"),
             LinearLayer::Decoder(l) => &self.tensors.decoder[l].linear,
             LinearLayer::DecoderOutput => &self.tensors.decoder_output,
         }
@@ -161,11 +163,13 @@ impl<R: Real> Network<R> {
 
     fn plan_gradient(&mut self) {
         let n = self.architecture.n_layers;
-        let layers = (0..n).map(LinearLayer::Encoder).chain((0..n).map(LinearLayer::Decoder)).chain([
-            LinearLayer::LatentMean,
-            LinearLayer::LatentLogVariance,
-            LinearLayer::DecoderOutput,
-        ]);
+        // In the order of the parameters.
+        let layers = (0..n)
+            .map(LinearLayer::Encoder)
+            .chain((0..n).map(LinearLayer::Decoder))
+            .chain([LinearLayer::LatentMean, LinearLayer::LatentLogVariance])
+            .chain(self.tensors.latent_factor.is_some().then_some(LinearLayer::LatentFactor))
+            .chain([LinearLayer::DecoderOutput]);
         let (mut tasks, mut weights, mut biases) = (Vec::new(), Vec::new(), Vec::new());
         for layer in layers {
             let linear = self.linear(layer);
@@ -473,6 +477,7 @@ impl<R: Real> Network<R> {
                     ("posterior mean", &cells.mean),
                     ("posterior log-variance", &cells.log_variance),
                     ("posterior variance", &cells.variance),
+                    ("posterior covariance factor", &cells.factor),
                     ("latent sample", &cells.z),
                     ("prior mean", &cells.prior_mean),
                 ])
@@ -666,6 +671,7 @@ impl<R: Real> Network<R> {
             LinearLayer::Encoder(l) => (&workspace.encoder[l - 1].out, &workspace.encoder[l].d),
             LinearLayer::LatentMean => (&workspace.encoder[last].out, &cells.d_mean),
             LinearLayer::LatentLogVariance => (&workspace.encoder[last].out, &cells.d_log_variance),
+            LinearLayer::LatentFactor => (&workspace.encoder[last].out, &cells.d_factor),
             LinearLayer::Decoder(0) => (&cells.z, &workspace.decoder[0].d),
             LinearLayer::Decoder(l) => (&workspace.decoder[l - 1].out, &workspace.decoder[l].d),
             LinearLayer::DecoderOutput => (&workspace.decoder[last].out, &cells.logits),
@@ -1005,11 +1011,15 @@ impl<R: Real> Pass<'_, R> {
         for (head, out) in [(&t.latent_mean, &mut cells.mean), (&t.latent_log_variance, &mut cells.log_variance)] {
             linear::forward(out, h, None, self.tensor(&head.weight), self.tensor(&head.bias), a.n_hidden);
         }
+        if let Some(head) = &t.latent_factor {
+            linear::forward(cells.factor, h, None, self.tensor(&head.weight), self.tensor(&head.bias), a.n_hidden);
+        }
         latent::forward(
             cells.z,
             cells.variance,
             cells.mean,
             cells.log_variance,
+            cells.factor,
             sample.then_some(&*cells.latent_noise),
             a.latent_distribution,
             a.n_latents,
@@ -1068,6 +1078,7 @@ impl<R: Real> Pass<'_, R> {
         }
         // The gradient of z is not in use yet: it lends its room.
         prior::divergences(cells.kl, cells.d_z, cells.mean, cells.variance, cells.prior_mean);
+        prior::add_factor_divergences(cells.kl, cells.factor);
     }
 
     /// Logits of the expression rates.
@@ -1197,6 +1208,18 @@ impl<R: Real> Pass<'_, R> {
         for (head, d, into) in heads {
             let d = Rows::new(d, n, a.n_latents);
             linear::backward_input(last.d, into, d, self.tensor(&head.weight), a.n_hidden, a.n_latents);
+        }
+        if let Some(head) = &t.latent_factor {
+            latent::correlate_backward(
+                cells.d_factor,
+                cells.d_z,
+                cells.factor,
+                cells.latent_noise,
+                kl_scale,
+                a.n_latents,
+            );
+            let d = Rows::new(cells.d_factor, n, head.n_out);
+            linear::backward_input(last.d, Into::Add, d, self.tensor(&head.weight), a.n_hidden, head.n_out);
         }
     }
 }

@@ -35,6 +35,23 @@ pub fn divergences<R: Real>(kl: &mut [f64], terms: &mut [R], mean: &[R], varianc
     );
 }
 
+/// Adds to `kl` (n) what the covariance factor below its diagonal contributes to the divergence, Eq. (P7): half the sum of
+/// its squares. `factor`: n x L(L-1)/2, or empty.
+pub fn add_factor_divergences<R: Real>(kl: &mut [f64], factor: &[R]) {
+    if factor.is_empty() {
+        return;
+    }
+    let width = factor.len() / kl.len();
+    for (kl, factor) in kl.iter_mut().zip(factor.chunks_exact(width)) {
+        *kl += 0.5
+            * vectorized(
+                #[inline(always)]
+                || factor.iter().fold(R::ZERO, |sum, &f| f.fma(f, sum)),
+            )
+            .f64();
+    }
+}
+
 /// Gradient of `scale` times the divergence in m, Eq. (P3); that in p is its negative. All n x L.
 pub fn divergence_gradient<R: Real>(d_mean: &mut [R], mean: &[R], prior_mean: &[R], scale: R) {
     vectorized(

@@ -121,6 +121,8 @@ block_buffers! {
         log_variance: R,
         /// Posterior variance v, B x L.
         variance: R,
+        /// Covariance factor below its diagonal, rows one after another, B x L(L-1)/2; empty where it is diagonal.
+        factor: R,
         /// Latent sample, B x L.
         z: R,
         /// Mask logits of each cell's interventions, B x E x L.
@@ -137,6 +139,8 @@ block_buffers! {
         d_mean: R,
         /// Gradient of the log-variance head's output, B x L.
         d_log_variance: R,
+        /// Gradient of the factor head's output, B x L(L-1)/2.
+        d_factor: R,
         /// Gradient of z, B x L.
         d_z: R,
         /// Logits of the expression rates, then, in place, their gradient: B x G.
@@ -268,6 +272,7 @@ impl<R: Real> Workspace<R> {
                 mean: zeros(l),
                 log_variance: zeros(l),
                 variance: zeros(l),
+                factor: zeros(a.factor_width()),
                 z: zeros(l),
                 mask_logit: zeros(e * l),
                 mask: zeros(e * l),
@@ -276,6 +281,7 @@ impl<R: Real> Workspace<R> {
                 d_kl_mean: zeros(l),
                 d_mean: zeros(l),
                 d_log_variance: zeros(l),
+                d_factor: zeros(a.factor_width()),
                 d_z: zeros(l),
                 logits: zeros(g),
                 reconstruction: Aligned::filled(capacity, 0.0),
@@ -308,6 +314,7 @@ impl<R: Real> Workspace<R> {
         let per_row = 3 * a.n_genes
             + a.covariate_width()
             + (10 + 4 * max_interventions) * a.n_latents
+            + 2 * a.factor_width()
             + 7 * a.n_hidden * a.n_layers;
         capacity * per_row * size_of::<R>()
     }

@@ -74,6 +74,9 @@ pub struct Metrics {
     /// How full the masks are, for methods that learn them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mask: Option<MaskMetrics>,
+    /// How well the true model knows the latents, where the run simulated its data.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oracle: Option<LatentOracleMetrics>,
     /// What simple models reach on the same validation cells.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub baseline: Option<BaselineMetrics>,
@@ -202,6 +205,23 @@ pub struct OracleMetrics {
     pub particles: usize,
 }
 
+/// How well the true model knows the latents of some cells of the trained interventions: the ceiling of the scores.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct LatentOracleMetrics {
+    /// Mean correlation coefficient (Pearson) of its posterior means.
+    pub mcc_pearson: f64,
+    /// Mean correlation coefficient (Spearman) of its posterior means.
+    pub mcc_spearman: f64,
+    /// R2 of the linear regression from its posterior means to the true latents.
+    pub r2: f64,
+    /// Nats per cell that a diagonal covariance of the posterior costs at the true model.
+    pub diagonal_gap: f64,
+    /// Cells it was measured on.
+    pub n_cells: usize,
+    /// Samples per cell.
+    pub particles: usize,
+}
+
 /// How the second training went.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct RetrainingMetrics {
@@ -284,6 +304,11 @@ impl Metrics {
                 let note = format!("precision {:.3}, recall {:.3}", scores.precision, scores.recall);
                 row(&format!("targets F1, {name}"), format!("{:.3}", scores.f1), &note);
             }
+        }
+        if let Some(oracle) = &self.oracle {
+            let note = format!("the true model, on {} cells", grouped(oracle.n_cells as u64));
+            row("oracle's MCC, Pearson", format!("{:.3}", oracle.mcc_pearson), &note);
+            row("oracle's R2", format!("{:.3}", oracle.r2), &note);
         }
         if let Some(mask) = &self.mask {
             row("masks on", format!("{:.1} %", 100.0 * mask.fraction_on), "");
@@ -409,6 +434,14 @@ mod tests {
                 corrected: PrecisionRecall { precision: 1.0, recall: 0.5, f1: 2.0 / 3.0 },
             }),
             mask: Some(MaskMetrics { fraction_on: 0.125, interventions_with_target: 80 }),
+            oracle: Some(LatentOracleMetrics {
+                mcc_pearson: 0.982,
+                mcc_spearman: 0.947,
+                r2: 0.965,
+                diagonal_gap: 4.9,
+                n_cells: 2000,
+                particles: 200,
+            }),
             baseline: Some(BaselineMetrics {
                 pooled_negative_binomial: 400.0,
                 per_intervention_negative_binomial: 399.0,
@@ -469,6 +502,7 @@ mod tests {
                 "r2",
                 "graph",
                 "mask",
+                "oracle",
                 "baseline",
                 "heldout",
                 "timing"
@@ -485,7 +519,8 @@ mod tests {
 
     #[test]
     fn figures_that_need_the_truth_are_absent_without_it() {
-        let unknown = Metrics { mcc_pearson: None, mcc_spearman: None, r2: None, graph: None, ..metrics() };
+        let unknown =
+            Metrics { mcc_pearson: None, mcc_spearman: None, r2: None, graph: None, oracle: None, ..metrics() };
         let value: serde_json::Value = serde_json::from_str(&unknown.to_json()).expect("JSON");
         for key in ["mcc_pearson", "mcc_spearman", "r2", "graph"] {
             assert!(value.get(key).is_none(), "{key}");
@@ -504,6 +539,8 @@ mod tests {
             "315.50",
             "0.900",
             "0.667",
+            "0.982",
+            "0.965",
             "12.5 %",
             "123,457",
             "314.88",

@@ -27,7 +27,12 @@ const STREAMS_PER_STAGE: u64 = 1 << 24;
 
 /// Settings of the second training, on fixed masks: those of the first, but the KL weight is 1 from the start.
 pub fn retraining_settings(first: &TrainingSettings) -> TrainingSettings {
-    TrainingSettings { warmup_epochs: 0, stream_offset: STREAMS_PER_STAGE, ..first.clone() }
+    TrainingSettings {
+        epochs: first.retraining_epochs,
+        warmup_epochs: 0,
+        stream_offset: STREAMS_PER_STAGE,
+        ..first.clone()
+    }
 }
 
 /// Settings of the fit of the shifts to `n_cells` cells: step size 0.005, without early stopping, 300 epochs or as many
@@ -219,6 +224,7 @@ mod tests {
     fn settings() -> TrainingSettings {
         TrainingSettings {
             epochs: 4,
+            retraining_epochs: 3,
             batch_size: 16,
             warmup_epochs: 2,
             patience: 0,
@@ -311,6 +317,7 @@ mod tests {
         assert_eq!(settings.kl_weight(0), 1.0);
         let objective = fixed_objective(&objective(true), cells.len());
         let ran = train(&Team::single(), &mut network, &data, &cells, &[], &objective, &settings, |_| {});
+        assert_eq!(ran.history.len(), 3, "the retraining has epochs of its own");
         assert!(ran.history.iter().all(|record| record.kl_weight == 1.0 && record.kl_global == 0.0));
         assert_eq!(network.parameters[&mask_logit], before.parameters[&mask_logit]);
         assert_eq!(network.frozen_mask, before.frozen_mask);

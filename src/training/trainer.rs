@@ -28,6 +28,8 @@ pub(super) const SMALLEST_BATCH: usize = 3;
 pub struct TrainingSettings {
     /// Most epochs.
     pub epochs: usize,
+    /// Most epochs of a second training, on fixed masks.
+    pub retraining_epochs: usize,
     /// Cells of a minibatch, B.
     pub batch_size: usize,
     /// Epochs over which the KL weight rises from 0 to 1; 0 starts at 1.
@@ -134,6 +136,14 @@ pub fn divergence_by_latent<R: Real>(
                 let (v, distance) = (variance[k].f64(), mean[k].f64() - prior_mean[k].f64());
                 // The term of latent k in Eq. (P2).
                 *sum += 0.5 * (v + distance * distance - 1.0 - Real::ln(v));
+            }
+        }
+        let width = network.architecture.factor_width();
+        for factor in found.factor.chunks_exact(width.max(1)).take(cells.len()) {
+            for (k, sum) in sums.iter_mut().enumerate().skip(1) {
+                // The term of latent k in Eq. (P7).
+                let row = &factor[k * (k - 1) / 2..k * (k + 1) / 2];
+                *sum += 0.5 * row.iter().map(|f| f.f64() * f.f64()).sum::<f64>();
             }
         }
     }

@@ -16,8 +16,10 @@ use crate::random::{Purpose, fill_words, logistic_rows, normal_rows};
 pub struct Posterior<R> {
     /// Means, cells x L.
     pub mean: Vec<R>,
-    /// Variances, cells x L.
+    /// Variances, cells x L; with a full covariance, those of each latent given the ones before it.
     pub variance: Vec<R>,
+    /// Covariance factors below their diagonal, cells x L(L-1)/2; empty where the covariance is diagonal.
+    pub factor: Vec<R>,
 }
 
 /// Negative lower bounds of one cell's log-likelihood in nats: lower is better.
@@ -81,13 +83,14 @@ impl<R: Real> Network<R> {
         cells: &[usize],
     ) -> Posterior<R> {
         self.prepare_evaluation(workspace);
-        let l = self.architecture.n_latents;
-        let mut posterior =
-            Posterior { mean: Vec::with_capacity(cells.len() * l), variance: Vec::with_capacity(cells.len() * l) };
+        let (l, width) = (self.architecture.n_latents, self.architecture.factor_width());
+        let room = |width: usize| Vec::with_capacity(cells.len() * width);
+        let mut posterior = Posterior { mean: room(l), variance: room(l), factor: room(width) };
         for cells in cells.chunks(workspace.capacity()) {
             self.encode(team, workspace, Batch { data, cells });
             posterior.mean.extend_from_slice(&workspace.cells.mean[..cells.len() * l]);
             posterior.variance.extend_from_slice(&workspace.cells.variance[..cells.len() * l]);
+            posterior.factor.extend_from_slice(&workspace.cells.factor[..cells.len() * width]);
         }
         posterior
     }
@@ -112,7 +115,7 @@ impl<R: Real> Network<R> {
     ) -> Vec<Bound> {
         assert!(particles > 0 && workspace.capacity() >= ROWS_PER_BLOCK, "a sample, and room for a row block");
         self.prepare_evaluation(workspace);
-        let l = self.architecture.n_latents;
+        let (l, width) = (self.architecture.n_latents, self.architecture.factor_width());
         let folded = self.fold_decoder(workspace);
         let mut bounds = vec![Bound::default(); cells.len()];
         let at_once = workspace.capacity() / ROWS_PER_BLOCK;
@@ -121,9 +124,16 @@ impl<R: Real> Network<R> {
             team.run(cells.len(), (blocks, tiles(bounds, 1)), |i, (mut block, bound)| {
                 let copies = [cells[i]; ROWS_PER_BLOCK];
                 let pass = Pass { network: self, batch: Batch { data, cells: &copies }, shared };
-                let at = (chunk * at_once + i) * l..(chunk * at_once + i + 1) * l;
-                let (mean, variance) = (&posterior.mean[at.clone()], &posterior.variance[at]);
-                bound[0] = pass.bound(&mut block, &folded, mean, variance, particles, seed);
+                let n = chunk * at_once + i;
+                let cells = &mut block.cells;
+                let of_cell = |rows: &mut [R], values: &[R], width: usize| {
+                    let values = &values[n * width..(n + 1) * width];
+                    rows.chunks_exact_mut(width.max(1)).for_each(|row| row.copy_from_slice(values));
+                };
+                of_cell(cells.mean, &posterior.mean, l);
+                of_cell(cells.variance, &posterior.variance, l);
+                of_cell(cells.factor, &posterior.factor, width);
+                bound[0] = pass.bound(&mut block, &folded, particles, seed);
             });
         }
         bounds
@@ -179,16 +189,8 @@ impl<R: Real> Pass<'_, R> {
         self.output(block);
     }
 
-    /// Bounds of the cell that every row of the batch stands for.
-    fn bound(
-        &self,
-        block: &mut Block<R>,
-        folded: &[FoldedLayer<R>],
-        mean: &[R],
-        variance: &[R],
-        particles: usize,
-        seed: u64,
-    ) -> Bound {
+    /// Bounds of the cell that every row of the batch stands for; the block holds its posterior in every row.
+    fn bound(&self, block: &mut Block<R>, folded: &[FoldedLayer<R>], particles: usize, seed: u64) -> Bound {
         let a = &self.network.architecture;
         let (g, l) = (a.n_genes, a.n_latents);
         let cell = self.batch.cells[0];
@@ -200,9 +202,7 @@ impl<R: Real> Pass<'_, R> {
         cells.x[..g].fill(R::ZERO);
         nonzero.for_each(|gene, count| cells.x[gene] = R::of_count(count));
         self.load_covariates(cells.covariates, 0..ROWS_PER_BLOCK);
-        cells.mean.chunks_exact_mut(l).for_each(|row| row.copy_from_slice(mean));
-        cells.variance.chunks_exact_mut(l).for_each(|row| row.copy_from_slice(variance));
-        let half_log_variance: f64 = 0.5 * variance.iter().map(|v| Real::ln(v.f64())).sum::<f64>();
+        let half_log_variance: f64 = 0.5 * cells.variance[..l].iter().map(|v| Real::ln(v.f64())).sum::<f64>();
         let count_terms =
             negative_binomial::count_terms(nonzero, self.shared.dispersion, &mut cells.likelihood_scratch[0]);
         let masks_drawn = self.network.tensors.mask_logit.is_some() && self.network.frozen_mask.is_none();
@@ -228,6 +228,7 @@ impl<R: Real> Pass<'_, R> {
                     for (((z, &v), &m), &e) in z.iter_mut().zip(&*cells.variance).zip(&*cells.mean).zip(noise) {
                         *z = v.sqrt().fma(e, m);
                     }
+                    latent::correlate(z, cells.factor, noise, l);
                     for (r, ratio) in log_ratio.iter_mut().enumerate() {
                         for k in r * l..(r + 1) * l {
                             let distance = z[k] - prior_mean[k];
@@ -535,6 +536,30 @@ mod tests {
     }
 
     #[test]
+    fn a_correlated_posterior_bounds_the_same_likelihood() {
+        let data = screen();
+        let cells: Vec<usize> = (0..12).collect();
+        let sizes = Architecture { n_hidden: 4, prior: Prior::Shifted, ..Architecture::new(5, 2, 3) };
+        let full = Network::<f64>::new(Architecture { full_covariance: true, ..sizes }, 11);
+        let head = full.tensors.latent_factor.clone().expect("a head");
+        // Both proposals a little wider than the prior: importance weights of either have a variance.
+        let of = |factor: [f64; 3]| {
+            let mut network = full.clone();
+            let variance = network.tensors.latent_log_variance.clone();
+            network.parameters[&variance.weight].fill(0.0);
+            network.parameters[&variance.bias].fill(0.3);
+            network.parameters[&head.bias].copy_from_slice(&factor);
+            bounds(&network, &data, &cells, 20_000, 5)
+        };
+        let (diagonal, correlated) = (of([0.0; 3]), of([0.5, -0.4, 0.3]));
+        for (a, b) in diagonal.iter().zip(&correlated) {
+            // The likelihood does not depend on the proposal, the ELBO does: the factor adds to the divergence.
+            assert!((a.iwelbo - b.iwelbo).abs() < 0.05, "{} {}", a.iwelbo, b.iwelbo);
+            assert!((a.elbo - b.elbo).abs() > 0.1, "{} {}", a.elbo, b.elbo);
+        }
+    }
+
+    #[test]
     fn threads_and_memory_do_not_change_a_bit() {
         let settings =
             Simulation { n_interventions: 4, n_genes: 20, cells_per_intervention: 9, seed: 1, ..Simulation::default() };
@@ -558,7 +583,11 @@ mod tests {
         }
         // A cell's bound does not depend on its neighbours.
         let backwards = |rows: &[f32]| rows.rchunks_exact(l).flatten().copied().collect();
-        let reversed = Posterior { mean: backwards(&posterior.mean), variance: backwards(&posterior.variance) };
+        let reversed = Posterior {
+            mean: backwards(&posterior.mean),
+            variance: backwards(&posterior.variance),
+            factor: Vec::new(),
+        };
         let mut bounds = of(2, 512, &cells.iter().rev().copied().collect::<Vec<_>>(), &reversed);
         bounds.reverse();
         assert_eq!(bounds, first);

@@ -32,8 +32,9 @@ pub fn check_blocks(seed: u64) -> Vec<Check> {
         layer_norm(9, 37, seed),
         activation(33, 17, None, seed),
         named(activation(33, 17, Some(0.3), seed), "ReLU and dropout"),
-        latent(7, 15, LatentDistribution::Normal, seed),
-        named(latent(7, 15, LatentDistribution::LogisticNormal, seed), "latent, logistic-normal"),
+        latent(7, 15, LatentDistribution::Normal, false, seed),
+        named(latent(7, 15, LatentDistribution::LogisticNormal, false, seed), "latent, logistic-normal"),
+        named(latent(7, 15, LatentDistribution::Normal, true, seed), "latent, full covariance"),
         soft_mask(37, 1.0, seed),
         named(soft_mask(37, 0.3, seed), "soft mask, temperature 0.3"),
         hard_mask(1000, 0.7, seed),
@@ -218,35 +219,40 @@ pub fn activation(batch: usize, width: usize, dropout: Option<f64>, seed: u64) -
     comparison.check("ReLU")
 }
 
-/// [`crate::model::latent`] with the divergence of [`crate::model::prior`]: gradients of mean and log-variance.
-pub fn latent(batch: usize, n_latents: usize, distribution: LatentDistribution, seed: u64) -> Check {
+/// [`crate::model::latent`] with the divergence of [`crate::model::prior`]: gradients of mean, log-variance and, with a
+/// `full` covariance, of its factor.
+pub fn latent(batch: usize, n_latents: usize, distribution: LatentDistribution, full: bool, seed: u64) -> Check {
     let mut random = Random::new(seed, 5);
     let n = batch * n_latents;
     let (mean, prior_mean, noise) = (random.normal(n), random.normal(n), random.normal(n));
     // From variances at the floor of 1e-4 to large ones.
     let log_variance = random.uniform(n, -14.0, 3.0);
     let weight = random.normal(n);
+    let factor = random.normal(if full { batch * n_latents * (n_latents - 1) / 2 } else { 0 });
     let scale = 0.7;
-    let forward = |mean: &[f64], log_variance: &[f64]| {
+    let forward = |mean: &[f64], log_variance: &[f64], factor: &[f64]| {
         let (mut z, mut variance) = (vec![0.0; n], vec![0.0; n]);
-        posterior::forward(&mut z, &mut variance, mean, log_variance, Some(&noise), distribution, n_latents);
+        posterior::forward(&mut z, &mut variance, mean, log_variance, factor, Some(&noise), distribution, n_latents);
         (z, variance)
     };
-    let value = |mean: &[f64], log_variance: &[f64]| {
-        let (z, variance) = forward(mean, log_variance);
-        let divergence: f64 = divergence(batch, mean, &variance, &prior_mean);
+    let value = |mean: &[f64], log_variance: &[f64], factor: &[f64]| {
+        let (z, variance) = forward(mean, log_variance, factor);
+        let mut of_factor = vec![0.0; batch];
+        kl::add_factor_divergences(&mut of_factor, factor);
+        let divergence = divergence(batch, mean, &variance, &prior_mean) + of_factor.iter().sum::<f64>();
         let of_sample = Evaluation::weighted(&weight, &z);
         let (value, magnitude) = (of_sample.value + scale * divergence, of_sample.magnitude + divergence);
         Evaluation { value, magnitude, ..of_sample }
     };
 
-    let (z, variance) = forward(&mean, &log_variance);
+    let (z, variance) = forward(&mean, &log_variance, &factor);
+    let mut d_z = weight.clone();
     let (mut d_kl_mean, mut d_mean, mut d_log_variance) = (vec![0.0; n], vec![0.0; n], vec![0.0; n]);
     kl::divergence_gradient(&mut d_kl_mean, &mean, &prior_mean, scale);
     posterior::backward(
         &mut d_mean,
         &mut d_log_variance,
-        &mut weight.clone(),
+        &mut d_z,
         &z,
         &variance,
         &noise,
@@ -256,8 +262,14 @@ pub fn latent(batch: usize, n_latents: usize, distribution: LatentDistribution, 
         n_latents,
     );
     let mut comparison = Comparison::default();
-    comparison.gradient(&mut random, &mean, &d_mean, |mean| value(mean, &log_variance));
-    comparison.gradient(&mut random, &log_variance, &d_log_variance, |log_variance| value(&mean, log_variance));
+    comparison.gradient(&mut random, &mean, &d_mean, |mean| value(mean, &log_variance, &factor));
+    comparison
+        .gradient(&mut random, &log_variance, &d_log_variance, |log_variance| value(&mean, log_variance, &factor));
+    if full {
+        let mut d_factor = vec![0.0; factor.len()];
+        posterior::correlate_backward(&mut d_factor, &d_z, &factor, &noise, scale, n_latents);
+        comparison.gradient(&mut random, &factor, &d_factor, |factor| value(&mean, &log_variance, factor));
+    }
     comparison.check("latent")
 }
 

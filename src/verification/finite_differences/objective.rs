@@ -23,7 +23,7 @@ pub fn check_objective(
 }
 
 /// A network with starting values, apart from those that would hide an error: scales and offsets of normalisations
-/// are not left at 1 and 0, and mask logits not at 5, where masks are hardly ever off and their slopes tiny.
+/// are not left at 1 and 0, a covariance factor not at 0, and mask logits not at 5, where masks are hardly ever off and their slopes tiny.
 pub fn network_at_a_random_point(architecture: &Architecture, seed: u64) -> Network<f64> {
     let mut network = Network::new(architecture.clone(), seed);
     let mut random = Random::new(seed, 101);
@@ -33,6 +33,10 @@ pub fn network_at_a_random_point(architecture: &Architecture, seed: u64) -> Netw
             let noise = random.normal(tensor.0.len());
             network.parameters[tensor].iter_mut().zip(noise).for_each(|(p, n)| *p += 0.4 * n);
         }
+    }
+    if let Some(factor) = &tensors.latent_factor {
+        let noise = random.normal(factor.weight.0.len());
+        network.parameters[&factor.weight].iter_mut().zip(noise).for_each(|(p, n)| *p = 0.2 * n);
     }
     if let Some(mask_logit) = &tensors.mask_logit {
         let noise = random.normal(mask_logit.0.len());
