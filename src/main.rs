@@ -1,4 +1,4 @@
-//! The `svae-cpu` program: parse, run, exit code (0 done, 1 failed, 2 bad input).
+//! The `svae-cpu` program: parse, run, exit code (0 done, 1 failed, 2 bad input, 75 stopped early).
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -10,7 +10,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // With standard error closed there is nobody to tell; the exit code still speaks.
-            let _ = writeln!(std::io::stderr(), "error: {error}");
+            let _ = writeln!(std::io::stderr(), "{}", svae_cpu::report::complaint(&error));
             ExitCode::from(error.exit_code())
         }
     }

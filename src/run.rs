@@ -5,41 +5,45 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use serde_json::json;
+
 use crate::benchmark::{self, Benchmark, RunSizes, Workload};
+use crate::checkpoint::{Session, file as checkpoint};
 use crate::config::{
-    self, Config, HeldoutBatchNorm, IvaeMask, LatentDistribution, MaskKind, Method, Precision, Source,
+    self, Config, HeldoutBatchNorm, IvaeMask, LatentDistribution, MaskKind, Method, Precision, RawConfig, Source,
 };
 use crate::data::dataset::{Categorical, Dataset, InterventionRows};
 use crate::data::load::{DataSummary, LoadOptions, load_with_progress, write_npz};
 use crate::data::npz::NpzWriter;
 use crate::data::simulate::MixingNetwork;
 use crate::data::{simulate as simulator, split};
-use crate::error::{InputError, Result};
+use crate::error::{Error, InputError, Result};
 use crate::evaluation::correlation::{Correlation, Latents};
 use crate::evaluation::target_graph::{
     TargetScore, masks_from_probabilities, score_targets, targets_from_prior_means, two_largest_shifts,
 };
 use crate::evaluation::{mcc, pooled, regression};
 use crate::interpretation::{Interpretation, Parts};
+use crate::interruption::Deferral;
 use crate::model::architecture::{self, Architecture, Prior};
 use crate::model::network::Network;
 use crate::model::objective::{Objective, Penalty};
 use crate::numerics::real::Real;
 use crate::numerics::simd;
 use crate::numerics::team::Team;
-use crate::protocol::Protocol;
+use crate::protocol::{Protocol, finish_trained, load_trained};
 use crate::random::{Purpose, shuffle, stream};
 use crate::report::manifest::Manifest;
 use crate::report::metrics::{
     BaselineMetrics, GraphMetrics, HeldoutMetrics, MaskMetrics, Metrics, PrecisionRecall, Timing, peak_rss_bytes,
 };
 use crate::report::progress::{Progress, ProgressKind, ReadProgress};
-use crate::report::results::{ResultsFolder, TensorValues, check_destination};
+use crate::report::results::{ResultsFolder, TensorValues, check_destination, is_finished};
 use crate::report::verification::Verification;
 use crate::training::adam::AdamSettings;
 use crate::training::held_out::fit_settings;
 use crate::training::trainer::{
-    Training, TrainingSettings, divergence_by_latent, elbo, evaluation_workspace, posterior_means, train,
+    Trainer, Training, TrainingSettings, divergence_by_latent, elbo, evaluation_workspace, posterior_means, train_in,
 };
 use crate::verification::{finite_differences, golden};
 
@@ -52,34 +56,84 @@ pub struct Outcome {
     pub folder: PathBuf,
 }
 
-/// Trains a model as `config` says and writes a results folder.
+/// Trains a model as `config` says and writes a results folder; goes on with the run that is there, if that is wanted.
 ///
 /// # Errors
 /// Input that cannot be used (nothing is written then), a failed write, or a loss that is not finite (the results of
-/// the last good state are written then).
+/// the last good state are written then). [`Error::Stopped`] for a run that was stopped early and can be resumed.
 pub fn run(config: &Config) -> Result<Outcome> {
     let start = Instant::now();
     config.simd.choose();
-    check_destination(config.out.as_deref(), config.overwrite)?;
+    check_destination(config.out.as_deref(), config.earlier())?;
+    let command: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    let begins = json!({ "program": concat!("svae-cpu ", env!("CARGO_PKG_VERSION")), "command": command });
+    ProgressKind::choose(config.quiet).event("start", begins);
     Team::with(config.n_threads(), |team| {
         let screen = Screen::read(team, config)?;
         let config = config.resolved(&screen.data.intervention_names, screen.cells.train.len())?;
-        let folder = ResultsFolder::create(config.out.as_deref(), config.overwrite)?;
-        train_and_judge(team, &config, &screen, folder, start)
+        // From now on there may be something to save when a signal comes.
+        let _deferral = Deferral::begin();
+        let folder = ResultsFolder::create(config.out.as_deref(), config.earlier())?;
+        let watch = config.watch(start);
+        let mut session = Session::new(folder.path(), &config, &screen.data, watch, screen.progress, start);
+        if config.resume {
+            session.resume(&config, team.threads())?;
+        }
+        train_and_judge(team, &config, &screen, &folder, session)
     })
 }
 
-/// Trains and judges the model of resolved settings on a screen, with a team of threads, into a folder.
+/// The folder of the run that is to be gone on with, if that run is finished.
+///
+/// # Errors
+/// [`InputError`] if it is finished, but has other settings than those asked for.
+pub fn finished(config: &Config) -> Result<Option<PathBuf>> {
+    let Some(folder) = config.out.as_ref().filter(|folder| config.resume && is_finished(folder)) else {
+        return Ok(None);
+    };
+    let path = folder.join("config.toml");
+    let found = Config::load(Some(&path), RawConfig::default())?.saved_keys();
+    // What is not set is a default that depends on the data.
+    let indifferent = |key: &str| ["threads", "epochs", "alpha", "holdout"].contains(&key);
+    let wanted = config.saved_keys();
+    let value = |keys: &[(String, toml::Value)], key: &str| {
+        keys.iter().find(|(name, _)| name == key).map_or("not set".to_owned(), |(_, value)| value.to_string())
+    };
+    for (key, _) in wanted.iter().chain(found.iter().filter(|(key, _)| !indifferent(key))) {
+        let (wanted, found) = (value(&wanted, key), value(&found, key));
+        if wanted != found && key != "threads" {
+            let problem =
+                format!("the folder holds a finished run of other settings (`{key}` is {found}, not {wanted})");
+            let remedy = "choose another --out, or give --overwrite in the place of --resume to replace that run";
+            return Err(InputError::new(problem, remedy).in_file(folder).into());
+        }
+    }
+    Ok(Some(folder.clone()))
+}
+
+/// Trains and judges the model of resolved settings on a screen, with a team of threads, into a folder, in as far as the
+/// session has not seen it done.
 pub(crate) fn train_and_judge(
     team: &Team,
     config: &Config,
     screen: &Screen,
-    folder: ResultsFolder,
-    start: Instant,
+    folder: &ResultsFolder,
+    mut session: Session<'_>,
 ) -> Result<Outcome> {
-    match config.precision {
-        Precision::F32 => run_in::<f32>(team, config, screen, folder, start),
-        Precision::F64 => run_in::<f64>(team, config, screen, folder, start),
+    let outcome = match config.precision {
+        Precision::F32 => run_in::<f32>(team, config, screen, folder, &mut session),
+        Precision::F64 => run_in::<f64>(team, config, screen, folder, &mut session),
+    };
+    match outcome {
+        // What could not be written now may be written another time, from the state of the run.
+        Err(source @ Error::Io { .. }) => {
+            let saved = session.save();
+            match session.advice().filter(|_| saved.is_ok() || checkpoint::exists(folder.path())) {
+                Some(advice) => Err(Error::Unwritten { source: Box::new(source), advice }),
+                None => Err(source),
+            }
+        }
+        outcome => outcome,
     }
 }
 
@@ -130,7 +184,7 @@ pub fn fit_shifts(config: &Config, folder: &Path, overwrite: bool) -> Result<Out
 
 /// A screen, as the settings name it and split it.
 pub(crate) struct Screen<'a> {
-    data: Arc<Dataset>,
+    pub(crate) data: Arc<Dataset>,
     cells: Cells,
     /// The true decoder of a simulation.
     mixing: Option<Arc<MixingNetwork>>,
@@ -351,47 +405,75 @@ fn run_in<R: Real>(
     team: &Team,
     config: &Config,
     screen: &Screen,
-    folder: ResultsFolder,
-    start: Instant,
+    folder: &ResultsFolder,
+    session: &mut Session<'_>,
 ) -> Result<Outcome>
 where
     for<'a> &'a [R]: Into<TensorValues<'a>>,
 {
-    let Screen { data, cells, .. } = screen;
+    let Screen { data, cells, progress: shown, .. } = screen;
     let settings = training_settings(config, cells.train.len());
     let objective = objective(config, data.n_interventions(), cells.train.len());
     let mut network = Network::<R>::new(architecture(config, data), config.seed);
-    let mut progress = Progress::new(screen.progress, settings.epochs, cells.train.len());
+    shown.event(
+        "data",
+        json!({
+            "source": data.source, "cells": data.n_cells(), "genes": data.n_genes(),
+            "interventions": data.n_interventions(), "training_cells": cells.train.len(),
+            "folder": folder.path(), "threads": team.threads(),
+        }),
+    );
     for note in &screen.notes {
-        progress.note(note);
+        shown.note(note);
     }
-    let training = train(team, &mut network, data, &cells.train, &cells.validation, &objective, &settings, |record| {
-        progress.epoch(record)
-    });
-    progress.finish();
-    let mut results = judge(team, config, screen, &network, Some(&training))?;
-    write(config, data, &folder, &network, &training, &results)?;
+    folder.write_config(config)?;
+    let training = match load_trained(session, TRAINING, &mut network)? {
+        Some(training) => training,
+        None => {
+            let mut progress = Progress::new(*shown, settings.epochs, cells.train.len());
+            let trainer = Trainer::new(&mut network, data, &cells.train, &cells.validation, &objective, &settings);
+            let training = train_in(session, TRAINING, team, trainer, |record| progress.epoch(record));
+            progress.finish();
+            let training = training?;
+            finish_trained(session, TRAINING, &network, &training)?;
+            training
+        }
+    };
+    shown.event("stage", json!({ "stage": "evaluation" }));
+    let mut results = judge(team, config, screen, &network, Some(&training), &mut || session.check())?;
+    write(config, data, folder, &network, &training, &results)?;
     if let Some(summary) = &screen.summary {
         folder.write_data_summary(summary)?;
     }
+    session.check()?;
     let parts = Parts { train: &cells.train, validation: &cells.validation, trained: &cells.trained };
     let interpretation = Interpretation::new(team, &network, data, parts, &results.latents, config.seed);
-    write_interpretation(config, data, &folder, parts, &interpretation)?;
-    let mut failed = training.non_finite.map(crate::Error::from);
+    write_interpretation(config, data, folder, parts, &interpretation)?;
+    session.check()?;
+    let mut failed = training.non_finite.map(Error::from);
     if let (Some(protocol), None) = (screen.protocol(config), &failed) {
-        match adapt(team, config, data, &protocol, &folder, &mut network) {
+        match adapt(team, config, data, &protocol, folder, &mut network, session) {
             Ok(heldout) => results.metrics.heldout = Some(heldout),
-            Err(error) => failed = Some(error),
+            // There are results without it; everything else can be done again.
+            Err(error @ (Error::NonFinite(_) | Error::Input(_))) => failed = Some(error),
+            Err(error) => return Err(error),
         }
     }
+    shown.event("stage", json!({ "stage": "results" }));
     if config.h5ad {
         folder.write_h5ad(config, data, &interpretation, &training.history, &results.metrics)?;
     }
-    let metrics = timed(results.metrics, start);
+    session.check()?;
+    let metrics = timed(results.metrics, session.seconds());
     folder.write_report(Some(metrics.to_value()))?;
-    folder.write_manifest(&Manifest::new(config, team.threads(), start)?)?;
+    folder.write_manifest(&Manifest::new(config, team.threads(), session.course())?)?;
     // Last, so that a folder with metrics is a finished run.
     folder.write_metrics(&metrics)?;
+    if let Err(error) = checkpoint::remove(folder.path()) {
+        shown.warn(&format!("the run is finished, but its checkpoint is left over ({error})."));
+    }
+    let seconds = metrics.timing.total_seconds;
+    shown.event("finished", json!({ "folder": folder.path(), "seconds": seconds, "failed": failed.is_some() }));
     match failed {
         Some(error) => Err(error),
         None => Ok(Outcome { metrics, folder: folder.path().to_path_buf() }),
@@ -406,7 +488,7 @@ fn evaluate_in<R: Real>(
     start: Instant,
 ) -> Result<Outcome> {
     let (network, _) = read_model::<R>(config, &screen.data, &folder, MODEL)?;
-    let mut metrics = judge(team, config, screen, &network, None)?.metrics;
+    let mut metrics = judge(team, config, screen, &network, None, &mut || Ok(()))?.metrics;
     if let Some(mut protocol) = screen.protocol(config) {
         if folder.path().join(HELDOUT_MODEL).exists() {
             let (fitted, metadata) = read_model::<R>(config, &screen.data, &folder, HELDOUT_MODEL)?;
@@ -420,7 +502,7 @@ fn evaluate_in<R: Real>(
             ));
         }
     }
-    let metrics = timed(metrics, start);
+    let metrics = timed(metrics, start.elapsed().as_secs_f64());
     folder.write_evaluation(&metrics)?;
     Ok(Outcome { metrics, folder: folder.path().to_path_buf() })
 }
@@ -437,9 +519,10 @@ where
 {
     let (mut network, _) = read_model::<R>(config, &screen.data, &folder, MODEL)?;
     let protocol = screen.protocol(config).expect("checked to be asked for, with cells held out");
-    let mut metrics = judge(team, config, screen, &network, None)?.metrics;
-    metrics.heldout = Some(adapt(team, config, &screen.data, &protocol, &folder, &mut network)?);
-    let metrics = timed(metrics, start);
+    let mut metrics = judge(team, config, screen, &network, None, &mut || Ok(()))?.metrics;
+    let session = &mut Session::none(screen.progress);
+    metrics.heldout = Some(adapt(team, config, &screen.data, &protocol, &folder, &mut network, session)?);
+    let metrics = timed(metrics, start.elapsed().as_secs_f64());
     folder.write_evaluation(&metrics)?;
     folder.write_report(None)?;
     Ok(Outcome { metrics, folder: folder.path().to_path_buf() })
@@ -453,11 +536,12 @@ fn adapt<R: Real>(
     protocol: &Protocol,
     folder: &ResultsFolder,
     network: &mut Network<R>,
+    session: &mut Session<'_>,
 ) -> Result<HeldoutMetrics>
 where
     for<'a> &'a [R]: Into<TensorValues<'a>>,
 {
-    let adapted = protocol.run(team, network)?;
+    let adapted = protocol.run(team, network, session)?;
     folder.write_history("history_retrain.csv", &adapted.retraining.history)?;
     if let Some(shift) = &network.tensors.shift {
         let values = table(&network.parameters[shift]);
@@ -472,9 +556,9 @@ where
     Ok(adapted.metrics)
 }
 
-/// The metrics with the time and memory spent so far.
-fn timed(mut metrics: Metrics, start: Instant) -> Metrics {
-    metrics.timing.total_seconds = start.elapsed().as_secs_f64();
+/// The metrics with the time and memory spent.
+fn timed(mut metrics: Metrics, seconds: f64) -> Metrics {
+    metrics.timing.total_seconds = seconds;
     metrics.timing.peak_rss_bytes = peak_rss_bytes();
     metrics
 }
@@ -507,6 +591,9 @@ fn read_model<R: Real>(
     }
     Ok((network, found))
 }
+
+/// Name of the first training as a stage.
+const TRAINING: &str = "training";
 
 /// Name of the trained model in a results folder.
 pub(crate) const MODEL: &str = "model.safetensors";
@@ -546,22 +633,27 @@ struct Results<R> {
     latents: Vec<R>,
 }
 
+/// Judges a trained network; `between` is called between its parts, and ends it with its error.
 fn judge<R: Real>(
     team: &Team,
     config: &Config,
     screen: &Screen,
     network: &Network<R>,
     training: Option<&Training>,
+    between: &mut dyn FnMut() -> Result<()>,
 ) -> Result<Results<R>> {
     let Screen { data, cells, .. } = screen;
     let objective = objective(config, data.n_interventions(), cells.train.len());
     let mut workspace = evaluation_workspace(network, data);
     let mut elbo_of = |cells: &[usize]| elbo(team, network, &mut workspace, data, cells, &objective, config.seed);
     let (on_training, on_validation) = (elbo_of(&cells.train), elbo_of(&cells.validation));
+    between()?;
     let in_training: Vec<usize> = [&cells.train[..], &cells.validation].concat();
     let latent_kl = divergence_by_latent(team, network, &mut workspace, data, &in_training, config.seed);
+    between()?;
     let all: Vec<usize> = (0..data.n_cells()).collect();
     let latents = posterior_means(team, network, &mut workspace, data, &all);
+    between()?;
     let l = network.architecture.n_latents;
 
     let probabilities = network.mask_probabilities();
@@ -614,6 +706,7 @@ fn judge<R: Real>(
             &cells.validation,
             pooled::PSEUDO_CELLS,
         )?;
+        between()?;
         metrics.baseline = Some(BaselineMetrics {
             pooled_negative_binomial: pooled.nll_per_cell,
             per_intervention_negative_binomial: each.nll_per_cell,
@@ -629,6 +722,7 @@ fn judge<R: Real>(
         let true_latents: Vec<f64> = rows.iter().flat_map(|&n| &truth.latents[n * k..(n + 1) * k]).copied().collect();
         let (inferred, true_latents) = (Latents::new(&inferred, l), Latents::new(&true_latents, k));
         let pearson = mcc::mcc(team, true_latents, inferred, Correlation::Pearson);
+        between()?;
         metrics.mcc_spearman = Some(mcc::mcc(team, true_latents, inferred, Correlation::Spearman).mean);
         metrics.r2 = Some(regression::linear_r2(inferred, true_latents));
         // An iVAE without masks is judged by the two largest shifts of each intervention.
@@ -658,7 +752,6 @@ fn write<R: Real>(
 where
     for<'a> &'a [R]: Into<TensorValues<'a>>,
 {
-    folder.write_config(config)?;
     folder.write_history("history.csv", &training.history)?;
     folder.write_model(MODEL, &network.saved().tensors(), &metadata(config, data))?;
 

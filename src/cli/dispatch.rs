@@ -1,14 +1,16 @@
 //! From arguments to the code that does the work: the only place where the command line meets the engine.
 
+use std::io::Write;
 use std::path::Path;
 
 use super::{Cli, Command, shell};
 use crate::application::Applied;
-use crate::config::{Config, Grid};
+use crate::config::{Config, Grid, LogFormat};
 use crate::error::{Error, Result};
+use crate::interruption;
 use crate::report;
 use crate::report::metrics::grouped;
-use crate::report::progress::{Progress, ProgressKind};
+use crate::report::progress::{self, Progress, ProgressKind};
 use crate::report::results::ResultsFolder;
 use crate::run::Outcome;
 use crate::sweep::table::Status;
@@ -24,6 +26,10 @@ pub fn dispatch(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Run(args) => {
             let config = args.checked()?;
+            interruptible(config.log_format)?;
+            if let Some(folder) = crate::run::finished(&config)? {
+                return finished_before(&config, &folder);
+            }
             let outcome = crate::run::run(&config)?;
             if config.json {
                 report::print(&outcome.metrics.to_json())
@@ -33,11 +39,13 @@ pub fn dispatch(cli: Cli) -> Result<()> {
         }
         Command::Evaluate(args) => {
             let config = args.checked()?;
+            interruptible(config.log_format)?;
             let outcome = crate::run::evaluate(&config, &args.folder)?;
             evaluated(&config, &outcome)
         }
         Command::FitShifts(args) => {
             let config = args.checked()?;
+            interruptible(config.log_format)?;
             let outcome = crate::run::fit_shifts(&config, &args.folder, args.overwrite)?;
             evaluated(&config, &outcome)
         }
@@ -68,6 +76,7 @@ pub fn dispatch(cli: Cli) -> Result<()> {
         },
         Command::Sweep(args) => {
             let (grid, part) = args.checked()?;
+            interruptible(grid.log_format)?;
             let outcome = sweep::sweep(&grid, part)?;
             swept(&grid, part, &outcome)
         }
@@ -103,6 +112,27 @@ pub fn dispatch(cli: Cli) -> Result<()> {
             if verification.pass { Ok(()) } else { Err(Error::Verification(verification.summary())) }
         }
     }
+}
+
+/// Lets signals end what follows in an orderly way.
+fn interruptible(format: LogFormat) -> Result<()> {
+    progress::choose_format(format);
+    let farewell = |cause| {
+        let text = format!("stopped by {cause}; nothing had to be saved: start the same command again");
+        let _ = writeln!(std::io::stderr(), "{}", report::complaint(&Error::Stopped(text)));
+    };
+    interruption::listen(farewell).map_err(|source| Error::io("listening to", "signals", source))
+}
+
+/// Says that there is nothing to go on with, and what there is.
+fn finished_before(config: &Config, folder: &Path) -> Result<()> {
+    ProgressKind::choose(config.quiet).note(&format!("The run in {} is finished already.", folder.display()));
+    if config.json {
+        let path = folder.join("metrics.json");
+        let text = std::fs::read_to_string(&path).map_err(|source| Error::io("reading", &path, source))?;
+        return report::print(text.trim_end());
+    }
+    report::print(&format!("Results: {}", folder.display()))
 }
 
 /// Says what a model was used for: notes on standard error, the file on standard output.

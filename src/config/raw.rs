@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    HELDOUT_KEYS, HeldoutBatchNorm, IvaeMask, KeepEpoch, LatentDistribution, MaskKind, Method, Origin, Precision,
-    Schedule, Simd, SimulationKind, nearest,
+    HELDOUT_KEYS, HeldoutBatchNorm, IvaeMask, KeepEpoch, LatentDistribution, LogFormat, MaskKind, Method, Origin,
+    Precision, Schedule, Simd, SimulationKind, nearest,
 };
 use crate::error::{Error, InputError, Result};
 
@@ -221,6 +221,12 @@ pub struct RawExecution {
     /// What the last digits may depend on: native, on the kind of processor; baseline, on nothing [default: native]
     #[arg(long, value_name = "LEVEL")]
     pub simd: Option<Simd>,
+    /// Minutes between two checkpoints; 0 writes one after every epoch [default: 10]
+    #[arg(long, value_name = "MINUTES", allow_negative_numbers = true)]
+    pub checkpoint_every: Option<f64>,
+    /// Stop after this time, such as 11h50m, 90m or 600s, with a checkpoint and exit code 75 (by default never)
+    #[arg(long, value_name = "TIME")]
+    pub time_limit: Option<String>,
 }
 
 /// Where results go and what is printed.
@@ -233,6 +239,9 @@ pub struct RawOutput {
     /// Replace a run that the results folder already holds
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub overwrite: Option<bool>,
+    /// Go on with the run that the results folder holds, if it holds one
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub resume: Option<bool>,
     /// Write no results.h5ad, the copy of the data with the results in it for Python
     #[arg(long = "no-h5ad", value_name = "BOOL", num_args = 0..=1, require_equals = true,
         default_missing_value = "true", value_parser = negated)]
@@ -243,6 +252,9 @@ pub struct RawOutput {
     /// Print no progress
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub quiet: Option<bool>,
+    /// Progress as text for people, or as one JSON object per line and event [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
 }
 
 /// Settings of the simulation.

@@ -15,18 +15,18 @@ use std::str::FromStr;
 use std::sync::Mutex;
 use std::time::Instant;
 
-use indicatif::ProgressBar;
-
 use self::display::Display;
 use self::figures::Figures;
 use self::plan::{Plan, PlannedRun, State, state};
 use self::table::{Status, Tables};
+use crate::checkpoint::{Session, file as checkpoint};
 use crate::config::{Config, Grid, threads_or_all};
 use crate::error::{Error, Result};
+use crate::interruption::{Deferral, Watch};
 use crate::numerics::team::Team;
 use crate::report::metrics::{Metrics, seconds};
 use crate::report::progress::ProgressKind;
-use crate::report::results::{ResultsFolder, write_atomically};
+use crate::report::results::{Earlier, ResultsFolder, write_atomically};
 use crate::run::{Screen, train_and_judge};
 
 /// A share of the runs, for a job array: the i-th of n, counted from 1.
@@ -85,7 +85,10 @@ pub struct Outcome {
 /// # Errors
 /// A grid that asks for what cannot be done: nothing is started then. A run that fails is no error here but a
 /// [`Status::Failed`].
+///
+/// [`Error::Stopped`] for a sweep that was stopped early: the same call goes on with it.
 pub fn sweep(grid: &Grid, part: Part) -> Result<Outcome> {
+    let begin = Instant::now();
     let plan = Plan::new(grid)?;
     select::check(grid, &plan)?;
     if let Some(run) = plan.runs.first() {
@@ -114,6 +117,9 @@ pub fn sweep(grid: &Grid, part: Part) -> Result<Outcome> {
     std::fs::create_dir_all(&plan.folder).map_err(|source| Error::io("creating", &plan.folder, source))?;
     write_atomically(&plan.folder.join("grid.toml"), |file| file.write_all(grid.text.as_bytes()))?;
 
+    let _deferral = Deferral::begin();
+    let watch = Config { checkpoint_every: grid.checkpoint_every, time_limit: grid.time_limit, ..Config::default() };
+    let watch = watch.watch(begin);
     let mut failures = vec![None; plan.runs.len()];
     if part != Part::TablesOnly {
         let display = Display::new(todo.len(), grid.quiet);
@@ -123,7 +129,9 @@ pub fn sweep(grid: &Grid, part: Part) -> Result<Outcome> {
         }
         for (i, reason) in &todo {
             plan.data[plan.runs[*i].data].expect_use();
-            if let Some(reason) = reason {
+            if let Some(reason) =
+                reason.as_ref().filter(|_| grid.overwrite || !checkpoint::exists(&plan.runs[*i].folder))
+            {
                 display.note(&format!("{} is done again: {reason}.", plan.runs[*i].name));
             }
         }
@@ -131,13 +139,23 @@ pub fn sweep(grid: &Grid, part: Part) -> Result<Outcome> {
         let jobs = todo.iter().map(|&(i, _)| i).collect();
         schedule::share_out(threads_or_all(grid.threads), jobs, |i, threads| {
             let run = &plan.runs[i];
+            if watch.cause().is_some() {
+                plan.data[run.data].release();
+                return;
+            }
             let line = display.begin(&run.name, threads);
             let start = Instant::now();
-            let ended = catch_unwind(AssertUnwindSafe(|| one(&plan, run, threads, &line)));
+            let ended = catch_unwind(AssertUnwindSafe(|| {
+                one(&plan, run, grid.overwrite, threads, watch.clone(), display.kind(&line, &run.name))
+            }));
             plan.data[run.data].release();
             let failure = match ended {
                 Ok(Ok(metrics)) => {
                     display.end(&line, &run.name, &summary(&metrics, start));
+                    return;
+                }
+                Ok(Err(Error::Stopped(_))) => {
+                    display.pause(&line, &run.name, &format!("stopped after {}, to be gone on with", since(start)));
                     return;
                 }
                 Ok(Err(error)) => error.to_string(),
@@ -147,6 +165,19 @@ pub fn sweep(grid: &Grid, part: Part) -> Result<Outcome> {
             found.lock().unwrap_or_else(|poisoned| poisoned.into_inner())[i] = Some(failure);
         });
         display.close();
+        if let Some(cause) = watch.cause() {
+            let done = wanted.iter().filter(|&&i| matches!(state(&plan.runs[i]), State::Finished(_))).count();
+            let how = if grid.overwrite {
+                "the same command without --overwrite goes on"
+            } else {
+                "the same command goes on"
+            };
+            return Err(Error::Stopped(format!(
+                "stopped by {cause}; {done} of {} runs are finished in {}; {how}.",
+                wanted.len(),
+                plan.folder.display()
+            )));
+        }
     }
 
     let mut statuses: Vec<Status> = plan.runs.iter().zip(failures).map(|(run, failure)| status(run, failure)).collect();
@@ -162,16 +193,39 @@ pub fn sweep(grid: &Grid, part: Part) -> Result<Outcome> {
     Ok(Outcome { folder: plan.folder, tables, runs })
 }
 
-/// Does one run.
-fn one(plan: &Plan, run: &PlannedRun, threads: usize, line: &ProgressBar) -> Result<Metrics> {
+/// Does one run, or goes on with it unless it is to be done anew.
+fn one(
+    plan: &Plan,
+    run: &PlannedRun,
+    anew: bool,
+    threads: usize,
+    watch: Watch,
+    progress: ProgressKind<'_>,
+) -> Result<Metrics> {
     Team::with(threads, |team| {
         let read = plan.data[run.data].get(team)?;
         let start = Instant::now();
-        let screen = Screen::of(&run.config, read, ProgressKind::Within(line))?;
-        let folder = ResultsFolder::create(Some(&run.folder), true)?;
+        let screen = Screen::of(&run.config, read, progress)?;
+        let earlier = if anew { Earlier::Replace } else { Earlier::Resume };
+        let mut folder = ResultsFolder::create(Some(&run.folder), earlier)?;
         // Of many runs on the same cells, each would copy the counts.
         let config = Config { h5ad: false, ..run.config.clone() };
-        Ok(train_and_judge(team, &config, &screen, folder, start)?.metrics)
+        let session = || Session::new(&run.folder, &config, &screen.data, watch.clone(), progress, start);
+        let mut current = session();
+        if !anew && checkpoint::exists(&run.folder) {
+            match current.resume(&config, threads) {
+                Ok(()) => {}
+                // As with a finished run of other settings: what is there does not count.
+                Err(Error::Input(reason)) => {
+                    progress.warn(&format!("{} is done from its beginning: {}.", run.name, reason.problem));
+                    drop(folder);
+                    folder = ResultsFolder::create(Some(&run.folder), Earlier::Replace)?;
+                    current = session();
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(train_and_judge(team, &config, &screen, &folder, current)?.metrics)
     })
 }
 

@@ -110,23 +110,53 @@ impl<R: Real> Network<R> {
         particles: usize,
         seed: u64,
     ) -> Vec<Bound> {
+        let all = |_: &[Bound]| Ok::<(), std::convert::Infallible>(());
+        match self.bounds_after(team, workspace, data, cells, posterior, particles, seed, Vec::new(), all) {
+            Ok(bounds) => bounds,
+            Err(never) => match never {},
+        }
+    }
+
+    /// As [`Network::bounds`], of cells of which the first ones are `done` already; calls `between` after every few cells with
+    /// all bounds so far, and ends early with its error.
+    ///
+    /// # Errors
+    /// Those of `between`.
+    ///
+    /// # Panics
+    /// As [`Network::bounds`]; if more bounds are done than there are cells.
+    pub fn bounds_after<E>(
+        &self,
+        team: &Team,
+        workspace: &mut Workspace<R>,
+        data: &Dataset,
+        cells: &[usize],
+        posterior: &Posterior<R>,
+        particles: usize,
+        seed: u64,
+        done: Vec<Bound>,
+        mut between: impl FnMut(&[Bound]) -> Result<(), E>,
+    ) -> Result<Vec<Bound>, E> {
         assert!(particles > 0 && workspace.capacity() >= ROWS_PER_BLOCK, "a sample, and room for a row block");
         self.prepare_evaluation(workspace);
         let l = self.architecture.n_latents;
         let folded = self.fold_decoder(workspace);
-        let mut bounds = vec![Bound::default(); cells.len()];
+        let mut bounds = done;
         let at_once = workspace.capacity() / ROWS_PER_BLOCK;
-        for (chunk, (cells, bounds)) in cells.chunks(at_once).zip(bounds.chunks_mut(at_once)).enumerate() {
-            let (blocks, shared) = workspace.split(cells.len() * ROWS_PER_BLOCK);
-            team.run(cells.len(), (blocks, tiles(bounds, 1)), |i, (mut block, bound)| {
-                let copies = [cells[i]; ROWS_PER_BLOCK];
+        for chunk in cells[bounds.len()..].chunks(at_once) {
+            let first = bounds.len();
+            bounds.resize(first + chunk.len(), Bound::default());
+            let (blocks, shared) = workspace.split(chunk.len() * ROWS_PER_BLOCK);
+            team.run(chunk.len(), (blocks, tiles(&mut bounds[first..], 1)), |i, (mut block, bound)| {
+                let copies = [chunk[i]; ROWS_PER_BLOCK];
                 let pass = Pass { network: self, batch: Batch { data, cells: &copies }, shared };
-                let at = (chunk * at_once + i) * l..(chunk * at_once + i + 1) * l;
+                let at = (first + i) * l..(first + i + 1) * l;
                 let (mean, variance) = (&posterior.mean[at.clone()], &posterior.variance[at]);
                 bound[0] = pass.bound(&mut block, &folded, mean, variance, particles, seed);
             });
+            between(&bounds)?;
         }
-        bounds
+        Ok(bounds)
     }
 
     /// The decoder's hidden layers with their batch normalisation folded in, Eq. (I8); the workspace holds the running
