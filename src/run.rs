@@ -83,7 +83,7 @@ pub fn run(config: &Config) -> Result<Outcome> {
     })
 }
 
-/// The folder of the run that is to be gone on with, if that run is finished.
+/// The folder of the run that is to be gone on with, if that run is finished; a checkpoint that is left over is removed.
 ///
 /// # Errors
 /// [`InputError`] if it is finished, but has other settings than those asked for.
@@ -108,6 +108,7 @@ pub fn finished(config: &Config) -> Result<Option<PathBuf>> {
             return Err(InputError::new(problem, remedy).in_file(folder).into());
         }
     }
+    ResultsFolder::tidy(folder)?;
     Ok(Some(folder.clone()))
 }
 

@@ -6,8 +6,8 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -43,7 +43,9 @@ fn command(folder: &Path, run: &str, out: &str, more: &str) -> Command {
         }
     }
     let mut command = program(folder, &["run"]);
-    flags.iter().for_each(|(flag, values)| drop(command.arg(flag).args(values)));
+    for (flag, values) in &flags {
+        command.arg(flag).args(values);
+    }
     command.stdout(Stdio::null());
     command
 }
@@ -55,7 +57,7 @@ fn folder() -> tempfile::TempDir {
 /// Starts a run whose events go to the file `log`.
 fn start(mut command: Command, log: &Path) -> Child {
     let log = File::create(log).expect("a log");
-    command.args(["--log-format", "json"]).stderr(log).spawn().expect("the program starts")
+    command.args(["--log-format", "json"]).stdout(Stdio::null()).stderr(log).spawn().expect("the program starts")
 }
 
 fn events(log: &Path) -> Vec<Value> {
@@ -203,7 +205,7 @@ fn runs_killed_at_random_moments_end_with_the_same_bytes() {
 }
 
 /// A run whose stages last long enough to be hit.
-const LONG: &str = "--sim-cells 200 --epochs 30 --particles 400 --checkpoint-every 1000";
+const LONG: &str = "--sim-cells 150 --epochs 25 --particles 300 --checkpoint-every 1000";
 
 /// Every stage of a run, as events name them.
 const STAGES: [&str; 8] = [

@@ -27,7 +27,7 @@ const METRICS: &str = "metrics.json";
 const LOCK: &str = ".lock";
 
 /// How names begin of files that are not yet whole.
-const UNFINISHED: [&str; 3] = [".writing-", ".h5ad-", ".tmp"];
+const UNFINISHED: [&str; 3] = [".writing-", ".h5ad-", ".npz-"];
 
 /// Files that a run writes; those of an earlier run are removed before it is replaced.
 const RUN_FILES: [&str; 23] = [
@@ -212,12 +212,31 @@ impl ResultsFolder {
         let Some(path) = out else { return Self::create_numbered(Path::new(RESULTS_ROOT)) };
         std::fs::create_dir_all(path).map_err(|source| Error::io("creating", path, source))?;
         let folder = Self { path: path.to_path_buf(), _lock: FolderLock::take(path)? };
+        // Another process may have finished the run just now.
+        if earlier == Earlier::Resume && is_finished(path) {
+            let error =
+                InputError::new("the run is finished, there is nothing to go on with", "look at its report.html");
+            return Err(error.in_file(path).into());
+        }
         folder.remove_unfinished()?;
         // Only what a checkpoint leads to is worth keeping.
         if earlier != Earlier::Resume || !checkpoint::exists(path) {
             folder.remove(&RUN_FILES)?;
         }
         Ok(folder)
+    }
+
+    /// Removes what a process that was killed after its last result left in the folder of a finished run.
+    ///
+    /// # Errors
+    /// [`Error::Occupied`]; [`Error::Io`].
+    pub fn tidy(path: &Path) -> Result<()> {
+        if path.join(LOCK).exists() || checkpoint::exists(path) {
+            let folder = Self { path: path.to_path_buf(), _lock: FolderLock::take(path)? };
+            folder.remove_unfinished()?;
+            checkpoint::remove(path)?;
+        }
+        Ok(())
     }
 
     fn remove(&self, names: &[&str]) -> Result<()> {
@@ -645,7 +664,7 @@ mod tests {
     #[test]
     fn what_a_killed_process_left_half_written_is_removed() {
         let parent = tempfile::tempdir().expect("a temporary folder");
-        for name in [".writing-x1", ".h5ad-x1", ".tmpx1", "mine.tmp", checkpoint::PREVIOUS, "history.csv"] {
+        for name in [".writing-x1", ".h5ad-x1", ".npz-x1", "mine.tmp", checkpoint::PREVIOUS, "history.csv"] {
             std::fs::write(parent.path().join(name), "x").expect("a file");
         }
         let kept = [checkpoint::PREVIOUS, "history.csv", "mine.tmp"];
@@ -653,6 +672,15 @@ mod tests {
         assert_eq!(names(parent.path()), kept);
         drop(ResultsFolder::create(Some(parent.path()), Earlier::Replace).expect("a folder"));
         assert_eq!(names(parent.path()), ["mine.tmp"]);
+
+        // A finished run is not gone on with, and loses only what nobody needs.
+        for name in ["config.toml", METRICS, "history.csv", LOCK, ".writing-x2", checkpoint::CHECKPOINT] {
+            std::fs::write(parent.path().join(name), "x").expect("a file");
+        }
+        let error = ResultsFolder::create(Some(parent.path()), Earlier::Resume).expect_err("finished");
+        assert!(error.to_string().contains("is finished"), "{error}");
+        ResultsFolder::tidy(parent.path()).expect("tidied");
+        assert_eq!(names(parent.path()), ["config.toml", "history.csv", METRICS, "mine.tmp"]);
     }
 
     #[cfg(unix)]

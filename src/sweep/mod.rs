@@ -103,7 +103,7 @@ pub fn sweep(grid: &Grid, part: Part) -> Result<Outcome> {
     let mut todo: Vec<(usize, Option<String>)> = Vec::new();
     for &i in &wanted {
         match state(&plan.runs[i]) {
-            State::Finished(_) if !grid.overwrite => {}
+            State::Finished(_) if !grid.overwrite => ResultsFolder::tidy(&plan.runs[i].folder)?,
             State::Finished(_) => todo.push((i, Some("--overwrite is given".to_owned()))),
             State::Absent => todo.push((i, None)),
             State::Unfinished(reason) => todo.push((i, Some(reason))),
@@ -206,25 +206,28 @@ fn one(
         let read = plan.data[run.data].get(team)?;
         let start = Instant::now();
         let screen = Screen::of(&run.config, read, progress)?;
-        let earlier = if anew { Earlier::Replace } else { Earlier::Resume };
-        let mut folder = ResultsFolder::create(Some(&run.folder), earlier)?;
         // Of many runs on the same cells, each would copy the counts.
         let config = Config { h5ad: false, ..run.config.clone() };
-        let session = || Session::new(&run.folder, &config, &screen.data, watch.clone(), progress, start);
-        let mut current = session();
-        if !anew && checkpoint::exists(&run.folder) {
-            match current.resume(&config, threads) {
-                Ok(()) => {}
-                // As with a finished run of other settings: what is there does not count.
-                Err(Error::Input(reason)) => {
-                    progress.warn(&format!("{} is done from its beginning: {}.", run.name, reason.problem));
-                    drop(folder);
-                    folder = ResultsFolder::create(Some(&run.folder), Earlier::Replace)?;
-                    current = session();
-                }
-                Err(error) => return Err(error),
+        let begin = |earlier| -> Result<(ResultsFolder, Session<'_>)> {
+            let folder = ResultsFolder::create(Some(&run.folder), earlier)?;
+            let mut session = Session::new(&run.folder, &config, &screen.data, watch.clone(), progress, start);
+            if earlier == Earlier::Resume {
+                session.resume(&config, threads)?;
             }
-        }
+            Ok((folder, session))
+        };
+        let begun = match !anew && checkpoint::exists(&run.folder) {
+            true => begin(Earlier::Resume),
+            false => begin(Earlier::Replace),
+        };
+        let (folder, current) = match begun {
+            // As with a finished run of other settings: what is there does not count.
+            Err(Error::Input(reason)) if !anew => {
+                progress.warn(&format!("{} is done from its beginning: {}.", run.name, reason.problem));
+                begin(Earlier::Replace)?
+            }
+            begun => begun?,
+        };
         Ok(train_and_judge(team, &config, &screen, &folder, current)?.metrics)
     })
 }
