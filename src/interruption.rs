@@ -159,25 +159,23 @@ pub struct Watch {
     every: Option<Every>,
     deadline: Option<Instant>,
     saved: Instant,
-    obeys_signals: bool,
 }
 
 impl Watch {
     /// A watch that saves `every` so often and ends at the `deadline`, or when a signal asks for it.
     pub fn new(every: Every, deadline: Option<Instant>) -> Self {
-        Self { every: Some(every), deadline, saved: Instant::now(), obeys_signals: true }
+        Self { every: Some(every), deadline, saved: Instant::now() }
     }
 
-    /// A watch that lets all work go on to its end.
-    pub fn never() -> Self {
-        Self { every: None, deadline: None, saved: Instant::now(), obeys_signals: false }
+    /// A watch over work of which nothing is saved, that ends when a signal asks for it.
+    pub fn unsaved() -> Self {
+        Self { every: None, deadline: None, saved: Instant::now() }
     }
 
     /// Why the work has to end now, if it has to.
     #[inline]
     pub fn cause(&self) -> Option<Cause> {
-        let signal = requested().filter(|_| self.obeys_signals);
-        signal.or_else(|| self.deadline.filter(|&deadline| Instant::now() >= deadline).map(|_| Cause::TimeLimit))
+        requested().or_else(|| self.deadline.filter(|&deadline| Instant::now() >= deadline).map(|_| Cause::TimeLimit))
     }
 
     /// What to do now. This is the one place where it is decided whether a run stops, and when it is saved: processes that
@@ -228,6 +226,6 @@ mod tests {
         assert_eq!(Watch::new(Every::Epoch, Some(now)).next(Moment::Step), Next::Stop(Cause::TimeLimit));
         let later = Watch::new(Every::Epoch, Some(now + Duration::from_secs(3600)));
         assert_eq!(later.next(Moment::Step), Next::GoOn);
-        assert_eq!(Watch::never().next(Moment::Stage), Next::GoOn);
+        assert_eq!(Watch::unsaved().next(Moment::Stage), Next::GoOn);
     }
 }

@@ -129,27 +129,28 @@ impl Protocol<'_> {
     /// Judges a model that has been through the protocol: `trained` as after the first training, `fitted` at the end.
     ///
     /// # Errors
-    /// Baselines that cannot be fitted.
-    pub fn judge<R: Real>(&self, team: &Team, trained: &Network<R>, mut fitted: Network<R>) -> Result<HeldoutMetrics> {
+    /// Baselines that cannot be fitted; as [`Session::pause`].
+    pub fn judge<R: Real>(
+        &self,
+        team: &Team,
+        trained: &Network<R>,
+        mut fitted: Network<R>,
+        session: &mut Session<'_>,
+    ) -> Result<HeldoutMetrics> {
         let mut seconds = HeldoutSeconds::default();
         let groups = HeldOutCells::new(self.data, self.cells, self.interventions);
         fitted.freeze_masks();
-        let mut of = |network: &Network<R>, stage| {
-            let start = Instant::now();
-            let all = |_: &[Bound]| Ok::<(), std::convert::Infallible>(());
-            let Ok(bounds) = self.bounds(team, network, &groups, stage, Vec::new(), all);
-            seconds.bounds += start.elapsed().as_secs_f64();
-            means(&groups, &bounds)
-        };
-        let before = of(trained, BEFORE);
-        let after = of(&fitted, FITTED);
+        let mut of =
+            |network: &Network<R>, stage| self.bounds_in(session, team, network, &groups, stage, &mut seconds.bounds);
+        let before = of(trained, BEFORE)?;
+        let after = of(&fitted, FITTED)?;
         let batch_norm = fitted.tensors.shift.is_some().then_some(self.batch_norm);
         let retrained = match batch_norm {
             None => Some(after.clone()),
             // The fit changed the held-out shifts and nothing else; before it they were 0.
             Some(HeldoutBatchNorm::Frozen) => {
                 held_out::set_shifts(&mut fitted, self.interventions, R::ZERO);
-                Some(of(&fitted, RETRAINED))
+                Some(of(&fitted, RETRAINED)?)
             }
             Some(HeldoutBatchNorm::Drift) => None,
         };

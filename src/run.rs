@@ -147,9 +147,11 @@ pub(crate) fn train_and_judge(
 pub fn evaluate(config: &Config, folder: &Path) -> Result<Outcome> {
     let start = Instant::now();
     config.simd.choose();
-    let folder = ResultsFolder::open(folder)?;
+    ResultsFolder::open(folder)?;
     Team::with(config.n_threads(), |team| {
         let screen = Screen::read(team, config)?;
+        let _deferral = Deferral::begin();
+        let folder = ResultsFolder::open_to_add(folder)?;
         match config.precision {
             Precision::F32 => evaluate_in::<f32>(team, config, &screen, folder, start),
             Precision::F64 => evaluate_in::<f64>(team, config, &screen, folder, start),
@@ -164,18 +166,20 @@ pub fn evaluate(config: &Config, folder: &Path) -> Result<Outcome> {
 pub fn fit_shifts(config: &Config, folder: &Path, overwrite: bool) -> Result<Outcome> {
     let start = Instant::now();
     config.simd.choose();
-    let folder = ResultsFolder::open(folder)?;
-    if !overwrite && folder.path().join(HELDOUT_MODEL).exists() {
+    ResultsFolder::open(folder)?;
+    if !overwrite && folder.join(HELDOUT_MODEL).exists() {
         let problem = format!("the run has been through the held-out protocol already ({HELDOUT_MODEL})");
         let remedy = "add --overwrite to fit the shifts again, or judge them with `svae-cpu evaluate`";
-        return Err(InputError::new(problem, remedy).in_file(folder.path()).into());
+        return Err(InputError::new(problem, remedy).in_file(folder).into());
     }
     Team::with(config.n_threads(), |team| {
         let screen = Screen::read(team, config)?;
         if screen.cells.held_out.is_empty() {
             let remedy = "repeat the run with --holdout";
-            return Err(InputError::new("the run holds no intervention out", remedy).in_file(folder.path()).into());
+            return Err(InputError::new("the run holds no intervention out", remedy).in_file(folder).into());
         }
+        let _deferral = Deferral::begin();
+        let folder = ResultsFolder::open_to_add(folder)?;
         match config.precision {
             Precision::F32 => fit_shifts_in::<f32>(team, config, &screen, folder, start),
             Precision::F64 => fit_shifts_in::<f64>(team, config, &screen, folder, start),
@@ -489,14 +493,15 @@ fn evaluate_in<R: Real>(
     start: Instant,
 ) -> Result<Outcome> {
     let (network, _) = read_model::<R>(config, &screen.data, &folder, MODEL)?;
-    let mut metrics = judge(team, config, screen, &network, None, &mut || Ok(()))?.metrics;
+    let session = &mut Session::unsaved(screen.progress);
+    let mut metrics = judge(team, config, screen, &network, None, &mut || session.check())?.metrics;
     if let Some(mut protocol) = screen.protocol(config) {
         if folder.path().join(HELDOUT_MODEL).exists() {
             let (fitted, metadata) = read_model::<R>(config, &screen.data, &folder, HELDOUT_MODEL)?;
             if metadata.get(BATCH_NORM_KEY).is_some_and(|value| value == DRIFT) {
                 protocol.batch_norm = HeldoutBatchNorm::Drift;
             }
-            metrics.heldout = Some(protocol.judge(team, &network, fitted)?);
+            metrics.heldout = Some(protocol.judge(team, &network, fitted, session)?);
         } else {
             Progress::new(protocol.progress, 0, 0).note(&format!(
                 "No held-out figures: the folder has no {HELDOUT_MODEL}; `svae-cpu fit-shifts` makes it."
@@ -520,8 +525,8 @@ where
 {
     let (mut network, _) = read_model::<R>(config, &screen.data, &folder, MODEL)?;
     let protocol = screen.protocol(config).expect("checked to be asked for, with cells held out");
-    let mut metrics = judge(team, config, screen, &network, None, &mut || Ok(()))?.metrics;
-    let session = &mut Session::none(screen.progress);
+    let session = &mut Session::unsaved(screen.progress);
+    let mut metrics = judge(team, config, screen, &network, None, &mut || session.check())?.metrics;
     metrics.heldout = Some(adapt(team, config, &screen.data, &protocol, &folder, &mut network, session)?);
     let metrics = timed(metrics, start.elapsed().as_secs_f64());
     folder.write_evaluation(&metrics)?;

@@ -61,8 +61,8 @@ pub struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// A session that saves nothing and never stops.
-    pub fn none(progress: ProgressKind<'a>) -> Self {
+    /// A session that saves nothing, and stops when a signal asks for it.
+    pub fn unsaved(progress: ProgressKind<'a>) -> Self {
         let data = DataIdentity { cells: 0, genes: 0, interventions: 0, checksum: String::new() };
         let header = Header {
             program: String::new(),
@@ -75,7 +75,7 @@ impl<'a> Session<'a> {
             stage: String::new(),
         };
         let begin = Instant::now();
-        Self::with(None, header, String::new(), Watch::never(), progress, begin)
+        Self::with(None, header, String::new(), Watch::unsaved(), progress, begin)
     }
 
     fn with(
@@ -379,6 +379,9 @@ impl<'a> Session<'a> {
     fn stopped(&self, cause: Cause, aside: &str) -> Error {
         let stage = &self.header.stage;
         let at = if stage.is_empty() { "before the training".to_owned() } else { format!("in the stage {stage}") };
+        if self.folder.is_none() {
+            return Error::Stopped(format!("stopped by {cause}; nothing was changed: start the same command again"));
+        }
         match self.kept {
             Some(_) => Error::Stopped(format!("stopped by {cause} {at}{aside}; go on with: {}", self.command)),
             None => Error::Stopped(format!("stopped by {cause} {at}; nothing had to be saved: start the run again")),

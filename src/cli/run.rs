@@ -41,12 +41,12 @@ impl Args {
         let Some(folder) = self.config.take_if(|path| path.is_dir()) else {
             return Config::load(self.config.as_deref(), self.settings);
         };
-        let output = &mut self.settings.output;
         let refused = |problem: &str, remedy: &str| InputError::new(problem, remedy).in_file(&folder);
-        if output.resume != Some(true) {
+        if self.settings.interruption.resume != Some(true) {
             let remedy = "name a configuration file, or add --resume to go on with the run in the folder";
             return Err(refused("this is a folder", remedy).into());
         }
+        let output = &mut self.settings.output;
         if output.out.as_ref().is_some_and(|out| *out != folder) {
             return Err(refused("--out names another folder", "name the folder of the run once").into());
         }

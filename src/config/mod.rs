@@ -20,7 +20,7 @@ use crate::model::architecture::MAX_LAYERS;
 use crate::numerics::simd;
 use crate::report::results::Earlier;
 pub use grid::{Criterion, Grid, GridRun, Selection};
-pub use raw::{RawConfig, RawData, RawExecution, RawModel, RawOutput, RawSimulation, RawTraining};
+pub use raw::{RawConfig, RawData, RawExecution, RawInterruption, RawModel, RawOutput, RawSimulation, RawTraining};
 
 /// Which model is trained: the prior of the latents given the intervention, its mask, and the penalty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
@@ -375,6 +375,9 @@ pub struct Config {
     pub threads: Option<usize>,
     /// What the last digits may depend on.
     pub simd: Simd,
+
+    /// Whether a run in `out` is gone on with.
+    pub resume: bool,
     /// Minutes between two checkpoints; 0: one after every epoch.
     pub checkpoint_every: f64,
     /// Time after which the run stops early.
@@ -384,8 +387,6 @@ pub struct Config {
     pub out: Option<PathBuf>,
     /// Whether a run already in `out` may be replaced.
     pub overwrite: bool,
-    /// Whether a run in `out` is gone on with.
-    pub resume: bool,
     /// Whether results.h5ad is written.
     pub h5ad: bool,
     /// Whether the metrics are printed as JSON.
@@ -854,7 +855,7 @@ impl RawConfig {
         let given = self.given_keys()?;
         let is_given = |key: &str| given.iter().any(|name| name == key);
         let check = Checker(origin);
-        let Self { data, model, training, execution, output, simulation } = self;
+        let Self { data, model, training, execution, interruption, output, simulation } = self;
 
         let method = model.method.unwrap_or(Method::SvaePlus);
         for key in method.unused_keys() {
@@ -983,15 +984,15 @@ impl RawConfig {
             simd: execution.simd.unwrap_or(Simd::Native),
             checkpoint_every: check.number(
                 "checkpoint_every",
-                execution.checkpoint_every,
+                interruption.checkpoint_every,
                 10.0,
                 Range::closed(0.0, 1e6),
             )?,
-            time_limit: check.time_limit(execution.time_limit)?,
+            time_limit: check.time_limit(interruption.time_limit)?,
 
             out: output.out,
             overwrite: output.overwrite.unwrap_or(false),
-            resume: output.resume.unwrap_or(false),
+            resume: interruption.resume.unwrap_or(false),
             json: output.json.unwrap_or(false),
             h5ad: output.h5ad.unwrap_or(true),
             quiet: output.quiet.unwrap_or(false),

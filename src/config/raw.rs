@@ -29,6 +29,10 @@ pub struct RawConfig {
     #[serde(flatten)]
     #[command(flatten)]
     pub execution: RawExecution,
+    /// Stopping early and going on.
+    #[serde(flatten)]
+    #[command(flatten)]
+    pub interruption: RawInterruption,
     /// Results and messages.
     #[serde(flatten)]
     #[command(flatten)]
@@ -221,6 +225,15 @@ pub struct RawExecution {
     /// What the last digits may depend on: native, on the kind of processor; baseline, on nothing [default: native]
     #[arg(long, value_name = "LEVEL")]
     pub simd: Option<Simd>,
+}
+
+/// Stopping early and going on.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, clap::Args)]
+#[command(next_help_heading = "Interruptions")]
+pub struct RawInterruption {
+    /// Go on with the run that the results folder holds, if it holds one
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub resume: Option<bool>,
     /// Minutes between two checkpoints; 0 writes one after every epoch [default: 10]
     #[arg(long, value_name = "MINUTES", allow_negative_numbers = true)]
     pub checkpoint_every: Option<f64>,
@@ -239,9 +252,6 @@ pub struct RawOutput {
     /// Replace a run that the results folder already holds
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub overwrite: Option<bool>,
-    /// Go on with the run that the results folder holds, if it holds one
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub resume: Option<bool>,
     /// Write no results.h5ad, the copy of the data with the results in it for Python
     #[arg(long = "no-h5ad", value_name = "BOOL", num_args = 0..=1, require_equals = true,
         default_missing_value = "true", value_parser = negated)]

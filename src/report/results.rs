@@ -200,6 +200,15 @@ impl ResultsFolder {
         Ok(Self { path: path.to_path_buf(), _lock: None })
     }
 
+    /// The folder of a run that has been done, in which no other process works until the value is dropped.
+    ///
+    /// # Errors
+    /// As [`ResultsFolder::open`]; [`Error::Occupied`]; [`Error::Io`].
+    pub fn open_to_add(path: &Path) -> Result<Self> {
+        let folder = Self::open(path)?;
+        Ok(Self { _lock: FolderLock::take(path)?, ..folder })
+    }
+
     /// Creates `out`, or the next numbered folder under `results/` where `out` is `None`.
     ///
     /// The files of a run already there are removed if it is to be replaced, so that old and new never mix. Until the value

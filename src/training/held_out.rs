@@ -350,7 +350,7 @@ mod tests {
         let fit = TrainingSettings { epochs: 3, ..fit_settings(&settings(), cells.len()) };
         let objective = fixed_objective(&objective(false), cells.len());
         let team = Team::single();
-        let session = &mut Session::none(ProgressKind::Silent);
+        let session = &mut Session::unsaved(ProgressKind::Silent);
         fit_shifts_drifting(
             &team,
             &mut network,
