@@ -12,8 +12,8 @@ static REQUESTED: AtomicI32 = AtomicI32::new(0);
 /// Pieces of work under way that have something to save before the process ends.
 static DEFERRED: AtomicUsize = AtomicUsize::new(0);
 
-/// A signal repeated within this time is the same request: some senders (`timeout`, a terminal and its shell) send it to
-/// a process and once more to its whole group.
+/// A signal repeated within this time is the same request: some senders (`timeout`, a terminal and its shell) send it
+/// to a process and once more to its whole group.
 #[cfg(unix)]
 const SAME_REQUEST: Duration = Duration::from_secs(1);
 
@@ -57,8 +57,8 @@ pub fn requested() -> Option<Cause> {
     }
 }
 
-/// As long as it lives, a first signal is only noted down, for whoever asks [`requested`]; without one it ends the process at
-/// once, because there is nothing to save.
+/// As long as it lives, a first signal is only noted down, for whoever asks [`requested`]; without one it ends the
+/// process at once, because there is nothing to save.
 #[derive(Debug)]
 pub struct Deferral(());
 
@@ -77,10 +77,11 @@ impl Drop for Deferral {
 }
 
 /// Listens, for the rest of the process, to SIGTERM, SIGINT and SIGUSR1; `farewell` is called before a process that has
-/// nothing to save exits with code 75. A second signal, a second or more after the first, ends the process as it would have
-/// without this function.
+/// nothing to save exits with code 75. A second signal, a second or more after the first, ends the process as it would
+/// have without this function.
 ///
-/// SIGXFSZ is caught too, so that a file that grows over the limit of the system is a failed write and not a sudden end.
+/// SIGXFSZ is caught too, so that a file that grows over the limit of the system is a failed write and not a sudden
+/// end.
 ///
 /// # Errors
 /// If the system refuses.
@@ -178,8 +179,8 @@ impl Watch {
         requested().or_else(|| self.deadline.filter(|&deadline| Instant::now() >= deadline).map(|_| Cause::TimeLimit))
     }
 
-    /// What to do now. This is the one place where it is decided whether a run stops, and when it is saved: processes that
-    /// train together have to agree here.
+    /// What to do now. This is the one place where it is decided whether a run stops, and when it is saved: processes
+    /// that train together have to agree here.
     #[inline]
     pub fn next(&self, moment: Moment) -> Next {
         if let Some(cause) = self.cause() {

@@ -79,8 +79,8 @@ struct Bounds {
 }
 
 impl Protocol<'_> {
-    /// Takes a network from the end of its training through the protocol; it holds the fitted model then. Stages that the
-    /// session has seen finished are not done again.
+    /// Takes a network from the end of its training through the protocol; it holds the fitted model then. Stages that
+    /// the session has seen finished are not done again.
     ///
     /// # Errors
     /// A second training or a fit that ends in values which are not finite; what cannot be fitted to no cells; as

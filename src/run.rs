@@ -8,7 +8,7 @@ use std::time::Instant;
 use serde_json::json;
 
 use crate::benchmark::{self, Benchmark, RunSizes, Workload};
-use crate::checkpoint::{Session, file as checkpoint};
+use crate::checkpoint::{INDIFFERENT_KEYS, Session, file as checkpoint};
 use crate::config::{
     self, Config, HeldoutBatchNorm, IvaeMask, LatentDistribution, MaskKind, Method, Precision, RawConfig, Source,
 };
@@ -83,7 +83,8 @@ pub fn run(config: &Config) -> Result<Outcome> {
     })
 }
 
-/// The folder of the run that is to be gone on with, if that run is finished; a checkpoint that is left over is removed.
+/// The folder of the run that is to be gone on with, if that run is finished; a checkpoint that is left over is
+/// removed.
 ///
 /// # Errors
 /// [`InputError`] if it is finished, but has other settings than those asked for.
@@ -93,15 +94,15 @@ pub fn finished(config: &Config) -> Result<Option<PathBuf>> {
     };
     let path = folder.join("config.toml");
     let found = Config::load(Some(&path), RawConfig::default())?.saved_keys();
-    // What is not set is a default that depends on the data.
-    let indifferent = |key: &str| ["threads", "epochs", "alpha", "holdout"].contains(&key);
+    // What is not set is a default that depends on the data; files may lie elsewhere.
+    let by_data = |key: &str| ["epochs", "alpha", "holdout"].contains(&key);
     let wanted = config.saved_keys();
     let value = |keys: &[(String, toml::Value)], key: &str| {
         keys.iter().find(|(name, _)| name == key).map_or("not set".to_owned(), |(_, value)| value.to_string())
     };
-    for (key, _) in wanted.iter().chain(found.iter().filter(|(key, _)| !indifferent(key))) {
+    for (key, _) in wanted.iter().chain(found.iter().filter(|(key, _)| !by_data(key))) {
         let (wanted, found) = (value(&wanted, key), value(&found, key));
-        if wanted != found && key != "threads" {
+        if wanted != found && !INDIFFERENT_KEYS.contains(&key.as_str()) {
             let problem =
                 format!("the folder holds a finished run of other settings (`{key}` is {found}, not {wanted})");
             let remedy = "choose another --out, or give --overwrite in the place of --resume to replace that run";
@@ -112,8 +113,8 @@ pub fn finished(config: &Config) -> Result<Option<PathBuf>> {
     Ok(Some(folder.clone()))
 }
 
-/// Trains and judges the model of resolved settings on a screen, with a team of threads, into a folder, in as far as the
-/// session has not seen it done.
+/// Trains and judges the model of resolved settings on a screen, with a team of threads, into a folder, in as far as
+/// the session has not seen it done.
 pub(crate) fn train_and_judge(
     team: &Team,
     config: &Config,
@@ -128,8 +129,9 @@ pub(crate) fn train_and_judge(
     match outcome {
         // What could not be written now may be written another time, from the state of the run.
         Err(source @ Error::Io { .. }) => {
-            let saved = session.save();
-            match session.advice().filter(|_| saved.is_ok() || checkpoint::exists(folder.path())) {
+            // If that fails too, what was saved before is still there.
+            let _ = session.save();
+            match session.advice().filter(|_| checkpoint::exists(folder.path())) {
                 Some(advice) => Err(Error::Unwritten { source: Box::new(source), advice }),
                 None => Err(source),
             }

@@ -1,5 +1,5 @@
-//! Runs that are killed, signalled, starved of disk or meddled with, and resumed: they end with the bytes of a run that was left
-//! in peace.
+//! Runs that are killed, signalled, starved of disk or meddled with, and resumed: they end with the bytes of a run that
+//! was left in peace.
 #![cfg(unix)]
 
 mod support;
@@ -15,8 +15,8 @@ use serde_json::Value;
 use support::{names, program, run, said};
 use svae_cpu::checkpoint::file as checkpoint;
 
-/// Runs that pass through every stage within a moment: masks that are fixed and trained again, shifts that are fitted in the
-/// quick way and as the reference's baselines do, both precisions, both ends of a training.
+/// Runs that pass through every stage within a moment: masks that are fixed and trained again, shifts that are fitted
+/// in the quick way and as the reference's baselines do, both precisions, both ends of a training.
 const RUNS: [&str; 3] = [
     "--epochs 12 --particles 60 --warmup-epochs 3",
     "--method ivae --heldout-batch-norm drift --epochs 8 --particles 40 --keep last --schedule cosine --batch-size 50",

@@ -1,4 +1,5 @@
-//! The batch files of `scripts/slurm`, run here with stand-ins for Slurm's own programs: signalled, queued again, finished.
+//! The batch files of `scripts/slurm`, run here with stand-ins for Slurm's own programs: signalled, queued again,
+//! finished.
 #![cfg(unix)]
 
 mod support;

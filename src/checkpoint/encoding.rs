@@ -1,7 +1,7 @@
 //! Values as bytes and back, to the last bit: how the parts of a checkpoint are written.
 //!
-//! Numbers are little-endian, floating-point numbers by their bits, so that NaN and infinities survive. Lengths are 64-bit
-//! numbers before what they count. Nothing here detects damage; the checksum of the whole file does.
+//! Numbers are little-endian, floating-point numbers by their bits, so that NaN and infinities survive. Lengths are
+//! 64-bit numbers before what they count. Nothing here detects damage; the checksum of the whole file does.
 
 use crate::config::HeldoutBatchNorm;
 use crate::error::NonFinite;

@@ -1,7 +1,8 @@
 //! A checkpoint on disk: magic, format, header, parts, checksum; the one before it is kept until it is whole.
 //!
-//! Layout: 8 bytes of magic, the number of the format (32 bits), the header (JSON, for people too), the results of finished stages
-//! by name, the work in progress if there is any, and XXH3-64 of all bytes before. Encoding: [`super::encoding`].
+//! Layout: 8 bytes of magic, the number of the format (32 bits), the header (JSON, for people too), the results of
+//! finished stages by name, the work in progress if there is any, and XXH3-64 of all bytes before. Encoding:
+//! [`super::encoding`].
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -168,8 +169,8 @@ pub fn read(bytes: &[u8]) -> std::result::Result<Checkpoint, Damage> {
     Ok(Checkpoint { header, finished, current })
 }
 
-/// Writes a checkpoint into `folder`. At every moment, also if the machine stops, at least one whole checkpoint is there once
-/// there has been one.
+/// Writes a checkpoint into `folder`. At every moment, also if the machine stops, at least one whole checkpoint is
+/// there once there has been one.
 ///
 /// # Errors
 /// [`Error::Io`]; what was there before is then still there.

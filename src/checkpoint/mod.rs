@@ -1,8 +1,8 @@
 //! Checkpoints: what a run needs to go on after any interruption and end with the same bytes.
 //!
-//! A run is a row of stages. A [`Session`] keeps the results of those that are finished and, whenever it is due, writes them to
-//! disk with the state of the one under way. A stage that finds its result there is not done again; one that finds its
-//! state goes on from it.
+//! A run is a row of stages. A [`Session`] keeps the results of those that are finished and, whenever it is due, writes
+//! them to disk with the state of the one under way. A stage that finds its result there is not done again; one that
+//! finds its state goes on from it.
 
 pub mod encoding;
 pub mod file;
@@ -25,7 +25,7 @@ use crate::report::metrics::seconds as in_words;
 use crate::report::progress::ProgressKind;
 
 /// Settings that results do not depend on: how many threads, and where files are (their contents are compared).
-const INDIFFERENT_KEYS: [&str; 4] = ["threads", "data", "labels", "genes"];
+pub const INDIFFERENT_KEYS: [&str; 4] = ["threads", "data", "labels", "genes"];
 
 /// What is said of a run's course in its manifest.
 #[derive(Debug, Clone, PartialEq)]
@@ -129,7 +129,8 @@ impl<'a> Session<'a> {
         Self::with(Some(folder.to_path_buf()), header, command, watch, progress, begin)
     }
 
-    /// Takes up what the newest usable checkpoint of the folder holds; without any checkpoint the run starts at its beginning.
+    /// Takes up what the newest usable checkpoint of the folder holds; without any checkpoint the run starts at its
+    /// beginning.
     ///
     /// # Errors
     /// [`InputError`] if there are checkpoints and none can be used, with the reasons.
@@ -290,7 +291,8 @@ impl<'a> Session<'a> {
     /// To be called between two pieces of a stage: saves the state, which `save` writes, if it is due.
     ///
     /// # Errors
-    /// [`Error::Stopped`] when it is time to stop; the failed write if the state could not be saved then and none was before.
+    /// [`Error::Stopped`] when it is time to stop; the failed write if the state could not be saved then and none was
+    /// before.
     #[inline]
     pub fn pause(&mut self, stage: &str, moment: Moment, save: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
         match self.watch.next(moment) {

@@ -1,4 +1,5 @@
-//! A training that is left at any step and taken up by another process, in miniature; and which checkpoints are taken up.
+//! A training that is left at any step and taken up by another process, in miniature; and which checkpoints are taken
+//! up.
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! The training loop: epochs of minibatches, validation after each, early stopping; it can be left and taken up again anywhere.
+//! The training loop: epochs of minibatches, validation after each, early stopping; it can be left and taken up again
+//! anywhere.
 
 use super::adam::{Adam, AdamSettings};
 use super::early_stopping::EarlyStopping;
@@ -72,8 +73,9 @@ pub struct Elbo {
     pub kl: f64,
 }
 
-/// Negative ELBO of `cells` in evaluation mode, one latent sample and one mask draw per cell: mean reconstruction + mean
-/// divergence + penalty / number of cells. The noise depends on the seed only, so that epochs compare under the same.
+/// Negative ELBO of `cells` in evaluation mode, one latent sample and one mask draw per cell: mean reconstruction +
+/// mean divergence + penalty / number of cells. The noise depends on the seed only, so that epochs compare under the
+/// same.
 pub fn elbo<R: Real>(
     team: &Team,
     network: &Network<R>,
@@ -237,8 +239,8 @@ pub enum Advance {
 
 /// A training that goes on one minibatch at a time, and can be saved in between.
 ///
-/// The order of the cells and all noise are addressed by (seed, epoch, cell), so that the numbers of the epoch and of the
-/// minibatch say where in every random stream it stands.
+/// The order of the cells and all noise are addressed by (seed, epoch, cell), so that the numbers of the epoch and of
+/// the minibatch say where in every random stream it stands.
 #[derive(Debug)]
 pub struct Trainer<'a, R> {
     network: &'a mut Network<R>,
