@@ -52,6 +52,14 @@ pub enum Error {
         /// What is kept and how to go on.
         advice: String,
     },
+    /// Something went wrong on one of several processes, and all of them know. The exit code is that of its error.
+    #[error("{message}")]
+    Ranks {
+        /// What went wrong, and where.
+        message: String,
+        /// Exit code of every process.
+        exit_code: u8,
+    },
 }
 
 impl Error {
@@ -60,12 +68,28 @@ impl Error {
         match self {
             Error::Input(_) => 2,
             Error::Stopped(_) => EXIT_CODE,
+            Error::Ranks { exit_code, .. } => *exit_code,
             Error::Io { .. }
             | Error::NonFinite(_)
             | Error::Verification(_)
             | Error::Sweep(_)
             | Error::Occupied { .. }
             | Error::Unwritten { .. } => 1,
+        }
+    }
+
+    /// Whether every process of a job of several has met this error, so that each ends by itself.
+    pub fn is_shared(&self) -> bool {
+        match self {
+            // All ranks hold the same sums and parameters, so a value that is not finite is found by all; and they agree
+            // when to stop.
+            Error::NonFinite(_) | Error::Stopped(_) | Error::Ranks { .. } => true,
+            Error::Input(_)
+            | Error::Io { .. }
+            | Error::Verification(_)
+            | Error::Sweep(_)
+            | Error::Occupied { .. }
+            | Error::Unwritten { .. } => false,
         }
     }
 

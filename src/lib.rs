@@ -14,6 +14,7 @@ pub mod model;
 pub mod numerics;
 pub mod protocol;
 pub mod random;
+pub mod ranks;
 pub mod report;
 pub mod run;
 pub mod sweep;

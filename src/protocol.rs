@@ -292,7 +292,8 @@ impl Protocol<'_> {
         let (before, fitted) = (before.expect("the first stage"), fitted.expect("the last stage"));
         let start = Instant::now();
         let (mut baseline, mut floor) = (None, None);
-        if !groups.groups.is_empty() {
+        // These need the counts of all cells, which the first process has.
+        if !groups.groups.is_empty() && team.ranks().is_first() {
             let found = baselines(team, self.data, self.train, &groups)?;
             baseline = Some(BaselineMetrics {
                 pooled_negative_binomial: found.pooled,

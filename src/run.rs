@@ -8,7 +8,7 @@ use std::time::Instant;
 use serde_json::json;
 
 use crate::benchmark::{self, Benchmark, RunSizes, Workload};
-use crate::checkpoint::{INDIFFERENT_KEYS, Session, file as checkpoint};
+use crate::checkpoint::{INDIFFERENT_KEYS, Session, file as checkpoint, identity};
 use crate::config::{
     self, Config, HeldoutBatchNorm, IvaeMask, LatentDistribution, MaskKind, Method, Precision, RawConfig, Source,
 };
@@ -33,6 +33,7 @@ use crate::numerics::simd;
 use crate::numerics::team::Team;
 use crate::protocol::{Protocol, finish_trained, load_trained};
 use crate::random::{Purpose, shuffle, stream};
+use crate::ranks::Ranks;
 use crate::report::manifest::Manifest;
 use crate::report::metrics::{
     BaselineMetrics, GraphMetrics, HeldoutMetrics, MaskMetrics, Metrics, PrecisionRecall, Timing, peak_rss_bytes,
@@ -62,20 +63,41 @@ pub struct Outcome {
 /// Input that cannot be used (nothing is written then), a failed write, or a loss that is not finite (the results of
 /// the last good state are written then). [`Error::Stopped`] for a run that was stopped early and can be resumed.
 pub fn run(config: &Config) -> Result<Outcome> {
+    run_among(Ranks::alone(), config)
+}
+
+/// As [`run`], on several processes that share out the cells. The first one writes; the outcome is whole there, and
+/// lacks on the others what needs the counts of all cells.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_among(ranks: &Ranks, config: &Config) -> Result<Outcome> {
     let start = Instant::now();
     config.simd.choose();
-    check_destination(config.out.as_deref(), config.earlier())?;
+    let first = ranks.is_first();
+    let destination = if first { check_destination(config.out.as_deref(), config.earlier()) } else { Ok(()) };
+    ranks.agree(destination)?;
     let command: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
     let begins = json!({ "program": concat!("svae-cpu ", env!("CARGO_PKG_VERSION")), "command": command });
-    ProgressKind::choose(config.quiet).event("start", begins);
-    Team::with(config.n_threads(), |team| {
-        let screen = Screen::read(team, config)?;
-        let config = config.resolved(&screen.data.intervention_names, screen.cells.train.len())?;
+    ProgressKind::choose(config.quiet || !first).event("start", begins);
+    Team::among(ranks, config.n_threads(), |team| {
+        let read = Screen::read(team, config).and_then(|screen| {
+            let config = config.resolved(&screen.data.intervention_names, screen.cells.train.len())?;
+            Ok((screen, config))
+        });
+        let (screen, config) = ranks.agree(read)?;
+        let screen = screen.shared(ranks, &config)?;
         // From now on there may be something to save when a signal comes.
         let _deferral = Deferral::begin();
-        let folder = ResultsFolder::create(config.out.as_deref(), config.earlier())?;
+        let folder =
+            if first { ResultsFolder::create(config.out.as_deref(), config.earlier()).map(Some) } else { Ok(None) };
+        let folder = ranks.agree(folder)?;
+        let path = folder.as_ref().map_or_else(String::new, |folder| folder.path().display().to_string());
+        let path = ranks.first_text(&path);
+        let folder = folder.unwrap_or_else(|| ResultsFolder::of_first_rank(path));
         let watch = config.watch(start);
-        let mut session = Session::new(folder.path(), &config, &screen.data, watch, screen.progress, start);
+        let session = Session::new(folder.path(), &config, &screen.data, watch, screen.progress, start);
+        let mut session = session.among(ranks);
         if config.resume {
             session.resume(&config, team.threads())?;
         }
@@ -205,7 +227,7 @@ pub(crate) struct Screen<'a> {
 
 impl<'a> Screen<'a> {
     fn read(team: &Team, config: &Config) -> Result<Self> {
-        Self::of(config, read(team, config)?, ProgressKind::choose(config.quiet))
+        Self::of(config, read(team, config)?, progress_kind(team, config))
     }
 
     /// The screen that was read, split as the settings say.
@@ -214,6 +236,25 @@ impl<'a> Screen<'a> {
         let held_out = config.held_out(&data.intervention_names)?;
         let cells = Cells::new(config, &data.interventions, data.n_interventions(), &data.source, held_out)?;
         Ok(Self { data, cells, mixing, notes, summary, progress })
+    }
+
+    /// The screen as a rank holds it: the first all counts, the others those of their own cells, all of them everything
+    /// else.
+    ///
+    /// # Errors
+    /// [`crate::Error::Ranks`] if the ranks have read different data or settings.
+    fn shared(mut self, ranks: &Ranks, config: &Config) -> Result<Self> {
+        if ranks.is_alone() {
+            return Ok(self);
+        }
+        let data = &self.data;
+        ranks.check_same("settings", &Config { threads: None, quiet: false, ..config.clone() }.to_toml())?;
+        ranks.check_same("data", &identity(data).checksum)?;
+        if !ranks.is_first() {
+            // Nobody else holds the data yet, so nothing is copied.
+            Arc::make_mut(&mut self.data).counts.let_go(|cell| ranks.holds(cell));
+        }
+        Ok(self)
     }
 
     /// The held-out protocol for this screen; `None` where nothing is held out, or the settings skip it.
@@ -246,6 +287,11 @@ pub(crate) struct Read {
     pub(crate) summary: Option<DataSummary>,
 }
 
+/// How progress is shown: by the first of several processes alone.
+fn progress_kind(team: &Team, config: &Config) -> ProgressKind<'static> {
+    ProgressKind::choose(config.quiet || !team.ranks().is_first())
+}
+
 /// Reads or simulates the screen that the settings name.
 pub(crate) fn read(team: &Team, config: &Config) -> Result<Read> {
     match config.source() {
@@ -268,7 +314,7 @@ pub(crate) fn read(team: &Team, config: &Config) -> Result<Read> {
                 drop_unlabelled_cells: config.drop_unlabelled_cells,
                 unlabelled: false,
             };
-            let mut progress = ReadProgress::new(ProgressKind::choose(config.quiet));
+            let mut progress = ReadProgress::new(progress_kind(team, config));
             let loaded = load_with_progress(path, &options, &mut |bytes, of| progress.show(bytes, of))?;
             progress.finish();
             let mut notes = loaded.notes;
@@ -473,10 +519,12 @@ where
     session.check()?;
     let metrics = timed(results.metrics, session.seconds());
     folder.write_report(Some(metrics.to_value()))?;
-    folder.write_manifest(&Manifest::new(config, team.threads(), session.course())?)?;
+    if folder.writes() {
+        folder.write_manifest(&Manifest::new(config, team, session.course())?)?;
+    }
     // Last, so that a folder with metrics is a finished run.
     folder.write_metrics(&metrics)?;
-    if let Err(error) = checkpoint::remove(folder.path()) {
+    if let (true, Err(error)) = (folder.writes(), checkpoint::remove(folder.path())) {
         shown.warn(&format!("the run is finished, but its checkpoint is left over ({error})."));
     }
     let seconds = metrics.timing.total_seconds;
@@ -705,6 +753,13 @@ fn judge<R: Real>(
             peak_rss_bytes: None,
         },
     };
+    // The rest is for the first of several processes, which has the counts of all cells and writes; the others stop where it
+    // does.
+    if !team.ranks().is_first() {
+        let parts = usize::from(!cells.validation.is_empty()) + usize::from(data.truth.is_some());
+        (0..parts).try_for_each(|_| between())?;
+        return Ok(Results { metrics, latents });
+    }
     if !cells.validation.is_empty() {
         let pooled = pooled::pooled_negative_binomial(team, data, &cells.train, &cells.validation)?;
         let each = pooled::per_intervention_negative_binomial(
@@ -764,15 +819,17 @@ where
     folder.write_model(MODEL, &network.saved().tensors(), &metadata(config, data))?;
 
     let l = network.architecture.n_latents;
-    let mut latents = NpzWriter::create(folder.path().join("latents.npz"))?;
-    let values: Vec<f64> = results.latents.iter().map(|z| z.f64()).collect();
-    let single: Vec<f32> = values.iter().map(|&z| z as f32).collect();
-    match config.precision {
-        Precision::F32 => latents.add_f32("latents", &[data.n_cells(), l], &single)?,
-        Precision::F64 => latents.add_f64("latents", &[data.n_cells(), l], &values)?,
+    if folder.writes() {
+        let mut latents = NpzWriter::create(folder.path().join("latents.npz"))?;
+        let values: Vec<f64> = results.latents.iter().map(|z| z.f64()).collect();
+        let single: Vec<f32> = values.iter().map(|&z| z as f32).collect();
+        match config.precision {
+            Precision::F32 => latents.add_f32("latents", &[data.n_cells(), l], &single)?,
+            Precision::F64 => latents.add_f64("latents", &[data.n_cells(), l], &values)?,
+        }
+        latents.add_strings("cells", &data.cell_names)?;
+        latents.finish()?;
     }
-    latents.add_strings("cells", &data.cell_names)?;
-    latents.finish()?;
 
     if let Some(masks) = network.mask_probabilities() {
         folder.write_masks(&data.intervention_names, l, &table(&masks))?;

@@ -37,6 +37,8 @@ pub struct Header {
     pub data: DataIdentity,
     /// Vector instructions in use when it was written.
     pub simd: String,
+    /// Processes that did the run together when it was written.
+    pub ranks: usize,
     /// Seconds since 1970 at which the run began.
     pub started: u64,
     /// Seconds that the run has taken, without the time between a stop and the resumption.
@@ -229,6 +231,7 @@ mod tests {
             settings: vec![("epochs".to_owned(), "3".to_owned())],
             data: DataIdentity { cells: 3, genes: 2, interventions: 1, checksum: "00".to_owned() },
             simd: "avx2".to_owned(),
+            ranks: 1,
             started: 5,
             seconds: 0.1,
             resumes: vec![Resume {

@@ -20,6 +20,7 @@ use crate::data::dataset::Dataset;
 use crate::error::{Error, InputError, Result};
 use crate::interruption::{Cause, Moment, Next, Watch};
 use crate::numerics::simd;
+use crate::ranks::Ranks;
 use crate::report::manifest::host;
 use crate::report::metrics::seconds as in_words;
 use crate::report::progress::ProgressKind;
@@ -58,6 +59,10 @@ pub struct Session<'a> {
     changed: bool,
     /// When the newest whole checkpoint was written, or read.
     kept: Option<Instant>,
+    /// The processes that do the run together; the first one writes.
+    ranks: &'a Ranks,
+    /// What each of them wants to do next, as numbers.
+    wishes: Vec<f64>,
 }
 
 impl<'a> Session<'a> {
@@ -69,6 +74,7 @@ impl<'a> Session<'a> {
             settings: Vec::new(),
             data,
             simd: String::new(),
+            ranks: 1,
             started: now(),
             seconds: 0.0,
             resumes: Vec::new(),
@@ -98,7 +104,20 @@ impl<'a> Session<'a> {
             begun: None,
             changed: false,
             kept: None,
+            ranks: Ranks::alone(),
+            wishes: Vec::new(),
         }
+    }
+
+    /// The same session, of a run that several processes do together: the first one writes and reads, and all stop and save
+    /// at the same places.
+    pub fn among(mut self, ranks: &'a Ranks) -> Self {
+        if !ranks.is_first() {
+            self.folder = None;
+        }
+        self.header.ranks = ranks.size();
+        self.wishes = vec![0.0; ranks.size()];
+        Self { ranks, ..self }
     }
 
     /// The session of a run of resolved settings on `data` in `folder`, which began at `begin` in this process.
@@ -117,6 +136,7 @@ impl<'a> Session<'a> {
             settings: settings.into_iter().map(|(key, value)| (key, value.to_string())).collect(),
             data: identity(data),
             simd: simd::level().to_owned(),
+            ranks: 1,
             started: now().saturating_sub(begin.elapsed().as_secs()),
             seconds: 0.0,
             resumes: Vec::new(),
@@ -135,30 +155,45 @@ impl<'a> Session<'a> {
     /// # Errors
     /// [`InputError`] if there are checkpoints and none can be used, with the reasons.
     pub fn resume(&mut self, config: &Config, threads: usize) -> Result<()> {
-        let Some(folder) = self.folder.clone() else { return Ok(()) };
+        let found = self.ranks.agree(self.newest())?;
+        let found = self.ranks.first_bytes(found.unwrap_or_default());
+        if found.is_empty() {
+            return Ok(());
+        }
+        let found = file::read(&found).map_err(|damage| self.foreign("unknown", damage))?;
+        self.take_up(found, config, threads);
+        Ok(())
+    }
+
+    /// The bytes of the newest usable checkpoint of the folder, if it holds any.
+    fn newest(&self) -> Result<Option<Vec<u8>>> {
+        let Some(folder) = &self.folder else { return Ok(None) };
         let mut refused: Vec<(PathBuf, String)> = Vec::new();
         for name in [file::CHECKPOINT, file::PREVIOUS] {
             let path = folder.join(name);
-            let found = match file::bytes(&path) {
+            let bytes = match file::bytes(&path) {
                 Ok(None) => continue,
-                Ok(Some(bytes)) => file::read(&bytes).map_err(|Damage(reason)| reason),
+                Ok(Some(bytes)) => Ok(bytes),
                 Err(error) => Err(format!("it cannot be read ({error})")),
             };
-            match found.and_then(|found| self.same_run(&found.header).map(|()| found)) {
+            let usable = bytes.and_then(|bytes| {
+                let found = file::read(&bytes).map_err(|Damage(reason)| reason)?;
+                self.same_run(&found.header).map(|()| bytes)
+            });
+            match usable {
                 Err(reason) => refused.push((path, reason)),
-                Ok(found) => {
+                Ok(bytes) => {
                     for (path, reason) in &refused {
                         let text = format!("{}: {reason}; the checkpoint before it is used.", path.display());
                         self.progress.warn(&text);
                     }
-                    self.take_up(found, config, threads);
-                    return Ok(());
+                    return Ok(Some(bytes));
                 }
             }
         }
         let Some((path, reason)) = refused.first() else {
             self.progress.note(&format!("{} holds no checkpoint: the run starts at its beginning.", folder.display()));
-            return Ok(());
+            return Ok(None);
         };
         let mut problem = format!("the run cannot be resumed: {reason}");
         if let Some((path, reason)) = refused.get(1) {
@@ -184,6 +219,14 @@ impl<'a> Session<'a> {
                 "the run was begun with {} and goes on with {}: the last digits may differ from those of a run on one \
                  kind of processor; --simd baseline rules this out.",
                 header.simd, self.header.simd
+            ));
+        }
+        if header.ranks != self.header.ranks {
+            self.progress.warn(&format!(
+                "the run was begun on {} and goes on on {}: the last digits may differ from those of a run on one number \
+                 of ranks.",
+                ranks(header.ranks),
+                ranks(self.header.ranks)
             ));
         }
         self.header.started = header.started;
@@ -277,14 +320,13 @@ impl<'a> Session<'a> {
     /// # Errors
     /// As [`Session::pause`].
     pub fn finish(&mut self, stage: &str, save: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
-        if self.folder.is_none() {
-            return Ok(());
+        if self.folder.is_some() {
+            let mut bytes = Vec::new();
+            save(&mut bytes);
+            self.finished.push((stage.to_owned(), bytes));
+            self.changed = true;
         }
-        let mut bytes = Vec::new();
-        save(&mut bytes);
-        self.finished.push((stage.to_owned(), bytes));
         self.header.stage = format!("after {stage}");
-        self.changed = true;
         self.between(Moment::Stage)
     }
 
@@ -295,16 +337,30 @@ impl<'a> Session<'a> {
     /// before.
     #[inline]
     pub fn pause(&mut self, stage: &str, moment: Moment, save: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
-        match self.watch.next(moment) {
+        match self.next(moment) {
             Next::GoOn => Ok(()),
             next => self.save_state(next, stage, save),
         }
     }
 
+    /// What to do now, on all processes alike: stop if any of them has to, save when the first one finds it due.
+    #[inline]
+    fn next(&mut self, moment: Moment) -> Next {
+        let own = self.watch.next(moment);
+        if self.ranks.is_alone() {
+            return own;
+        }
+        self.ranks.all_gather(&[wish(own)], &mut self.wishes);
+        let stop = self.wishes.iter().copied().find(|&wish| wish >= STOP);
+        wished(stop.unwrap_or(self.wishes[0]))
+    }
+
     #[cold]
     fn save_state(&mut self, next: Next, stage: &str, save: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
         let mut bytes = Vec::new();
-        save(&mut bytes);
+        if self.folder.is_some() {
+            save(&mut bytes);
+        }
         self.header.stage = stage.to_owned();
         let saved = self.write(Some((stage, &bytes)));
         self.conclude(next, saved)
@@ -320,7 +376,7 @@ impl<'a> Session<'a> {
     }
 
     fn between(&mut self, moment: Moment) -> Result<()> {
-        match self.watch.next(moment) {
+        match self.next(moment) {
             Next::GoOn => Ok(()),
             next => {
                 let saved = self.save();
@@ -398,6 +454,34 @@ impl<'a> Session<'a> {
             self.command
         ))
     }
+}
+
+/// A wish to stop is this or a greater number: the number of the signal is added; 0 stands for the time limit.
+const STOP: f64 = 2.0;
+
+/// What a process wants to do next, as a number.
+fn wish(next: Next) -> f64 {
+    match next {
+        Next::GoOn => 0.0,
+        Next::Save => 1.0,
+        Next::Stop(Cause::TimeLimit) => STOP,
+        Next::Stop(Cause::Signal(number)) => STOP + f64::from(number),
+    }
+}
+
+/// What a number of [`wish`] means.
+fn wished(wish: f64) -> Next {
+    match wish {
+        0.0 => Next::GoOn,
+        1.0 => Next::Save,
+        STOP => Next::Stop(Cause::TimeLimit),
+        signal => Next::Stop(Cause::Signal((signal - STOP) as i32)),
+    }
+}
+
+/// So many ranks, in words.
+fn ranks(n: usize) -> String {
+    if n == 1 { "one rank".to_owned() } else { format!("{n} ranks") }
 }
 
 /// A path as a shell reads it.

@@ -6,8 +6,9 @@ use std::path::Path;
 use super::{Cli, Command, shell};
 use crate::application::Applied;
 use crate::config::{Config, Grid, LogFormat};
-use crate::error::{Error, Result};
+use crate::error::{Error, InputError, Result};
 use crate::interruption;
+use crate::ranks::Ranks;
 use crate::report;
 use crate::report::metrics::grouped;
 use crate::report::progress::{self, Progress, ProgressKind};
@@ -20,18 +21,25 @@ use crate::sweep::{self, Part};
 ///
 /// Standard output carries the result only (a table, or one JSON object); everything else goes to standard error.
 ///
+/// Of several processes, `run` and `sweep` make use of all, and the first one prints; other commands are for one.
+///
 /// # Errors
 /// Whatever went wrong; [`Error::exit_code`] says whose turn it is.
-pub fn dispatch(cli: Cli) -> Result<()> {
+pub fn dispatch(cli: Cli, ranks: &Ranks) -> Result<()> {
+    check_ranks(&cli.command, ranks)?;
     match cli.command {
         Command::Run(args) => {
-            let config = args.checked()?;
+            let config = ranks.agree(args.checked())?;
             interruptible(config.log_format)?;
-            if let Some(folder) = crate::run::finished(&config)? {
-                return finished_before(&config, &folder);
+            let finished = if ranks.is_first() { crate::run::finished(&config) } else { Ok(None) };
+            let finished = ranks.agree(finished)?;
+            if ranks.any(finished.is_some()) {
+                return finished.map_or(Ok(()), |folder| finished_before(&config, &folder));
             }
-            let outcome = crate::run::run(&config)?;
-            if config.json {
+            let outcome = crate::run::run_among(ranks, &config)?;
+            if !ranks.is_first() {
+                Ok(())
+            } else if config.json {
                 report::print(&outcome.metrics.to_json())
             } else {
                 report::print(&format!("{}\n\nResults: {}", outcome.metrics.table(), outcome.folder.display()))
@@ -75,10 +83,10 @@ pub fn dispatch(cli: Cli) -> Result<()> {
             }
         },
         Command::Sweep(args) => {
-            let (grid, part) = args.checked()?;
+            let (grid, part) = ranks.agree(args.checked())?;
             interruptible(grid.log_format)?;
-            let outcome = sweep::sweep(&grid, part)?;
-            swept(&grid, part, &outcome)
+            let outcome = sweep::sweep_among(ranks, &grid, part)?;
+            if ranks.is_first() { swept(&grid, part, &outcome) } else { Ok(()) }
         }
         Command::Simulate(args) => {
             let (simulation, out) = args.checked()?;
@@ -122,6 +130,24 @@ fn interruptible(format: LogFormat) -> Result<()> {
         let _ = writeln!(std::io::stderr(), "{}", report::complaint(&Error::Stopped(text)));
     };
     interruption::listen(farewell).map_err(|source| Error::io("listening to", "signals", source))
+}
+
+/// Refuses several processes where each would do the same.
+fn check_ranks(command: &Command, ranks: &Ranks) -> Result<()> {
+    match command {
+        Command::Run(_) => Ok(ranks.check_launcher()?),
+        // Shares of a sweep may be given to processes that do not know of each other.
+        Command::Sweep(args) if args.shard.is_none() => Ok(ranks.check_launcher()?),
+        Command::Sweep(_) => Ok(()),
+        _ if ranks.is_alone() => Ok(()),
+        _ => {
+            let problem = format!(
+                "{} processes were started, and only `run` and `sweep` make use of more than one",
+                ranks.size()
+            );
+            ranks.agree(Err(InputError::new(problem, "start one process").into()))
+        }
+    }
 }
 
 /// Says that there is nothing to go on with, and what there is.

@@ -10,6 +10,7 @@ use crate::checkpoint::file::Resume;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::numerics::simd;
+use crate::numerics::team::Team;
 use crate::report::metrics::peak_rss_bytes;
 
 /// Origin of a results folder.
@@ -32,8 +33,10 @@ pub struct Manifest {
     pub simd: &'static str,
     /// `native` or `baseline`: what the last digits may depend on.
     pub products: &'static str,
-    /// Threads.
+    /// Threads, of each process.
     pub threads: usize,
+    /// Processes that trained the model together; the machine and the memory are those of the first.
+    pub ranks: usize,
     /// Data file, with its length and checksum; absent for a simulation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input: Option<InputFile>,
@@ -61,11 +64,11 @@ pub struct InputFile {
 }
 
 impl Manifest {
-    /// What is known of a run with checked settings that ends now, on `threads` threads.
+    /// What is known of a run with checked settings that ends now, by a team.
     ///
     /// # Errors
     /// [`Error::Io`] if the data file can no longer be read.
-    pub fn new(config: &Config, threads: usize, course: Course) -> Result<Self> {
+    pub fn new(config: &Config, team: &Team, course: Course) -> Result<Self> {
         let Course { started, seconds, resumes } = course;
         let input = match &config.data {
             Some(path) if path.is_file() => Some(InputFile::read(path)?),
@@ -80,7 +83,8 @@ impl Manifest {
             processor: line_of("/proc/cpuinfo", "model name"),
             simd: simd::level(),
             products: config.simd.name(),
-            threads,
+            threads: team.threads(),
+            ranks: team.ranks().size(),
             input,
             started,
             ended: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),

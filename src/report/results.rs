@@ -60,6 +60,8 @@ const RUN_FILES: [&str; 23] = [
 #[derive(Debug)]
 pub struct ResultsFolder {
     path: PathBuf,
+    /// Whether this process is the one that writes.
+    writes: bool,
     /// Held as long as the folder is being filled.
     _lock: Option<FolderLock>,
 }
@@ -197,7 +199,7 @@ impl ResultsFolder {
                 return Err(refused(&format!("the folder holds no run ({name} is missing)")));
             }
         }
-        Ok(Self { path: path.to_path_buf(), _lock: None })
+        Ok(Self { path: path.to_path_buf(), writes: true, _lock: None })
     }
 
     /// The folder of a run that has been done, in which no other process works until the value is dropped.
@@ -220,7 +222,7 @@ impl ResultsFolder {
         check_destination(out, earlier)?;
         let Some(path) = out else { return Self::create_numbered(Path::new(RESULTS_ROOT)) };
         std::fs::create_dir_all(path).map_err(|source| Error::io("creating", path, source))?;
-        let folder = Self { path: path.to_path_buf(), _lock: FolderLock::take(path)? };
+        let folder = Self { path: path.to_path_buf(), writes: true, _lock: FolderLock::take(path)? };
         // Another process may have finished the run just now.
         if earlier == Earlier::Resume && is_finished(path) {
             let error =
@@ -241,7 +243,7 @@ impl ResultsFolder {
     /// [`Error::Occupied`]; [`Error::Io`].
     pub fn tidy(path: &Path) -> Result<()> {
         if path.join(LOCK).exists() || checkpoint::exists(path) {
-            let folder = Self { path: path.to_path_buf(), _lock: FolderLock::take(path)? };
+            let folder = Self { path: path.to_path_buf(), writes: true, _lock: FolderLock::take(path)? };
             folder.remove_unfinished()?;
             checkpoint::remove(path)?;
         }
@@ -289,13 +291,23 @@ impl ResultsFolder {
             match std::fs::create_dir(&path) {
                 Ok(()) => {
                     let _lock = FolderLock::take(&path)?;
-                    return Ok(Self { path, _lock });
+                    return Ok(Self { path, writes: true, _lock });
                 }
                 Err(source) if source.kind() == io::ErrorKind::AlreadyExists => continue,
                 Err(source) => return Err(failed(source)),
             }
         }
         Err(failed(io::Error::other("all numbers are taken")))
+    }
+
+    /// The folder that the first of several processes writes, as the others see it: what they write goes nowhere.
+    pub fn of_first_rank(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), writes: false, _lock: None }
+    }
+
+    /// Whether what this process writes reaches the folder.
+    pub fn writes(&self) -> bool {
+        self.writes
     }
 
     /// Where the folder is.
@@ -308,6 +320,9 @@ impl ResultsFolder {
     /// # Errors
     /// [`Error::Io`] naming the file.
     pub fn write(&self, name: &str, write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>) -> Result<()> {
+        if !self.writes {
+            return Ok(());
+        }
         write_atomically(&self.path.join(name), write)
     }
 
@@ -690,6 +705,15 @@ mod tests {
         assert!(error.to_string().contains("is finished"), "{error}");
         ResultsFolder::tidy(parent.path()).expect("tidied");
         assert_eq!(names(parent.path()), ["config.toml", "history.csv", METRICS, "mine.tmp"]);
+    }
+
+    #[test]
+    fn the_folder_of_another_rank_is_not_written() {
+        let (_parent, folder) = folder();
+        let other = ResultsFolder::of_first_rank(folder.path());
+        other.write("a.txt", |file| file.write_all(b"x")).expect("nothing to do");
+        other.write_report(None).expect("nothing to do");
+        assert!(folder.writes() && !other.writes() && names(folder.path()).is_empty());
     }
 
     #[cfg(unix)]

@@ -24,6 +24,7 @@ use crate::config::{Config, Grid, threads_or_all};
 use crate::error::{Error, Result};
 use crate::interruption::{Deferral, Watch};
 use crate::numerics::team::Team;
+use crate::ranks::Ranks;
 use crate::report::metrics::{Metrics, seconds};
 use crate::report::progress::ProgressKind;
 use crate::report::results::{Earlier, ResultsFolder, write_atomically};
@@ -88,9 +89,21 @@ pub struct Outcome {
 ///
 /// [`Error::Stopped`] for a sweep that was stopped early: the same call goes on with it.
 pub fn sweep(grid: &Grid, part: Part) -> Result<Outcome> {
+    sweep_among(Ranks::alone(), grid, part)
+}
+
+/// As [`sweep`], on several processes that share out the runs; the first one makes the tables.
+///
+/// # Errors
+/// As [`sweep`].
+pub fn sweep_among(ranks: &Ranks, grid: &Grid, part: Part) -> Result<Outcome> {
     let begin = Instant::now();
-    let plan = Plan::new(grid)?;
-    select::check(grid, &plan)?;
+    let plan = Plan::new(grid).and_then(|plan| {
+        select::check(grid, &plan)?;
+        Ok(plan)
+    });
+    let plan = ranks.agree(plan)?;
+    ranks.check_same("grid", &plan.runs.iter().map(|run| run.config.to_toml()).collect::<String>())?;
     if let Some(run) = plan.runs.first() {
         run.config.simd.choose();
     }
@@ -100,34 +113,32 @@ pub fn sweep(grid: &Grid, part: Part) -> Result<Outcome> {
             _ => true,
         })
         .collect();
-    let mut todo: Vec<(usize, Option<String>)> = Vec::new();
-    for &i in &wanted {
-        match state(&plan.runs[i]) {
-            State::Finished(_) if !grid.overwrite => ResultsFolder::tidy(&plan.runs[i].folder)?,
-            State::Finished(_) => todo.push((i, Some("--overwrite is given".to_owned()))),
-            State::Absent => todo.push((i, None)),
-            State::Unfinished(reason) => todo.push((i, Some(reason))),
-        }
-    }
-    // Runs on the same data stand together, so that few data are in memory at a time.
-    todo.sort_by_key(|&(i, _)| (plan.runs[i].data, i));
+    // One rank looks, before any of them begins, and tells the others.
+    let todo = if ranks.is_first() { to_do(grid, &plan, &wanted) } else { Ok(Vec::new()) };
+    let todo = ranks.agree(todo)?;
+    let todo: Vec<(usize, Option<String>)> = of_json(&ranks.first_text(&json(&todo)));
     if part == Part::List {
         return Ok(listed(&plan, &todo));
     }
-    std::fs::create_dir_all(&plan.folder).map_err(|source| Error::io("creating", &plan.folder, source))?;
-    write_atomically(&plan.folder.join("grid.toml"), |file| file.write_all(grid.text.as_bytes()))?;
+    if ranks.is_first() {
+        std::fs::create_dir_all(&plan.folder).map_err(|source| Error::io("creating", &plan.folder, source))?;
+        write_atomically(&plan.folder.join("grid.toml"), |file| file.write_all(grid.text.as_bytes()))?;
+    }
 
     let _deferral = Deferral::begin();
     let watch = Config { checkpoint_every: grid.checkpoint_every, time_limit: grid.time_limit, ..Config::default() };
     let watch = watch.watch(begin);
     let mut failures = vec![None; plan.runs.len()];
     if part != Part::TablesOnly {
-        let display = Display::new(todo.len(), grid.quiet);
-        plan.notes.iter().for_each(|note| display.note(note));
-        if wanted.len() > todo.len() {
-            display.note(&format!("{} of {} runs are finished already.", wanted.len() - todo.len(), wanted.len()));
+        let own = || todo.iter().skip(ranks.rank()).step_by(ranks.size());
+        let display = Display::new(own().count(), grid.quiet);
+        if ranks.is_first() {
+            plan.notes.iter().for_each(|note| display.note(note));
+            if wanted.len() > todo.len() {
+                display.note(&format!("{} of {} runs are finished already.", wanted.len() - todo.len(), wanted.len()));
+            }
         }
-        for (i, reason) in &todo {
+        for (i, reason) in own() {
             plan.data[plan.runs[*i].data].expect_use();
             if let Some(reason) =
                 reason.as_ref().filter(|_| grid.overwrite || !checkpoint::exists(&plan.runs[*i].folder))
@@ -136,7 +147,7 @@ pub fn sweep(grid: &Grid, part: Part) -> Result<Outcome> {
             }
         }
         let found = Mutex::new(&mut failures);
-        let jobs = todo.iter().map(|&(i, _)| i).collect();
+        let jobs = own().map(|&(i, _)| i).collect();
         schedule::share_out(threads_or_all(grid.threads), jobs, |i, threads| {
             let run = &plan.runs[i];
             if watch.cause().is_some() {
@@ -165,7 +176,8 @@ pub fn sweep(grid: &Grid, part: Part) -> Result<Outcome> {
             found.lock().unwrap_or_else(|poisoned| poisoned.into_inner())[i] = Some(failure);
         });
         display.close();
-        if let Some(cause) = watch.cause() {
+        // A rank that has to stop does not leave the others waiting.
+        if let Some(cause) = ranks.first_of(watch.cause().map(|cause| cause.to_string())) {
             let done = wanted.iter().filter(|&&i| matches!(state(&plan.runs[i]), State::Finished(_))).count();
             let how = if grid.overwrite {
                 "the same command without --overwrite goes on"
@@ -179,10 +191,18 @@ pub fn sweep(grid: &Grid, part: Part) -> Result<Outcome> {
             )));
         }
     }
+    // Also the point where the first rank knows that all are done.
+    let told: Vec<(usize, &String)> = failures.iter().enumerate().filter_map(|(i, f)| Some((i, f.as_ref()?))).collect();
+    for told in ranks.texts(&json(&told)) {
+        for (i, failure) in of_json::<Vec<(usize, String)>>(&told) {
+            failures[i] = Some(failure);
+        }
+    }
 
     let mut statuses: Vec<Status> = plan.runs.iter().zip(failures).map(|(run, failure)| status(run, failure)).collect();
     let tables = match part {
         Part::Shard(_) => None,
+        _ if !ranks.is_first() => None,
         _ => {
             let tables = tables(grid, &plan, &mut statuses);
             tables.write(&plan.folder)?;
@@ -191,6 +211,31 @@ pub fn sweep(grid: &Grid, part: Part) -> Result<Outcome> {
     };
     let runs = wanted.iter().map(|&i| (plan.runs[i].name.clone(), statuses[i].clone())).collect();
     Ok(Outcome { folder: plan.folder, tables, runs })
+}
+
+/// Numbers of the runs that have to be done, and why they are done again.
+fn to_do(grid: &Grid, plan: &Plan, wanted: &[usize]) -> Result<Vec<(usize, Option<String>)>> {
+    let mut todo = Vec::new();
+    for &i in wanted {
+        match state(&plan.runs[i]) {
+            State::Finished(_) if !grid.overwrite => ResultsFolder::tidy(&plan.runs[i].folder)?,
+            State::Finished(_) => todo.push((i, Some("--overwrite is given".to_owned()))),
+            State::Absent => todo.push((i, None)),
+            State::Unfinished(reason) => todo.push((i, Some(reason))),
+        }
+    }
+    // Runs on the same data stand together, so that few data are in memory at a time.
+    todo.sort_by_key(|&(i, _)| (plan.runs[i].data, i));
+    Ok(todo)
+}
+
+/// What ranks tell each other, as text.
+fn json(told: &impl serde::Serialize) -> String {
+    serde_json::to_string(told).expect("numbers and sentences")
+}
+
+fn of_json<T: serde::de::DeserializeOwned>(told: &str) -> T {
+    serde_json::from_str(told).expect("written by `json`")
 }
 
 /// Does one run, or goes on with it unless it is to be done anew.

@@ -90,11 +90,14 @@ pub fn elbo<R: Real>(
     }
     network.prepare_evaluation(workspace);
     let (mut reconstruction, mut kl) = (0.0, 0.0);
-    for cells in cells.chunks(workspace.capacity()) {
+    for cells in team.ranks().own(cells).chunks(workspace.capacity()) {
         network.evaluate(team, workspace, Batch { data, cells }, Noise::Evaluation { seed, draw: 0 });
         reconstruction += workspace.cells.reconstruction[..cells.len()].iter().sum::<f64>();
         kl += workspace.cells.kl[..cells.len()].iter().sum::<f64>();
     }
+    let mut sums = [reconstruction, kl];
+    team.ranks().sum(&mut sums);
+    let [reconstruction, kl] = sums;
     let n = cells.len() as f64;
     let (reconstruction, kl) = (reconstruction / n, kl / n);
     Elbo { total: reconstruction + kl + network.penalty(objective.penalty) / n, reconstruction, kl }
@@ -109,12 +112,14 @@ pub fn posterior_means<R: Real>(
     cells: &[usize],
 ) -> Vec<R> {
     network.prepare_evaluation(workspace);
-    let mut means = Vec::with_capacity(cells.len() * network.architecture.n_latents);
-    for cells in cells.chunks(workspace.capacity()) {
+    let l = network.architecture.n_latents;
+    let own = team.ranks().own(cells);
+    let mut means = Vec::with_capacity(own.len() * l);
+    for cells in own.chunks(workspace.capacity()) {
         network.encode(team, workspace, Batch { data, cells });
-        means.extend_from_slice(&workspace.cells.mean[..cells.len() * network.architecture.n_latents]);
+        means.extend_from_slice(&workspace.cells.mean[..cells.len() * l]);
     }
-    means
+    team.ranks().gather_rows(cells, l, means)
 }
 
 /// Mean KL divergence of each latent from its prior over `cells`, in evaluation mode, nats; length L. Where masks are
@@ -130,7 +135,7 @@ pub fn divergence_by_latent<R: Real>(
     network.prepare_evaluation(workspace);
     let l = network.architecture.n_latents;
     let mut sums = vec![0.0; l];
-    for cells in cells.chunks(workspace.capacity()) {
+    for cells in team.ranks().own(cells).chunks(workspace.capacity()) {
         network.evaluate(team, workspace, Batch { data, cells }, Noise::Evaluation { seed, draw: 0 });
         let found = &workspace.cells;
         let posterior = found.mean.chunks_exact(l).zip(found.variance.chunks_exact(l));
@@ -142,6 +147,7 @@ pub fn divergence_by_latent<R: Real>(
             }
         }
     }
+    team.ranks().sum(&mut sums);
     sums.iter().map(|sum| sum / cells.len().max(1) as f64).collect()
 }
 
@@ -429,9 +435,9 @@ impl<'a, R: Real> Trainer<'a, R> {
             self.objective.penalty,
         );
         if !loss.total.is_finite() {
-            let tensor = self
-                .network
-                .first_non_finite(&self.workspace, cells.len())
+            let tensor = team
+                .ranks()
+                .first_of(self.network.first_non_finite(&self.workspace, cells.len()))
                 .unwrap_or_else(|| "the loss, of finite parts,".to_owned());
             self.fail(NonFinite { epoch: epoch + 1, step: step + 1, tensor });
             return Advance::Step;
@@ -448,6 +454,7 @@ impl<'a, R: Real> Trainer<'a, R> {
     fn end_epoch(&mut self, team: &Team) -> Advance {
         let (sums, objective) = (self.progress, self.objective);
         self.training.cells_passed += sums.cells;
+        team.ranks().check_together("parameters", &self.network.parameters.values);
         let kl_global = self.network.penalty(objective.penalty);
         let seen = sums.cells as f64;
         let seed = self.settings.seed;

@@ -82,17 +82,18 @@ impl<R: Real> Network<R> {
     ) -> Posterior<R> {
         self.prepare_evaluation(workspace);
         let l = self.architecture.n_latents;
-        let mut posterior =
-            Posterior { mean: Vec::with_capacity(cells.len() * l), variance: Vec::with_capacity(cells.len() * l) };
-        for cells in cells.chunks(workspace.capacity()) {
+        let own = team.ranks().own(cells);
+        let (mut mean, mut variance) = (Vec::with_capacity(own.len() * l), Vec::with_capacity(own.len() * l));
+        for cells in own.chunks(workspace.capacity()) {
             self.encode(team, workspace, Batch { data, cells });
-            posterior.mean.extend_from_slice(&workspace.cells.mean[..cells.len() * l]);
-            posterior.variance.extend_from_slice(&workspace.cells.variance[..cells.len() * l]);
+            mean.extend_from_slice(&workspace.cells.mean[..cells.len() * l]);
+            variance.extend_from_slice(&workspace.cells.variance[..cells.len() * l]);
         }
-        posterior
+        let [mean, variance] = [mean, variance].map(|rows| team.ranks().gather_rows(cells, l, rows));
+        Posterior { mean, variance }
     }
 
-    /// Bounds of `cells` from `particles` samples each of their `posterior`, in evaluation mode.
+    /// Bounds of `cells`, each computed by the process that holds it, from `particles` samples each of their `posterior`, in evaluation mode.
     ///
     /// The noise of sample s of a cell is the stream of (seed, s, cell): the first samples are the same whatever their
     /// number. Where masks are still random, one is drawn per sample. A cell is one tile of the team's work, and its
@@ -142,18 +143,26 @@ impl<R: Real> Network<R> {
         let l = self.architecture.n_latents;
         let folded = self.fold_decoder(workspace);
         let mut bounds = done;
+        // Every rank passes the same chunks, of which it works on the cells that it holds, so that all call `between` at
+        // the same places.
         let at_once = workspace.capacity() / ROWS_PER_BLOCK;
-        for chunk in cells[bounds.len()..].chunks(at_once) {
+        for chunk in cells[bounds.len()..].chunks(at_once * team.ranks().size()) {
             let first = bounds.len();
-            bounds.resize(first + chunk.len(), Bound::default());
-            let (blocks, shared) = workspace.split(chunk.len() * ROWS_PER_BLOCK);
-            team.run(chunk.len(), (blocks, tiles(&mut bounds[first..], 1)), |i, (mut block, bound)| {
-                let copies = [chunk[i]; ROWS_PER_BLOCK];
-                let pass = Pass { network: self, batch: Batch { data, cells: &copies }, shared };
-                let at = (first + i) * l..(first + i + 1) * l;
-                let (mean, variance) = (&posterior.mean[at.clone()], &posterior.variance[at]);
-                bound[0] = pass.bound(&mut block, &folded, mean, variance, particles, seed);
-            });
+            let places = team.ranks().own_places(chunk);
+            let mut own = vec![Bound::default(); places.len()];
+            for (places, own) in places.chunks(at_once).zip(own.chunks_mut(at_once)) {
+                let (blocks, shared) = workspace.split(places.len() * ROWS_PER_BLOCK);
+                team.run(places.len(), (blocks, tiles(own, 1)), |i, (mut block, bound)| {
+                    let copies = [chunk[places[i]]; ROWS_PER_BLOCK];
+                    let pass = Pass { network: self, batch: Batch { data, cells: &copies }, shared };
+                    let at = (first + places[i]) * l..(first + places[i] + 1) * l;
+                    let (mean, variance) = (&posterior.mean[at.clone()], &posterior.variance[at]);
+                    bound[0] = pass.bound(&mut block, &folded, mean, variance, particles, seed);
+                });
+            }
+            let own = own.iter().flat_map(|bound| [bound.iwelbo, bound.elbo]).collect();
+            let both = team.ranks().gather_rows(chunk, 2, own);
+            bounds.extend(both.as_chunks::<2>().0.iter().map(|&[iwelbo, elbo]| Bound { iwelbo, elbo }));
             between(&bounds)?;
         }
         Ok(bounds)
