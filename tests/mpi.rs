@@ -346,7 +346,7 @@ fn the_job_ends_when_a_rank_fails() {
     let mut command = mpirun(dir, 2, &args);
     let job = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("mpirun starts");
     let deadline = Instant::now() + Duration::from_secs(60);
-    while !dir.join("run").is_dir() {
+    while !dir.join("run/config.toml").exists() {
         assert!(Instant::now() < deadline, "the job does not begin");
         std::thread::sleep(Duration::from_millis(5));
     }

@@ -275,3 +275,12 @@ fn a_run_goes_on_when_a_checkpoint_cannot_be_written_and_keeps_the_last_one() {
     run.watch = Watch::new(Every::Epoch, Some(Instant::now()));
     assert_eq!(run.pause("b", Moment::Step, |out| out.push(9)).expect_err("fails").exit_code(), 1);
 }
+
+#[test]
+fn what_a_process_wants_is_understood_by_the_others() {
+    let signals = [1, 10, 15].map(|number| Next::Stop(Cause::Signal(number)));
+    for next in [Next::GoOn, Next::Save, Next::Stop(Cause::TimeLimit)].into_iter().chain(signals) {
+        assert_eq!(wished(wish(next)), next);
+        assert_eq!(wish(next) >= STOP, matches!(next, Next::Stop(_)));
+    }
+}
