@@ -248,7 +248,9 @@ impl<'a> Screen<'a> {
             return Ok(self);
         }
         let data = &self.data;
-        ranks.check_same("settings", &Config { threads: None, quiet: false, ..config.clone() }.to_toml())?;
+        let mut settings = config.saved_keys();
+        settings.retain(|(key, _)| !INDIFFERENT_KEYS.contains(&key.as_str()));
+        ranks.check_same("settings", &format!("{settings:?}"))?;
         ranks.check_same("data", &identity(data).checksum)?;
         if !ranks.is_first() {
             // Nobody else holds the data yet, so nothing is copied.
