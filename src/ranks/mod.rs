@@ -76,19 +76,22 @@ impl Ranks {
         &ALONE
     }
 
-    /// Refuses a job of several processes that cannot work together: the program was built without MPI.
+    /// Refuses a job of several processes that do not know of each other: the program was built without MPI, or with
+    /// another MPI than that of the launcher.
     ///
     /// # Errors
     /// [`InputError`].
     pub fn check_launcher(&self) -> Result<(), InputError> {
         let of = |name: &str| std::env::var(name).ok()?.parse::<usize>().ok();
-        match SIZE_VARIABLES.into_iter().find_map(of) {
-            Some(n) if n > 1 && !cfg!(feature = "mpi") => Err(InputError::new(
-                format!("{n} processes were started as one job, but this program was built without MPI"),
-                "build it with `cargo build --release --features mpi`, or start one process",
-            )),
-            _ => Ok(()),
-        }
+        let Some(n) = SIZE_VARIABLES.into_iter().find_map(of).filter(|&n| n > 1 && self.is_alone()) else {
+            return Ok(());
+        };
+        let (built, remedy) = match cfg!(feature = "mpi") {
+            true => ("with another MPI than that of the launcher", "build it anew with the MPI that starts it"),
+            false => ("without MPI", "build it with `cargo build --release --features mpi`, or start one process"),
+        };
+        let problem = format!("{n} processes were started as one job, but this program was built {built}");
+        Err(InputError::new(problem, remedy))
     }
 
     /// Number of this process, from 0.
