@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::interruption::EXIT_CODE;
+
 /// Result of every fallible operation of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -31,14 +33,63 @@ pub enum Error {
     /// Some runs of a sweep failed; the others were finished and the table was already printed. Exit code 1.
     #[error("{0}")]
     Sweep(String),
+    /// The work was stopped early, by a signal or a time limit, and can be resumed as the text says. Exit code 75.
+    #[error("{0}")]
+    Stopped(String),
+    /// Another process works in the same folder. Exit code 1.
+    #[error("{}: another run{by} works in this folder; wait for its end, or choose another --out.", folder.display())]
+    Occupied {
+        /// The folder.
+        folder: PathBuf,
+        /// Who it is, if that is known: " (process 12 on node3)".
+        by: String,
+    },
+    /// Results could not be written, but the state of the run is kept. Exit code 1.
+    #[error("{source}\n{advice}")]
+    Unwritten {
+        /// The failed write.
+        source: Box<Error>,
+        /// What is kept and how to go on.
+        advice: String,
+    },
+    /// Something went wrong on one of several processes, and all of them know. The exit code is that of its error.
+    #[error("{message}")]
+    Ranks {
+        /// What went wrong, and where.
+        message: String,
+        /// Exit code of every process.
+        exit_code: u8,
+    },
 }
 
 impl Error {
-    /// Process exit code: 1 failed, 2 bad input.
+    /// Process exit code: 1 failed, 2 bad input, 75 stopped early.
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Input(_) => 2,
-            Error::Io { .. } | Error::NonFinite(_) | Error::Verification(_) | Error::Sweep(_) => 1,
+            Error::Stopped(_) => EXIT_CODE,
+            Error::Ranks { exit_code, .. } => *exit_code,
+            Error::Io { .. }
+            | Error::NonFinite(_)
+            | Error::Verification(_)
+            | Error::Sweep(_)
+            | Error::Occupied { .. }
+            | Error::Unwritten { .. } => 1,
+        }
+    }
+
+    /// Whether every process of a job of several has met this error, so that each ends by itself.
+    pub fn is_shared(&self) -> bool {
+        match self {
+            // All ranks hold the same sums and parameters, so a value that is not finite is found by all; and they agree
+            // when to stop.
+            Error::NonFinite(_) | Error::Stopped(_) | Error::Ranks { .. } => true,
+            Error::Input(_)
+            | Error::Io { .. }
+            | Error::Verification(_)
+            | Error::Sweep(_)
+            | Error::Occupied { .. }
+            | Error::Unwritten { .. } => false,
         }
     }
 

@@ -53,7 +53,8 @@ impl Interpretation {
         let targets = shifts.as_ref().map_or(Vec::new(), |shifts| targets(l, masks.as_deref(), shifts, parts.trained));
 
         let mut workspace = evaluation_workspace(network, data);
-        let chosen = spread(parts.train, MOST_CELLS);
+        // Decoded from latents, without counts: the first process has all it needs, and is the one that writes.
+        let chosen = if team.ranks().is_first() { spread(parts.train, MOST_CELLS) } else { Vec::new() };
         let loadings = gene_loadings(team, network, &mut workspace, data, &chosen, latents);
 
         let mut split = vec![Split::HeldOut; data.n_cells()];
@@ -66,14 +67,21 @@ impl Interpretation {
             Some(_) => nearest(&latents[n * l..(n + 1) * l], &priors),
         };
         let all: Vec<usize> = (0..data.n_cells()).collect();
-        let mut cells = Vec::with_capacity(all.len());
+        let own = team.ranks().own(&all);
+        let mut elbos = Vec::with_capacity(2 * own.len());
         network.prepare_evaluation(&mut workspace);
-        for chunk in all.chunks(workspace.capacity()) {
+        for chunk in own.chunks(workspace.capacity()) {
             let (reconstruction, kl) = network.cell_elbo(team, &mut workspace, Batch { data, cells: chunk }, seed);
-            for (&n, (&reconstruction, &kl)) in chunk.iter().zip(reconstruction.iter().zip(kl)) {
-                cells.push(CellRecord { split: split[n], reconstruction, kl, nearest: nearest(n) });
-            }
+            elbos.extend(reconstruction.iter().zip(kl).flat_map(|(&reconstruction, &kl)| [reconstruction, kl]));
         }
+        let elbos = team.ranks().gather_rows(&all, 2, elbos);
+        let record = |(n, &[reconstruction, kl]): (usize, &[f64; 2])| CellRecord {
+            split: split[n],
+            reconstruction,
+            kl,
+            nearest: nearest(n),
+        };
+        let cells = elbos.as_chunks::<2>().0.iter().enumerate().map(record).collect();
         Self { masks, shifts, targets, loadings, cells, latents }
     }
 }

@@ -2,16 +2,19 @@
 
 pub mod application;
 pub mod benchmark;
+pub mod checkpoint;
 pub mod cli;
 pub mod config;
 pub mod data;
 pub mod error;
 pub mod evaluation;
 pub mod interpretation;
+pub mod interruption;
 pub mod model;
 pub mod numerics;
 pub mod protocol;
 pub mod random;
+pub mod ranks;
 pub mod report;
 pub mod run;
 pub mod sweep;

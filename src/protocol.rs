@@ -4,12 +4,15 @@
 
 use std::time::Instant;
 
+use crate::checkpoint::Session;
+use crate::checkpoint::encoding::{Damage, Input, Saved};
 use crate::config::HeldoutBatchNorm;
 use crate::data::dataset::Dataset;
 use crate::data::simulate::MixingNetwork;
 use crate::error::{NonFinite, Result};
 use crate::evaluation::held_out::{HeldOutCells, baselines, mean};
 use crate::evaluation::oracle::oracle;
+use crate::interruption::Moment;
 use crate::model::network::{Bound, Network};
 use crate::model::objective::Objective;
 use crate::numerics::real::Real;
@@ -20,7 +23,16 @@ use crate::report::metrics::{
 };
 use crate::report::progress::{Progress, ProgressKind};
 use crate::training::held_out;
-use crate::training::trainer::{Training, TrainingSettings, evaluation_workspace, train};
+use crate::training::trainer::{Snapshot, Trainer, Training, TrainingSettings, evaluation_workspace, train_in};
+
+/// Name of the second training.
+const RETRAINING: &str = "retraining";
+/// Name of the fit of the held-out shifts.
+const FITTING: &str = "fitting";
+/// When bounds are estimated.
+const BEFORE: &str = "before binarisation";
+const RETRAINED: &str = "after retraining";
+const FITTED: &str = "after fitting";
 
 /// What is held out of a screen, and how it is to be judged.
 #[derive(Debug)]
@@ -67,37 +79,46 @@ struct Bounds {
 }
 
 impl Protocol<'_> {
-    /// Takes a network from the end of its training through the protocol; it holds the fitted model then.
+    /// Takes a network from the end of its training through the protocol; it holds the fitted model then. Stages that
+    /// the session has seen finished are not done again.
     ///
     /// # Errors
-    /// A second training or a fit that ends in values which are not finite; what cannot be fitted to no cells.
-    pub fn run<R: Real>(&self, team: &Team, network: &mut Network<R>) -> Result<Adapted> {
+    /// A second training or a fit that ends in values which are not finite; what cannot be fitted to no cells; as
+    /// [`Session::pause`].
+    pub fn run<R: Real>(&self, team: &Team, network: &mut Network<R>, session: &mut Session<'_>) -> Result<Adapted> {
         let mut seconds = HeldoutSeconds::default();
         let groups = HeldOutCells::new(self.data, self.cells, self.interventions);
-        let before = timed(&mut seconds.bounds, || self.bounds(team, network, &groups, "before binarisation"));
+        let before = self.bounds_in(session, team, network, &groups, BEFORE, &mut seconds.bounds)?;
 
         held_out::forget(network, self.interventions);
         network.freeze_masks();
         let settings = held_out::retraining_settings(&self.settings);
         let objective = held_out::fixed_objective(&self.objective, self.train.len());
-        let mut progress = Progress::of_stage(self.progress, "retraining", settings.epochs, self.train.len());
-        let retraining =
-            train(team, network, self.data, self.train, self.validation, &objective, &settings, |record| {
-                progress.epoch(record);
-            });
-        progress.finish();
+        let retraining = match load_trained(session, RETRAINING, network)? {
+            Some(retraining) => retraining,
+            None => {
+                let mut progress = Progress::of_stage(self.progress, RETRAINING, settings.epochs, self.train.len());
+                let trainer = Trainer::new(network, self.data, self.train, self.validation, &objective, &settings);
+                let training = train_in(session, RETRAINING, team, trainer, |record| progress.epoch(record));
+                progress.finish();
+                let training = training?;
+                finish_trained(session, RETRAINING, network, &training)?;
+                training
+            }
+        };
         seconds.retraining = retraining.seconds;
         if let Some(non_finite) = retraining.non_finite {
             return Err(non_finite.into());
         }
-        let retrained = timed(&mut seconds.bounds, || self.bounds(team, network, &groups, "after retraining"));
+        let retrained = self.bounds_in(session, team, network, &groups, RETRAINED, &mut seconds.bounds)?;
 
         let fitted = if network.tensors.shift.is_some() {
-            timed(&mut seconds.fitting, || self.fit(team, network))?;
-            timed(&mut seconds.bounds, || self.bounds(team, network, &groups, "after fitting"))
+            seconds.fitting = self.fit(team, network, session)?;
+            self.bounds_in(session, team, network, &groups, FITTED, &mut seconds.bounds)?
         } else {
             retrained.clone()
         };
+        session.check()?;
         let ended = RetrainingMetrics { epochs: retraining.history.len(), stop_reason: retraining.stop_reason };
         let batch_norm = network.tensors.shift.is_some().then_some(self.batch_norm);
         let stages = [Some(before), Some(retrained), Some(fitted)];
@@ -108,36 +129,54 @@ impl Protocol<'_> {
     /// Judges a model that has been through the protocol: `trained` as after the first training, `fitted` at the end.
     ///
     /// # Errors
-    /// Baselines that cannot be fitted.
-    pub fn judge<R: Real>(&self, team: &Team, trained: &Network<R>, mut fitted: Network<R>) -> Result<HeldoutMetrics> {
+    /// Baselines that cannot be fitted; as [`Session::pause`].
+    pub fn judge<R: Real>(
+        &self,
+        team: &Team,
+        trained: &Network<R>,
+        mut fitted: Network<R>,
+        session: &mut Session<'_>,
+    ) -> Result<HeldoutMetrics> {
         let mut seconds = HeldoutSeconds::default();
         let groups = HeldOutCells::new(self.data, self.cells, self.interventions);
         fitted.freeze_masks();
         let mut of =
-            |network: &Network<R>, stage| timed(&mut seconds.bounds, || self.bounds(team, network, &groups, stage));
-        let before = of(trained, "before binarisation");
-        let after = of(&fitted, "after fitting");
+            |network: &Network<R>, stage| self.bounds_in(session, team, network, &groups, stage, &mut seconds.bounds);
+        let before = of(trained, BEFORE)?;
+        let after = of(&fitted, FITTED)?;
         let batch_norm = fitted.tensors.shift.is_some().then_some(self.batch_norm);
         let retrained = match batch_norm {
             None => Some(after.clone()),
             // The fit changed the held-out shifts and nothing else; before it they were 0.
             Some(HeldoutBatchNorm::Frozen) => {
                 held_out::set_shifts(&mut fitted, self.interventions, R::ZERO);
-                Some(of(&fitted, "after retraining"))
+                Some(of(&fitted, RETRAINED)?)
             }
             Some(HeldoutBatchNorm::Drift) => None,
         };
         self.metrics(team, groups, [Some(before), retrained, Some(after)], None, batch_norm, seconds)
     }
 
-    /// Fits the shifts of the held-out interventions.
-    fn fit<R: Real>(&self, team: &Team, network: &mut Network<R>) -> Result<()> {
+    /// Fits the shifts of the held-out interventions, and says how many seconds that took.
+    fn fit<R: Real>(&self, team: &Team, network: &mut Network<R>, session: &mut Session<'_>) -> Result<f64> {
+        let load = |input: &mut Input<'_>| -> std::result::Result<(Snapshot<R>, f64), Damage> {
+            let mut fitted = Snapshot::of(network);
+            fitted.load(input)?;
+            Ok((fitted, f64::load(input)?))
+        };
+        if let Some((fitted, seconds)) = session.finished(FITTING, load)? {
+            fitted.restore(network);
+            return Ok(seconds);
+        }
+        let start = Instant::now();
         let objective = held_out::fixed_objective(&self.objective, self.cells.len());
         let settings = held_out::fit_settings(&self.settings, self.cells.len());
         match self.batch_norm {
             HeldoutBatchNorm::Frozen => {
+                Progress::of_stage(self.progress, FITTING, settings.epochs, self.cells.len()).finish();
                 let mut workspace = evaluation_workspace(network, self.data);
                 let posterior = network.posterior(team, &mut workspace, self.data, self.cells);
+                // So quick that it is done again from its beginning if it is interrupted.
                 held_out::fit_shifts(
                     team,
                     network,
@@ -147,14 +186,15 @@ impl Protocol<'_> {
                     self.interventions,
                     &objective,
                     &settings,
-                );
+                    || session.check(),
+                )?;
                 if let Some(name) = network.parameters.first_non_finite() {
                     let tensor = format!("parameter `{name}`, fitted to held-out cells,");
                     return Err(NonFinite { epoch: settings.epochs, step: 1, tensor }.into());
                 }
             }
             HeldoutBatchNorm::Drift => {
-                let mut progress = Progress::of_stage(self.progress, "fitting", settings.epochs, self.cells.len());
+                let mut progress = Progress::of_stage(self.progress, FITTING, settings.epochs, self.cells.len());
                 let training = held_out::fit_shifts_drifting(
                     team,
                     network,
@@ -163,18 +203,71 @@ impl Protocol<'_> {
                     self.interventions,
                     &objective,
                     &settings,
+                    session,
+                    FITTING,
                     |record| progress.epoch(record),
                 );
                 progress.finish();
-                if let Some(non_finite) = training.non_finite {
+                if let Some(non_finite) = training?.non_finite {
                     return Err(non_finite.into());
                 }
             }
         }
-        Ok(())
+        let seconds = start.elapsed().as_secs_f64();
+        session.finish(FITTING, |out| {
+            Snapshot::of(network).save(out);
+            seconds.save(out);
+        })?;
+        Ok(seconds)
     }
 
-    fn bounds<R: Real>(&self, team: &Team, network: &Network<R>, groups: &HeldOutCells, stage: &'static str) -> Bounds {
+    /// Bounds of the held-out cells as the stage of a session that `of` names.
+    fn bounds_in<R: Real>(
+        &self,
+        session: &mut Session<'_>,
+        team: &Team,
+        network: &Network<R>,
+        groups: &HeldOutCells,
+        of: &'static str,
+        seconds: &mut f64,
+    ) -> Result<Bounds> {
+        let stage = format!("bounds {of}");
+        let n_cells: usize = groups.groups.iter().map(|group| group.cells.len()).sum();
+        let load = |input: &mut Input<'_>| match (Vec::<Bound>::load(input)?, f64::load(input)?) {
+            (bounds, _) if bounds.len() > n_cells => Err(Damage(format!("it has bounds of more than {n_cells} cells"))),
+            found => Ok(found),
+        };
+        if let Some((bounds, spent)) = session.finished(&stage, load)? {
+            *seconds += spent;
+            return Ok(means(groups, &bounds));
+        }
+        let start = Instant::now();
+        let (done, before) = session.begun(&stage, load)?.unwrap_or_default();
+        let spent = || before + start.elapsed().as_secs_f64();
+        let bounds = self.bounds(team, network, groups, of, done, |bounds| {
+            session.pause(&stage, Moment::Step, |out| {
+                bounds.to_vec().save(out);
+                spent().save(out);
+            })
+        })?;
+        session.finish(&stage, |out| {
+            bounds.save(out);
+            spent().save(out);
+        })?;
+        *seconds += spent();
+        Ok(means(groups, &bounds))
+    }
+
+    /// Bounds of the cells of `groups`, of which the first ones are `done`.
+    fn bounds<R: Real, E>(
+        &self,
+        team: &Team,
+        network: &Network<R>,
+        groups: &HeldOutCells,
+        stage: &'static str,
+        done: Vec<Bound>,
+        between: impl FnMut(&[Bound]) -> Result<(), E>,
+    ) -> Result<Vec<Bound>, E> {
         let cells = groups.cells();
         if !cells.is_empty() {
             let (n, particles) = (grouped(cells.len() as u64), grouped(self.particles as u64));
@@ -183,12 +276,8 @@ impl Protocol<'_> {
         }
         let mut workspace = evaluation_workspace(network, self.data);
         let posterior = network.posterior(team, &mut workspace, self.data, &cells);
-        let bounds =
-            network.bounds(team, &mut workspace, self.data, &cells, &posterior, self.particles, self.settings.seed);
-        let means = |of: fn(&Bound) -> f64| groups.means(&bounds.iter().map(of).collect::<Vec<f64>>());
-        let (iwelbo, elbo) = (means(|bound| bound.iwelbo), means(|bound| bound.elbo));
-        let mean = BoundMetrics { nll_iwelbo: mean(&iwelbo), elbo: mean(&elbo) };
-        Bounds { iwelbo, elbo, mean }
+        let (particles, seed) = (self.particles, self.settings.seed);
+        network.bounds_after(team, &mut workspace, self.data, &cells, &posterior, particles, seed, done, between)
     }
 
     fn metrics(
@@ -203,7 +292,8 @@ impl Protocol<'_> {
         let (before, fitted) = (before.expect("the first stage"), fitted.expect("the last stage"));
         let start = Instant::now();
         let (mut baseline, mut floor) = (None, None);
-        if !groups.groups.is_empty() {
+        // These need the counts of all cells, which the first process has.
+        if !groups.groups.is_empty() && team.ranks().is_first() {
             let found = baselines(team, self.data, self.train, &groups)?;
             baseline = Some(BaselineMetrics {
                 pooled_negative_binomial: found.pooled,
@@ -241,10 +331,43 @@ impl Protocol<'_> {
     }
 }
 
-/// Adds the time that `work` takes to `seconds`.
-fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> T) -> T {
-    let start = Instant::now();
-    let result = work();
-    *seconds += start.elapsed().as_secs_f64();
-    result
+/// Means of the bounds of each cell of `groups`, in their order.
+fn means(groups: &HeldOutCells, bounds: &[Bound]) -> Bounds {
+    let means = |of: fn(&Bound) -> f64| groups.means(&bounds.iter().map(of).collect::<Vec<f64>>());
+    let (iwelbo, elbo) = (means(|bound| bound.iwelbo), means(|bound| bound.elbo));
+    let mean = BoundMetrics { nll_iwelbo: mean(&iwelbo), elbo: mean(&elbo) };
+    Bounds { iwelbo, elbo, mean }
+}
+
+/// Reads the result of a training that the session has seen finished, and sets the network to it.
+///
+/// # Errors
+/// As [`Session::finished`].
+pub(crate) fn load_trained<R: Real>(
+    session: &Session<'_>,
+    stage: &str,
+    network: &mut Network<R>,
+) -> Result<Option<Training>> {
+    session.finished(stage, |input| {
+        let mut trained = Snapshot::of(network);
+        trained.load(input)?;
+        trained.restore(network);
+        Training::load(input)
+    })
+}
+
+/// Keeps the result of a training in the session.
+///
+/// # Errors
+/// As [`Session::finish`].
+pub(crate) fn finish_trained<R: Real>(
+    session: &mut Session<'_>,
+    stage: &str,
+    network: &Network<R>,
+    training: &Training,
+) -> Result<()> {
+    session.finish(stage, |out| {
+        Snapshot::of(network).save(out);
+        training.save(out);
+    })
 }

@@ -5,17 +5,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use serde_json::json;
+
 use crate::benchmark::{self, Benchmark, RunSizes, Workload};
+use crate::checkpoint::{INDIFFERENT_KEYS, Session, file as checkpoint, identity};
 use crate::config::{
     self, Config, HeldoutBatchNorm, IvaeMask, LatentDistribution, MaskKind, Method, PosteriorCovariance, Precision,
-    Source,
+    RawConfig, Source,
 };
 use crate::data::dataset::{Categorical, Dataset, InterventionRows};
 use crate::data::load::{DataSummary, LoadOptions, load_with_progress, write_npz};
 use crate::data::npz::NpzWriter;
 use crate::data::simulate::MixingNetwork;
 use crate::data::{simulate as simulator, split};
-use crate::error::{InputError, Result};
+use crate::error::{Error, InputError, Result};
 use crate::evaluation::correlation::{Correlation, Latents};
 use crate::evaluation::oracle::latent_oracle;
 use crate::evaluation::target_graph::{
@@ -23,26 +26,28 @@ use crate::evaluation::target_graph::{
 };
 use crate::evaluation::{mcc, pooled, regression};
 use crate::interpretation::{Interpretation, Parts};
+use crate::interruption::Deferral;
 use crate::model::architecture::{self, Architecture, Prior};
 use crate::model::network::Network;
 use crate::model::objective::{Objective, Penalty};
 use crate::numerics::real::Real;
 use crate::numerics::simd;
 use crate::numerics::team::Team;
-use crate::protocol::Protocol;
+use crate::protocol::{Protocol, finish_trained, load_trained};
 use crate::random::{Purpose, shuffle, stream};
+use crate::ranks::Ranks;
 use crate::report::manifest::Manifest;
 use crate::report::metrics::{
     BaselineMetrics, GraphMetrics, HeldoutMetrics, LatentOracleMetrics, MaskMetrics, Metrics, PrecisionRecall, Timing,
     peak_rss_bytes,
 };
 use crate::report::progress::{Progress, ProgressKind, ReadProgress};
-use crate::report::results::{ResultsFolder, TensorValues, check_destination};
+use crate::report::results::{ResultsFolder, TensorValues, check_destination, is_finished};
 use crate::report::verification::Verification;
 use crate::training::adam::AdamSettings;
 use crate::training::held_out::fit_settings;
 use crate::training::trainer::{
-    Training, TrainingSettings, divergence_by_latent, elbo, evaluation_workspace, posterior_means, train,
+    Trainer, Training, TrainingSettings, divergence_by_latent, elbo, evaluation_workspace, posterior_means, train_in,
 };
 use crate::verification::{finite_differences, golden};
 
@@ -55,34 +60,108 @@ pub struct Outcome {
     pub folder: PathBuf,
 }
 
-/// Trains a model as `config` says and writes a results folder.
+/// Trains a model as `config` says and writes a results folder; goes on with the run that is there, if that is wanted.
 ///
 /// # Errors
 /// Input that cannot be used (nothing is written then), a failed write, or a loss that is not finite (the results of
-/// the last good state are written then).
+/// the last good state are written then). [`Error::Stopped`] for a run that was stopped early and can be resumed.
 pub fn run(config: &Config) -> Result<Outcome> {
+    run_among(Ranks::alone(), config)
+}
+
+/// As [`run`], on several processes that share out the cells. The first one writes; the outcome is whole there, and
+/// lacks on the others what needs the counts of all cells.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_among(ranks: &Ranks, config: &Config) -> Result<Outcome> {
     let start = Instant::now();
     config.simd.choose();
-    check_destination(config.out.as_deref(), config.overwrite)?;
-    Team::with(config.n_threads(), |team| {
-        let screen = Screen::read(team, config)?;
-        let config = config.resolved(&screen.data.intervention_names, screen.cells.train.len())?;
-        let folder = ResultsFolder::create(config.out.as_deref(), config.overwrite)?;
-        train_and_judge(team, &config, &screen, folder, start)
+    let first = ranks.is_first();
+    let destination = if first { check_destination(config.out.as_deref(), config.earlier()) } else { Ok(()) };
+    ranks.agree(destination)?;
+    let command: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    let begins = json!({ "program": concat!("svae-cpu ", env!("CARGO_PKG_VERSION")), "command": command });
+    ProgressKind::choose(config.quiet || !first).event("start", begins);
+    Team::among(ranks, config.n_threads(), |team| {
+        let read = Screen::read(team, config).and_then(|screen| {
+            let config = config.resolved(&screen.data.intervention_names, screen.cells.train.len())?;
+            Ok((screen, config))
+        });
+        let (screen, config) = ranks.agree(read)?;
+        let screen = screen.shared(ranks, &config)?;
+        // From now on there may be something to save when a signal comes.
+        let _deferral = Deferral::begin();
+        let folder =
+            if first { ResultsFolder::create(config.out.as_deref(), config.earlier()).map(Some) } else { Ok(None) };
+        let folder = ranks.agree(folder)?;
+        let path = folder.as_ref().map_or_else(String::new, |folder| folder.path().display().to_string());
+        let path = ranks.first_text(&path);
+        let folder = folder.unwrap_or_else(|| ResultsFolder::of_first_rank(path));
+        let watch = config.watch(start);
+        let session = Session::new(folder.path(), &config, &screen.data, watch, screen.progress, start);
+        let mut session = session.among(ranks);
+        if config.resume {
+            session.resume(&config, team.threads())?;
+        }
+        train_and_judge(team, &config, &screen, &folder, session)
     })
 }
 
-/// Trains and judges the model of resolved settings on a screen, with a team of threads, into a folder.
+/// The folder of the run that is to be gone on with, if that run is finished; a checkpoint that is left over is
+/// removed.
+///
+/// # Errors
+/// [`InputError`] if it is finished, but has other settings than those asked for.
+pub fn finished(config: &Config) -> Result<Option<PathBuf>> {
+    let Some(folder) = config.out.as_ref().filter(|folder| config.resume && is_finished(folder)) else {
+        return Ok(None);
+    };
+    let path = folder.join("config.toml");
+    let found = Config::load(Some(&path), RawConfig::default())?.saved_keys();
+    // What is not set is a default that depends on the data; files may lie elsewhere.
+    let by_data = |key: &str| ["epochs", "alpha", "holdout"].contains(&key);
+    let wanted = config.saved_keys();
+    let value = |keys: &[(String, toml::Value)], key: &str| {
+        keys.iter().find(|(name, _)| name == key).map_or("not set".to_owned(), |(_, value)| value.to_string())
+    };
+    for (key, _) in wanted.iter().chain(found.iter().filter(|(key, _)| !by_data(key))) {
+        let (wanted, found) = (value(&wanted, key), value(&found, key));
+        if wanted != found && !INDIFFERENT_KEYS.contains(&key.as_str()) {
+            let problem =
+                format!("the folder holds a finished run of other settings (`{key}` is {found}, not {wanted})");
+            let remedy = "choose another --out, or give --overwrite in the place of --resume to replace that run";
+            return Err(InputError::new(problem, remedy).in_file(folder).into());
+        }
+    }
+    ResultsFolder::tidy(folder)?;
+    Ok(Some(folder.clone()))
+}
+
+/// Trains and judges the model of resolved settings on a screen, with a team of threads, into a folder, in as far as
+/// the session has not seen it done.
 pub(crate) fn train_and_judge(
     team: &Team,
     config: &Config,
     screen: &Screen,
-    folder: ResultsFolder,
-    start: Instant,
+    folder: &ResultsFolder,
+    mut session: Session<'_>,
 ) -> Result<Outcome> {
-    match config.precision {
-        Precision::F32 => run_in::<f32>(team, config, screen, folder, start),
-        Precision::F64 => run_in::<f64>(team, config, screen, folder, start),
+    let outcome = match config.precision {
+        Precision::F32 => run_in::<f32>(team, config, screen, folder, &mut session),
+        Precision::F64 => run_in::<f64>(team, config, screen, folder, &mut session),
+    };
+    match outcome {
+        // What could not be written now may be written another time, from the state of the run.
+        Err(source @ Error::Io { .. }) => {
+            // If that fails too, what was saved before is still there.
+            let _ = session.save();
+            match session.advice().filter(|_| checkpoint::exists(folder.path())) {
+                Some(advice) => Err(Error::Unwritten { source: Box::new(source), advice }),
+                None => Err(source),
+            }
+        }
+        outcome => outcome,
     }
 }
 
@@ -95,9 +174,11 @@ pub(crate) fn train_and_judge(
 pub fn evaluate(config: &Config, folder: &Path) -> Result<Outcome> {
     let start = Instant::now();
     config.simd.choose();
-    let folder = ResultsFolder::open(folder)?;
+    ResultsFolder::open(folder)?;
     Team::with(config.n_threads(), |team| {
         let screen = Screen::read(team, config)?;
+        let _deferral = Deferral::begin();
+        let folder = ResultsFolder::open_to_add(folder)?;
         match config.precision {
             Precision::F32 => evaluate_in::<f32>(team, config, &screen, folder, start),
             Precision::F64 => evaluate_in::<f64>(team, config, &screen, folder, start),
@@ -112,18 +193,20 @@ pub fn evaluate(config: &Config, folder: &Path) -> Result<Outcome> {
 pub fn fit_shifts(config: &Config, folder: &Path, overwrite: bool) -> Result<Outcome> {
     let start = Instant::now();
     config.simd.choose();
-    let folder = ResultsFolder::open(folder)?;
-    if !overwrite && folder.path().join(HELDOUT_MODEL).exists() {
+    ResultsFolder::open(folder)?;
+    if !overwrite && folder.join(HELDOUT_MODEL).exists() {
         let problem = format!("the run has been through the held-out protocol already ({HELDOUT_MODEL})");
         let remedy = "add --overwrite to fit the shifts again, or judge them with `svae-cpu evaluate`";
-        return Err(InputError::new(problem, remedy).in_file(folder.path()).into());
+        return Err(InputError::new(problem, remedy).in_file(folder).into());
     }
     Team::with(config.n_threads(), |team| {
         let screen = Screen::read(team, config)?;
         if screen.cells.held_out.is_empty() {
             let remedy = "repeat the run with --holdout";
-            return Err(InputError::new("the run holds no intervention out", remedy).in_file(folder.path()).into());
+            return Err(InputError::new("the run holds no intervention out", remedy).in_file(folder).into());
         }
+        let _deferral = Deferral::begin();
+        let folder = ResultsFolder::open_to_add(folder)?;
         match config.precision {
             Precision::F32 => fit_shifts_in::<f32>(team, config, &screen, folder, start),
             Precision::F64 => fit_shifts_in::<f64>(team, config, &screen, folder, start),
@@ -133,7 +216,7 @@ pub fn fit_shifts(config: &Config, folder: &Path, overwrite: bool) -> Result<Out
 
 /// A screen, as the settings name it and split it.
 pub(crate) struct Screen<'a> {
-    data: Arc<Dataset>,
+    pub(crate) data: Arc<Dataset>,
     cells: Cells,
     /// The true decoder of a simulation.
     mixing: Option<Arc<MixingNetwork>>,
@@ -147,7 +230,7 @@ pub(crate) struct Screen<'a> {
 
 impl<'a> Screen<'a> {
     fn read(team: &Team, config: &Config) -> Result<Self> {
-        Self::of(config, read(team, config)?, ProgressKind::choose(config.quiet))
+        Self::of(config, read(team, config)?, progress_kind(team, config))
     }
 
     /// The screen that was read, split as the settings say.
@@ -156,6 +239,27 @@ impl<'a> Screen<'a> {
         let held_out = config.held_out(&data.intervention_names)?;
         let cells = Cells::new(config, &data.interventions, data.n_interventions(), &data.source, held_out)?;
         Ok(Self { data, cells, mixing, notes, summary, progress })
+    }
+
+    /// The screen as a rank holds it: the first all counts, the others those of their own cells, all of them everything
+    /// else.
+    ///
+    /// # Errors
+    /// [`crate::Error::Ranks`] if the ranks have read different data or settings.
+    fn shared(mut self, ranks: &Ranks, config: &Config) -> Result<Self> {
+        if ranks.is_alone() {
+            return Ok(self);
+        }
+        let data = &self.data;
+        let mut settings = config.saved_keys();
+        settings.retain(|(key, _)| !INDIFFERENT_KEYS.contains(&key.as_str()));
+        ranks.check_same("settings", &format!("{settings:?}"))?;
+        ranks.check_same("data", &identity(data).checksum)?;
+        if !ranks.is_first() {
+            // Nobody else holds the data yet, so nothing is copied.
+            Arc::make_mut(&mut self.data).counts.let_go(|cell| ranks.holds(cell));
+        }
+        Ok(self)
     }
 
     /// The held-out protocol for this screen; `None` where nothing is held out, or the settings skip it.
@@ -188,6 +292,11 @@ pub(crate) struct Read {
     pub(crate) summary: Option<DataSummary>,
 }
 
+/// How progress is shown: by the first of several processes alone.
+fn progress_kind(team: &Team, config: &Config) -> ProgressKind<'static> {
+    ProgressKind::choose(config.quiet || !team.ranks().is_first())
+}
+
 /// Reads or simulates the screen that the settings name.
 pub(crate) fn read(team: &Team, config: &Config) -> Result<Read> {
     match config.source() {
@@ -210,7 +319,7 @@ pub(crate) fn read(team: &Team, config: &Config) -> Result<Read> {
                 drop_unlabelled_cells: config.drop_unlabelled_cells,
                 unlabelled: false,
             };
-            let mut progress = ReadProgress::new(ProgressKind::choose(config.quiet));
+            let mut progress = ReadProgress::new(progress_kind(team, config));
             let loaded = load_with_progress(path, &options, &mut |bytes, of| progress.show(bytes, of))?;
             progress.finish();
             let mut notes = loaded.notes;
@@ -356,47 +465,77 @@ fn run_in<R: Real>(
     team: &Team,
     config: &Config,
     screen: &Screen,
-    folder: ResultsFolder,
-    start: Instant,
+    folder: &ResultsFolder,
+    session: &mut Session<'_>,
 ) -> Result<Outcome>
 where
     for<'a> &'a [R]: Into<TensorValues<'a>>,
 {
-    let Screen { data, cells, .. } = screen;
+    let Screen { data, cells, progress: shown, .. } = screen;
     let settings = training_settings(config, cells.train.len());
     let objective = objective(config, data.n_interventions(), cells.train.len());
     let mut network = Network::<R>::new(architecture(config, data), config.seed);
-    let mut progress = Progress::new(screen.progress, settings.epochs, cells.train.len());
+    shown.event(
+        "data",
+        json!({
+            "source": data.source, "cells": data.n_cells(), "genes": data.n_genes(),
+            "interventions": data.n_interventions(), "training_cells": cells.train.len(),
+            "folder": folder.path(), "threads": team.threads(),
+        }),
+    );
     for note in &screen.notes {
-        progress.note(note);
+        shown.note(note);
     }
-    let training = train(team, &mut network, data, &cells.train, &cells.validation, &objective, &settings, |record| {
-        progress.epoch(record)
-    });
-    progress.finish();
-    let mut results = judge(team, config, screen, &network, Some(&training))?;
-    write(config, data, &folder, &network, &training, &results)?;
+    folder.write_config(config)?;
+    let training = match load_trained(session, TRAINING, &mut network)? {
+        Some(training) => training,
+        None => {
+            let mut progress = Progress::new(*shown, settings.epochs, cells.train.len());
+            let trainer = Trainer::new(&mut network, data, &cells.train, &cells.validation, &objective, &settings);
+            let training = train_in(session, TRAINING, team, trainer, |record| progress.epoch(record));
+            progress.finish();
+            let training = training?;
+            finish_trained(session, TRAINING, &network, &training)?;
+            training
+        }
+    };
+    shown.event("stage", json!({ "stage": "evaluation" }));
+    let mut results = judge(team, config, screen, &network, Some(&training), &mut || session.check())?;
+    write(config, data, folder, &network, &training, &results)?;
     if let Some(summary) = &screen.summary {
         folder.write_data_summary(summary)?;
     }
+    session.check()?;
     let parts = Parts { train: &cells.train, validation: &cells.validation, trained: &cells.trained };
     let interpretation = Interpretation::new(team, &network, data, parts, &results.latents, config.seed);
-    write_interpretation(config, data, &folder, parts, &interpretation)?;
-    let mut failed = training.non_finite.map(crate::Error::from);
+    write_interpretation(config, data, folder, parts, &interpretation)?;
+    session.check()?;
+    let mut failed = training.non_finite.map(Error::from);
     if let (Some(protocol), None) = (screen.protocol(config), &failed) {
-        match adapt(team, config, data, &protocol, &folder, &mut network) {
+        match adapt(team, config, data, &protocol, folder, &mut network, session) {
             Ok(heldout) => results.metrics.heldout = Some(heldout),
-            Err(error) => failed = Some(error),
+            // There are results without it; everything else can be done again.
+            Err(error @ (Error::NonFinite(_) | Error::Input(_))) => failed = Some(error),
+            Err(error) => return Err(error),
         }
     }
+    shown.event("stage", json!({ "stage": "results" }));
     if config.h5ad {
         folder.write_h5ad(config, data, &interpretation, &training.history, &results.metrics)?;
     }
-    let metrics = timed(results.metrics, start);
+    session.check()?;
+    let metrics = timed(results.metrics, session.seconds());
     folder.write_report(Some(metrics.to_value()))?;
-    folder.write_manifest(&Manifest::new(config, team.threads(), start)?)?;
+    if folder.writes() {
+        folder.write_manifest(&Manifest::new(config, team, session.course())?)?;
+    }
     // Last, so that a folder with metrics is a finished run.
     folder.write_metrics(&metrics)?;
+    if let (true, Err(error)) = (folder.writes(), checkpoint::remove(folder.path())) {
+        shown.warn(&format!("the run is finished, but its checkpoint is left over ({error})."));
+    }
+    let seconds = metrics.timing.total_seconds;
+    shown.event("finished", json!({ "folder": folder.path(), "seconds": seconds, "failed": failed.is_some() }));
     match failed {
         Some(error) => Err(error),
         None => Ok(Outcome { metrics, folder: folder.path().to_path_buf() }),
@@ -411,21 +550,22 @@ fn evaluate_in<R: Real>(
     start: Instant,
 ) -> Result<Outcome> {
     let (network, _) = read_model::<R>(config, &screen.data, &folder, MODEL)?;
-    let mut metrics = judge(team, config, screen, &network, None)?.metrics;
+    let session = &mut Session::unsaved(screen.progress);
+    let mut metrics = judge(team, config, screen, &network, None, &mut || session.check())?.metrics;
     if let Some(mut protocol) = screen.protocol(config) {
         if folder.path().join(HELDOUT_MODEL).exists() {
             let (fitted, metadata) = read_model::<R>(config, &screen.data, &folder, HELDOUT_MODEL)?;
             if metadata.get(BATCH_NORM_KEY).is_some_and(|value| value == DRIFT) {
                 protocol.batch_norm = HeldoutBatchNorm::Drift;
             }
-            metrics.heldout = Some(protocol.judge(team, &network, fitted)?);
+            metrics.heldout = Some(protocol.judge(team, &network, fitted, session)?);
         } else {
             Progress::new(protocol.progress, 0, 0).note(&format!(
                 "No held-out figures: the folder has no {HELDOUT_MODEL}; `svae-cpu fit-shifts` makes it."
             ));
         }
     }
-    let metrics = timed(metrics, start);
+    let metrics = timed(metrics, start.elapsed().as_secs_f64());
     folder.write_evaluation(&metrics)?;
     Ok(Outcome { metrics, folder: folder.path().to_path_buf() })
 }
@@ -442,9 +582,10 @@ where
 {
     let (mut network, _) = read_model::<R>(config, &screen.data, &folder, MODEL)?;
     let protocol = screen.protocol(config).expect("checked to be asked for, with cells held out");
-    let mut metrics = judge(team, config, screen, &network, None)?.metrics;
-    metrics.heldout = Some(adapt(team, config, &screen.data, &protocol, &folder, &mut network)?);
-    let metrics = timed(metrics, start);
+    let session = &mut Session::unsaved(screen.progress);
+    let mut metrics = judge(team, config, screen, &network, None, &mut || session.check())?.metrics;
+    metrics.heldout = Some(adapt(team, config, &screen.data, &protocol, &folder, &mut network, session)?);
+    let metrics = timed(metrics, start.elapsed().as_secs_f64());
     folder.write_evaluation(&metrics)?;
     folder.write_report(None)?;
     Ok(Outcome { metrics, folder: folder.path().to_path_buf() })
@@ -458,11 +599,12 @@ fn adapt<R: Real>(
     protocol: &Protocol,
     folder: &ResultsFolder,
     network: &mut Network<R>,
+    session: &mut Session<'_>,
 ) -> Result<HeldoutMetrics>
 where
     for<'a> &'a [R]: Into<TensorValues<'a>>,
 {
-    let adapted = protocol.run(team, network)?;
+    let adapted = protocol.run(team, network, session)?;
     folder.write_history("history_retrain.csv", &adapted.retraining.history)?;
     if let Some(shift) = &network.tensors.shift {
         let values = table(&network.parameters[shift]);
@@ -477,9 +619,9 @@ where
     Ok(adapted.metrics)
 }
 
-/// The metrics with the time and memory spent so far.
-fn timed(mut metrics: Metrics, start: Instant) -> Metrics {
-    metrics.timing.total_seconds = start.elapsed().as_secs_f64();
+/// The metrics with the time and memory spent.
+fn timed(mut metrics: Metrics, seconds: f64) -> Metrics {
+    metrics.timing.total_seconds = seconds;
     metrics.timing.peak_rss_bytes = peak_rss_bytes();
     metrics
 }
@@ -512,6 +654,9 @@ fn read_model<R: Real>(
     }
     Ok((network, found))
 }
+
+/// Name of the first training as a stage.
+const TRAINING: &str = "training";
 
 /// Name of the trained model in a results folder.
 pub(crate) const MODEL: &str = "model.safetensors";
@@ -551,22 +696,27 @@ struct Results<R> {
     latents: Vec<R>,
 }
 
+/// Judges a trained network; `between` is called between its parts, and ends it with its error.
 fn judge<R: Real>(
     team: &Team,
     config: &Config,
     screen: &Screen,
     network: &Network<R>,
     training: Option<&Training>,
+    between: &mut dyn FnMut() -> Result<()>,
 ) -> Result<Results<R>> {
     let Screen { data, cells, .. } = screen;
     let objective = objective(config, data.n_interventions(), cells.train.len());
     let mut workspace = evaluation_workspace(network, data);
     let mut elbo_of = |cells: &[usize]| elbo(team, network, &mut workspace, data, cells, &objective, config.seed);
     let (on_training, on_validation) = (elbo_of(&cells.train), elbo_of(&cells.validation));
+    between()?;
     let in_training: Vec<usize> = [&cells.train[..], &cells.validation].concat();
     let latent_kl = divergence_by_latent(team, network, &mut workspace, data, &in_training, config.seed);
+    between()?;
     let all: Vec<usize> = (0..data.n_cells()).collect();
     let latents = posterior_means(team, network, &mut workspace, data, &all);
+    between()?;
     let l = network.architecture.n_latents;
 
     let probabilities = network.mask_probabilities();
@@ -611,6 +761,13 @@ fn judge<R: Real>(
             peak_rss_bytes: None,
         },
     };
+    // The rest is for the first of several processes, which has the counts of all cells and writes; the others stop where it
+    // does.
+    if !team.ranks().is_first() {
+        let parts = usize::from(!cells.validation.is_empty()) + usize::from(data.truth.is_some());
+        (0..parts).try_for_each(|_| between())?;
+        return Ok(Results { metrics, latents });
+    }
     if !cells.validation.is_empty() {
         let pooled = pooled::pooled_negative_binomial(team, data, &cells.train, &cells.validation)?;
         let each = pooled::per_intervention_negative_binomial(
@@ -620,6 +777,7 @@ fn judge<R: Real>(
             &cells.validation,
             pooled::PSEUDO_CELLS,
         )?;
+        between()?;
         metrics.baseline = Some(BaselineMetrics {
             pooled_negative_binomial: pooled.nll_per_cell,
             per_intervention_negative_binomial: each.nll_per_cell,
@@ -635,6 +793,7 @@ fn judge<R: Real>(
         let true_latents: Vec<f64> = rows.iter().flat_map(|&n| &truth.latents[n * k..(n + 1) * k]).copied().collect();
         let (inferred, true_latents) = (Latents::new(&inferred, l), Latents::new(&true_latents, k));
         let pearson = mcc::mcc(team, true_latents, inferred, Correlation::Pearson);
+        between()?;
         metrics.mcc_spearman = Some(mcc::mcc(team, true_latents, inferred, Correlation::Spearman).mean);
         metrics.r2 = Some(regression::linear_r2(inferred, true_latents));
         let ceiling = screen.mixing.as_ref().and_then(|mixing| latent_oracle(team, data, mixing, &rows, config.seed));
@@ -673,20 +832,21 @@ fn write<R: Real>(
 where
     for<'a> &'a [R]: Into<TensorValues<'a>>,
 {
-    folder.write_config(config)?;
     folder.write_history("history.csv", &training.history)?;
     folder.write_model(MODEL, &network.saved().tensors(), &metadata(config, data))?;
 
     let l = network.architecture.n_latents;
-    let mut latents = NpzWriter::create(folder.path().join("latents.npz"))?;
-    let values: Vec<f64> = results.latents.iter().map(|z| z.f64()).collect();
-    let single: Vec<f32> = values.iter().map(|&z| z as f32).collect();
-    match config.precision {
-        Precision::F32 => latents.add_f32("latents", &[data.n_cells(), l], &single)?,
-        Precision::F64 => latents.add_f64("latents", &[data.n_cells(), l], &values)?,
+    if folder.writes() {
+        let mut latents = NpzWriter::create(folder.path().join("latents.npz"))?;
+        let values: Vec<f64> = results.latents.iter().map(|z| z.f64()).collect();
+        let single: Vec<f32> = values.iter().map(|&z| z as f32).collect();
+        match config.precision {
+            Precision::F32 => latents.add_f32("latents", &[data.n_cells(), l], &single)?,
+            Precision::F64 => latents.add_f64("latents", &[data.n_cells(), l], &values)?,
+        }
+        latents.add_strings("cells", &data.cell_names)?;
+        latents.finish()?;
     }
-    latents.add_strings("cells", &data.cell_names)?;
-    latents.finish()?;
 
     if let Some(masks) = network.mask_probabilities() {
         folder.write_masks(&data.intervention_names, l, &table(&masks))?;

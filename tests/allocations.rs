@@ -2,14 +2,20 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use svae_cpu::benchmark::{BATCH, Shape, architecture};
+use svae_cpu::checkpoint::Session;
+use svae_cpu::config::{Config, KeepEpoch, Schedule};
+use svae_cpu::interruption::{Every, Moment, Watch};
 use svae_cpu::model::network::{Batch, Network, Noise};
 use svae_cpu::model::objective::{Objective, Penalty};
 use svae_cpu::model::parameters::Buffer;
 use svae_cpu::model::workspace::Workspace;
 use svae_cpu::numerics::team::Team;
+use svae_cpu::report::progress::ProgressKind;
 use svae_cpu::training::adam::{Adam, AdamSettings};
+use svae_cpu::training::trainer::{Trainer, TrainingSettings};
 
 struct Counting;
 
@@ -68,10 +74,52 @@ fn allocations_of_ten_steps(shape: Shape, threads: usize) -> usize {
     })
 }
 
+/// Allocations of ten steps of a training that could be saved or stopped between any two.
+fn allocations_of_a_training(shape: Shape) -> usize {
+    let data = shape.dataset().unwrap();
+    let mut network = Network::<f32>::new(architecture(&data), 0);
+    let cells: Vec<usize> = (0..14 * BATCH).collect();
+    let objective = Objective {
+        penalty: Penalty::SpikeAndSlab { alpha: 100.0 },
+        beta: 1.0,
+        scale_to_all_cells: true,
+        n_cells: cells.len(),
+    };
+    let settings = TrainingSettings {
+        epochs: 1,
+        retraining_epochs: 1,
+        batch_size: BATCH,
+        warmup_epochs: 0,
+        patience: 0,
+        keep: KeepEpoch::Last,
+        schedule: Schedule::Cosine,
+        adam: AdamSettings::default(),
+        seed: 0,
+        stream_offset: 0,
+        trained: None,
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let hour = Duration::from_secs(3600);
+    let watch = Watch::new(Every::Interval(hour), Some(Instant::now() + hour));
+    let mut session =
+        Session::new(folder.path(), &Config::default(), &data, watch, ProgressKind::Silent, Instant::now());
+    let mut trainer = Trainer::new(&mut network, &data, &cells, &[], &objective, &settings);
+    let mut before = 0;
+    for step in 0..12 {
+        if step == 2 {
+            before = ALLOCATIONS.load(Ordering::Relaxed);
+        }
+        trainer.advance(&Team::single());
+        session.pause("training", Moment::Step, |out| trainer.save(out)).unwrap();
+    }
+    ALLOCATIONS.load(Ordering::Relaxed) - before
+}
+
 #[test]
 fn a_step_allocates_nothing() {
     // One test, so that no other one allocates meanwhile; one thread, so that each product's cache is filled for sure.
     for shape in [Shape::Simulation, Shape::Screen] {
         assert_eq!(allocations_of_ten_steps(shape, 1), 0, "{}", shape.name());
+        assert_eq!(allocations_of_a_training(shape), 0, "{}", shape.name());
     }
 }

@@ -125,6 +125,28 @@ fn a_folder_that_holds_a_run_is_refused() {
     assert!(message.contains("not a folder"), "{message}");
 }
 
+/// Four processes that do not know of each other would each do the whole run.
+#[cfg(not(feature = "mpi"))]
+#[test]
+fn several_ranks_are_refused_by_a_program_without_mpi() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    fs::write(folder.path().join("g.toml"), "[grid]\nseed = [0, 1]\n").expect("a grid");
+    for (variable, args) in [("OMPI_COMM_WORLD_SIZE", vec!["run"]), ("PMI_SIZE", vec!["sweep", "g.toml"])] {
+        let output = program(folder.path(), &args).env(variable, "4").output().expect("the program starts");
+        let (code, _, err) = said(&output);
+        assert_eq!(code, 2, "{err}");
+        assert!(err.contains("4 processes were started as one job") && err.contains("--features mpi"), "{err}");
+        assert_eq!(names(folder.path()), ["g.toml"]);
+    }
+    // One process is no job of several, and shares of a sweep need not know of each other.
+    let list = program(folder.path(), &["sweep", "g.toml", "--list"]).env("PMI_SIZE", "1").output();
+    assert_eq!(said(&list.expect("the program starts")).0, 0);
+    let small = ["sweep", "g.toml", "--shard", "1/2", "--sim-cells=9", "--epochs=1", "--no-heldout", "--out", "s"];
+    let shard = program(folder.path(), &small).env("PMI_SIZE", "2").output();
+    let (code, _, err) = said(&shard.expect("the program starts"));
+    assert_eq!(code, 0, "{err}");
+}
+
 #[test]
 fn simulate_refuses_names_it_should_not_write() {
     let args = |out| ["simulate", "--sim-cells", "2", "--sim-interventions", "2", "--out", out];

@@ -1,14 +1,17 @@
 //! From arguments to the code that does the work: the only place where the command line meets the engine.
 
+use std::io::Write;
 use std::path::Path;
 
 use super::{Cli, Command, shell};
 use crate::application::Applied;
-use crate::config::{Config, Grid};
-use crate::error::{Error, Result};
+use crate::config::{Config, Grid, LogFormat};
+use crate::error::{Error, InputError, Result};
+use crate::interruption;
+use crate::ranks::Ranks;
 use crate::report;
 use crate::report::metrics::grouped;
-use crate::report::progress::{Progress, ProgressKind};
+use crate::report::progress::{self, Progress, ProgressKind};
 use crate::report::results::ResultsFolder;
 use crate::run::Outcome;
 use crate::sweep::table::Status;
@@ -18,14 +21,25 @@ use crate::sweep::{self, Part};
 ///
 /// Standard output carries the result only (a table, or one JSON object); everything else goes to standard error.
 ///
+/// Of several processes, `run` and `sweep` make use of all, and the first one prints; other commands are for one.
+///
 /// # Errors
 /// Whatever went wrong; [`Error::exit_code`] says whose turn it is.
-pub fn dispatch(cli: Cli) -> Result<()> {
+pub fn dispatch(cli: Cli, ranks: &Ranks) -> Result<()> {
+    check_ranks(&cli.command, ranks)?;
     match cli.command {
         Command::Run(args) => {
-            let config = args.checked()?;
-            let outcome = crate::run::run(&config)?;
-            if config.json {
+            let config = ranks.agree(args.checked())?;
+            interruptible(config.log_format)?;
+            let finished = if ranks.is_first() { crate::run::finished(&config) } else { Ok(None) };
+            let finished = ranks.agree(finished)?;
+            if ranks.any(finished.is_some()) {
+                return finished.map_or(Ok(()), |folder| finished_before(&config, &folder));
+            }
+            let outcome = crate::run::run_among(ranks, &config)?;
+            if !ranks.is_first() {
+                Ok(())
+            } else if config.json {
                 report::print(&outcome.metrics.to_json())
             } else {
                 report::print(&format!("{}\n\nResults: {}", outcome.metrics.table(), outcome.folder.display()))
@@ -33,11 +47,13 @@ pub fn dispatch(cli: Cli) -> Result<()> {
         }
         Command::Evaluate(args) => {
             let config = args.checked()?;
+            interruptible(config.log_format)?;
             let outcome = crate::run::evaluate(&config, &args.folder)?;
             evaluated(&config, &outcome)
         }
         Command::FitShifts(args) => {
             let config = args.checked()?;
+            interruptible(config.log_format)?;
             let outcome = crate::run::fit_shifts(&config, &args.folder, args.overwrite)?;
             evaluated(&config, &outcome)
         }
@@ -67,9 +83,10 @@ pub fn dispatch(cli: Cli) -> Result<()> {
             }
         },
         Command::Sweep(args) => {
-            let (grid, part) = args.checked()?;
-            let outcome = sweep::sweep(&grid, part)?;
-            swept(&grid, part, &outcome)
+            let (grid, part) = ranks.agree(args.checked())?;
+            interruptible(grid.log_format)?;
+            let outcome = sweep::sweep_among(ranks, &grid, part)?;
+            if ranks.is_first() { swept(&grid, part, &outcome) } else { Ok(()) }
         }
         Command::Simulate(args) => {
             let (simulation, out) = args.checked()?;
@@ -103,6 +120,45 @@ pub fn dispatch(cli: Cli) -> Result<()> {
             if verification.pass { Ok(()) } else { Err(Error::Verification(verification.summary())) }
         }
     }
+}
+
+/// Lets signals end what follows in an orderly way.
+fn interruptible(format: LogFormat) -> Result<()> {
+    progress::choose_format(format);
+    let farewell = |cause| {
+        let text = format!("stopped by {cause}; nothing had to be saved: start the same command again");
+        let _ = writeln!(std::io::stderr(), "{}", report::complaint(&Error::Stopped(text)));
+    };
+    interruption::listen(farewell).map_err(|source| Error::io("listening to", "signals", source))
+}
+
+/// Refuses several processes where each would do the same.
+fn check_ranks(command: &Command, ranks: &Ranks) -> Result<()> {
+    match command {
+        Command::Run(_) => Ok(ranks.check_launcher()?),
+        // Shares of a sweep may be given to processes that do not know of each other.
+        Command::Sweep(args) if args.shard.is_none() => Ok(ranks.check_launcher()?),
+        Command::Sweep(_) => Ok(()),
+        _ if ranks.is_alone() => Ok(()),
+        _ => {
+            let problem = format!(
+                "{} processes were started, and only `run` and `sweep` make use of more than one",
+                ranks.size()
+            );
+            ranks.agree(Err(InputError::new(problem, "start one process").into()))
+        }
+    }
+}
+
+/// Says that there is nothing to go on with, and what there is.
+fn finished_before(config: &Config, folder: &Path) -> Result<()> {
+    ProgressKind::choose(config.quiet).note(&format!("The run in {} is finished already.", folder.display()));
+    if config.json {
+        let path = folder.join("metrics.json");
+        let text = std::fs::read_to_string(&path).map_err(|source| Error::io("reading", &path, source))?;
+        return report::print(text.trim_end());
+    }
+    report::print(&format!("Results: {}", folder.display()))
 }
 
 /// Says what a model was used for: notes on standard error, the file on standard output.

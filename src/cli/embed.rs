@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::evaluate::settings_of;
 use crate::application::{OutputKind, SavedModel};
-use crate::config::RawTraining;
+use crate::config::{RawOutput, RawTraining};
 use crate::error::Result;
 
 /// Arguments of `svae-cpu embed`.
@@ -43,7 +43,7 @@ impl Args {
     /// A folder without a run; a file that may not be written.
     pub fn checked(&self) -> Result<(SavedModel, OutputKind)> {
         let kind = OutputKind::check(&self.out, self.overwrite)?;
-        let config = settings_of(&self.model, RawTraining::default(), self.threads, false, false)?;
+        let config = settings_of(&self.model, RawTraining::default(), self.threads, RawOutput::default())?;
         Ok((SavedModel::open(&config, &self.model)?, kind))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::config::{Config, RawConfig, RawExecution, RawOutput, RawTraining};
+use crate::config::{Config, LogFormat, RawConfig, RawExecution, RawOutput, RawTraining};
 use crate::error::Result;
 use crate::report::results::ResultsFolder;
 
@@ -23,8 +23,11 @@ pub struct Args {
     #[arg(long)]
     pub json: bool,
     /// Print no progress
-    #[arg(long)]
+    #[arg(long, conflicts_with = "log_format")]
     pub quiet: bool,
+    /// Progress as text for people, or as one JSON object per line and event
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
 }
 
 const EXAMPLES: &str = "\
@@ -39,7 +42,13 @@ impl Args {
     /// A folder without a run; as [`Config::load`].
     pub fn checked(&self) -> Result<Config> {
         let training = RawTraining { particles: self.particles, ..RawTraining::default() };
-        settings_of(&self.folder, training, self.threads, self.json, self.quiet)
+        let output = RawOutput {
+            json: Some(self.json),
+            quiet: Some(self.quiet),
+            log_format: self.log_format,
+            ..RawOutput::default()
+        };
+        settings_of(&self.folder, training, self.threads, output)
     }
 }
 
@@ -48,14 +57,13 @@ pub(super) fn settings_of(
     folder: &Path,
     training: RawTraining,
     threads: Option<i64>,
-    json: bool,
-    quiet: bool,
+    output: RawOutput,
 ) -> Result<Config> {
     let folder = ResultsFolder::open(folder)?;
     let flags = RawConfig {
         training,
         execution: RawExecution { threads, ..RawExecution::default() },
-        output: RawOutput { json: Some(json), quiet: Some(quiet), ..RawOutput::default() },
+        output,
         ..RawConfig::default()
     };
     Config::load(Some(&folder.path().join("config.toml")), flags)

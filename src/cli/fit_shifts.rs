@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::evaluate::settings_of;
-use crate::config::{Config, HeldoutBatchNorm, RawTraining};
+use crate::config::{Config, HeldoutBatchNorm, LogFormat, RawOutput, RawTraining};
 use crate::error::Result;
 
 /// Arguments of `svae-cpu fit-shifts`.
@@ -29,8 +29,11 @@ pub struct Args {
     #[arg(long)]
     pub json: bool,
     /// Print no progress
-    #[arg(long)]
+    #[arg(long, conflicts_with = "log_format")]
     pub quiet: bool,
+    /// Progress as text for people, or as one JSON object per line and event
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
 }
 
 const EXAMPLES: &str = "\
@@ -50,6 +53,12 @@ impl Args {
             heldout_batch_norm: self.heldout_batch_norm,
             ..RawTraining::default()
         };
-        settings_of(&self.folder, training, self.threads, self.json, self.quiet)
+        let output = RawOutput {
+            json: Some(self.json),
+            quiet: Some(self.quiet),
+            log_format: self.log_format,
+            ..RawOutput::default()
+        };
+        settings_of(&self.folder, training, self.threads, output)
     }
 }

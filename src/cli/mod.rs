@@ -25,7 +25,7 @@ use crate::error::{InputError, Result};
     name = "svae-cpu",
     version,
     about = "Sparse-mechanism-shift variational auto-encoder (sVAE+) for perturbation screens, on CPUs",
-    after_help = "Exit codes: 0 done, 1 failed, 2 bad input.",
+    after_help = "Exit codes: 0 done, 1 failed, 2 bad input, 75 stopped early.",
     subcommand_required = true,
     arg_required_else_help = true
 )]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::evaluate::settings_of;
 use super::{in_range, listed};
 use crate::application::{Normalize, OutputKind, SavedModel};
-use crate::config::RawTraining;
+use crate::config::{RawOutput, RawTraining};
 use crate::error::{InputError, Result};
 
 /// Arguments of `svae-cpu normalize`.
@@ -74,7 +74,7 @@ impl Args {
             seed: in_range(self.seed, 0, i64::MAX, "--seed")? as u64,
             drop_empty_cells: self.drop_empty_cells,
         };
-        let config = settings_of(&self.model, RawTraining::default(), self.threads, false, false)?;
+        let config = settings_of(&self.model, RawTraining::default(), self.threads, RawOutput::default())?;
         Ok((SavedModel::open(&config, &self.model)?, request, kind))
     }
 }

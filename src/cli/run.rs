@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 
 use crate::config::{Config, RawConfig};
-use crate::error::Result;
+use crate::error::{InputError, Result};
 
 /// Arguments of `svae-cpu run`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Settings in TOML; the config.toml of a results folder repeats that run
+    /// Settings in TOML; the config.toml of a results folder repeats that run. With --resume, the results folder itself
     #[arg(value_name = "CONFIG.toml")]
     pub config: Option<PathBuf>,
     /// Settings given as flags.
@@ -26,15 +26,36 @@ Examples:
   svae-cpu run --data filtered_feature_bc_matrix.h5 --labels guides.csv --control non-targeting --top-genes 2000
   svae-cpu run results/0001/config.toml --seed 1       repeat a run with another seed
   svae-cpu run --json --quiet > metrics.json           figures only
+  svae-cpu run --data screen.h5ad --label-key gene --out first --resume --time-limit 11h50m
+                                                       a batch job that can be submitted again unchanged
+  svae-cpu run --resume results/0001                   go on with a run that was interrupted
 
-Exit codes: 0 done, 1 failed, 2 bad input.";
+Exit codes: 0 done, 1 failed, 2 bad input, 75 stopped early by a signal or the time limit: resume it.";
 
 impl Args {
     /// The checked settings.
     ///
     /// # Errors
     /// As [`Config::load`].
-    pub fn checked(self) -> Result<Config> {
-        Config::load(self.config.as_deref(), self.settings)
+    pub fn checked(mut self) -> Result<Config> {
+        let Some(folder) = self.config.take_if(|path| path.is_dir()) else {
+            return Config::load(self.config.as_deref(), self.settings);
+        };
+        let refused = |problem: &str, remedy: &str| InputError::new(problem, remedy).in_file(&folder);
+        if self.settings.interruption.resume != Some(true) {
+            let remedy = "name a configuration file, or add --resume to go on with the run in the folder";
+            return Err(refused("this is a folder", remedy).into());
+        }
+        let output = &mut self.settings.output;
+        if output.out.as_ref().is_some_and(|out| *out != folder) {
+            return Err(refused("--out names another folder", "name the folder of the run once").into());
+        }
+        let settings = folder.join("config.toml");
+        if !settings.is_file() {
+            let remedy = "name the results folder of a run (results/0001, say)";
+            return Err(refused("the folder holds no run (config.toml is missing)", remedy).into());
+        }
+        output.out = Some(folder);
+        Config::load(Some(&settings), self.settings)
     }
 }

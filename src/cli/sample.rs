@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::evaluate::settings_of;
 use super::{in_range, listed};
 use crate::application::{OutputKind, Sample, SavedModel};
-use crate::config::RawTraining;
+use crate::config::{RawOutput, RawTraining};
 use crate::error::{InputError, Result};
 
 /// Arguments of `svae-cpu sample`.
@@ -62,7 +62,7 @@ impl Args {
             size_factor: self.size_factor,
             seed: in_range(self.seed, 0, i64::MAX, "--seed")? as u64,
         };
-        let config = settings_of(&self.model, RawTraining::default(), self.threads, false, false)?;
+        let config = settings_of(&self.model, RawTraining::default(), self.threads, RawOutput::default())?;
         Ok((SavedModel::open(&config, &self.model)?, request, kind))
     }
 }

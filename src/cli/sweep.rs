@@ -56,7 +56,7 @@ Examples:
   svae-cpu sweep grid.toml --shard 3/8                     the third of eight jobs of an array
   svae-cpu sweep grid.toml --tables-only --select udr      choose otherwise
 
-Exit codes: 0 done, 1 some runs failed, 2 bad input.";
+Exit codes: 0 done, 1 some runs failed, 2 bad input, 75 stopped early: the same command goes on.";
 
 impl Args {
     /// The checked grid, and which part of it is wanted.

@@ -12,7 +12,9 @@ use toml::Value;
 use toml::de::{DeTable, DeValue};
 
 use super::raw::{self, fault, insert, line_at, syntax_error};
-use super::{Config, DATA_KEYS, HELDOUT_KEYS, Method, Origin, RawConfig, RawSimulation, flag_of, nearest};
+use super::{
+    Config, DATA_KEYS, HELDOUT_KEYS, LogFormat, Method, Origin, RawConfig, RawSimulation, TimeLimit, flag_of, nearest,
+};
 use crate::error::{Error, InputError, Result};
 
 /// By what one of several settings is chosen without knowing the truth.
@@ -93,13 +95,20 @@ pub struct Grid {
     pub json: bool,
     /// Whether progress is left out.
     pub quiet: bool,
+    /// Minutes between two checkpoints of a run.
+    pub checkpoint_every: f64,
+    /// Time after which the sweep stops early.
+    pub time_limit: Option<TimeLimit>,
+    /// Format of what is said on standard error.
+    pub log_format: LogFormat,
 }
 
 /// Most runs of a grid: more is a slip of the pen.
 const MOST_RUNS: usize = 100_000;
 
 /// Keys that concern the whole sweep.
-const SWEEP_KEYS: [&str; 5] = ["threads", "out", "overwrite", "json", "quiet"];
+const SWEEP_KEYS: [&str; 9] =
+    ["threads", "out", "overwrite", "resume", "json", "quiet", "checkpoint_every", "time_limit", "log_format"];
 
 /// Tables of a grid file beside the settings.
 const TABLES: [&str; 3] = ["grid", "runs", "select"];
@@ -373,6 +382,10 @@ impl GridFile {
                 }
             }
         }
+        if of_sweep.contains_key("resume") {
+            let problem = "a sweep always goes on with what it has begun";
+            return Err(origin.error("resume", problem, "leave it out"));
+        }
         let of_sweep: RawConfig = of_sweep.try_into().expect("each value was checked");
         let of_sweep = of_sweep.check(&origin)?;
         let stem = path.file_stem().map_or_else(|| "sweep".into(), |stem| stem.to_string_lossy().into_owned());
@@ -388,6 +401,9 @@ impl GridFile {
             overwrite: of_sweep.overwrite,
             json: of_sweep.json,
             quiet: of_sweep.quiet,
+            checkpoint_every: of_sweep.checkpoint_every,
+            time_limit: of_sweep.time_limit,
+            log_format: of_sweep.log_format,
         })
     }
 

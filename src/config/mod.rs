@@ -10,14 +10,18 @@ mod raw;
 mod recipe;
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, InputError, Result};
+use crate::interruption::{Every, Watch};
 use crate::model::architecture::MAX_LAYERS;
 use crate::numerics::simd;
+use crate::report::results::Earlier;
 pub use grid::{Criterion, Grid, GridRun, Selection};
-pub use raw::{RawConfig, RawData, RawExecution, RawModel, RawOutput, RawSimulation, RawTraining};
+pub use raw::{RawConfig, RawData, RawExecution, RawInterruption, RawModel, RawOutput, RawSimulation, RawTraining};
 pub use recipe::Recipe;
 
 /// Which model is trained: the prior of the latents given the intervention, its mask, and the penalty.
@@ -164,6 +168,67 @@ impl Simd {
             Simd::Native => simd::Level::Native,
             Simd::Baseline => simd::Level::Baseline,
         });
+    }
+}
+
+/// Format of what is said on standard error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// For people
+    Text,
+    /// One JSON object per line and event
+    Json,
+}
+
+/// A time that is written as numbers of days, hours, minutes and seconds: `11h50m`; a plain number is seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimeLimit(pub Duration);
+
+impl std::fmt::Display for TimeLimit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut rest = self.0.as_secs();
+        for (unit, letter) in TIME_UNITS {
+            if rest >= unit || unit == 1 && self.0.as_secs() == 0 {
+                write!(f, "{}{letter}", rest / unit)?;
+                rest %= unit;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Seconds of each unit, the largest first.
+const TIME_UNITS: [(u64, char); 4] = [(86_400, 'd'), (3_600, 'h'), (60, 'm'), (1, 's')];
+
+impl FromStr for TimeLimit {
+    type Err = ();
+
+    fn from_str(text: &str) -> std::result::Result<Self, ()> {
+        let mut total = 0u64;
+        let mut digits = String::new();
+        let mut largest = u64::MAX;
+        for c in text.trim().chars().chain(text.ends_with(|c: char| c.is_ascii_digit()).then_some('s')) {
+            if c.is_ascii_digit() {
+                digits.push(c);
+                continue;
+            }
+            let (unit, _) = TIME_UNITS.into_iter().find(|(_, letter)| *letter == c).ok_or(())?;
+            // Units fall, so that none is given twice.
+            if unit >= largest {
+                return Err(());
+            }
+            largest = unit;
+            let number: u64 = std::mem::take(&mut digits).parse().map_err(|_| ())?;
+            total = number.checked_mul(unit).and_then(|seconds| total.checked_add(seconds)).ok_or(())?;
+        }
+        if largest == u64::MAX { Err(()) } else { Ok(Self(Duration::from_secs(total))) }
+    }
+}
+
+impl Serialize for TimeLimit {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -331,6 +396,13 @@ pub struct Config {
     /// What the last digits may depend on.
     pub simd: Simd,
 
+    /// Whether a run in `out` is gone on with.
+    pub resume: bool,
+    /// Minutes between two checkpoints; 0: one after every epoch.
+    pub checkpoint_every: f64,
+    /// Time after which the run stops early.
+    pub time_limit: Option<TimeLimit>,
+
     /// Results folder; `None` is the next numbered folder under `results/`.
     pub out: Option<PathBuf>,
     /// Whether a run already in `out` may be replaced.
@@ -341,6 +413,8 @@ pub struct Config {
     pub json: bool,
     /// Whether progress is left out.
     pub quiet: bool,
+    /// Format of what is said on standard error.
+    pub log_format: LogFormat,
 
     /// The simulation; `None` when data are read. Exactly one of `data` and `simulation` is set.
     pub simulation: Option<Simulation>,
@@ -353,7 +427,8 @@ impl Default for Config {
 }
 
 /// Keys that say where and how loudly a run happens, not what it computes: they are not saved with the results.
-const UNSAVED_KEYS: [&str; 5] = ["out", "overwrite", "h5ad", "json", "quiet"];
+const UNSAVED_KEYS: [&str; 9] =
+    ["checkpoint_every", "time_limit", "out", "overwrite", "resume", "h5ad", "json", "quiet", "log_format"];
 
 /// Keys that describe a data file.
 const DATA_KEYS: [&str; 15] = [
@@ -470,6 +545,24 @@ impl Config {
     pub fn epochs_for(&self, n_training: usize) -> usize {
         let steps_per_epoch = n_training.div_ceil(self.batch_size).max(1);
         self.epochs.unwrap_or_else(|| usize::max(500, 20_000usize.div_ceil(steps_per_epoch)))
+    }
+
+    /// What is to be done about a run that the results folder already holds.
+    pub fn earlier(&self) -> Earlier {
+        match (self.resume, self.overwrite) {
+            (true, _) => Earlier::Resume,
+            (false, true) => Earlier::Replace,
+            (false, false) => Earlier::Keep,
+        }
+    }
+
+    /// When to save and when to stop a run of a process that began at `start`.
+    pub fn watch(&self, start: Instant) -> Watch {
+        let every = match self.checkpoint_every {
+            0.0 => Every::Epoch,
+            minutes => Every::Interval(Duration::from_secs_f64(60.0 * minutes)),
+        };
+        Watch::new(every, self.time_limit.map(|limit| start + limit.0))
     }
 
     /// Number of threads: as set, else `RAYON_NUM_THREADS`, else what the operating system grants the process.
@@ -706,6 +799,18 @@ impl Checker<'_> {
         }
     }
 
+    fn time_limit(&self, value: Option<String>) -> Result<Option<TimeLimit>> {
+        let Some(text) = value else { return Ok(None) };
+        match text.parse::<TimeLimit>() {
+            Ok(limit) if limit.0 > Duration::ZERO && limit.0.as_secs() <= 86_400 * 3_650 => Ok(Some(limit)),
+            _ => {
+                let remedy =
+                    "give days, hours, minutes and seconds, as in 1d12h, 11h50m or 90m, or a number of seconds";
+                Err(self.0.error("time_limit", format!("\"{text}\" is no time"), remedy))
+            }
+        }
+    }
+
     fn text(&self, key: &str, value: Option<String>) -> Result<Option<String>> {
         match value {
             Some(text) if text.trim().is_empty() => {
@@ -774,7 +879,7 @@ impl RawConfig {
         let raw = self.over_recipe()?;
         let is_given = |key: &str| given.iter().any(|name| name == key);
         let check = Checker(origin);
-        let Self { data, model, training, execution, output, simulation } = raw;
+        let Self { data, model, training, execution, interruption, output, simulation } = raw;
 
         let method = model.method.unwrap_or(Method::SvaePlus);
         for key in method.unused_keys() {
@@ -907,12 +1012,21 @@ impl RawConfig {
             seed,
             threads,
             simd: execution.simd.unwrap_or(Simd::Native),
+            checkpoint_every: check.number(
+                "checkpoint_every",
+                interruption.checkpoint_every,
+                10.0,
+                Range::closed(0.0, 1e6),
+            )?,
+            time_limit: check.time_limit(interruption.time_limit)?,
 
             out: output.out,
             overwrite: output.overwrite.unwrap_or(false),
+            resume: interruption.resume.unwrap_or(false),
             json: output.json.unwrap_or(false),
             h5ad: output.h5ad.unwrap_or(true),
             quiet: output.quiet.unwrap_or(false),
+            log_format: output.log_format.unwrap_or(LogFormat::Text),
 
             simulation,
         };
@@ -922,6 +1036,16 @@ impl RawConfig {
                 return Err(origin.error("posterior_covariance", problem, "leave it out, or take more --latents"));
             }
             config.posterior_covariance = PosteriorCovariance::Diagonal;
+        }
+        if config.resume && config.overwrite {
+            let remedy = "leave out --overwrite to go on with the run, or --resume to replace it";
+            return Err(origin.error("resume", "the run cannot be gone on with and be replaced", remedy));
+        }
+        if config.resume && config.out.is_none() {
+            return Err(origin.error("resume", "it is not said which run is meant", "add --out DIR"));
+        }
+        if config.quiet && is_given("log_format") {
+            return Err(origin.error("log_format", "it has no effect with --quiet", "leave out one of the two"));
         }
         if !config.heldout
             && let Some(key) = HELDOUT_KEYS.iter().find(|key| is_given(key))

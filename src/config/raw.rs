@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    HELDOUT_KEYS, HeldoutBatchNorm, IvaeMask, KeepEpoch, LatentDistribution, MaskKind, Method, Origin,
+    HELDOUT_KEYS, HeldoutBatchNorm, IvaeMask, KeepEpoch, LatentDistribution, LogFormat, MaskKind, Method, Origin,
     PosteriorCovariance, Precision, Recipe, Schedule, Simd, SimulationKind, nearest,
 };
 use crate::error::{Error, InputError, Result};
@@ -29,6 +29,10 @@ pub struct RawConfig {
     #[serde(flatten)]
     #[command(flatten)]
     pub execution: RawExecution,
+    /// Stopping early and going on.
+    #[serde(flatten)]
+    #[command(flatten)]
+    pub interruption: RawInterruption,
     /// Results and messages.
     #[serde(flatten)]
     #[command(flatten)]
@@ -233,6 +237,21 @@ pub struct RawExecution {
     pub simd: Option<Simd>,
 }
 
+/// Stopping early and going on.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, clap::Args)]
+#[command(next_help_heading = "Interruptions")]
+pub struct RawInterruption {
+    /// Go on with the run that the results folder holds, if it holds one
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub resume: Option<bool>,
+    /// Minutes between two checkpoints; 0 writes one after every epoch [default: 10]
+    #[arg(long, value_name = "MINUTES", allow_negative_numbers = true)]
+    pub checkpoint_every: Option<f64>,
+    /// Stop after this time, such as 11h50m, 90m or 600s, with a checkpoint and exit code 75 (by default never)
+    #[arg(long, value_name = "TIME")]
+    pub time_limit: Option<String>,
+}
+
 /// Where results go and what is printed.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, clap::Args)]
 #[command(next_help_heading = "Output")]
@@ -253,6 +272,9 @@ pub struct RawOutput {
     /// Print no progress
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub quiet: Option<bool>,
+    /// Progress as text for people, or as one JSON object per line and event [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
 }
 
 /// Settings of the simulation.

@@ -131,11 +131,15 @@ flag_tests! {
     seed: ["--sim-seed", "3"], ["--seed", "5"] => "seed" = "5";
     simd: [], ["--simd", "baseline"] => "simd" = "\"baseline\"";
     threads: [], ["--threads", "2"] => "threads" = "2";
+    checkpoint_every: [], ["--checkpoint-every", "0.5"] => "checkpoint_every" = "0.5";
+    time_limit: [], ["--time-limit", "11h50m"] => "time_limit" = "\"11h50m\"";
     out: [], ["--out", "here"] => "out" = "\"here\"";
     overwrite: [], ["--overwrite"] => "overwrite" = "true";
+    resume: ["--out", "here"], ["--resume"] => "resume" = "true";
     h5ad: [], ["--no-h5ad"] => "h5ad" = "false";
     json: [], ["--json"] => "json" = "true";
     quiet: [], ["--quiet"] => "quiet" = "true";
+    log_format: [], ["--log-format", "json"] => "log_format" = "\"json\"";
     simulation: [], ["--simulation", "paper"] => "simulation.kind" = "\"paper\"";
     sim_interventions: [], ["--sim-interventions", "8"] => "simulation.interventions" = "8";
     sim_cells: [], ["--sim-cells", "20"] => "simulation.cells" = "20";
@@ -262,8 +266,12 @@ fn saved_settings_read_back_the_same() {
 
 #[test]
 fn saved_settings_leave_out_where_and_how_loudly() {
-    let config = config(&["--out", "x", "--overwrite", "--no-h5ad", "--json", "--quiet"]).expect("valid");
-    assert_eq!(config.to_toml(), Config::default().to_toml());
+    for flags in [
+        &["--out", "x", "--overwrite", "--no-h5ad", "--json", "--quiet"][..],
+        &["--out", "x", "--resume", "--checkpoint-every", "3", "--time-limit", "2h", "--log-format", "json"],
+    ] {
+        assert_eq!(config(flags).expect("valid").to_toml(), Config::default().to_toml());
+    }
 }
 
 #[test]
@@ -411,6 +419,9 @@ fn settings_without_effect_are_refused() {
         (&["--data", "a.h5ad", "--sim-cells", "3"], "--sim-cells"),
         (&["--data", "a.h5ad", "--simulation", "paper"], "--simulation"),
         (&["--label-key", "gene"], "--label-key"),
+        (&["--quiet", "--log-format", "json"], "--log-format"),
+        (&["--resume"], "--resume"),
+        (&["--out", "x", "--resume", "--overwrite"], "--resume"),
         (&["--drop-empty-cells"], "--drop-empty-cells"),
         (&["--encode-covariates", "true"], "--encode-covariates"),
         (&["--data", "a.h5ad", "--deeply-inject-covariates", "true"], "--deeply-inject-covariates"),
@@ -420,6 +431,25 @@ fn settings_without_effect_are_refused() {
     }
     let message = message(from_file("data = \"a.h5ad\"\n[simulation]\ncells = 3\n", &[]));
     assert!(message.contains("line 3, key `simulation.cells`"), "{message}");
+}
+
+#[test]
+fn times_are_read_and_written() {
+    for (text, seconds, back) in [
+        ("11h50m", 42_600, "11h50m"),
+        ("90m", 5_400, "1h30m"),
+        ("600", 600, "10m"),
+        ("1d2h3m4s", 93_784, "1d2h3m4s"),
+        ("1m5", 65, "1m5s"),
+    ] {
+        let limit: TimeLimit = text.parse().expect(text);
+        assert_eq!((limit.0.as_secs(), limit.to_string().as_str()), (seconds, back), "{text}");
+        assert_eq!(back.parse(), Ok(limit));
+    }
+    for text in ["", "m", "1x", "1h1h", "1m1h", "-5", "1.5h", "0", "1h 30m", "99999999999999999999h", "5000000h"] {
+        let said = message(config(&["--time-limit", text]));
+        assert!(said.contains("--time-limit") && said.contains("11h50m"), "{text}: {said}");
+    }
 }
 
 #[test]

@@ -9,6 +9,8 @@ pub struct Counts {
     /// `offsets[n]..offsets[n+1]` are the entries of cell `n`; length `n_cells + 1`.
     offsets: Vec<usize>,
     entries: Entries,
+    /// Whether most counts were zero before cells were let go, if any were.
+    mostly_zero: Option<bool>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,7 +81,7 @@ impl CountsBuilder {
         } else {
             Entries::Wide { genes: Vec::new(), values: Vec::new() }
         };
-        Self { counts: Counts { n_genes, offsets: vec![0], entries } }
+        Self { counts: Counts { n_genes, offsets: vec![0], entries, mostly_zero: None } }
     }
 
     /// Adds a count to the current cell. Genes of a cell must come in ascending order; zeros are skipped.
@@ -154,7 +156,41 @@ impl Counts {
 
     /// Whether at most a quarter of the counts is not zero, so that visiting these alone is faster.
     pub fn is_mostly_zero(&self) -> bool {
-        4.0 * self.n_nonzero() as f64 <= self.n_cells() as f64 * self.n_genes as f64
+        self.mostly_zero.unwrap_or(4.0 * self.n_nonzero() as f64 <= self.n_cells() as f64 * self.n_genes as f64)
+    }
+
+    /// Lets go of the counts of all cells but those for which `stays` is true; the cells keep their numbers, the others
+    /// have no counts any more. Works in place.
+    ///
+    /// [`Counts::is_mostly_zero`] goes on to answer for all cells, because results depend on it in their last digits.
+    pub fn let_go(&mut self, stays: impl Fn(usize) -> bool) {
+        fn compact<T: Copy>(
+            genes: &mut Vec<T>,
+            values: &mut Vec<T>,
+            offsets: &mut [usize],
+            stays: impl Fn(usize) -> bool,
+        ) {
+            let (mut from, mut end) = (0, 0);
+            for cell in 0..offsets.len() - 1 {
+                let to = offsets[cell + 1];
+                if stays(cell) {
+                    genes.copy_within(from..to, end);
+                    values.copy_within(from..to, end);
+                    end += to - from;
+                }
+                offsets[cell + 1] = end;
+                from = to;
+            }
+            genes.truncate(end);
+            values.truncate(end);
+            genes.shrink_to_fit();
+            values.shrink_to_fit();
+        }
+        self.mostly_zero = Some(self.is_mostly_zero());
+        match &mut self.entries {
+            Entries::Narrow { genes, values } => compact(genes, values, &mut self.offsets, stays),
+            Entries::Wide { genes, values } => compact(genes, values, &mut self.offsets, stays),
+        }
     }
 
     /// The non-zero counts of cell `n`.
@@ -274,7 +310,7 @@ impl CountsScatter {
             Entries::Wide { genes: vec![0; n_entries], values: vec![0; n_entries] }
         };
         let next = offsets[..sizes.len()].to_vec();
-        Self { counts: Counts { n_genes, offsets, entries }, next }
+        Self { counts: Counts { n_genes, offsets, entries, mostly_zero: None }, next }
     }
 
     /// Adds a count; false if it was not planned for.
@@ -362,6 +398,31 @@ mod tests {
         assert_eq!(counts.n_nonzero(), 5);
         assert_eq!(counts.row(1).sum(), 70_003);
         assert_eq!(counts.select(&[1, 0]).row(1).sum(), 65_538);
+    }
+
+    #[test]
+    fn cells_that_are_let_go_have_no_counts_and_change_no_decision() {
+        // Three in eight counts are not zero: not mostly zero, and only what is left of them is.
+        for large in [7, 70_000] {
+            let table = [0, 3, 0, large, 0, 7, 1, 2, 0, 0, 0, 0, 9, 0, 0, 0];
+            let counts = Counts::from_dense(4, &table);
+            let mut held = counts.clone();
+            held.let_go(|cell| cell % 2 == 1);
+            assert!(!counts.is_mostly_zero() && !held.is_mostly_zero());
+            assert_eq!((held.n_cells(), held.n_nonzero()), (4, 4));
+            let entries = |counts: &Counts, cell| {
+                let mut found = Vec::new();
+                counts.row(cell).for_each(|gene, count| found.push((gene, count)));
+                found
+            };
+            for cell in 0..4 {
+                let want = if cell % 2 == 1 { entries(&counts, cell) } else { Vec::new() };
+                assert_eq!(entries(&held, cell), want, "{cell}");
+            }
+        }
+        let mut empty = Counts::from_dense(4, &[0, 0, 1, 0]);
+        empty.let_go(|_| false);
+        assert!(empty.is_mostly_zero() && empty.row(0).is_empty());
     }
 
     #[test]

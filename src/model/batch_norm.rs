@@ -42,7 +42,7 @@ pub fn block_moments<R: Real>(moments: &mut [R], y: &[R]) {
     );
 }
 
-/// Moments of the whole minibatch from those of its blocks, in order, Eq. (B2).
+/// Moments of the whole minibatch from those of its blocks, in order, Eq. (B2). Blocks without rows count for nothing.
 ///
 /// mean, squares: H; blocks: per block mean (H) and squared deviations (H); rows(i): number of rows of block i.
 pub fn combine_moments<R: Real>(mean: &mut [R], squares: &mut [R], blocks: &[R], rows: impl Fn(usize) -> usize) {
@@ -55,6 +55,9 @@ pub fn combine_moments<R: Real>(mean: &mut [R], squares: &mut [R], blocks: &[R],
             let mut seen = 0;
             for (i, block) in blocks.chunks_exact(2 * h).enumerate() {
                 let n = rows(i);
+                if n == 0 {
+                    continue;
+                }
                 let total = seen + n;
                 let share = R::of(n as f64 / total as f64);
                 let weight = R::of(seen as f64 * n as f64 / total as f64);
@@ -181,4 +184,21 @@ pub fn backward<R: Real>(
             }
         },
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_without_rows_count_for_nothing() {
+        let moments = |blocks: &[f64], rows: &[usize]| {
+            let (mut mean, mut squares) = ([0.0], [0.0]);
+            combine_moments(&mut mean, &mut squares, blocks, |i| rows[i]);
+            (mean[0], squares[0])
+        };
+        let whole = moments(&[3.0, 2.0, 5.0, 8.0], &[4, 2]);
+        assert_eq!(moments(&[0.0, 0.0, 3.0, 2.0, 7.0, 9.0, 5.0, 8.0], &[0, 4, 0, 2]), whole);
+        assert_eq!(moments(&[1.0, 1.0], &[0]), (0.0, 0.0));
+    }
 }

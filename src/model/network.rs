@@ -26,6 +26,7 @@ use crate::numerics::real::Real;
 use crate::numerics::simd::vectorized;
 use crate::numerics::team::{Permutation, Team, pieces_pair, reordered};
 use crate::random::{Purpose, dropout_rows, fill_words, logistic_rows, normal_rows};
+use crate::ranks::Ranks;
 use crate::training::adam::{Adam, AdamSettings, AdamStep};
 use std::ops::Range;
 
@@ -259,6 +260,9 @@ impl<R: Real> Network<R> {
     /// Loss and gradient of a minibatch in training mode: batch statistics, dropout, noise.
     ///
     /// `gradient` is overwritten. The running statistics move towards the batch's.
+    ///
+    /// Where the team is one of several processes, each passes the cells of the minibatch that it holds, and all get the
+    /// loss, gradient and statistics of the whole minibatch; see `docs/mpi.md`.
     pub fn loss_and_gradient(
         &mut self,
         team: &Team,
@@ -269,8 +273,20 @@ impl<R: Real> Network<R> {
         weights: Weights,
         penalty: Penalty,
     ) -> Loss {
+        let ranks = team.ranks();
+        // From here on the batch is what this process holds of the whole.
+        workspace.share.divide(ranks, batch.cells, self.architecture.n_hidden);
+        let own = std::mem::take(&mut workspace.share.own);
+        let batch = if ranks.is_alone() { batch } else { Batch { cells: &own, ..batch } };
         let loss = self.loss_and_activation_gradients(team, workspace, gradient, batch, noise, weights, penalty);
-        self.parameter_gradients(team, workspace, gradient, batch, weights, penalty);
+        // The penalty, and the gradients that are sums over all processes already, are added up once.
+        let own_penalty = if ranks.is_first() { penalty } else { Penalty::None };
+        self.parameter_gradients(team, workspace, gradient, batch, weights, own_penalty);
+        if !ranks.is_first() {
+            self.norm_pieces.iter().for_each(|piece| gradient.values[piece.clone()].fill(R::ZERO));
+        }
+        ranks.sum(&mut gradient.values);
+        workspace.share.own = own;
         loss
     }
 
@@ -290,6 +306,15 @@ impl<R: Real> Network<R> {
         weights: Weights,
         penalty: Penalty,
     ) -> Loss {
+        if !team.ranks().is_alone() {
+            // A gradient is whole only once all processes have sent their parts.
+            let loss = self.loss_and_gradient(team, workspace, gradient, batch, noise, weights, penalty);
+            if loss.total.is_finite() {
+                adam.step(team, &mut self.parameters, gradient, trained, settings);
+            }
+            return loss;
+        }
+        workspace.share.divide(team.ranks(), batch.cells, self.architecture.n_hidden);
         let loss = self.loss_and_activation_gradients(team, workspace, gradient, batch, noise, weights, penalty);
         if loss.total.is_finite() {
             let step = adam.begin_step(settings);
@@ -298,7 +323,8 @@ impl<R: Real> Network<R> {
         loss
     }
 
-    /// The loss, the gradients of every activation (in the workspace) and those of the normalisations (in `gradient`).
+    /// The loss, the gradients of every activation (in the workspace) and those of the normalisations (in `gradient`), of
+    /// the minibatch of which this process holds `batch`.
     fn loss_and_activation_gradients(
         &mut self,
         team: &Team,
@@ -309,7 +335,9 @@ impl<R: Real> Network<R> {
         weights: Weights,
         penalty: Penalty,
     ) -> Loss {
-        let n = batch.cells.len();
+        let ranks = team.ranks();
+        // Cells of the whole minibatch.
+        let n = workspace.share.rows.iter().sum();
         let n_layers = self.architecture.n_layers;
         workspace.dispersion.update(&self.parameters[&self.tensors.log_dispersion]);
 
@@ -328,7 +356,7 @@ impl<R: Real> Network<R> {
                 pass.start_hidden(Side::Encoder, l, block, rows.clone(), true);
                 lap.end(Stage::Encoder);
             });
-            self.batch_statistics(workspace, Side::Encoder, l, n);
+            self.batch_statistics(ranks, workspace, Side::Encoder, l);
         }
         for l in 0..n_layers {
             self.stage(team, workspace, batch, |pass, block, rows| {
@@ -345,7 +373,7 @@ impl<R: Real> Network<R> {
                 pass.start_hidden(Side::Decoder, l, block, rows.clone(), true);
                 lap.end(Stage::Decoder);
             });
-            self.batch_statistics(workspace, Side::Decoder, l, n);
+            self.batch_statistics(ranks, workspace, Side::Decoder, l);
         }
         let cell_scale = R::of(weights.cell);
         let kl_scale = R::of(weights.cell * weights.kl);
@@ -363,7 +391,7 @@ impl<R: Real> Network<R> {
 
         // Backward: a stage per batch normalisation, in the opposite order.
         for l in (0..n_layers).rev() {
-            self.gradient_sums(workspace, gradient, Side::Decoder, l, n);
+            self.gradient_sums(ranks, workspace, gradient, Side::Decoder, l);
             let sums = &*gradient;
             self.stage(team, workspace, batch, |pass, block, _| {
                 let mut lap = pass.shared.clock.lap();
@@ -379,7 +407,7 @@ impl<R: Real> Network<R> {
             });
         }
         for l in (0..n_layers).rev() {
-            self.gradient_sums(workspace, gradient, Side::Encoder, l, n);
+            self.gradient_sums(ranks, workspace, gradient, Side::Encoder, l);
             let sums = &*gradient;
             self.stage(team, workspace, batch, |pass, block, _| {
                 let mut lap = pass.shared.clock.lap();
@@ -391,8 +419,10 @@ impl<R: Real> Network<R> {
                 lap.end(Stage::Backward);
             });
         }
-        let reconstruction: f64 = workspace.cells.reconstruction[..n].iter().sum();
-        let kl: f64 = workspace.cells.kl[..n].iter().sum();
+        let rows = batch.cells.len();
+        let mut sums = [&workspace.cells.reconstruction, &workspace.cells.kl].map(|v| v[..rows].iter().sum::<f64>());
+        ranks.sum(&mut sums);
+        let [reconstruction, kl] = sums;
         let penalty = self.penalty(penalty);
         let total = weights.cell * (reconstruction + weights.kl * kl) + weights.penalty * penalty;
         Loss { total, reconstruction, kl, penalty }
@@ -507,32 +537,58 @@ impl<R: Real> Network<R> {
         });
     }
 
-    /// Moments of a layer over the whole minibatch, from those of its blocks; moves the running statistics.
-    fn batch_statistics(&mut self, workspace: &mut Workspace<R>, side: Side, l: usize, n: usize) {
+    /// Moments of a layer over the whole minibatch, from those of its blocks, then from those of the processes; moves the
+    /// running statistics.
+    fn batch_statistics(&mut self, ranks: &Ranks, workspace: &mut Workspace<R>, side: Side, l: usize) {
         let Some(norm) = self.hidden(side)[l].norm.clone() else { return };
+        let mut share = std::mem::take(&mut workspace.share);
+        let (here, n) = (share.rows[ranks.rank()], share.rows.iter().sum());
         let (buffers, statistics) = layer_of(workspace, side, l);
-        let n_blocks = n.div_ceil(ROWS_PER_BLOCK);
         let h = statistics.mean.len();
         batch_norm::combine_moments(
             &mut statistics.mean,
             &mut statistics.squares,
-            &buffers.sums[..n_blocks * 2 * h],
-            |i| (n - i * ROWS_PER_BLOCK).min(ROWS_PER_BLOCK),
+            &buffers.sums[..here.div_ceil(ROWS_PER_BLOCK) * 2 * h],
+            |i| (here - i * ROWS_PER_BLOCK).min(ROWS_PER_BLOCK),
         );
+        if !ranks.is_alone() {
+            share.sent[..h].copy_from_slice(&statistics.mean);
+            share.sent[h..].copy_from_slice(&statistics.squares);
+            ranks.all_gather(&share.sent, &mut share.received);
+            let (mean, squares) = (&mut statistics.mean, &mut statistics.squares);
+            batch_norm::combine_moments(mean, squares, &share.received, |rank| share.rows[rank]);
+        }
         batch_norm::inverse_deviation(&mut statistics.inverse, &statistics.squares, n);
         let mut running_mean = std::mem::take(&mut self.running.values);
         let (mean, variance) = two_ranges(&mut running_mean, &norm.running_mean, &norm.running_variance);
         batch_norm::update_running(mean, variance, &statistics.mean, &statistics.squares, n);
         self.running.values = running_mean;
+        workspace.share = share;
     }
 
-    /// Gradients of a layer's scale and offset, from the sums of its blocks.
-    fn gradient_sums(&self, workspace: &mut Workspace<R>, gradient: &mut Buffer<R>, side: Side, l: usize, n: usize) {
+    /// Gradients of a layer's scale and offset, from the sums of its blocks, then from those of the processes.
+    fn gradient_sums(
+        &self,
+        ranks: &Ranks,
+        workspace: &mut Workspace<R>,
+        gradient: &mut Buffer<R>,
+        side: Side,
+        l: usize,
+    ) {
         let Some(norm) = &self.hidden(side)[l].norm else { return };
+        let h = self.architecture.n_hidden;
+        let mut share = std::mem::take(&mut workspace.share);
         let (buffers, _) = layer_of(workspace, side, l);
-        let used = n.div_ceil(ROWS_PER_BLOCK) * 2 * self.architecture.n_hidden;
+        let used = share.rows[ranks.rank()].div_ceil(ROWS_PER_BLOCK) * 2 * h;
         let (d_gamma, d_beta) = two_ranges(&mut gradient.values, &norm.weight, &norm.bias);
         batch_norm::combine_gradient_sums(d_beta, d_gamma, &buffers.sums[..used]);
+        if !ranks.is_alone() {
+            share.sent[..h].copy_from_slice(d_beta);
+            share.sent[h..].copy_from_slice(d_gamma);
+            ranks.all_gather(&share.sent, &mut share.received);
+            batch_norm::combine_gradient_sums(d_beta, d_gamma, &share.received);
+        }
+        workspace.share = share;
     }
 
     /// Gradients of everything but normalisation, each from all rows at once, shared out by tiles of the output.
@@ -621,6 +677,11 @@ impl<R: Real> Network<R> {
     ) {
         let n = batch.cells.len();
         match &self.gradient_tasks[i] {
+            // A process may hold no cell of a minibatch.
+            GradientTask::Linear { .. } | GradientTask::Input { .. } if n == 0 => {
+                main.fill(R::ZERO);
+                second.fill(R::ZERO);
+            }
             GradientTask::Linear { layer, rows } => {
                 self.linear_gradient(workspace, *layer, rows.clone(), main, second, n);
             }

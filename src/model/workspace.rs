@@ -9,6 +9,7 @@ use crate::numerics::aligned::Aligned;
 use crate::numerics::clock::StageClock;
 use crate::numerics::real::Real;
 use crate::numerics::team::{Split, Tiles, tiles};
+use crate::ranks::Ranks;
 
 /// Cells of a row block.
 pub const ROWS_PER_BLOCK: usize = 32;
@@ -192,7 +193,43 @@ pub struct Workspace<R> {
     pub max_interventions: usize,
     /// Where the time goes, if a benchmark asks.
     pub clock: StageClock,
+    /// How the rows of a minibatch lie on the processes.
+    pub share: Share<R>,
     capacity: usize,
+}
+
+/// How the rows of a minibatch lie on the processes, and what these tell each other of their rows.
+#[derive(Debug, Default)]
+pub struct Share<R> {
+    /// Cells of the minibatch that this process holds, in order; not used where it is alone.
+    pub own: Vec<usize>,
+    /// Rows of each process.
+    pub rows: Vec<usize>,
+    /// Two values per hidden unit from the rows of this process, 2 H.
+    pub sent: Vec<R>,
+    /// Those of every process, 2 H for each.
+    pub received: Vec<R>,
+}
+
+impl<R: Real> Share<R> {
+    /// Shares out the cells of a minibatch; no memory is allocated once the buffers are as large as it takes.
+    pub fn divide(&mut self, ranks: &Ranks, cells: &[usize], n_hidden: usize) {
+        self.own.clear();
+        self.rows.clear();
+        if ranks.is_alone() {
+            self.rows.push(cells.len());
+            return;
+        }
+        self.rows.resize(ranks.size(), 0);
+        for &cell in cells {
+            self.rows[ranks.owner(cell)] += 1;
+            if ranks.holds(cell) {
+                self.own.push(cell);
+            }
+        }
+        self.sent.resize(2 * n_hidden, R::ZERO);
+        self.received.resize(2 * n_hidden * ranks.size(), R::ZERO);
+    }
 }
 
 /// log(1 + x) of counts x: a table for small ones.
@@ -300,6 +337,7 @@ impl<R: Real> Workspace<R> {
             log1p: Log1pTable::new(),
             max_interventions,
             clock: StageClock::default(),
+            share: Share::default(),
             capacity,
         }
     }

@@ -1,4 +1,5 @@
-//! Threads that share out the tiles of one short piece of work after another, as a training step needs.
+//! Threads that share out the tiles of one short piece of work after another, as a training step needs, and the other
+//! processes that do the same with their own cells.
 //!
 //! Work is cut into tiles whose number and size never depend on the number of threads; a tile writes only its own
 //! part of the output. So results are the same bytes on any number of threads.
@@ -9,6 +10,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+
+use crate::ranks::Ranks;
 
 /// Output that can be handed out tile by tile.
 ///
@@ -261,6 +264,7 @@ impl Shared {
 pub struct Team<'a> {
     shared: Option<&'a Shared>,
     threads: usize,
+    ranks: &'a Ranks,
 }
 
 impl std::fmt::Debug for Team<'_> {
@@ -281,13 +285,18 @@ impl Drop for StopOnDrop<'_> {
 impl Team<'_> {
     /// A team of the calling thread alone.
     pub fn single() -> Team<'static> {
-        Team { shared: None, threads: 1 }
+        Team { shared: None, threads: 1, ranks: Ranks::alone() }
     }
 
     /// Runs `body` with a team of `threads` threads (one if 0).
     pub fn with<T>(threads: usize, body: impl FnOnce(&Team) -> T) -> T {
+        Self::among(Ranks::alone(), threads, body)
+    }
+
+    /// Runs `body` with a team of `threads` threads (one if 0) on each of several processes.
+    pub fn among<T>(ranks: &Ranks, threads: usize, body: impl FnOnce(&Team) -> T) -> T {
         if threads <= 1 {
-            return body(&Team::single());
+            return body(&Team { shared: None, threads: 1, ranks });
         }
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads - 1)
@@ -307,8 +316,13 @@ impl Team<'_> {
                 scope.spawn(move |_| shared.wait_for_work(me));
             }
             let _stop = StopOnDrop(&shared);
-            body(&Team { shared: Some(&shared), threads })
+            body(&Team { shared: Some(&shared), threads, ranks })
         })
+    }
+
+    /// The processes that work together, this one among them.
+    pub fn ranks(&self) -> &Ranks {
+        self.ranks
     }
 
     /// Number of threads.

@@ -31,6 +31,9 @@ impl ResultsFolder {
         history: &[EpochRecord],
         metrics: &Metrics,
     ) -> Result<()> {
+        if !self.writes() {
+            return Ok(());
+        }
         let file = AnnDataWriter::create(&self.path().join("results.h5ad"))?;
         file.counts("X", &data.counts)?;
         let input = config.data.as_deref().and_then(|path| Input::open(path, config.layer.clone()));

@@ -1,13 +1,16 @@
 //! `manifest.json`: what made a results folder, so that a result can be traced to its program, input and machine.
 
 use std::path::Path;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
+use crate::checkpoint::Course;
+use crate::checkpoint::file::Resume;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::numerics::simd;
+use crate::numerics::team::Team;
 use crate::report::metrics::peak_rss_bytes;
 
 /// Origin of a results folder.
@@ -15,6 +18,9 @@ use crate::report::metrics::peak_rss_bytes;
 pub struct Manifest {
     /// Name and version of the program.
     pub program: String,
+    /// Commit that the program was built from, where `SVAE_CPU_COMMIT` named it at that time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub commit: Option<&'static str>,
     /// The command, as the shell passed it.
     pub command: Vec<String>,
     /// Working directory, which relative paths refer to.
@@ -27,15 +33,21 @@ pub struct Manifest {
     pub simd: &'static str,
     /// `native` or `baseline`: what the last digits may depend on.
     pub products: &'static str,
-    /// Threads.
+    /// Threads, of each process.
     pub threads: usize,
+    /// Processes that trained the model together; the machine and the memory are those of the first.
+    pub ranks: usize,
     /// Data file, with its length and checksum; absent for a simulation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input: Option<InputFile>,
     /// Seconds since 1970 at which the run began.
     pub started: u64,
-    /// Seconds that it took.
+    /// Seconds since 1970 at which it ended.
+    pub ended: u64,
+    /// Seconds that it took, without the time between a stop and the resumption.
     pub seconds: f64,
+    /// Every resumption; none of a run that was never interrupted.
+    pub resumes: Vec<Resume>,
     /// Most memory held, where the system says.
     pub peak_rss_bytes: Option<u64>,
 }
@@ -52,13 +64,12 @@ pub struct InputFile {
 }
 
 impl Manifest {
-    /// What is known of a run that began at `start`, with checked settings, on `threads` threads.
+    /// What is known of a run with checked settings that ends now, by a team.
     ///
     /// # Errors
     /// [`Error::Io`] if the data file can no longer be read.
-    pub fn new(config: &Config, threads: usize, start: Instant) -> Result<Self> {
-        let seconds = start.elapsed().as_secs_f64();
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
+    pub fn new(config: &Config, team: &Team, course: Course) -> Result<Self> {
+        let Course { started, seconds, resumes } = course;
         let input = match &config.data {
             Some(path) if path.is_file() => Some(InputFile::read(path)?),
             _ => None,
@@ -67,14 +78,18 @@ impl Manifest {
             program: format!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION")),
             command: std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect(),
             working_directory: std::env::current_dir().ok().map(|path| path.display().to_string()),
-            host: line_of("/proc/sys/kernel/hostname", ""),
+            commit: option_env!("SVAE_CPU_COMMIT"),
+            host: host(),
             processor: line_of("/proc/cpuinfo", "model name"),
             simd: simd::level(),
             products: config.simd.name(),
-            threads,
+            threads: team.threads(),
+            ranks: team.ranks().size(),
             input,
-            started: (now - seconds) as u64,
+            started,
+            ended: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
             seconds,
+            resumes,
             peak_rss_bytes: peak_rss_bytes(),
         })
     }
@@ -93,6 +108,11 @@ impl InputFile {
         let crc32 = format!("{:08x}", crc.crc().sum());
         Ok(Self { path: path.display().to_string(), bytes, crc32 })
     }
+}
+
+/// Name of the machine, where the system says.
+pub fn host() -> Option<String> {
+    line_of("/proc/sys/kernel/hostname", "")
 }
 
 /// The value of the first line of a system file that starts with `key`, after its colon.

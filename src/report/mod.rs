@@ -15,6 +15,22 @@ use std::io::Write;
 
 use crate::error::{Error, Result};
 
+/// What is said on standard error at the end of a program that did not do all that it was asked for.
+pub fn complaint(error: &Error) -> String {
+    let (name, word) = match error {
+        Error::Stopped(_) => ("stopped", ""),
+        _ => ("error", "error: "),
+    };
+    match progress::speaks_json() {
+        true => progress::event(
+            name,
+            None,
+            serde_json::json!({ "message": error.to_string(), "exit_code": error.exit_code() }),
+        ),
+        false => format!("{word}{error}"),
+    }
+}
+
 /// Prints `text` and a line break on standard output; a reader that has gone away (`| head`) is no error.
 ///
 /// # Errors

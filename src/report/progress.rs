@@ -1,12 +1,15 @@
-//! Progress of a training on standard error: a bar on a terminal, plain lines in a log file.
+//! Progress of a run on standard error: a bar on a terminal, plain lines in a log file, or a JSON object per event.
 
 use std::io::{IsTerminal, Write};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::metrics::{rate, seconds};
+use crate::config::LogFormat;
 
 /// One epoch, a row of `history.csv`. ELBO parts are negative ELBO parts in nats per cell: lower is better.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -48,17 +51,95 @@ pub enum ProgressKind<'a> {
     Silent,
     /// One line among those of other runs: stage, epoch and validation ELBO; notes are left to whoever owns the lines.
     Within(&'a ProgressBar),
+    /// A JSON object per event, in a line of its own; with the name of the run where several share the output.
+    Json(Option<&'a str>),
+}
+
+/// Whether the process speaks JSON on standard error.
+static JSON: AtomicBool = AtomicBool::new(false);
+
+/// Chooses the format of everything that the process says on standard error. To be called before any work is done.
+pub fn choose_format(format: LogFormat) {
+    JSON.store(format == LogFormat::Json, Ordering::Relaxed);
+}
+
+/// Whether the process speaks JSON on standard error.
+pub fn speaks_json() -> bool {
+    JSON.load(Ordering::Relaxed)
 }
 
 impl ProgressKind<'_> {
-    /// Nothing if `quiet`, a bar if standard error is a terminal, lines otherwise.
+    /// Nothing if `quiet`, JSON if that was chosen, a bar if standard error is a terminal, lines otherwise.
     pub fn choose(quiet: bool) -> Self {
         match (quiet, std::io::stderr().is_terminal()) {
             (true, _) => ProgressKind::Silent,
+            _ if speaks_json() => ProgressKind::Json(None),
             (false, true) => ProgressKind::Bar,
             (false, false) => ProgressKind::Lines,
         }
     }
+
+    /// Reports an event to whoever reads JSON: `fields` is an object. Otherwise nothing: people see lines and bars.
+    pub fn event(&self, name: &str, fields: Value) {
+        if let ProgressKind::Json(run) = self {
+            write_line(&mut std::io::stderr(), &event(name, *run, fields));
+        }
+    }
+
+    /// Says a sentence between displays of progress.
+    pub fn note(&self, text: &str) {
+        match self {
+            ProgressKind::Silent | ProgressKind::Within(_) => {}
+            ProgressKind::Json(_) => self.event("note", json!({ "message": text })),
+            ProgressKind::Bar | ProgressKind::Lines => write_line(&mut std::io::stderr(), text),
+        }
+    }
+
+    /// Says what may cost the user something, also where progress is not shown; `text` is a sentence.
+    pub fn warn(&self, text: &str) {
+        let line = format!("Warning: {text}");
+        match self {
+            ProgressKind::Json(_) => self.event("warning", json!({ "message": text })),
+            ProgressKind::Silent if speaks_json() => {
+                write_line(&mut std::io::stderr(), &event("warning", None, json!({ "message": text })));
+            }
+            ProgressKind::Within(bar) => bar.suspend(|| write_line(&mut std::io::stderr(), &line)),
+            _ => write_line(&mut std::io::stderr(), &line),
+        }
+    }
+}
+
+/// An event as a line of JSON: time, event, run, then its fields.
+pub fn event(name: &str, run: Option<&str>, fields: Value) -> String {
+    let mut object = serde_json::Map::new();
+    object.insert("time".to_owned(), timestamp(SystemTime::now()).into());
+    object.insert("event".to_owned(), name.into());
+    if let Some(run) = run {
+        object.insert("run".to_owned(), run.into());
+    }
+    if let Value::Object(fields) = fields {
+        object.extend(fields);
+    }
+    Value::Object(object).to_string()
+}
+
+/// A time in UTC as RFC 3339 writes it, to the millisecond.
+pub fn timestamp(time: SystemTime) -> String {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
+    // Days from the first of March of the year 0, in which leap days come last (the Gregorian calendar repeats after 146,097).
+    let days = days + 719_468;
+    let (era, of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    let (year, month) = match month {
+        0..10 => (400 * era + year_of_era, month + 3),
+        _ => (400 * era + year_of_era + 1, month - 9),
+    };
+    let (hour, minute, second, milli) = (second / 3600, second / 60 % 60, second % 60, since.subsec_millis());
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
 }
 
 /// Least time between two lines of a log file.
@@ -100,6 +181,9 @@ impl<'a, W: Write> Progress<'a, W> {
             line.set_position(0);
             line.set_message(if stage.is_empty() { "training" } else { stage });
         }
+        if let ProgressKind::Json(_) = kind {
+            kind.event("stage", json!({ "stage": name_of(stage), "epochs": total_epochs, "cells": cells_per_epoch }));
+        }
         let bar = matches!(kind, ProgressKind::Bar).then(|| {
             let bar = ProgressBar::with_draw_target(Some(total_epochs as u64), ProgressDrawTarget::stderr());
             let style = ProgressStyle::with_template("{bar:10} {prefix}{pos}/{len} {wide_msg}");
@@ -130,6 +214,14 @@ impl<'a, W: Write> Progress<'a, W> {
         self.last_record = Some(*record);
         match self.kind {
             ProgressKind::Silent => {}
+            ProgressKind::Json(_) => {
+                let mut fields = json!({ "stage": name_of(self.stage) });
+                if let (Value::Object(fields), Ok(Value::Object(record))) = (&mut fields, serde_json::to_value(record))
+                {
+                    fields.extend(record);
+                }
+                self.kind.event("epoch", fields);
+            }
             ProgressKind::Within(line) => {
                 let stage = if self.stage.is_empty() { "training" } else { self.stage };
                 line.set_message(format!("{stage}, ELBO validation {:.2}", record.validation_elbo));
@@ -155,6 +247,7 @@ impl<'a, W: Write> Progress<'a, W> {
     pub fn note(&mut self, text: &str) {
         match (self.kind, &self.bar) {
             (ProgressKind::Silent | ProgressKind::Within(_), _) => {}
+            (ProgressKind::Json(_), _) => self.kind.note(text),
             (_, Some(bar)) => bar.suspend(|| write_line(&mut self.out, text)),
             (_, None) => write_line(&mut self.out, text),
         }
@@ -210,6 +303,11 @@ impl<'a, W: Write> Progress<'a, W> {
             seconds(self.remaining(record)),
         )
     }
+}
+
+/// The name of a stage; the first training has none in lines for people.
+fn name_of(stage: &'static str) -> &'static str {
+    if stage.is_empty() { "training" } else { stage }
 }
 
 /// A duration in few characters: 52s, 4m05s, 2h03m.
@@ -342,6 +440,30 @@ mod tests {
         for part in ["12346", "231,507/s", "h"] {
             assert!(line.contains(part), "{part} in {line}");
         }
+    }
+
+    #[test]
+    fn times_are_those_of_the_calendar() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_782_400, "2000-02-29T00:00:00.000Z"),
+            (1_709_251_199, "2024-02-29T23:59:59.000Z"),
+            (1_709_251_200, "2024-03-01T00:00:00.000Z"),
+            (4_107_542_399, "2100-02-28T23:59:59.000Z"),
+            (4_107_542_400, "2100-03-01T00:00:00.000Z"),
+        ] {
+            assert_eq!(timestamp(UNIX_EPOCH + Duration::from_secs(seconds)), text);
+        }
+        assert!(timestamp(UNIX_EPOCH + Duration::from_millis(1_234)).ends_with("01.234Z"));
+    }
+
+    #[test]
+    fn an_event_is_a_line_of_json() {
+        let line = event("epoch", Some("a"), json!({ "stage": "training", "text": "two\nlines" }));
+        assert!(!line.contains('\n'), "{line}");
+        let value: Value = serde_json::from_str(&line).expect("JSON");
+        assert_eq!([&value["event"], &value["run"], &value["stage"]], ["epoch", "a", "training"]);
+        assert_eq!(value["time"].as_str().map(str::len), Some(24));
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! The results folder: chosen without touching another run, every file in it whole or absent.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::fs::{File, TryLockError};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
+use super::manifest::host;
 use super::metrics::Metrics;
 use super::progress::EpochRecord;
+use crate::checkpoint::file as checkpoint;
 use crate::config::Config;
 use crate::data::load::DataSummary;
 use crate::error::{Error, InputError, Result};
@@ -15,11 +17,20 @@ use crate::report::manifest::Manifest;
 /// Parent of the numbered results folders, relative to the working directory.
 pub const RESULTS_ROOT: &str = "results";
 
-/// Files that show that a folder holds a run.
-const RUN_MARKERS: [&str; 2] = ["config.toml", "metrics.json"];
+/// Files that show that a folder holds a run; the last one, that the run is finished.
+const RUN_MARKERS: [&str; 4] = ["config.toml", checkpoint::CHECKPOINT, checkpoint::PREVIOUS, METRICS];
+
+/// Name of the figures of a run, the last of its files to be written.
+const METRICS: &str = "metrics.json";
+
+/// Name of the file whose lock says that a process works in a folder.
+const LOCK: &str = ".lock";
+
+/// How names begin of files that are not yet whole.
+const UNFINISHED: [&str; 3] = [".writing-", ".h5ad-", ".npz-"];
 
 /// Files that a run writes; those of an earlier run are removed before it is replaced.
-const RUN_FILES: [&str; 20] = [
+const RUN_FILES: [&str; 23] = [
     "config.toml",
     "manifest.json",
     "metrics.json",
@@ -40,34 +51,135 @@ const RUN_FILES: [&str; 20] = [
     "graph.dot",
     "results.h5ad",
     "report.html",
+    checkpoint::CHECKPOINT,
+    checkpoint::PREVIOUS,
+    checkpoint::NEXT,
 ];
 
 /// An existing folder that belongs to one run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct ResultsFolder {
     path: PathBuf,
+    /// Whether this process is the one that writes.
+    writes: bool,
+    /// Held as long as the folder is being filled.
+    _lock: Option<FolderLock>,
 }
 
-/// Refuses, without writing anything, an `out` that is a file or that holds a run which may not be replaced.
+/// What to do about a run that a folder already holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Earlier {
+    /// Refuse to touch it.
+    Keep,
+    /// Remove it.
+    Replace,
+    /// Go on with it.
+    Resume,
+}
+
+/// Refuses, without writing anything, an `out` that is a file, that holds a run which is to be kept, or in which another
+/// process works.
 ///
 /// Called before data are read, so that a mistake costs no time.
 ///
 /// # Errors
-/// [`InputError`] naming the folder.
-pub fn check_destination(out: Option<&Path>, overwrite: bool) -> Result<()> {
+/// [`InputError`] naming the folder; [`Error::Occupied`].
+pub fn check_destination(out: Option<&Path>, earlier: Earlier) -> Result<()> {
     let Some(path) = out else { return Ok(()) };
     if path.exists() && !path.is_dir() {
         return Err(InputError::new("this is a file, not a folder", "choose another --out").in_file(path).into());
     }
-    if !overwrite && let Some(marker) = RUN_MARKERS.iter().find(|name| path.join(name).exists()) {
-        return Err(InputError::new(
-            format!("the folder already holds a run ({marker})"),
-            "choose another --out, or add --overwrite to replace that run",
-        )
-        .in_file(path)
-        .into());
+    if path.is_dir() {
+        FolderLock::probe(path)?;
+    }
+    if earlier == Earlier::Keep
+        && let Some(marker) = RUN_MARKERS.iter().find(|name| path.join(name).exists())
+    {
+        let (problem, remedy) = match path.join(METRICS).exists() {
+            true => ("a run", "choose another --out, or add --overwrite to replace that run"),
+            false => (
+                "a run that is not finished",
+                "add --resume to go on with it, choose another --out, or add --overwrite to replace it",
+            ),
+        };
+        let error = InputError::new(format!("the folder already holds {problem} ({marker})"), remedy);
+        return Err(error.in_file(path).into());
     }
     Ok(())
+}
+
+/// Whether the folder at `path` holds a finished run.
+pub fn is_finished(path: &Path) -> bool {
+    ["config.toml", METRICS].iter().all(|name| path.join(name).is_file())
+}
+
+/// The right to work in a folder. The system takes it from a process that ends, however that ends.
+#[derive(Debug)]
+struct FolderLock {
+    path: PathBuf,
+    _file: File,
+}
+
+impl FolderLock {
+    /// Takes the right to work in `folder`; `None` on a file system without locks.
+    fn take(folder: &Path) -> Result<Option<Self>> {
+        let path = folder.join(LOCK);
+        let failed = |source| Error::io("writing", &path, source);
+        loop {
+            let mut file =
+                File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+            match file.try_lock() {
+                Err(TryLockError::WouldBlock) => return Err(occupied(folder, &mut file)),
+                Err(TryLockError::Error(_)) => return Ok(None),
+                Ok(()) => {}
+            }
+            // Whoever held the lock before may have removed the file between its opening and its locking here.
+            if !is_at(&file, &path) {
+                continue;
+            }
+            let whom = format!("process {} on {}", std::process::id(), host().as_deref().unwrap_or("this machine"));
+            // For the message to others only; a full disk is noticed where it matters.
+            let _ = file.set_len(0).and_then(|()| file.write_all(whom.as_bytes()));
+            return Ok(Some(Self { path, _file: file }));
+        }
+    }
+
+    /// Refuses a folder in which another process works.
+    fn probe(folder: &Path) -> Result<()> {
+        let Ok(mut file) = File::open(folder.join(LOCK)) else { return Ok(()) };
+        match file.try_lock_shared() {
+            Err(TryLockError::WouldBlock) => Err(occupied(folder, &mut file)),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for FolderLock {
+    fn drop(&mut self) {
+        // Still locked: nobody else can have taken the lock of this file.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+fn occupied(folder: &Path, file: &mut File) -> Error {
+    let mut whom = String::new();
+    let known = file.read_to_string(&mut whom).is_ok() && !whom.is_empty();
+    Error::Occupied { folder: folder.to_path_buf(), by: if known { format!(" ({whom})") } else { String::new() } }
+}
+
+/// Whether `file` is what stands at `path`.
+#[cfg(unix)]
+fn is_at(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    match (file.metadata(), std::fs::metadata(path)) {
+        (Ok(open), Ok(found)) => (open.dev(), open.ino()) == (found.dev(), found.ino()),
+        _ => false,
+    }
+}
+
+#[cfg(not(unix))]
+fn is_at(_: &File, _: &Path) -> bool {
+    true
 }
 
 impl ResultsFolder {
@@ -87,33 +199,80 @@ impl ResultsFolder {
                 return Err(refused(&format!("the folder holds no run ({name} is missing)")));
             }
         }
-        Ok(Self { path: path.to_path_buf() })
+        Ok(Self { path: path.to_path_buf(), writes: true, _lock: None })
+    }
+
+    /// The folder of a run that has been done, in which no other process works until the value is dropped.
+    ///
+    /// # Errors
+    /// As [`ResultsFolder::open`]; [`Error::Occupied`]; [`Error::Io`].
+    pub fn open_to_add(path: &Path) -> Result<Self> {
+        let folder = Self::open(path)?;
+        Ok(Self { _lock: FolderLock::take(path)?, ..folder })
     }
 
     /// Creates `out`, or the next numbered folder under `results/` where `out` is `None`.
     ///
-    /// With `overwrite` the files of a run already there are removed, so that old and new never mix.
+    /// The files of a run already there are removed if it is to be replaced, so that old and new never mix. Until the value
+    /// is dropped, no other process works in the folder.
     ///
     /// # Errors
     /// As [`check_destination`]; [`Error::Io`] when the folder cannot be made.
-    pub fn create(out: Option<&Path>, overwrite: bool) -> Result<Self> {
-        check_destination(out, overwrite)?;
-        match out {
-            None => Self::create_numbered(Path::new(RESULTS_ROOT)),
-            Some(path) => {
-                std::fs::create_dir_all(path).map_err(|source| Error::io("creating", path, source))?;
-                for name in RUN_FILES {
-                    let file = path.join(name);
-                    match std::fs::remove_file(&file) {
-                        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                            return Err(Error::io("replacing", file, source));
-                        }
-                        _ => {}
-                    }
+    pub fn create(out: Option<&Path>, earlier: Earlier) -> Result<Self> {
+        check_destination(out, earlier)?;
+        let Some(path) = out else { return Self::create_numbered(Path::new(RESULTS_ROOT)) };
+        std::fs::create_dir_all(path).map_err(|source| Error::io("creating", path, source))?;
+        let folder = Self { path: path.to_path_buf(), writes: true, _lock: FolderLock::take(path)? };
+        // Another process may have finished the run just now.
+        if earlier == Earlier::Resume && is_finished(path) {
+            let error =
+                InputError::new("the run is finished, there is nothing to go on with", "look at its report.html");
+            return Err(error.in_file(path).into());
+        }
+        folder.remove_unfinished()?;
+        // Only what a checkpoint leads to is worth keeping.
+        if earlier != Earlier::Resume || !checkpoint::exists(path) {
+            folder.remove(&RUN_FILES)?;
+        }
+        Ok(folder)
+    }
+
+    /// Removes what a process that was killed after its last result left in the folder of a finished run.
+    ///
+    /// # Errors
+    /// [`Error::Occupied`]; [`Error::Io`].
+    pub fn tidy(path: &Path) -> Result<()> {
+        if path.join(LOCK).exists() || checkpoint::exists(path) {
+            let folder = Self { path: path.to_path_buf(), writes: true, _lock: FolderLock::take(path)? };
+            folder.remove_unfinished()?;
+            checkpoint::remove(path)?;
+        }
+        Ok(())
+    }
+
+    fn remove(&self, names: &[&str]) -> Result<()> {
+        for name in names {
+            let file = self.path.join(name);
+            match std::fs::remove_file(&file) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::io("replacing", file, source));
                 }
-                Ok(Self { path: path.to_path_buf() })
+                _ => {}
             }
         }
+        Ok(())
+    }
+
+    /// Removes what a process that was killed had not finished writing.
+    fn remove_unfinished(&self) -> Result<()> {
+        let failed = |source| Error::io("reading", &self.path, source);
+        for entry in std::fs::read_dir(&self.path).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            if let Some(name) = name.to_str().filter(|name| UNFINISHED.iter().any(|prefix| name.starts_with(prefix))) {
+                self.remove(&[name])?;
+            }
+        }
+        Ok(())
     }
 
     /// Creates the folder after the highest number under `root`: 0001, 0002, ... Creating a folder is atomic, so two
@@ -130,12 +289,25 @@ impl ResultsFolder {
         for number in highest.saturating_add(1)..=u32::MAX {
             let path = root.join(format!("{number:04}"));
             match std::fs::create_dir(&path) {
-                Ok(()) => return Ok(Self { path }),
+                Ok(()) => {
+                    let _lock = FolderLock::take(&path)?;
+                    return Ok(Self { path, writes: true, _lock });
+                }
                 Err(source) if source.kind() == io::ErrorKind::AlreadyExists => continue,
                 Err(source) => return Err(failed(source)),
             }
         }
         Err(failed(io::Error::other("all numbers are taken")))
+    }
+
+    /// The folder that the first of several processes writes, as the others see it: what they write goes nowhere.
+    pub fn of_first_rank(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), writes: false, _lock: None }
+    }
+
+    /// Whether what this process writes reaches the folder.
+    pub fn writes(&self) -> bool {
+        self.writes
     }
 
     /// Where the folder is.
@@ -148,6 +320,9 @@ impl ResultsFolder {
     /// # Errors
     /// [`Error::Io`] naming the file.
     pub fn write(&self, name: &str, write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>) -> Result<()> {
+        if !self.writes {
+            return Ok(());
+        }
         write_atomically(&self.path.join(name), write)
     }
 
@@ -172,7 +347,7 @@ impl ResultsFolder {
     /// # Errors
     /// [`Error::Io`] naming the file.
     pub fn write_metrics(&self, metrics: &Metrics) -> Result<()> {
-        self.write("metrics.json", |file| writeln!(file, "{}", metrics.to_json()))
+        self.write(METRICS, |file| writeln!(file, "{}", metrics.to_json()))
     }
 
     /// Writes `data.json`: what was read from the data file, chosen and dropped.
@@ -293,12 +468,19 @@ pub fn write_atomically(path: &Path, write: impl FnOnce(&mut BufWriter<&File>) -
         drop(buffered);
         file.as_file().sync_all()?;
         file.persist(path).map_err(|error| error.error)?;
-        // The new name lasts only once the folder itself is on disk.
-        #[cfg(unix)]
-        File::open(folder)?.sync_all()?;
-        Ok(())
+        sync_folder(folder)
     })();
     result.map_err(|source| Error::io("writing", path, source))
+}
+
+/// Brings the names in a folder to disk: a new one lasts only from then on.
+///
+/// # Errors
+/// Those of the system.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    File::open(folder)?.sync_all()?;
+    Ok(())
 }
 
 /// A named tensor to be saved.
@@ -409,7 +591,7 @@ mod tests {
 
     fn folder() -> (tempfile::TempDir, ResultsFolder) {
         let parent = tempfile::tempdir().expect("a temporary folder");
-        let folder = ResultsFolder::create(Some(&parent.path().join("run")), false).expect("a new folder");
+        let folder = ResultsFolder::create(Some(&parent.path().join("run")), Earlier::Keep).expect("a new folder");
         (parent, folder)
     }
 
@@ -438,7 +620,9 @@ mod tests {
         let root = tempfile::tempdir().expect("a temporary folder");
         let mut paths: Vec<PathBuf> = std::thread::scope(|scope| {
             let starts: Vec<_> = (0..8)
-                .map(|_| scope.spawn(|| ResultsFolder::create_numbered(root.path()).expect("a new folder").path))
+                .map(|_| {
+                    scope.spawn(|| ResultsFolder::create_numbered(root.path()).expect("a new folder").path().to_owned())
+                })
                 .collect();
             starts.into_iter().map(|start| start.join().expect("no panic")).collect()
         });
@@ -454,11 +638,13 @@ mod tests {
             std::fs::write(parent.path().join(marker), "old").expect("a file");
             std::fs::write(parent.path().join("history.csv"), "old").expect("a file");
             std::fs::write(parent.path().join("notes.txt"), "mine").expect("a file");
-            let error = ResultsFolder::create(Some(parent.path()), false).expect_err("a run is there");
+            let error = ResultsFolder::create(Some(parent.path()), Earlier::Keep).expect_err("a run is there");
             assert_eq!(error.exit_code(), 2);
             assert!(error.to_string().contains("--overwrite") && error.to_string().contains(marker), "{error}");
             assert_eq!(names(parent.path()).len(), 3);
-            ResultsFolder::create(Some(parent.path()), true).expect("may be replaced");
+            let folder = ResultsFolder::create(Some(parent.path()), Earlier::Replace).expect("may be replaced");
+            assert_eq!(names(parent.path()), [LOCK, "notes.txt"]);
+            drop(folder);
             assert_eq!(names(parent.path()), ["notes.txt"]);
         }
     }
@@ -466,7 +652,7 @@ mod tests {
     #[test]
     fn a_file_is_no_folder() {
         let file = tempfile::NamedTempFile::new().expect("a temporary file");
-        let error = ResultsFolder::create(Some(file.path()), true).expect_err("a file");
+        let error = ResultsFolder::create(Some(file.path()), Earlier::Replace).expect_err("a file");
         assert_eq!(error.exit_code(), 2);
     }
 
@@ -482,7 +668,52 @@ mod tests {
             .expect_err("fails");
         assert!(error.to_string().contains("a.txt") && error.to_string().contains("the disk is full"), "{error}");
         assert_eq!(std::fs::read(folder.path().join("a.txt")).expect("readable"), b"old");
-        assert_eq!(names(folder.path()), ["a.txt"]);
+        assert_eq!(names(folder.path()), [LOCK, "a.txt"]);
+    }
+
+    #[test]
+    fn a_folder_has_one_run_at_a_time() {
+        let (_parent, folder) = folder();
+        let path = folder.path().to_owned();
+        for earlier in [Earlier::Keep, Earlier::Replace, Earlier::Resume] {
+            let error = ResultsFolder::create(Some(&path), earlier).expect_err("occupied");
+            let whom = format!("process {}", std::process::id());
+            assert!(matches!(error, Error::Occupied { .. }) && error.to_string().contains(&whom), "{error}");
+        }
+        drop(folder);
+        assert!(names(&path).is_empty(), "the lock is removed");
+        ResultsFolder::create(Some(&path), Earlier::Keep).expect("free");
+    }
+
+    #[test]
+    fn what_a_killed_process_left_half_written_is_removed() {
+        let parent = tempfile::tempdir().expect("a temporary folder");
+        for name in [".writing-x1", ".h5ad-x1", ".npz-x1", "mine.tmp", checkpoint::PREVIOUS, "history.csv"] {
+            std::fs::write(parent.path().join(name), "x").expect("a file");
+        }
+        let kept = [checkpoint::PREVIOUS, "history.csv", "mine.tmp"];
+        drop(ResultsFolder::create(Some(parent.path()), Earlier::Resume).expect("a folder"));
+        assert_eq!(names(parent.path()), kept);
+        drop(ResultsFolder::create(Some(parent.path()), Earlier::Replace).expect("a folder"));
+        assert_eq!(names(parent.path()), ["mine.tmp"]);
+
+        // A finished run is not gone on with, and loses only what nobody needs.
+        for name in ["config.toml", METRICS, "history.csv", LOCK, ".writing-x2", checkpoint::CHECKPOINT] {
+            std::fs::write(parent.path().join(name), "x").expect("a file");
+        }
+        let error = ResultsFolder::create(Some(parent.path()), Earlier::Resume).expect_err("finished");
+        assert!(error.to_string().contains("is finished"), "{error}");
+        ResultsFolder::tidy(parent.path()).expect("tidied");
+        assert_eq!(names(parent.path()), ["config.toml", "history.csv", METRICS, "mine.tmp"]);
+    }
+
+    #[test]
+    fn the_folder_of_another_rank_is_not_written() {
+        let (_parent, folder) = folder();
+        let other = ResultsFolder::of_first_rank(folder.path());
+        other.write("a.txt", |file| file.write_all(b"x")).expect("nothing to do");
+        other.write_report(None).expect("nothing to do");
+        assert!(folder.writes() && !other.writes() && names(folder.path()).is_empty());
     }
 
     #[cfg(unix)]

@@ -1,5 +1,5 @@
 //! What a sweep shows on standard error: on a terminal a line per run at work and one for the whole, in a log file a
-//! line per event.
+//! line per event, as text or as JSON.
 
 use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
@@ -7,7 +7,10 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use serde_json::json;
+
 use crate::report::metrics::seconds;
+use crate::report::progress::{self, ProgressKind};
 
 /// Shows the progress of a sweep.
 #[derive(Debug)]
@@ -24,6 +27,7 @@ pub struct Display {
 enum Kind {
     Terminal { lines: MultiProgress, total: ProgressBar },
     Log,
+    Json,
     Silent,
 }
 
@@ -35,6 +39,7 @@ impl Display {
     pub fn new(n: usize, quiet: bool) -> Self {
         let kind = match (quiet, std::io::stderr().is_terminal()) {
             (true, _) => Kind::Silent,
+            _ if progress::speaks_json() => Kind::Json,
             (false, false) => Kind::Log,
             (false, true) => {
                 let lines = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
@@ -54,6 +59,7 @@ impl Display {
             // A closed standard error must not end a sweep, so failures to write are ignored.
             Kind::Terminal { lines, .. } => drop(lines.println(text)),
             Kind::Log => drop(writeln!(std::io::stderr(), "{text}")),
+            Kind::Json => ProgressKind::Json(None).note(text),
             Kind::Silent => {}
         }
     }
@@ -73,7 +79,31 @@ impl Display {
                 self.note(&format!("{name}: begins, {of}"));
                 ProgressBar::hidden()
             }
+            Kind::Json => {
+                ProgressKind::Json(Some(name)).event("run_begins", json!({ "threads": threads }));
+                ProgressBar::hidden()
+            }
             Kind::Silent => ProgressBar::hidden(),
+        }
+    }
+
+    /// How the progress of the run called `name` is shown, whose line is `line`.
+    pub fn kind<'a>(&self, line: &'a ProgressBar, name: &'a str) -> ProgressKind<'a> {
+        match self.kind {
+            Kind::Json => ProgressKind::Json(Some(name)),
+            _ => ProgressKind::Within(line),
+        }
+    }
+
+    /// A run has been stopped, as `what` says, and is not done.
+    pub fn pause(&self, line: &ProgressBar, name: &str, what: &str) {
+        if let Kind::Terminal { lines, .. } = &self.kind {
+            line.finish_and_clear();
+            lines.remove(line);
+        }
+        match self.kind {
+            Kind::Json => ProgressKind::Json(Some(name)).event("run_stopped", json!({ "message": what })),
+            _ => self.note(&format!("{name}: {what}")),
         }
     }
 
@@ -92,7 +122,13 @@ impl Display {
             let rest = self.started.elapsed().as_secs_f64() / ended as f64 * (self.n - ended) as f64;
             total.set_message(format!("about {} left", seconds(rest)));
         }
-        self.note(&format!("[{ended:>width$}/{}] {name}: {what}", self.n));
+        match self.kind {
+            Kind::Json => {
+                let fields = json!({ "message": what, "ended": ended, "of": self.n });
+                ProgressKind::Json(Some(name)).event("run_ends", fields);
+            }
+            _ => self.note(&format!("[{ended:>width$}/{}] {name}: {what}", self.n)),
+        }
     }
 
     /// Ends the display.

@@ -15,18 +15,19 @@ use std::str::FromStr;
 use std::sync::Mutex;
 use std::time::Instant;
 
-use indicatif::ProgressBar;
-
 use self::display::Display;
 use self::figures::Figures;
 use self::plan::{Plan, PlannedRun, State, state};
 use self::table::{Status, Tables};
+use crate::checkpoint::{Session, file as checkpoint};
 use crate::config::{Config, Grid, threads_or_all};
 use crate::error::{Error, Result};
+use crate::interruption::{Deferral, Watch};
 use crate::numerics::team::Team;
+use crate::ranks::Ranks;
 use crate::report::metrics::{Metrics, seconds};
 use crate::report::progress::ProgressKind;
-use crate::report::results::{ResultsFolder, write_atomically};
+use crate::report::results::{Earlier, ResultsFolder, write_atomically};
 use crate::run::{Screen, train_and_judge};
 
 /// A share of the runs, for a job array: the i-th of n, counted from 1.
@@ -85,9 +86,24 @@ pub struct Outcome {
 /// # Errors
 /// A grid that asks for what cannot be done: nothing is started then. A run that fails is no error here but a
 /// [`Status::Failed`].
+///
+/// [`Error::Stopped`] for a sweep that was stopped early: the same call goes on with it.
 pub fn sweep(grid: &Grid, part: Part) -> Result<Outcome> {
-    let plan = Plan::new(grid)?;
-    select::check(grid, &plan)?;
+    sweep_among(Ranks::alone(), grid, part)
+}
+
+/// As [`sweep`], on several processes that share out the runs; the first one makes the tables.
+///
+/// # Errors
+/// As [`sweep`].
+pub fn sweep_among(ranks: &Ranks, grid: &Grid, part: Part) -> Result<Outcome> {
+    let begin = Instant::now();
+    let plan = Plan::new(grid).and_then(|plan| {
+        select::check(grid, &plan)?;
+        Ok(plan)
+    });
+    let plan = ranks.agree(plan)?;
+    ranks.check_same("grid", &plan.runs.iter().map(|run| run.config.to_toml()).collect::<String>())?;
     if let Some(run) = plan.runs.first() {
         run.config.simd.choose();
     }
@@ -97,47 +113,60 @@ pub fn sweep(grid: &Grid, part: Part) -> Result<Outcome> {
             _ => true,
         })
         .collect();
-    let mut todo: Vec<(usize, Option<String>)> = Vec::new();
-    for &i in &wanted {
-        match state(&plan.runs[i]) {
-            State::Finished(_) if !grid.overwrite => {}
-            State::Finished(_) => todo.push((i, Some("--overwrite is given".to_owned()))),
-            State::Absent => todo.push((i, None)),
-            State::Unfinished(reason) => todo.push((i, Some(reason))),
-        }
-    }
-    // Runs on the same data stand together, so that few data are in memory at a time.
-    todo.sort_by_key(|&(i, _)| (plan.runs[i].data, i));
+    // One rank looks, before any of them begins, and tells the others.
+    let todo = if ranks.is_first() { to_do(grid, &plan, &wanted) } else { Ok(Vec::new()) };
+    let todo = ranks.agree(todo)?;
+    let todo: Vec<(usize, Option<String>)> = of_json(&ranks.first_text(&json(&todo)));
     if part == Part::List {
         return Ok(listed(&plan, &todo));
     }
-    std::fs::create_dir_all(&plan.folder).map_err(|source| Error::io("creating", &plan.folder, source))?;
-    write_atomically(&plan.folder.join("grid.toml"), |file| file.write_all(grid.text.as_bytes()))?;
+    if ranks.is_first() {
+        std::fs::create_dir_all(&plan.folder).map_err(|source| Error::io("creating", &plan.folder, source))?;
+        write_atomically(&plan.folder.join("grid.toml"), |file| file.write_all(grid.text.as_bytes()))?;
+    }
 
+    let _deferral = Deferral::begin();
+    let watch = Config { checkpoint_every: grid.checkpoint_every, time_limit: grid.time_limit, ..Config::default() };
+    let watch = watch.watch(begin);
     let mut failures = vec![None; plan.runs.len()];
     if part != Part::TablesOnly {
-        let display = Display::new(todo.len(), grid.quiet);
-        plan.notes.iter().for_each(|note| display.note(note));
-        if wanted.len() > todo.len() {
-            display.note(&format!("{} of {} runs are finished already.", wanted.len() - todo.len(), wanted.len()));
+        let own = || todo.iter().skip(ranks.rank()).step_by(ranks.size());
+        let display = Display::new(own().count(), grid.quiet);
+        if ranks.is_first() {
+            plan.notes.iter().for_each(|note| display.note(note));
+            if wanted.len() > todo.len() {
+                display.note(&format!("{} of {} runs are finished already.", wanted.len() - todo.len(), wanted.len()));
+            }
         }
-        for (i, reason) in &todo {
+        for (i, reason) in own() {
             plan.data[plan.runs[*i].data].expect_use();
-            if let Some(reason) = reason {
+            if let Some(reason) =
+                reason.as_ref().filter(|_| grid.overwrite || !checkpoint::exists(&plan.runs[*i].folder))
+            {
                 display.note(&format!("{} is done again: {reason}.", plan.runs[*i].name));
             }
         }
         let found = Mutex::new(&mut failures);
-        let jobs = todo.iter().map(|&(i, _)| i).collect();
+        let jobs = own().map(|&(i, _)| i).collect();
         schedule::share_out(threads_or_all(grid.threads), jobs, |i, threads| {
             let run = &plan.runs[i];
+            if watch.cause().is_some() {
+                plan.data[run.data].release();
+                return;
+            }
             let line = display.begin(&run.name, threads);
             let start = Instant::now();
-            let ended = catch_unwind(AssertUnwindSafe(|| one(&plan, run, threads, &line)));
+            let ended = catch_unwind(AssertUnwindSafe(|| {
+                one(&plan, run, grid.overwrite, threads, watch.clone(), display.kind(&line, &run.name))
+            }));
             plan.data[run.data].release();
             let failure = match ended {
                 Ok(Ok(metrics)) => {
                     display.end(&line, &run.name, &summary(&metrics, start));
+                    return;
+                }
+                Ok(Err(Error::Stopped(_))) => {
+                    display.pause(&line, &run.name, &format!("stopped after {}, to be gone on with", since(start)));
                     return;
                 }
                 Ok(Err(error)) => error.to_string(),
@@ -147,11 +176,33 @@ pub fn sweep(grid: &Grid, part: Part) -> Result<Outcome> {
             found.lock().unwrap_or_else(|poisoned| poisoned.into_inner())[i] = Some(failure);
         });
         display.close();
+        // A rank that has to stop does not leave the others waiting.
+        if let Some(cause) = ranks.first_of(watch.cause().map(|cause| cause.to_string())) {
+            let done = wanted.iter().filter(|&&i| matches!(state(&plan.runs[i]), State::Finished(_))).count();
+            let how = if grid.overwrite {
+                "the same command without --overwrite goes on"
+            } else {
+                "the same command goes on"
+            };
+            return Err(Error::Stopped(format!(
+                "stopped by {cause}; {done} of {} runs are finished in {}; {how}.",
+                wanted.len(),
+                plan.folder.display()
+            )));
+        }
+    }
+    // Also the point where the first rank knows that all are done.
+    let told: Vec<(usize, &String)> = failures.iter().enumerate().filter_map(|(i, f)| Some((i, f.as_ref()?))).collect();
+    for told in ranks.texts(&json(&told)) {
+        for (i, failure) in of_json::<Vec<(usize, String)>>(&told) {
+            failures[i] = Some(failure);
+        }
     }
 
     let mut statuses: Vec<Status> = plan.runs.iter().zip(failures).map(|(run, failure)| status(run, failure)).collect();
     let tables = match part {
         Part::Shard(_) => None,
+        _ if !ranks.is_first() => None,
         _ => {
             let tables = tables(grid, &plan, &mut statuses);
             tables.write(&plan.folder)?;
@@ -162,16 +213,67 @@ pub fn sweep(grid: &Grid, part: Part) -> Result<Outcome> {
     Ok(Outcome { folder: plan.folder, tables, runs })
 }
 
-/// Does one run.
-fn one(plan: &Plan, run: &PlannedRun, threads: usize, line: &ProgressBar) -> Result<Metrics> {
+/// Numbers of the runs that have to be done, and why they are done again.
+fn to_do(grid: &Grid, plan: &Plan, wanted: &[usize]) -> Result<Vec<(usize, Option<String>)>> {
+    let mut todo = Vec::new();
+    for &i in wanted {
+        match state(&plan.runs[i]) {
+            State::Finished(_) if !grid.overwrite => ResultsFolder::tidy(&plan.runs[i].folder)?,
+            State::Finished(_) => todo.push((i, Some("--overwrite is given".to_owned()))),
+            State::Absent => todo.push((i, None)),
+            State::Unfinished(reason) => todo.push((i, Some(reason))),
+        }
+    }
+    // Runs on the same data stand together, so that few data are in memory at a time.
+    todo.sort_by_key(|&(i, _)| (plan.runs[i].data, i));
+    Ok(todo)
+}
+
+/// What ranks tell each other, as text.
+fn json(told: &impl serde::Serialize) -> String {
+    serde_json::to_string(told).expect("numbers and sentences")
+}
+
+fn of_json<T: serde::de::DeserializeOwned>(told: &str) -> T {
+    serde_json::from_str(told).expect("written by `json`")
+}
+
+/// Does one run, or goes on with it unless it is to be done anew.
+fn one(
+    plan: &Plan,
+    run: &PlannedRun,
+    anew: bool,
+    threads: usize,
+    watch: Watch,
+    progress: ProgressKind<'_>,
+) -> Result<Metrics> {
     Team::with(threads, |team| {
         let read = plan.data[run.data].get(team)?;
         let start = Instant::now();
-        let screen = Screen::of(&run.config, read, ProgressKind::Within(line))?;
-        let folder = ResultsFolder::create(Some(&run.folder), true)?;
+        let screen = Screen::of(&run.config, read, progress)?;
         // Of many runs on the same cells, each would copy the counts.
         let config = Config { h5ad: false, ..run.config.clone() };
-        Ok(train_and_judge(team, &config, &screen, folder, start)?.metrics)
+        let begin = |earlier| -> Result<(ResultsFolder, Session<'_>)> {
+            let folder = ResultsFolder::create(Some(&run.folder), earlier)?;
+            let mut session = Session::new(&run.folder, &config, &screen.data, watch.clone(), progress, start);
+            if earlier == Earlier::Resume {
+                session.resume(&config, threads)?;
+            }
+            Ok((folder, session))
+        };
+        let begun = match !anew && checkpoint::exists(&run.folder) {
+            true => begin(Earlier::Resume),
+            false => begin(Earlier::Replace),
+        };
+        let (folder, current) = match begun {
+            // As with a finished run of other settings: what is there does not count.
+            Err(Error::Input(reason)) if !anew => {
+                progress.warn(&format!("{} is done from its beginning: {}.", run.name, reason.problem));
+                begin(Earlier::Replace)?
+            }
+            begun => begun?,
+        };
+        Ok(train_and_judge(team, &config, &screen, &folder, current)?.metrics)
     })
 }
 

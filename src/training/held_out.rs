@@ -3,9 +3,11 @@
 //! Derivation: `derivations/heldout.md`.
 
 use super::adam::Adam;
-use super::trainer::{SMALLEST_BATCH, Training, TrainingSettings, train};
+use super::trainer::{SMALLEST_BATCH, Trainer, Training, TrainingSettings, train_in};
+use crate::checkpoint::Session;
 use crate::config::{KeepEpoch, Schedule};
 use crate::data::dataset::Dataset;
+use crate::error::Result;
 use crate::model::network::{Network, Posterior};
 use crate::model::objective::{Objective, Penalty};
 use crate::model::parameters::{Buffer, INITIAL_MASK_LOGIT};
@@ -98,7 +100,11 @@ fn shift_ranges<R: Real>(network: &Network<R>, held_out: &[usize]) -> Vec<Range<
 /// statistics included, Eqs. (H3)-(H5).
 ///
 /// With the encoder in evaluation mode the posterior of a cell does not change, and only the divergence depends on the
-/// shifts: `posterior` (of `cells`, in that order) is all that is needed, and no pass through the network.
+/// shifts: `posterior` (of `cells`, in that order) is all that is needed, and no pass through the network. `between` is
+/// called after every step, and ends the fit with its error.
+///
+/// # Errors
+/// Those of `between`.
 ///
 /// # Panics
 /// If masks are still random.
@@ -111,8 +117,9 @@ pub fn fit_shifts<R: Real>(
     held_out: &[usize],
     objective: &Objective,
     settings: &TrainingSettings,
-) {
-    let Some(shift) = network.tensors.shift.clone() else { return };
+    mut between: impl FnMut() -> Result<()>,
+) -> Result<()> {
+    let Some(shift) = network.tensors.shift.clone() else { return Ok(()) };
     assert!(network.tensors.mask_logit.is_none() || network.frozen_mask.is_some(), "masks are frozen first");
     let l = network.architecture.n_latents;
     let ranges = shift_ranges(network, held_out);
@@ -168,12 +175,17 @@ pub fn fit_shifts<R: Real>(
                 }
             }
             adam.step(team, &mut network.parameters, &gradient, &ranges, &settings.adam);
+            between()?;
         }
     }
+    Ok(())
 }
 
 /// Fits the shifts as the reference implementation does for its baselines: in training mode, so that the encoder's
-/// running statistics move with the held-out cells. The decoder's stay.
+/// running statistics move with the held-out cells. The decoder's stay. The session knows the training as `stage`.
+///
+/// # Errors
+/// As [`train_in`].
 pub fn fit_shifts_drifting<R: Real>(
     team: &Team,
     network: &mut Network<R>,
@@ -182,17 +194,20 @@ pub fn fit_shifts_drifting<R: Real>(
     held_out: &[usize],
     objective: &Objective,
     settings: &TrainingSettings,
+    session: &mut Session<'_>,
+    stage: &'static str,
     on_epoch: impl FnMut(&EpochRecord),
-) -> Training {
+) -> Result<Training> {
     let settings = TrainingSettings { trained: Some(shift_ranges(network, held_out)), ..settings.clone() };
     let before = network.running.clone();
-    let training = train(team, network, data, cells, &[], objective, &settings, on_epoch);
+    let trainer = Trainer::new(network, data, cells, &[], objective, &settings);
+    let training = train_in(session, stage, team, trainer, on_epoch)?;
     for norm in network.tensors.decoder.iter().filter_map(|layer| layer.norm.as_ref()) {
         for tensor in [&norm.running_mean, &norm.running_variance] {
             network.running[tensor].copy_from_slice(&before[tensor]);
         }
     }
-    training
+    Ok(training)
 }
 
 #[cfg(test)]
@@ -200,8 +215,9 @@ mod tests {
     use super::*;
     use crate::data::simulate::{Simulation, simulate};
     use crate::model::architecture::{Architecture, MaskKind, Prior};
+    use crate::report::progress::ProgressKind;
     use crate::training::adam::AdamSettings;
-    use crate::training::trainer::evaluation_workspace;
+    use crate::training::trainer::{evaluation_workspace, train};
 
     fn screen() -> Dataset {
         let simulation = Simulation {
@@ -267,7 +283,8 @@ mod tests {
             // Enough steps, and all cells in each, so that the optimiser comes to rest.
             let fit = TrainingSettings { epochs: 6000, batch_size: 1000, ..fit_settings(&settings(), cells.len()) };
             let objective = fixed_objective(&objective(scaled), cells.len());
-            fit_shifts(&team, &mut network, &data, &cells, &posterior, &held_out, &objective, &fit);
+            let never = || Ok(());
+            fit_shifts(&team, &mut network, &data, &cells, &posterior, &held_out, &objective, &fit, never).unwrap();
 
             let shift = network.tensors.shift.clone().expect("shifts");
             let ranges = shift_ranges(&network, &held_out);
@@ -293,7 +310,7 @@ mod tests {
             // The protocol's own settings end near it: minibatches leave a jitter of some steps of 0.005.
             let mut by_protocol = before.clone();
             let fit = fit_settings(&settings(), cells.len());
-            fit_shifts(&team, &mut by_protocol, &data, &cells, &posterior, &held_out, &objective, &fit);
+            fit_shifts(&team, &mut by_protocol, &data, &cells, &posterior, &held_out, &objective, &fit, never).unwrap();
             for (got, want) in by_protocol.parameters[&shift].iter().zip(&network.parameters[&shift]) {
                 assert!((got - want).abs() < 0.05, "{got} {want}");
             }
@@ -339,7 +356,21 @@ mod tests {
         let before = network.clone();
         let fit = TrainingSettings { epochs: 3, ..fit_settings(&settings(), cells.len()) };
         let objective = fixed_objective(&objective(false), cells.len());
-        fit_shifts_drifting(&Team::single(), &mut network, &data, &cells, &held_out, &objective, &fit, |_| {});
+        let team = Team::single();
+        let session = &mut Session::unsaved(ProgressKind::Silent);
+        fit_shifts_drifting(
+            &team,
+            &mut network,
+            &data,
+            &cells,
+            &held_out,
+            &objective,
+            &fit,
+            session,
+            "fitting",
+            |_| {},
+        )
+        .unwrap();
         let ranges = shift_ranges(&network, &held_out);
         for (i, (&now, &was)) in network.parameters.values.iter().zip(&before.parameters.values).enumerate() {
             assert_eq!(ranges.iter().any(|range| range.contains(&i)), now != was, "parameter {i}");

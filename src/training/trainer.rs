@@ -1,10 +1,14 @@
-//! The training loop: epochs of minibatches, validation after each, early stopping.
+//! The training loop: epochs of minibatches, validation after each, early stopping; it can be left and taken up again
+//! anywhere.
 
 use super::adam::{Adam, AdamSettings};
 use super::early_stopping::EarlyStopping;
+use crate::checkpoint::Session;
+use crate::checkpoint::encoding::{Damage, Input, Saved, load_values, save_values, saved_fields};
 use crate::config::{KeepEpoch, Schedule};
 use crate::data::dataset::Dataset;
-use crate::error::NonFinite;
+use crate::error::{NonFinite, Result};
+use crate::interruption::Moment;
 use crate::model::network::{Batch, Network, Noise};
 use crate::model::objective::Objective;
 use crate::model::parameters::Buffer;
@@ -71,8 +75,9 @@ pub struct Elbo {
     pub kl: f64,
 }
 
-/// Negative ELBO of `cells` in evaluation mode, one latent sample and one mask draw per cell: mean reconstruction + mean
-/// divergence + penalty / number of cells. The noise depends on the seed only, so that epochs compare under the same.
+/// Negative ELBO of `cells` in evaluation mode, one latent sample and one mask draw per cell: mean reconstruction +
+/// mean divergence + penalty / number of cells. The noise depends on the seed only, so that epochs compare under the
+/// same.
 pub fn elbo<R: Real>(
     team: &Team,
     network: &Network<R>,
@@ -87,11 +92,14 @@ pub fn elbo<R: Real>(
     }
     network.prepare_evaluation(workspace);
     let (mut reconstruction, mut kl) = (0.0, 0.0);
-    for cells in cells.chunks(workspace.capacity()) {
+    for cells in team.ranks().own(cells).chunks(workspace.capacity()) {
         network.evaluate(team, workspace, Batch { data, cells }, Noise::Evaluation { seed, draw: 0 });
         reconstruction += workspace.cells.reconstruction[..cells.len()].iter().sum::<f64>();
         kl += workspace.cells.kl[..cells.len()].iter().sum::<f64>();
     }
+    let mut sums = [reconstruction, kl];
+    team.ranks().sum(&mut sums);
+    let [reconstruction, kl] = sums;
     let n = cells.len() as f64;
     let (reconstruction, kl) = (reconstruction / n, kl / n);
     Elbo { total: reconstruction + kl + network.penalty(objective.penalty) / n, reconstruction, kl }
@@ -106,12 +114,14 @@ pub fn posterior_means<R: Real>(
     cells: &[usize],
 ) -> Vec<R> {
     network.prepare_evaluation(workspace);
-    let mut means = Vec::with_capacity(cells.len() * network.architecture.n_latents);
-    for cells in cells.chunks(workspace.capacity()) {
+    let l = network.architecture.n_latents;
+    let own = team.ranks().own(cells);
+    let mut means = Vec::with_capacity(own.len() * l);
+    for cells in own.chunks(workspace.capacity()) {
         network.encode(team, workspace, Batch { data, cells });
-        means.extend_from_slice(&workspace.cells.mean[..cells.len() * network.architecture.n_latents]);
+        means.extend_from_slice(&workspace.cells.mean[..cells.len() * l]);
     }
-    means
+    team.ranks().gather_rows(cells, l, means)
 }
 
 /// Mean KL divergence of each latent from its prior over `cells`, in evaluation mode, nats; length L. Where masks are
@@ -127,7 +137,7 @@ pub fn divergence_by_latent<R: Real>(
     network.prepare_evaluation(workspace);
     let l = network.architecture.n_latents;
     let mut sums = vec![0.0; l];
-    for cells in cells.chunks(workspace.capacity()) {
+    for cells in team.ranks().own(cells).chunks(workspace.capacity()) {
         network.evaluate(team, workspace, Batch { data, cells }, Noise::Evaluation { seed, draw: 0 });
         let found = &workspace.cells;
         let posterior = found.mean.chunks_exact(l).zip(found.variance.chunks_exact(l));
@@ -147,6 +157,7 @@ pub fn divergence_by_latent<R: Real>(
             }
         }
     }
+    team.ranks().sum(&mut sums);
     sums.iter().map(|sum| sum / cells.len().max(1) as f64).collect()
 }
 
@@ -155,26 +166,39 @@ pub fn evaluation_workspace<R: Real>(network: &Network<R>, data: &Dataset) -> Wo
     Workspace::new(&network.architecture, EVALUATION_BATCH, data.interventions.max_len())
 }
 
-/// Parameters and running statistics as they stood after some epoch.
+/// Parameters and running statistics as they stood at some time.
 #[derive(Debug, Clone)]
-struct Snapshot<R> {
-    parameters: Buffer<R>,
-    running: Buffer<R>,
+pub(crate) struct Snapshot<R> {
+    parameters: Vec<R>,
+    running: Vec<R>,
 }
 
 impl<R: Real> Snapshot<R> {
-    fn of(network: &Network<R>) -> Self {
-        Self { parameters: network.parameters.clone(), running: network.running.clone() }
+    pub(crate) fn of(network: &Network<R>) -> Self {
+        Self { parameters: network.parameters.values.to_vec(), running: network.running.values.to_vec() }
     }
 
     fn take(&mut self, network: &Network<R>) {
-        self.parameters.values.copy_from_slice(&network.parameters.values);
-        self.running.values.copy_from_slice(&network.running.values);
+        self.parameters.copy_from_slice(&network.parameters.values);
+        self.running.copy_from_slice(&network.running.values);
     }
 
-    fn restore(&self, network: &mut Network<R>) {
-        network.parameters.values.copy_from_slice(&self.parameters.values);
-        network.running.values.copy_from_slice(&self.running.values);
+    pub(crate) fn restore(&self, network: &mut Network<R>) {
+        network.parameters.values.copy_from_slice(&self.parameters);
+        network.running.values.copy_from_slice(&self.running);
+    }
+
+    pub(crate) fn save(&self, out: &mut Vec<u8>) {
+        let Self { parameters, running } = self;
+        save_values(parameters, out);
+        save_values(running, out);
+    }
+
+    /// Reads a snapshot in the place of this one, which must be of the same network.
+    pub(crate) fn load(&mut self, input: &mut Input<'_>) -> Result<(), Damage> {
+        let Self { parameters, running } = self;
+        load_values(parameters, input)?;
+        load_values(running, input)
     }
 }
 
@@ -193,6 +217,311 @@ pub struct Training {
     pub cells_passed: usize,
 }
 
+saved_fields! {
+    Training { stop_reason, non_finite, history, seconds, cells_passed }
+    EarlyStopping { patience, best, waited }
+    Progress { epoch, step, loss, reconstruction, kl, cells, seconds }
+}
+
+/// Where a training stands, and the sums of its present epoch.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Progress {
+    /// Epochs that are complete.
+    epoch: usize,
+    /// Minibatches of the present epoch that are done.
+    step: usize,
+    /// Their losses, summed.
+    loss: f64,
+    /// Their negative log-likelihoods, summed over cells.
+    reconstruction: f64,
+    /// Their divergences, summed over cells.
+    kl: f64,
+    /// Their cells.
+    cells: usize,
+    /// Seconds spent on the epoch before the last restart.
+    seconds: f64,
+}
+
+/// What came of a piece of a training.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Advance {
+    /// A minibatch was passed.
+    Step,
+    /// All minibatches of an epoch had been passed; it was validated and is over.
+    Epoch(EpochRecord),
+    /// The training is over.
+    Ended,
+}
+
+/// A training that goes on one minibatch at a time, and can be saved in between.
+///
+/// The order of the cells and all noise are addressed by (seed, epoch, cell), so that the numbers of the epoch and of
+/// the minibatch say where in every random stream it stands.
+#[derive(Debug)]
+pub struct Trainer<'a, R> {
+    network: &'a mut Network<R>,
+    data: &'a Dataset,
+    train: &'a [usize],
+    validation: &'a [usize],
+    objective: &'a Objective,
+    settings: &'a TrainingSettings,
+    workspace: Workspace<R>,
+    evaluation: Workspace<R>,
+    gradient: Buffer<R>,
+    trained: Vec<Range<usize>>,
+    /// Training cells in the order of the epoch `ordered`.
+    order: Vec<usize>,
+    ordered: Option<usize>,
+    adam: Adam<R>,
+    stopping: EarlyStopping,
+    best: Snapshot<R>,
+    last_good: Snapshot<R>,
+    progress: Progress,
+    /// Of epochs that are complete; seconds, of all before the last restart.
+    training: Training,
+    ended: bool,
+    restarted: Instant,
+    epoch_restarted: Instant,
+}
+
+impl<'a, R: Real> Trainer<'a, R> {
+    /// Before the first step of a training of `network` on the cells `train`, watched on the cells `validation`.
+    pub fn new(
+        network: &'a mut Network<R>,
+        data: &'a Dataset,
+        train: &'a [usize],
+        validation: &'a [usize],
+        objective: &'a Objective,
+        settings: &'a TrainingSettings,
+    ) -> Self {
+        let now = Instant::now();
+        let batch_size = settings.batch_size.min(train.len());
+        Self {
+            workspace: Workspace::new(&network.architecture, batch_size, data.interventions.max_len()),
+            evaluation: evaluation_workspace(network, data),
+            gradient: Buffer::zeros(&network.parameters.layout),
+            trained: settings.trained.clone().unwrap_or_else(|| network.trainable()),
+            order: train.to_vec(),
+            ordered: None,
+            adam: Adam::new(&network.parameters),
+            stopping: EarlyStopping::new(settings.patience),
+            best: Snapshot::of(network),
+            last_good: Snapshot::of(network),
+            progress: Progress::default(),
+            training: Training {
+                stop_reason: StopReason::EpochLimit,
+                non_finite: None,
+                history: Vec::with_capacity(settings.epochs.min(1 << 16)),
+                seconds: 0.0,
+                cells_passed: 0,
+            },
+            ended: false,
+            restarted: now,
+            epoch_restarted: now,
+            network,
+            data,
+            train,
+            validation,
+            objective,
+            settings,
+        }
+    }
+
+    /// Appends everything that this training does not find again in what it was given.
+    pub fn save(&self, out: &mut Vec<u8>) {
+        // Without `..`: a new field does not compile before it is decided whether it is saved.
+        let Self {
+            network,
+            adam: Adam { first, second, steps },
+            stopping,
+            best,
+            last_good,
+            progress,
+            training,
+            ended,
+            restarted,
+            epoch_restarted,
+            // Given again.
+            data: _,
+            train: _,
+            validation: _,
+            objective: _,
+            settings: _,
+            trained: _,
+            // Filled anew by every step, every evaluation or every epoch.
+            workspace: _,
+            evaluation: _,
+            gradient: _,
+            order: _,
+            ordered: _,
+        } = self;
+        save_values(&network.parameters.values, out);
+        save_values(&network.running.values, out);
+        save_values(&first.values, out);
+        save_values(&second.values, out);
+        steps.save(out);
+        stopping.save(out);
+        best.save(out);
+        last_good.save(out);
+        let seconds = progress.seconds + epoch_restarted.elapsed().as_secs_f64();
+        Progress { seconds, ..*progress }.save(out);
+        let seconds = training.seconds + restarted.elapsed().as_secs_f64();
+        Training { seconds, ..training.clone() }.save(out);
+        u8::from(*ended).save(out);
+    }
+
+    /// Takes this training, new and given the same, to where another one was saved.
+    ///
+    /// # Errors
+    /// [`Damage`] if the other one was not given the same.
+    pub fn load(&mut self, input: &mut Input<'_>) -> Result<(), Damage> {
+        load_values(&mut self.network.parameters.values, input)?;
+        load_values(&mut self.network.running.values, input)?;
+        load_values(&mut self.adam.first.values, input)?;
+        load_values(&mut self.adam.second.values, input)?;
+        self.adam.steps = Saved::load(input)?;
+        self.stopping = Saved::load(input)?;
+        self.best.load(input)?;
+        self.last_good.load(input)?;
+        self.progress = Saved::load(input)?;
+        self.training = Saved::load(input)?;
+        self.ended = u8::load(input)? != 0;
+        self.ordered = None;
+        self.restarted = Instant::now();
+        self.epoch_restarted = self.restarted;
+        input.end()
+    }
+
+    /// Epochs that are complete, and minibatches of the present one that are done.
+    pub fn position(&self) -> (usize, usize) {
+        (self.progress.epoch, self.progress.step)
+    }
+
+    /// Cells of a minibatch, all but perhaps the last one.
+    fn batch_size(&self) -> usize {
+        self.settings.batch_size.min(self.train.len())
+    }
+
+    /// Minibatches of an epoch.
+    fn steps_per_epoch(&self) -> usize {
+        let (n, batch_size) = (self.train.len(), self.batch_size().max(1));
+        let too_small = n % batch_size != 0 && n % batch_size < SMALLEST_BATCH && n >= SMALLEST_BATCH;
+        n.div_ceil(batch_size) - usize::from(too_small)
+    }
+
+    /// Passes the next minibatch or, after the last one of an epoch, validates.
+    pub fn advance(&mut self, team: &Team) -> Advance {
+        if self.ended || self.progress.epoch >= self.settings.epochs {
+            self.ended = true;
+            return Advance::Ended;
+        }
+        if self.progress.step < self.steps_per_epoch() { self.step(team) } else { self.end_epoch(team) }
+    }
+
+    fn step(&mut self, team: &Team) -> Advance {
+        let (settings, Progress { epoch, step, .. }) = (self.settings, self.progress);
+        // Number of the epoch in the addresses of random streams.
+        let stream_epoch = settings.stream_offset + epoch as u64;
+        if self.ordered != Some(epoch) {
+            self.order.copy_from_slice(self.train);
+            shuffle(&mut self.order, &mut stream(settings.seed, Purpose::Shuffle, stream_epoch, 0));
+            self.ordered = Some(epoch);
+        }
+        let batch_size = self.batch_size();
+        let first = step * batch_size;
+        let cells = &self.order[first..(first + batch_size).min(self.order.len())];
+        let progress = (epoch as f64 + first as f64 / self.order.len() as f64) / settings.epochs as f64;
+        let learning_rate = settings.adam.learning_rate * settings.schedule.factor(progress);
+        let loss = self.network.training_step(
+            team,
+            &mut self.workspace,
+            &mut self.gradient,
+            &mut self.adam,
+            &self.trained,
+            &AdamSettings { learning_rate, ..settings.adam },
+            Batch { data: self.data, cells },
+            Noise::Training { seed: settings.seed, epoch: stream_epoch },
+            self.objective.weights(cells.len(), settings.kl_weight(epoch)),
+            self.objective.penalty,
+        );
+        if !loss.total.is_finite() {
+            let tensor = team
+                .ranks()
+                .first_of(self.network.first_non_finite(&self.workspace, cells.len()))
+                .unwrap_or_else(|| "the loss, of finite parts,".to_owned());
+            self.fail(NonFinite { epoch: epoch + 1, step: step + 1, tensor });
+            return Advance::Step;
+        }
+        let sums = &mut self.progress;
+        sums.loss += loss.total;
+        sums.reconstruction += loss.reconstruction;
+        sums.kl += loss.kl;
+        sums.cells += cells.len();
+        sums.step += 1;
+        Advance::Step
+    }
+
+    fn end_epoch(&mut self, team: &Team) -> Advance {
+        let (sums, objective) = (self.progress, self.objective);
+        self.training.cells_passed += sums.cells;
+        team.ranks().check_together("parameters", &self.network.parameters.values);
+        let kl_global = self.network.penalty(objective.penalty);
+        let seen = sums.cells as f64;
+        let seed = self.settings.seed;
+        let on_validation = elbo(team, self.network, &mut self.evaluation, self.data, self.validation, objective, seed);
+        let record = EpochRecord {
+            epoch: sums.epoch + 1,
+            kl_weight: self.settings.kl_weight(sums.epoch),
+            train_loss: sums.loss / sums.step as f64,
+            train_elbo: (sums.reconstruction + sums.kl) / seen + kl_global / seen,
+            train_reconstruction: sums.reconstruction / seen,
+            train_kl: sums.kl / seen,
+            kl_global,
+            validation_elbo: on_validation.total,
+            validation_reconstruction: on_validation.reconstruction,
+            validation_kl: on_validation.kl,
+            mean_mask: mean_mask(self.network),
+            seconds: sums.seconds + self.epoch_restarted.elapsed().as_secs_f64(),
+        };
+        self.training.history.push(record);
+        self.progress = Progress { epoch: sums.epoch + 1, ..Progress::default() };
+        self.epoch_restarted = Instant::now();
+
+        let watched = if self.validation.is_empty() { record.train_elbo } else { record.validation_elbo };
+        if let Some(name) = self.network.parameters.first_non_finite() {
+            let tensor = format!("parameter `{name}`");
+            self.fail(NonFinite { epoch: record.epoch, step: sums.step, tensor });
+            return Advance::Epoch(record);
+        }
+        self.last_good.take(self.network);
+        if self.stopping.improves(watched) {
+            self.best.take(self.network);
+        }
+        if self.stopping.should_stop() {
+            self.training.stop_reason = StopReason::EarlyStopping;
+            self.ended = true;
+        }
+        Advance::Epoch(record)
+    }
+
+    /// Ends the training at a value that is not finite, with the last good weights.
+    fn fail(&mut self, non_finite: NonFinite) {
+        self.training.non_finite = Some(non_finite);
+        self.training.stop_reason = StopReason::NonFinite;
+        self.last_good.restore(self.network);
+        self.ended = true;
+    }
+
+    /// Leaves the weights that are to be kept in the network.
+    pub fn finish(self) -> Training {
+        if self.settings.keep == KeepEpoch::Best && self.stopping.best.is_finite() {
+            self.best.restore(self.network);
+        }
+        let seconds = self.training.seconds + self.restarted.elapsed().as_secs_f64();
+        Training { seconds, ..self.training }
+    }
+}
+
 /// Trains `network` on the cells `train`, watching the cells `validation`, and calls `on_epoch` after every epoch.
 pub fn train<R: Real>(
     team: &Team,
@@ -204,109 +533,39 @@ pub fn train<R: Real>(
     settings: &TrainingSettings,
     mut on_epoch: impl FnMut(&EpochRecord),
 ) -> Training {
-    let start = Instant::now();
-    let batch_size = settings.batch_size.min(train.len());
-    let mut workspace = Workspace::new(&network.architecture, batch_size, data.interventions.max_len());
-    let mut evaluation = evaluation_workspace(network, data);
-    let mut gradient = Buffer::zeros(&network.parameters.layout);
-    let mut adam = Adam::new(&network.parameters);
-    let mut stopping = EarlyStopping::new(settings.patience);
-    let mut best = Snapshot::of(network);
-    let mut last_good = Snapshot::of(network);
-    let trained = settings.trained.clone().unwrap_or_else(|| network.trainable());
-    let mut order = train.to_vec();
-    let mut training = Training {
-        stop_reason: StopReason::EpochLimit,
-        non_finite: None,
-        history: Vec::new(),
-        seconds: 0.0,
-        cells_passed: 0,
-    };
-
-    'epochs: for epoch in 0..settings.epochs {
-        let epoch_start = Instant::now();
-        order.copy_from_slice(train);
-        let stream_epoch = settings.stream_offset + epoch as u64;
-        shuffle(&mut order, &mut stream(settings.seed, Purpose::Shuffle, stream_epoch, 0));
-        let kl_weight = settings.kl_weight(epoch);
-        let noise = Noise::Training { seed: settings.seed, epoch: stream_epoch };
-        let (mut loss_sum, mut reconstruction, mut kl, mut cells_seen, mut steps) = (0.0, 0.0, 0.0, 0usize, 0usize);
-        for (step, cells) in order.chunks(batch_size).enumerate() {
-            if cells.len() < SMALLEST_BATCH && order.len() >= SMALLEST_BATCH {
-                break;
-            }
-            let progress = (epoch as f64 + (step * batch_size) as f64 / order.len() as f64) / settings.epochs as f64;
-            let learning_rate = settings.adam.learning_rate * settings.schedule.factor(progress);
-            let loss = network.training_step(
-                team,
-                &mut workspace,
-                &mut gradient,
-                &mut adam,
-                &trained,
-                &AdamSettings { learning_rate, ..settings.adam },
-                Batch { data, cells },
-                noise,
-                objective.weights(cells.len(), kl_weight),
-                objective.penalty,
-            );
-            if !loss.total.is_finite() {
-                let tensor = network
-                    .first_non_finite(&workspace, cells.len())
-                    .unwrap_or_else(|| "the loss, of finite parts,".to_owned());
-                training.non_finite = Some(NonFinite { epoch: epoch + 1, step: step + 1, tensor });
-                training.stop_reason = StopReason::NonFinite;
-                last_good.restore(network);
-                break 'epochs;
-            }
-            loss_sum += loss.total;
-            reconstruction += loss.reconstruction;
-            kl += loss.kl;
-            cells_seen += cells.len();
-            steps += 1;
+    let mut trainer = Trainer::new(network, data, train, validation, objective, settings);
+    loop {
+        match trainer.advance(team) {
+            Advance::Step => {}
+            Advance::Epoch(record) => on_epoch(&record),
+            Advance::Ended => return trainer.finish(),
         }
-        training.cells_passed += cells_seen;
+    }
+}
 
-        let kl_global = network.penalty(objective.penalty);
-        let seen = cells_seen as f64;
-        let on_validation = elbo(team, network, &mut evaluation, data, validation, objective, settings.seed);
-        let record = EpochRecord {
-            epoch: epoch + 1,
-            kl_weight,
-            train_loss: loss_sum / steps as f64,
-            train_elbo: (reconstruction + kl) / seen + kl_global / seen,
-            train_reconstruction: reconstruction / seen,
-            train_kl: kl / seen,
-            kl_global,
-            validation_elbo: on_validation.total,
-            validation_reconstruction: on_validation.reconstruction,
-            validation_kl: on_validation.kl,
-            mean_mask: mean_mask(network),
-            seconds: epoch_start.elapsed().as_secs_f64(),
+/// Takes a new training to its end as the stage `stage` of a session, from where the session has left it.
+///
+/// # Errors
+/// As [`Session::pause`].
+pub fn train_in<R: Real>(
+    session: &mut Session<'_>,
+    stage: &'static str,
+    team: &Team,
+    mut trainer: Trainer<'_, R>,
+    mut on_epoch: impl FnMut(&EpochRecord),
+) -> Result<Training> {
+    session.begun(stage, |input| trainer.load(input))?;
+    loop {
+        let moment = match trainer.advance(team) {
+            Advance::Step => Moment::Step,
+            Advance::Epoch(record) => {
+                on_epoch(&record);
+                Moment::Epoch
+            }
+            Advance::Ended => return Ok(trainer.finish()),
         };
-        training.history.push(record);
-        on_epoch(&record);
-        let watched = if validation.is_empty() { record.train_elbo } else { record.validation_elbo };
-        if let Some(name) = network.parameters.first_non_finite() {
-            let tensor = format!("parameter `{name}`");
-            training.non_finite = Some(NonFinite { epoch: epoch + 1, step: steps, tensor });
-            training.stop_reason = StopReason::NonFinite;
-            last_good.restore(network);
-            break;
-        }
-        last_good.take(network);
-        if stopping.improves(watched) {
-            best.take(network);
-        }
-        if stopping.should_stop() {
-            training.stop_reason = StopReason::EarlyStopping;
-            break;
-        }
+        session.pause(stage, moment, |out| trainer.save(out))?;
     }
-    if settings.keep == KeepEpoch::Best && stopping.best.is_finite() {
-        best.restore(network);
-    }
-    training.seconds = start.elapsed().as_secs_f64();
-    training
 }
 
 fn mean_mask<R: Real>(network: &Network<R>) -> f64 {

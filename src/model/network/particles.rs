@@ -84,18 +84,20 @@ impl<R: Real> Network<R> {
     ) -> Posterior<R> {
         self.prepare_evaluation(workspace);
         let (l, width) = (self.architecture.n_latents, self.architecture.factor_width());
-        let room = |width: usize| Vec::with_capacity(cells.len() * width);
-        let mut posterior = Posterior { mean: room(l), variance: room(l), factor: room(width) };
-        for cells in cells.chunks(workspace.capacity()) {
+        let own = team.ranks().own(cells);
+        let room = |width: usize| Vec::with_capacity(own.len() * width);
+        let (mut mean, mut variance, mut factor) = (room(l), room(l), room(width));
+        for cells in own.chunks(workspace.capacity()) {
             self.encode(team, workspace, Batch { data, cells });
-            posterior.mean.extend_from_slice(&workspace.cells.mean[..cells.len() * l]);
-            posterior.variance.extend_from_slice(&workspace.cells.variance[..cells.len() * l]);
-            posterior.factor.extend_from_slice(&workspace.cells.factor[..cells.len() * width]);
+            mean.extend_from_slice(&workspace.cells.mean[..cells.len() * l]);
+            variance.extend_from_slice(&workspace.cells.variance[..cells.len() * l]);
+            factor.extend_from_slice(&workspace.cells.factor[..cells.len() * width]);
         }
-        posterior
+        let gathered = |width: usize, rows: Vec<R>| team.ranks().gather_rows(cells, width, rows);
+        Posterior { mean: gathered(l, mean), variance: gathered(l, variance), factor: gathered(width, factor) }
     }
 
-    /// Bounds of `cells` from `particles` samples each of their `posterior`, in evaluation mode.
+    /// Bounds of `cells`, each computed by the process that holds it, from `particles` samples each of their `posterior`, in evaluation mode.
     ///
     /// The noise of sample s of a cell is the stream of (seed, s, cell): the first samples are the same whatever their
     /// number. Where masks are still random, one is drawn per sample. A cell is one tile of the team's work, and its
@@ -113,30 +115,68 @@ impl<R: Real> Network<R> {
         particles: usize,
         seed: u64,
     ) -> Vec<Bound> {
+        let all = |_: &[Bound]| Ok::<(), std::convert::Infallible>(());
+        match self.bounds_after(team, workspace, data, cells, posterior, particles, seed, Vec::new(), all) {
+            Ok(bounds) => bounds,
+            Err(never) => match never {},
+        }
+    }
+
+    /// As [`Network::bounds`], of cells of which the first ones are `done` already; calls `between` after every few cells with
+    /// all bounds so far, and ends early with its error.
+    ///
+    /// # Errors
+    /// Those of `between`.
+    ///
+    /// # Panics
+    /// As [`Network::bounds`]; if more bounds are done than there are cells.
+    pub fn bounds_after<E>(
+        &self,
+        team: &Team,
+        workspace: &mut Workspace<R>,
+        data: &Dataset,
+        cells: &[usize],
+        posterior: &Posterior<R>,
+        particles: usize,
+        seed: u64,
+        done: Vec<Bound>,
+        mut between: impl FnMut(&[Bound]) -> Result<(), E>,
+    ) -> Result<Vec<Bound>, E> {
         assert!(particles > 0 && workspace.capacity() >= ROWS_PER_BLOCK, "a sample, and room for a row block");
         self.prepare_evaluation(workspace);
         let (l, width) = (self.architecture.n_latents, self.architecture.factor_width());
         let folded = self.fold_decoder(workspace);
-        let mut bounds = vec![Bound::default(); cells.len()];
+        let mut bounds = done;
+        // Every rank passes the same chunks, of which it works on the cells that it holds, so that all call `between` at
+        // the same places.
         let at_once = workspace.capacity() / ROWS_PER_BLOCK;
-        for (chunk, (cells, bounds)) in cells.chunks(at_once).zip(bounds.chunks_mut(at_once)).enumerate() {
-            let (blocks, shared) = workspace.split(cells.len() * ROWS_PER_BLOCK);
-            team.run(cells.len(), (blocks, tiles(bounds, 1)), |i, (mut block, bound)| {
-                let copies = [cells[i]; ROWS_PER_BLOCK];
-                let pass = Pass { network: self, batch: Batch { data, cells: &copies }, shared };
-                let n = chunk * at_once + i;
-                let cells = &mut block.cells;
-                let of_cell = |rows: &mut [R], values: &[R], width: usize| {
-                    let values = &values[n * width..(n + 1) * width];
-                    rows.chunks_exact_mut(width.max(1)).for_each(|row| row.copy_from_slice(values));
-                };
-                of_cell(cells.mean, &posterior.mean, l);
-                of_cell(cells.variance, &posterior.variance, l);
-                of_cell(cells.factor, &posterior.factor, width);
-                bound[0] = pass.bound(&mut block, &folded, particles, seed);
-            });
+        for chunk in cells[bounds.len()..].chunks(at_once * team.ranks().size()) {
+            let first = bounds.len();
+            let places = team.ranks().own_places(chunk);
+            let mut own = vec![Bound::default(); places.len()];
+            for (places, own) in places.chunks(at_once).zip(own.chunks_mut(at_once)) {
+                let (blocks, shared) = workspace.split(places.len() * ROWS_PER_BLOCK);
+                team.run(places.len(), (blocks, tiles(own, 1)), |i, (mut block, bound)| {
+                    let copies = [chunk[places[i]]; ROWS_PER_BLOCK];
+                    let pass = Pass { network: self, batch: Batch { data, cells: &copies }, shared };
+                    let n = first + places[i];
+                    let cells = &mut block.cells;
+                    let of_cell = |rows: &mut [R], values: &[R], width: usize| {
+                        let values = &values[n * width..(n + 1) * width];
+                        rows.chunks_exact_mut(width.max(1)).for_each(|row| row.copy_from_slice(values));
+                    };
+                    of_cell(cells.mean, &posterior.mean, l);
+                    of_cell(cells.variance, &posterior.variance, l);
+                    of_cell(cells.factor, &posterior.factor, width);
+                    bound[0] = pass.bound(&mut block, &folded, particles, seed);
+                });
+            }
+            let own = own.iter().flat_map(|bound| [bound.iwelbo, bound.elbo]).collect();
+            let both = team.ranks().gather_rows(chunk, 2, own);
+            bounds.extend(both.as_chunks::<2>().0.iter().map(|&[iwelbo, elbo]| Bound { iwelbo, elbo }));
+            between(&bounds)?;
         }
-        bounds
+        Ok(bounds)
     }
 
     /// The decoder's hidden layers with their batch normalisation folded in, Eq. (I8); the workspace holds the running

@@ -44,6 +44,9 @@ impl ResultsFolder {
     /// # Errors
     /// [`crate::InputError`] naming a file of the folder that is missing or damaged; [`crate::Error::Io`].
     pub fn write_report(&self, metrics: Option<serde_json::Value>) -> Result<()> {
+        if !self.writes() {
+            return Ok(());
+        }
         let page = page(&folder::read(self.path(), metrics)?);
         self.write("report.html", |file| file.write_all(page.as_bytes()))
     }

@@ -1,0 +1,298 @@
+//! Values as bytes and back, to the last bit: how the parts of a checkpoint are written.
+//!
+//! Numbers are little-endian, floating-point numbers by their bits, so that NaN and infinities survive. Lengths are
+//! 64-bit numbers before what they count. Nothing here detects damage; the checksum of the whole file does.
+
+use crate::config::HeldoutBatchNorm;
+use crate::error::NonFinite;
+use crate::model::network::Bound;
+use crate::numerics::real::Real;
+use crate::report::metrics::StopReason;
+use crate::report::progress::EpochRecord;
+
+/// What was read cannot be what was written: the reason, without a final full stop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage(pub String);
+
+/// A value that can stand in a checkpoint.
+pub trait Saved: Sized {
+    /// Appends the value to `out`.
+    fn save(&self, out: &mut Vec<u8>);
+
+    /// Reads a value from the front of `input`.
+    ///
+    /// # Errors
+    /// [`Damage`] if `input` does not begin with one.
+    fn load(input: &mut Input<'_>) -> Result<Self, Damage>;
+}
+
+/// Bytes that are read from the front.
+#[derive(Debug, Clone, Copy)]
+pub struct Input<'a>(&'a [u8]);
+
+impl<'a> Input<'a> {
+    /// All of `bytes` are to be read.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    /// The next `n` bytes.
+    ///
+    /// # Errors
+    /// [`Damage`] if there are not so many.
+    pub fn take(&mut self, n: usize) -> Result<&'a [u8], Damage> {
+        if n > self.0.len() {
+            return Err(Damage("it ends too early".to_owned()));
+        }
+        let (taken, rest) = self.0.split_at(n);
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    /// A length, which may not exceed what is left at `size` bytes each.
+    fn length(&mut self, size: usize) -> Result<usize, Damage> {
+        let n = u64::load(self)?;
+        match usize::try_from(n) {
+            Ok(n) if n.checked_mul(size).is_some_and(|bytes| bytes <= self.0.len()) => Ok(n),
+            _ => Err(Damage(format!("a length of {n} is impossible"))),
+        }
+    }
+
+    /// Expects that everything was read.
+    ///
+    /// # Errors
+    /// [`Damage`] if something is left.
+    pub fn end(&self) -> Result<(), Damage> {
+        match self.0.len() {
+            0 => Ok(()),
+            n => Err(Damage(format!("{n} bytes are left over"))),
+        }
+    }
+}
+
+macro_rules! saved_numbers {
+    ($($t:ty),*) => {$(
+        impl Saved for $t {
+            fn save(&self, out: &mut Vec<u8>) {
+                out.extend_from_slice(&self.to_le_bytes());
+            }
+
+            fn load(input: &mut Input<'_>) -> Result<Self, Damage> {
+                let bytes = input.take(size_of::<$t>())?;
+                Ok(<$t>::from_le_bytes(bytes.try_into().expect("as many as were taken")))
+            }
+        }
+    )*};
+}
+saved_numbers!(u8, u32, u64, f64);
+
+impl Saved for usize {
+    fn save(&self, out: &mut Vec<u8>) {
+        (*self as u64).save(out);
+    }
+
+    fn load(input: &mut Input<'_>) -> Result<Self, Damage> {
+        let n = u64::load(input)?;
+        usize::try_from(n).map_err(|_| Damage(format!("{n} is too large for this machine")))
+    }
+}
+
+impl Saved for String {
+    fn save(&self, out: &mut Vec<u8>) {
+        self.len().save(out);
+        out.extend_from_slice(self.as_bytes());
+    }
+
+    fn load(input: &mut Input<'_>) -> Result<Self, Damage> {
+        let n = input.length(1)?;
+        String::from_utf8(input.take(n)?.to_vec()).map_err(|_| Damage("a text is not UTF-8".to_owned()))
+    }
+}
+
+impl<T: Saved> Saved for Option<T> {
+    fn save(&self, out: &mut Vec<u8>) {
+        match self {
+            None => 0u8.save(out),
+            Some(value) => {
+                1u8.save(out);
+                value.save(out);
+            }
+        }
+    }
+
+    fn load(input: &mut Input<'_>) -> Result<Self, Damage> {
+        match u8::load(input)? {
+            0 => Ok(None),
+            1 => Ok(Some(T::load(input)?)),
+            n => Err(Damage(format!("{n} is neither present nor absent"))),
+        }
+    }
+}
+
+impl<T: Saved> Saved for Vec<T> {
+    fn save(&self, out: &mut Vec<u8>) {
+        self.len().save(out);
+        self.iter().for_each(|value| value.save(out));
+    }
+
+    fn load(input: &mut Input<'_>) -> Result<Self, Damage> {
+        let n = input.length(1)?;
+        (0..n).map(|_| T::load(input)).collect()
+    }
+}
+
+/// A structure, field by field. A field that is missing from the list does not compile.
+macro_rules! saved_fields {
+    ($($t:ty { $($field:ident),* $(,)? })*) => {$(
+        impl Saved for $t {
+            fn save(&self, out: &mut Vec<u8>) {
+                let Self { $($field),* } = self;
+                $($field.save(out);)*
+            }
+
+            fn load(input: &mut Input<'_>) -> Result<Self, Damage> {
+                Ok(Self { $($field: Saved::load(input)?),* })
+            }
+        }
+    )*};
+}
+pub(crate) use saved_fields;
+
+/// An enumeration without fields, each value by its number.
+macro_rules! saved_choices {
+    ($($t:ty { $($number:literal = $value:ident),* })*) => {$(
+        impl Saved for $t {
+            fn save(&self, out: &mut Vec<u8>) {
+                let number: u8 = match self { $(Self::$value => $number),* };
+                number.save(out);
+            }
+
+            fn load(input: &mut Input<'_>) -> Result<Self, Damage> {
+                match u8::load(input)? {
+                    $($number => Ok(Self::$value),)*
+                    n => Err(Damage(format!("there is no choice {n}"))),
+                }
+            }
+        }
+    )*};
+}
+
+saved_fields! {
+    EpochRecord {
+        epoch, kl_weight, train_loss, train_elbo, train_reconstruction, train_kl, kl_global, validation_elbo,
+        validation_reconstruction, validation_kl, mean_mask, seconds,
+    }
+    NonFinite { epoch, step, tensor }
+    Bound { iwelbo, elbo }
+}
+
+saved_choices! {
+    StopReason { 0 = EpochLimit, 1 = EarlyStopping, 2 = NonFinite }
+    HeldoutBatchNorm { 0 = Frozen, 1 = Drift }
+}
+
+/// Appends the values of a buffer, at their own precision.
+pub fn save_values<R: Real>(values: &[R], out: &mut Vec<u8>) {
+    values.len().save(out);
+    out.reserve(size_of_val(values));
+    match size_of::<R>() {
+        // Exact: a single-precision number goes through double precision unchanged.
+        4 => values.iter().for_each(|v| out.extend_from_slice(&(v.f64() as f32).to_le_bytes())),
+        _ => values.iter().for_each(|v| out.extend_from_slice(&v.f64().to_le_bytes())),
+    }
+}
+
+/// Fills a buffer with what [`save_values`] wrote.
+///
+/// # Errors
+/// [`Damage`] if another number of values was written.
+pub fn load_values<R: Real>(values: &mut [R], input: &mut Input<'_>) -> Result<(), Damage> {
+    let n = input.length(size_of::<R>())?;
+    if n != values.len() {
+        return Err(Damage(format!("it holds {n} values where the model has {}", values.len())));
+    }
+    let bytes = input.take(size_of_val(values))?;
+    match size_of::<R>() {
+        4 => {
+            let found = bytes.as_chunks::<4>().0.iter().map(|b| R::of(f64::from(f32::from_le_bytes(*b))));
+            values.iter_mut().zip(found).for_each(|(value, found)| *value = found);
+        }
+        _ => {
+            let found = bytes.as_chunks::<8>().0.iter().map(|b| R::of(f64::from_le_bytes(*b)));
+            values.iter_mut().zip(found).for_each(|(value, found)| *value = found);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> EpochRecord {
+        EpochRecord {
+            epoch: 1,
+            kl_weight: 0.1,
+            train_loss: f64::MAX,
+            train_elbo: 1.0 / 3.0,
+            train_reconstruction: -0.0,
+            train_kl: f64::MIN_POSITIVE,
+            kl_global: 5e-324,
+            validation_elbo: f64::INFINITY,
+            validation_reconstruction: 2.0,
+            validation_kl: 3.0,
+            mean_mask: 4.0,
+            seconds: 5.0,
+        }
+    }
+
+    #[test]
+    fn every_bit_survives() {
+        let mut bytes = Vec::new();
+        let text = "\u{3b1} = 1\n".to_owned();
+        let non_finite = Some(NonFinite { epoch: 3, step: 4, tensor: text.clone() });
+        let values = [1.0f32, -0.0, f32::MIN_POSITIVE / 2.0, f32::INFINITY, 0.1];
+        (vec![record(), record()]).save(&mut bytes);
+        non_finite.save(&mut bytes);
+        None::<usize>.save(&mut bytes);
+        StopReason::EarlyStopping.save(&mut bytes);
+        f64::NAN.save(&mut bytes);
+        save_values(&values, &mut bytes);
+        save_values(&[0.1f64], &mut bytes);
+
+        let mut input = Input::new(&bytes);
+        let records = Vec::<EpochRecord>::load(&mut input).expect("records");
+        assert_eq!(records, [record(), record()]);
+        assert_eq!(records[0].train_reconstruction.to_bits(), (-0.0f64).to_bits());
+        assert_eq!(Option::<NonFinite>::load(&mut input), Ok(non_finite));
+        assert_eq!(Option::<usize>::load(&mut input), Ok(None));
+        assert_eq!(StopReason::load(&mut input), Ok(StopReason::EarlyStopping));
+        assert_eq!(f64::load(&mut input).map(f64::to_bits), Ok(f64::NAN.to_bits()));
+        let (mut single, mut double) = ([0.0f32; 5], [0.0f64]);
+        load_values(&mut single, &mut input).expect("values");
+        load_values(&mut double, &mut input).expect("values");
+        assert_eq!(single.map(f32::to_bits), values.map(f32::to_bits));
+        assert_eq!(double, [0.1]);
+        assert_eq!(input.end(), Ok(()));
+    }
+
+    #[test]
+    fn bytes_that_are_something_else_are_refused_without_a_panic() {
+        let mut bytes = Vec::new();
+        vec![record()].save(&mut bytes);
+        for cut in 0..bytes.len() {
+            assert!(Vec::<EpochRecord>::load(&mut Input::new(&bytes[..cut])).is_err(), "{cut}");
+        }
+        let huge = u64::MAX.to_le_bytes();
+        assert!(Vec::<f64>::load(&mut Input::new(&huge)).is_err());
+        assert!(String::load(&mut Input::new(&huge)).is_err());
+        assert!(load_values(&mut [0.0f32], &mut Input::new(&huge)).is_err());
+        assert!(Option::<u8>::load(&mut Input::new(&[2, 0])).is_err());
+        assert!(StopReason::load(&mut Input::new(&[9])).is_err());
+        let mut two = Vec::new();
+        save_values(&[1.0f32, 2.0], &mut two);
+        let Damage(reason) = load_values(&mut [0.0f32; 3], &mut Input::new(&two)).expect_err("another model");
+        assert!(reason.contains("2 values where the model has 3"), "{reason}");
+        assert!(Input::new(&two).end().is_err());
+    }
+}

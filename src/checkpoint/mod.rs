@@ -1,0 +1,584 @@
+//! Checkpoints: what a run needs to go on after any interruption and end with the same bytes.
+//!
+//! A run is a row of stages. A [`Session`] keeps the results of those that are finished and, whenever it is due, writes
+//! them to disk with the state of the one under way. A stage that finds its result there is not done again; one that
+//! finds its state goes on from it.
+
+pub mod encoding;
+pub mod file;
+
+use std::path::{Path, PathBuf};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use serde_json::json;
+use xxhash_rust::xxh3::Xxh3;
+
+use self::encoding::{Damage, Input};
+use self::file::{Checkpoint, DataIdentity, Header, Part, Resume};
+use crate::config::{Config, Simd};
+use crate::data::dataset::Dataset;
+use crate::error::{Error, InputError, Result};
+use crate::interruption::{Cause, Moment, Next, Watch};
+use crate::numerics::simd;
+use crate::ranks::Ranks;
+use crate::report::manifest::host;
+use crate::report::metrics::seconds as in_words;
+use crate::report::progress::ProgressKind;
+
+/// Settings that results do not depend on: how many threads, and where files are (their contents are compared).
+pub const INDIFFERENT_KEYS: [&str; 4] = ["threads", "data", "labels", "genes"];
+
+/// What is said of a run's course in its manifest.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Course {
+    /// Seconds since 1970 at which the run began.
+    pub started: u64,
+    /// Seconds that it has taken, without the time between a stop and the resumption.
+    pub seconds: f64,
+    /// Every resumption.
+    pub resumes: Vec<Resume>,
+}
+
+/// The stages of one run, and what is kept of them.
+#[derive(Debug)]
+pub struct Session<'a> {
+    /// `None`: nothing is saved.
+    folder: Option<PathBuf>,
+    header: Header,
+    /// Command that goes on with the run.
+    command: String,
+    watch: Watch,
+    progress: ProgressKind<'a>,
+    begin: Instant,
+    /// Seconds of the run before `begin`.
+    seconds_before: f64,
+    finished: Vec<Part>,
+    /// Work in progress that was read and that its stage has not yet asked for.
+    begun: Option<Part>,
+    /// Whether a stage has ended since the last saving.
+    changed: bool,
+    /// When the newest whole checkpoint was written, or read.
+    kept: Option<Instant>,
+    /// The processes that do the run together; the first one writes.
+    ranks: &'a Ranks,
+    /// What each of them wants to do next, as numbers.
+    wishes: Vec<f64>,
+}
+
+impl<'a> Session<'a> {
+    /// A session that saves nothing, and stops when a signal asks for it.
+    pub fn unsaved(progress: ProgressKind<'a>) -> Self {
+        let data = DataIdentity { cells: 0, genes: 0, interventions: 0, checksum: String::new() };
+        let header = Header {
+            program: String::new(),
+            settings: Vec::new(),
+            data,
+            simd: String::new(),
+            ranks: 1,
+            started: now(),
+            seconds: 0.0,
+            resumes: Vec::new(),
+            stage: String::new(),
+        };
+        let begin = Instant::now();
+        Self::with(None, header, String::new(), Watch::unsaved(), progress, begin)
+    }
+
+    fn with(
+        folder: Option<PathBuf>,
+        header: Header,
+        command: String,
+        watch: Watch,
+        progress: ProgressKind<'a>,
+        begin: Instant,
+    ) -> Self {
+        Self {
+            folder,
+            header,
+            command,
+            watch,
+            progress,
+            begin,
+            seconds_before: 0.0,
+            finished: Vec::new(),
+            begun: None,
+            changed: false,
+            kept: None,
+            ranks: Ranks::alone(),
+            wishes: Vec::new(),
+        }
+    }
+
+    /// The same session, of a run that several processes do together: the first one writes and reads, and all stop and save
+    /// at the same places.
+    pub fn among(mut self, ranks: &'a Ranks) -> Self {
+        if !ranks.is_first() {
+            self.folder = None;
+        }
+        self.header.ranks = ranks.size();
+        self.wishes = vec![0.0; ranks.size()];
+        Self { ranks, ..self }
+    }
+
+    /// The session of a run of resolved settings on `data` in `folder`, which began at `begin` in this process.
+    pub fn new(
+        folder: &Path,
+        config: &Config,
+        data: &Dataset,
+        watch: Watch,
+        progress: ProgressKind<'a>,
+        begin: Instant,
+    ) -> Self {
+        let mut settings = config.saved_keys();
+        settings.retain(|(key, _)| !INDIFFERENT_KEYS.contains(&key.as_str()));
+        let header = Header {
+            program: concat!("svae-cpu ", env!("CARGO_PKG_VERSION")).to_owned(),
+            settings: settings.into_iter().map(|(key, value)| (key, value.to_string())).collect(),
+            data: identity(data),
+            simd: simd::level().to_owned(),
+            ranks: 1,
+            started: now().saturating_sub(begin.elapsed().as_secs()),
+            seconds: 0.0,
+            resumes: Vec::new(),
+            stage: String::new(),
+        };
+        let mut command = format!("svae-cpu run --resume {}", quoted(folder));
+        if !config.h5ad {
+            command += " --no-h5ad";
+        }
+        Self::with(Some(folder.to_path_buf()), header, command, watch, progress, begin)
+    }
+
+    /// Takes up what the newest usable checkpoint of the folder holds; without any checkpoint the run starts at its
+    /// beginning.
+    ///
+    /// # Errors
+    /// [`InputError`] if there are checkpoints and none can be used, with the reasons.
+    pub fn resume(&mut self, config: &Config, threads: usize) -> Result<()> {
+        let found = self.ranks.agree(self.newest())?;
+        let found = self.ranks.first_bytes(found.unwrap_or_default());
+        if found.is_empty() {
+            return Ok(());
+        }
+        let found = file::read(&found).map_err(|damage| self.foreign("unknown", damage))?;
+        self.take_up(found, config, threads);
+        Ok(())
+    }
+
+    /// The bytes of the newest usable checkpoint of the folder, if it holds any.
+    fn newest(&self) -> Result<Option<Vec<u8>>> {
+        let Some(folder) = &self.folder else { return Ok(None) };
+        let mut refused: Vec<(PathBuf, String)> = Vec::new();
+        for name in [file::CHECKPOINT, file::PREVIOUS] {
+            let path = folder.join(name);
+            let bytes = match file::bytes(&path) {
+                Ok(None) => continue,
+                Ok(Some(bytes)) => Ok(bytes),
+                Err(error) => Err(format!("it cannot be read ({error})")),
+            };
+            let usable = bytes.and_then(|bytes| {
+                let found = file::read(&bytes).map_err(|Damage(reason)| reason)?;
+                self.same_run(&found.header).map(|()| bytes)
+            });
+            match usable {
+                Err(reason) => refused.push((path, reason)),
+                Ok(bytes) => {
+                    for (path, reason) in &refused {
+                        let text = format!("{}: {reason}; the checkpoint before it is used.", path.display());
+                        self.progress.warn(&text);
+                    }
+                    return Ok(Some(bytes));
+                }
+            }
+        }
+        let Some((path, reason)) = refused.first() else {
+            self.progress.note(&format!("{} holds no checkpoint: the run starts at its beginning.", folder.display()));
+            return Ok(None);
+        };
+        let mut problem = format!("the run cannot be resumed: {reason}");
+        if let Some((path, reason)) = refused.get(1) {
+            problem += &format!("; and {}: {reason}", path.display());
+        }
+        let remedy = "give the settings and data that it was started with, or start anew with --overwrite in the place of \
+                      --resume";
+        Err(InputError::new(problem, remedy).in_file(path).into())
+    }
+
+    fn take_up(&mut self, found: Checkpoint, config: &Config, threads: usize) {
+        let Checkpoint { header, finished, current } = found;
+        let stage = match header.stage.as_str() {
+            "" => "the beginning".to_owned(),
+            stage => stage.to_owned(),
+        };
+        self.progress.event("resumed", json!({ "stage": stage, "seconds_before": header.seconds }));
+        if !matches!(self.progress, ProgressKind::Json(_)) {
+            self.progress.note(&format!("Resumed in the stage {stage}, after {} of work.", in_words(header.seconds)));
+        }
+        if header.simd != self.header.simd && config.simd == Simd::Native {
+            self.progress.warn(&format!(
+                "the run was begun with {} and goes on with {}: the last digits may differ from those of a run on one \
+                 kind of processor; --simd baseline rules this out.",
+                header.simd, self.header.simd
+            ));
+        }
+        if header.ranks != self.header.ranks {
+            self.progress.warn(&format!(
+                "the run was begun on {} and goes on on {}: the last digits may differ from those of a run on one number \
+                 of ranks.",
+                ranks(header.ranks),
+                ranks(self.header.ranks)
+            ));
+        }
+        self.header.started = header.started;
+        self.header.resumes = header.resumes;
+        let (host, simd) = (host(), self.header.simd.clone());
+        self.header.resumes.push(Resume { time: now(), host, threads, simd, stage: stage.clone() });
+        self.seconds_before = header.seconds;
+        self.finished = finished;
+        self.begun = current;
+        self.header.stage = header.stage;
+        self.kept = Some(Instant::now());
+        self.watch.saved();
+    }
+
+    /// The reason why a checkpoint with this header is not of this run, if it is not.
+    fn same_run(&self, found: &Header) -> std::result::Result<(), String> {
+        let ours = &self.header;
+        if found.program != ours.program {
+            let (theirs, ours) = (&found.program, &ours.program);
+            return Err(format!("it was written by {theirs}, and this is {ours}, which may compute other digits"));
+        }
+        let value = |settings: &[(String, String)], key: &str| {
+            let found = settings.iter().find(|(name, _)| name == key);
+            found.map_or("not set".to_owned(), |(_, value)| value.clone())
+        };
+        for (key, _) in found.settings.iter().chain(&ours.settings) {
+            let (theirs, ours) = (value(&found.settings, key), value(&ours.settings, key));
+            if theirs != ours {
+                return Err(format!("its run has other settings (`{key}` is {theirs} there and {ours} here)"));
+            }
+        }
+        let shape = |data: &DataIdentity| {
+            format!("{} cells, {} genes and {} interventions", data.cells, data.genes, data.interventions)
+        };
+        let (theirs, ours) = (shape(&found.data), shape(&ours.data));
+        if theirs != ours {
+            return Err(format!("its run has other data ({theirs}, not {ours})"));
+        }
+        if found.data != self.header.data {
+            return Err("its run has other data (of the same size, but the contents differ)".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Seconds that the run has taken so far, without the time between a stop and the resumption.
+    pub fn seconds(&self) -> f64 {
+        self.seconds_before + self.begin.elapsed().as_secs_f64()
+    }
+
+    /// The course of the run so far.
+    pub fn course(&self) -> Course {
+        Course { started: self.header.started, seconds: self.seconds(), resumes: self.header.resumes.clone() }
+    }
+
+    /// Reads, with `load`, the result of a stage that was finished before; `None` if it was not.
+    ///
+    /// # Errors
+    /// If what was kept is not what `load` expects.
+    pub fn finished<T>(
+        &self,
+        stage: &str,
+        load: impl FnOnce(&mut Input<'_>) -> std::result::Result<T, Damage>,
+    ) -> Result<Option<T>> {
+        let Some((_, bytes)) = self.finished.iter().find(|(name, _)| name == stage) else { return Ok(None) };
+        let mut input = Input::new(bytes);
+        let result = load(&mut input).and_then(|result| input.end().map(|()| result));
+        result.map(Some).map_err(|damage| self.foreign(stage, damage))
+    }
+
+    /// Takes, with `load`, the state in which a stage was interrupted before; `None` if it was not.
+    ///
+    /// # Errors
+    /// If what was kept is not what `load` expects.
+    pub fn begun<T>(
+        &mut self,
+        stage: &str,
+        load: impl FnOnce(&mut Input<'_>) -> std::result::Result<T, Damage>,
+    ) -> Result<Option<T>> {
+        let Some((_, bytes)) = self.begun.take_if(|(name, _)| name == stage) else { return Ok(None) };
+        load(&mut Input::new(&bytes)).map(Some).map_err(|damage| self.foreign(stage, damage))
+    }
+
+    fn foreign(&self, stage: &str, Damage(reason): Damage) -> Error {
+        let problem = format!("the run cannot be resumed in the stage {stage}: {reason}");
+        let error = InputError::new(problem, "start anew with --overwrite in the place of --resume");
+        error.in_file(self.folder.as_deref().unwrap_or(Path::new("")).join(file::CHECKPOINT)).into()
+    }
+
+    /// Keeps the result of a stage, which `save` writes.
+    ///
+    /// # Errors
+    /// As [`Session::pause`].
+    pub fn finish(&mut self, stage: &str, save: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
+        if self.folder.is_some() {
+            let mut bytes = Vec::new();
+            save(&mut bytes);
+            self.finished.push((stage.to_owned(), bytes));
+            self.changed = true;
+        }
+        self.header.stage = format!("after {stage}");
+        self.between(Moment::Stage)
+    }
+
+    /// To be called between two pieces of a stage: saves the state, which `save` writes, if it is due.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`] when it is time to stop; the failed write if the state could not be saved then and none was
+    /// before.
+    #[inline]
+    pub fn pause(&mut self, stage: &str, moment: Moment, save: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
+        match self.next(moment) {
+            Next::GoOn => Ok(()),
+            next => self.save_state(next, stage, save),
+        }
+    }
+
+    /// What to do now, on all processes alike: stop if any of them has to, save when the first one finds it due.
+    #[inline]
+    fn next(&mut self, moment: Moment) -> Next {
+        let own = self.watch.next(moment);
+        if self.ranks.is_alone() {
+            return own;
+        }
+        self.ranks.all_gather(&[wish(own)], &mut self.wishes);
+        let stop = self.wishes.iter().copied().find(|&wish| wish >= STOP);
+        wished(stop.unwrap_or(self.wishes[0]))
+    }
+
+    #[cold]
+    fn save_state(&mut self, next: Next, stage: &str, save: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
+        let mut bytes = Vec::new();
+        if self.folder.is_some() {
+            save(&mut bytes);
+        }
+        self.header.stage = stage.to_owned();
+        let saved = self.write(Some((stage, &bytes)));
+        self.conclude(next, saved)
+    }
+
+    /// To be called between two pieces of work of which nothing is kept.
+    ///
+    /// # Errors
+    /// As [`Session::pause`].
+    #[inline]
+    pub fn check(&mut self) -> Result<()> {
+        self.between(Moment::Step)
+    }
+
+    fn between(&mut self, moment: Moment) -> Result<()> {
+        match self.next(moment) {
+            Next::GoOn => Ok(()),
+            next => {
+                let saved = self.save();
+                self.conclude(next, saved)
+            }
+        }
+    }
+
+    /// Saves the results of the finished stages, if there is one that is not saved.
+    ///
+    /// # Errors
+    /// The failed write.
+    pub fn save(&mut self) -> Result<()> {
+        if !self.changed {
+            self.watch.saved();
+            return Ok(());
+        }
+        // What was read stays until its stage asks for it.
+        let begun = self.begun.clone();
+        self.write(begun.as_ref().map(|(stage, bytes)| (stage.as_str(), &bytes[..])))
+    }
+
+    fn write(&mut self, current: Option<(&str, &[u8])>) -> Result<()> {
+        self.watch.saved();
+        let Some(folder) = &self.folder else { return Ok(()) };
+        let start = Instant::now();
+        let header = Header { seconds: self.seconds(), ..self.header.clone() };
+        file::replace(folder, &header, &self.finished, current)?;
+        self.changed = false;
+        self.kept = Some(Instant::now());
+        let seconds = start.elapsed().as_secs_f64();
+        let path = folder.join(file::CHECKPOINT);
+        self.progress.event("checkpoint", json!({ "file": path, "stage": header.stage, "seconds": seconds }));
+        Ok(())
+    }
+
+    /// Goes on or stops, after the state was saved or could not be.
+    fn conclude(&mut self, next: Next, saved: Result<()>) -> Result<()> {
+        let last = || match self.kept {
+            Some(kept) => format!("the last whole one, of {} ago, is kept", in_words(kept.elapsed().as_secs_f64())),
+            None => "there is none yet".to_owned(),
+        };
+        match (next, saved) {
+            (Next::Stop(cause), Ok(())) => Err(self.stopped(cause, "")),
+            (Next::Stop(cause), Err(error)) if self.kept.is_some() => {
+                Err(self.stopped(cause, &format!(" (the checkpoint could not be written: {error}; {})", last())))
+            }
+            (Next::Stop(_), Err(error)) => Err(error),
+            (_, Err(error)) => {
+                self.progress
+                    .warn(&format!("the checkpoint could not be written ({error}); the run goes on, and {}.", last()));
+                Ok(())
+            }
+            (_, Ok(())) => Ok(()),
+        }
+    }
+
+    fn stopped(&self, cause: Cause, aside: &str) -> Error {
+        let stage = &self.header.stage;
+        let at = if stage.is_empty() { "before the training".to_owned() } else { format!("in the stage {stage}") };
+        if self.folder.is_none() {
+            return Error::Stopped(format!("stopped by {cause}; nothing was changed: start the same command again"));
+        }
+        match self.kept {
+            Some(_) => Error::Stopped(format!("stopped by {cause} {at}{aside}; go on with: {}", self.command)),
+            None => Error::Stopped(format!("stopped by {cause} {at}; nothing had to be saved: start the run again")),
+        }
+    }
+
+    /// What can be said to someone whose results could not be written: the state that is kept, if any.
+    pub fn advice(&self) -> Option<String> {
+        let _ = self.kept?;
+        Some(format!(
+            "The state of the run is kept in its checkpoint; once the obstacle is gone, go on with: {}",
+            self.command
+        ))
+    }
+}
+
+/// A wish to stop is this or a greater number: the number of the signal is added; 0 stands for the time limit.
+const STOP: f64 = 2.0;
+
+/// What a process wants to do next, as a number.
+fn wish(next: Next) -> f64 {
+    match next {
+        Next::GoOn => 0.0,
+        Next::Save => 1.0,
+        Next::Stop(Cause::TimeLimit) => STOP,
+        Next::Stop(Cause::Signal(number)) => STOP + f64::from(number),
+    }
+}
+
+/// What a number of [`wish`] means.
+fn wished(wish: f64) -> Next {
+    match wish {
+        0.0 => Next::GoOn,
+        1.0 => Next::Save,
+        STOP => Next::Stop(Cause::TimeLimit),
+        signal => Next::Stop(Cause::Signal((signal - STOP) as i32)),
+    }
+}
+
+/// So many ranks, in words.
+fn ranks(n: usize) -> String {
+    if n == 1 { "one rank".to_owned() } else { format!("{n} ranks") }
+}
+
+/// A path as a shell reads it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,@%".contains(c);
+    match !text.is_empty() && text.chars().all(plain) {
+        true => text,
+        false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
+}
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// Bytes summed up at a time.
+const BLOCK: usize = 1 << 16;
+
+/// What tells this screen from any other.
+pub fn identity(data: &Dataset) -> DataIdentity {
+    // Without `..`: a new part of a screen is thought of here. Its source is a name and no part of its contents.
+    let Dataset {
+        source: _,
+        counts,
+        library,
+        interventions,
+        intervention_names,
+        gene_names,
+        cell_names,
+        covariates,
+        truth,
+    } = data;
+    let mut sum = Sum { sum: Xxh3::new(), waiting: Vec::with_capacity(BLOCK + 64) };
+    for n in 0..counts.n_cells() {
+        let row = counts.row(n);
+        sum.number(row.len() as u64);
+        row.for_each(|gene, count| sum.number((gene as u64) << 32 | u64::from(count)));
+        sum.number(library[n].to_bits());
+        let (numbers, doses) = interventions.row(n);
+        sum.number(numbers.len() as u64);
+        numbers.iter().zip(doses).for_each(|(&a, dose)| sum.number(u64::from(a) << 32 | u64::from(dose.to_bits())));
+    }
+    for names in [intervention_names, gene_names, cell_names] {
+        sum.names(names);
+    }
+    for column in &covariates.categorical {
+        sum.names(std::slice::from_ref(&column.name));
+        sum.names(&column.levels);
+        column.codes.iter().for_each(|&code| sum.number(u64::from(code)));
+    }
+    for column in &covariates.continuous {
+        sum.names(std::slice::from_ref(&column.name));
+        column.values.iter().for_each(|value| sum.number(value.to_bits()));
+    }
+    if let Some(truth) = truth {
+        sum.number(truth.n_latents as u64);
+        truth.latents.iter().chain(&truth.prior_means).for_each(|value| sum.number(value.to_bits()));
+    }
+    DataIdentity {
+        cells: data.n_cells(),
+        genes: data.n_genes(),
+        interventions: data.n_interventions(),
+        checksum: format!("{:016x}", sum.finish()),
+    }
+}
+
+/// A checksum of numbers and names.
+struct Sum {
+    sum: Xxh3,
+    waiting: Vec<u8>,
+}
+
+impl Sum {
+    #[inline]
+    fn number(&mut self, number: u64) {
+        self.waiting.extend_from_slice(&number.to_le_bytes());
+        if self.waiting.len() >= BLOCK {
+            self.sum.update(&self.waiting);
+            self.waiting.clear();
+        }
+    }
+
+    fn names(&mut self, names: &[String]) {
+        self.number(names.len() as u64);
+        for name in names {
+            self.number(name.len() as u64);
+            self.waiting.extend_from_slice(name.as_bytes());
+        }
+    }
+
+    fn finish(mut self) -> u64 {
+        self.sum.update(&self.waiting);
+        self.sum.digest()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,232 @@
+//! When a run has to stop early: the signals of batch systems, and a time limit of its own.
+
+use std::fmt;
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// Exit code of a run that was stopped early and can be resumed (EX_TEMPFAIL of `sysexits.h`).
+pub const EXIT_CODE: u8 = 75;
+
+/// Number of the first signal that asked for an end; 0 as long as none has.
+static REQUESTED: AtomicI32 = AtomicI32::new(0);
+/// Pieces of work under way that have something to save before the process ends.
+static DEFERRED: AtomicUsize = AtomicUsize::new(0);
+
+/// A signal repeated within this time is the same request: some senders (`timeout`, a terminal and its shell) send it
+/// to a process and once more to its whole group.
+#[cfg(unix)]
+const SAME_REQUEST: Duration = Duration::from_secs(1);
+
+/// Why a run stops early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// A signal of this number.
+    Signal(i32),
+    /// The time limit.
+    TimeLimit,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Cause::TimeLimit => write!(f, "the time limit"),
+            Cause::Signal(number) => match name(*number) {
+                Some(name) => write!(f, "{name}"),
+                None => write!(f, "signal {number}"),
+            },
+        }
+    }
+}
+
+#[cfg(unix)]
+fn name(signal: i32) -> Option<&'static str> {
+    signal_hook::low_level::signal_name(signal)
+}
+
+#[cfg(not(unix))]
+fn name(_: i32) -> Option<&'static str> {
+    None
+}
+
+/// The signal that has asked for an end, if one has.
+#[inline]
+pub fn requested() -> Option<Cause> {
+    match REQUESTED.load(Ordering::Relaxed) {
+        0 => None,
+        number => Some(Cause::Signal(number)),
+    }
+}
+
+/// As long as it lives, a first signal is only noted down, for whoever asks [`requested`]; without one it ends the
+/// process at once, because there is nothing to save.
+#[derive(Debug)]
+pub struct Deferral(());
+
+impl Deferral {
+    /// From now on there is something to save.
+    pub fn begin() -> Self {
+        DEFERRED.fetch_add(1, Ordering::SeqCst);
+        Self(())
+    }
+}
+
+impl Drop for Deferral {
+    fn drop(&mut self) {
+        DEFERRED.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Listens, for the rest of the process, to SIGTERM, SIGINT and SIGUSR1; `farewell` is called before a process that has
+/// nothing to save exits with code 75. A second signal, a second or more after the first, ends the process as it would
+/// have without this function.
+///
+/// SIGXFSZ is caught too, so that a file that grows over the limit of the system is a failed write and not a sudden
+/// end.
+///
+/// # Errors
+/// If the system refuses.
+#[cfg(unix)]
+pub fn listen(farewell: impl Fn(Cause) + Send + 'static) -> std::io::Result<()> {
+    use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
+    use signal_hook::iterator::Signals;
+
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGUSR1, SIGXFSZ])?;
+    std::thread::Builder::new().name("svae-signals".to_owned()).spawn(move || {
+        let mut first: Option<Instant> = None;
+        for signal in signals.forever().filter(|&signal| signal != SIGXFSZ) {
+            match first {
+                Some(since) if since.elapsed() < SAME_REQUEST => {}
+                Some(_) => drop(signal_hook::low_level::emulate_default_handler(signal)),
+                None => {
+                    first = Some(Instant::now());
+                    REQUESTED.store(signal, Ordering::SeqCst);
+                    if DEFERRED.load(Ordering::SeqCst) == 0 {
+                        farewell(Cause::Signal(signal));
+                        std::process::exit(i32::from(EXIT_CODE));
+                    }
+                }
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// Elsewhere signals keep their usual effect.
+///
+/// # Errors
+/// None.
+#[cfg(not(unix))]
+pub fn listen(_: impl Fn(Cause) + Send + 'static) -> std::io::Result<()> {
+    Ok(())
+}
+
+/// How often a run is saved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Every {
+    /// After every epoch.
+    Epoch,
+    /// At the first step after so much time.
+    Interval(Duration),
+}
+
+/// What to do between two pieces of work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// The next piece of work.
+    GoOn,
+    /// Save the state, then the next piece of work.
+    Save,
+    /// Save the state and end.
+    Stop(Cause),
+}
+
+/// What has just ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// A step, or a few cells.
+    Step,
+    /// An epoch.
+    Epoch,
+    /// A stage, whose result should not be lost once it has taken some time.
+    Stage,
+}
+
+/// After a stage that ends so long after the last saving, the state is saved although it is not due.
+const WORTH_SAVING: Duration = Duration::from_secs(10);
+
+/// Decides, between two pieces of work, whether to go on.
+#[derive(Debug, Clone)]
+pub struct Watch {
+    every: Option<Every>,
+    deadline: Option<Instant>,
+    saved: Instant,
+}
+
+impl Watch {
+    /// A watch that saves `every` so often and ends at the `deadline`, or when a signal asks for it.
+    pub fn new(every: Every, deadline: Option<Instant>) -> Self {
+        Self { every: Some(every), deadline, saved: Instant::now() }
+    }
+
+    /// A watch over work of which nothing is saved, that ends when a signal asks for it.
+    pub fn unsaved() -> Self {
+        Self { every: None, deadline: None, saved: Instant::now() }
+    }
+
+    /// Why the work has to end now, if it has to.
+    #[inline]
+    pub fn cause(&self) -> Option<Cause> {
+        requested().or_else(|| self.deadline.filter(|&deadline| Instant::now() >= deadline).map(|_| Cause::TimeLimit))
+    }
+
+    /// What to do now. This is the one place where it is decided whether a run stops, and when it is saved: processes
+    /// that train together have to agree here.
+    #[inline]
+    pub fn next(&self, moment: Moment) -> Next {
+        if let Some(cause) = self.cause() {
+            return Next::Stop(cause);
+        }
+        let due = match self.every {
+            None => false,
+            Some(Every::Epoch) => moment != Moment::Step,
+            Some(Every::Interval(interval)) => {
+                let waited = self.saved.elapsed();
+                waited >= interval || moment == Moment::Stage && waited >= WORTH_SAVING
+            }
+        };
+        if due { Next::Save } else { Next::GoOn }
+    }
+
+    /// The state was saved, or that was tried, just now.
+    pub fn saved(&mut self) {
+        self.saved = Instant::now();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_is_saved_when_it_is_due() {
+        let watch = Watch::new(Every::Epoch, None);
+        assert_eq!([Moment::Step, Moment::Epoch].map(|moment| watch.next(moment)), [Next::GoOn, Next::Save]);
+        assert_eq!(Watch::new(Every::Interval(Duration::ZERO), None).next(Moment::Step), Next::Save);
+        let mut watch = Watch::new(Every::Interval(Duration::from_secs(3600)), None);
+        assert_eq!(watch.next(Moment::Stage), Next::GoOn);
+        // A stage that took a while is not put at risk.
+        watch.saved -= WORTH_SAVING;
+        assert_eq!([Moment::Epoch, Moment::Stage].map(|moment| watch.next(moment)), [Next::GoOn, Next::Save]);
+        watch.saved();
+        assert_eq!(watch.next(Moment::Stage), Next::GoOn);
+    }
+
+    #[test]
+    fn the_deadline_ends_the_work() {
+        let now = Instant::now();
+        assert_eq!(Watch::new(Every::Epoch, Some(now)).next(Moment::Step), Next::Stop(Cause::TimeLimit));
+        let later = Watch::new(Every::Epoch, Some(now + Duration::from_secs(3600)));
+        assert_eq!(later.next(Moment::Step), Next::GoOn);
+        assert_eq!(Watch::unsaved().next(Moment::Stage), Next::GoOn);
+    }
+}
