@@ -1,8 +1,10 @@
 //! What a trained model says about a screen, in the terms of its users: targets, genes of each latent, cells.
 
 use crate::data::dataset::Dataset;
+use crate::data::minibatch::Minibatches;
+use crate::error::Result;
 use crate::evaluation::loadings::{MOST_CELLS, gene_loadings, spread};
-use crate::model::network::{Batch, Network};
+use crate::model::network::Network;
 use crate::numerics::real::Real;
 use crate::numerics::team::Team;
 use crate::report::tables::{CellRecord, Nearest, Split, Target, targets};
@@ -38,6 +40,9 @@ pub struct Interpretation {
 
 impl Interpretation {
     /// Reads `network` out; `latents` are the posterior means of all cells of `data`, cells x L.
+    ///
+    /// # Errors
+    /// Counts on disk that cannot be read.
     pub fn new<R: Real>(
         team: &Team,
         network: &Network<R>,
@@ -45,7 +50,7 @@ impl Interpretation {
         parts: Parts,
         latents: &[R],
         seed: u64,
-    ) -> Self {
+    ) -> Result<Self> {
         let l = network.architecture.n_latents;
         let wide = |values: &[R]| values.iter().map(|v| v.f64()).collect::<Vec<f64>>();
         let masks = network.mask_probabilities().map(|masks| wide(&masks));
@@ -68,13 +73,21 @@ impl Interpretation {
         let all: Vec<usize> = (0..data.n_cells()).collect();
         let mut cells = Vec::with_capacity(all.len());
         network.prepare_evaluation(&mut workspace);
-        for chunk in all.chunks(workspace.capacity()) {
-            let (reconstruction, kl) = network.cell_elbo(team, &mut workspace, Batch { data, cells: chunk }, seed);
-            for (&n, (&reconstruction, &kl)) in chunk.iter().zip(reconstruction.iter().zip(kl)) {
-                cells.push(CellRecord { split: split[n], reconstruction, kl, nearest: nearest(n) });
+        let mut batches = Minibatches::of_cells(data, &all, workspace.capacity())?;
+        while let Some(batch) = batches.next()? {
+            let (reconstruction, kl) = network.cell_elbo(team, &mut workspace, batch, seed);
+            for (i, (&n, (&reconstruction, &kl))) in batch.cells.iter().zip(reconstruction.iter().zip(kl)).enumerate() {
+                cells.push(CellRecord {
+                    split: split[n],
+                    total: batch.row(i).sum(),
+                    n_genes: batch.row(i).len(),
+                    reconstruction,
+                    kl,
+                    nearest: nearest(n),
+                });
             }
         }
-        Self { masks, shifts, targets, loadings, cells, latents }
+        Ok(Self { masks, shifts, targets, loadings, cells, latents })
     }
 }
 

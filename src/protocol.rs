@@ -70,11 +70,12 @@ impl Protocol<'_> {
     /// Takes a network from the end of its training through the protocol; it holds the fitted model then.
     ///
     /// # Errors
-    /// A second training or a fit that ends in values which are not finite; what cannot be fitted to no cells.
+    /// A second training or a fit that ends in values which are not finite; what cannot be fitted to no cells; counts on
+    /// disk that cannot be read.
     pub fn run<R: Real>(&self, team: &Team, network: &mut Network<R>) -> Result<Adapted> {
         let mut seconds = HeldoutSeconds::default();
         let groups = HeldOutCells::new(self.data, self.cells, self.interventions);
-        let before = timed(&mut seconds.bounds, || self.bounds(team, network, &groups, "before binarisation"));
+        let before = timed(&mut seconds.bounds, || self.bounds(team, network, &groups, "before binarisation"))?;
 
         held_out::forget(network, self.interventions);
         network.freeze_masks();
@@ -84,17 +85,17 @@ impl Protocol<'_> {
         let retraining =
             train(team, network, self.data, self.train, self.validation, &objective, &settings, |record| {
                 progress.epoch(record);
-            });
+            })?;
         progress.finish();
         seconds.retraining = retraining.seconds;
         if let Some(non_finite) = retraining.non_finite {
             return Err(non_finite.into());
         }
-        let retrained = timed(&mut seconds.bounds, || self.bounds(team, network, &groups, "after retraining"));
+        let retrained = timed(&mut seconds.bounds, || self.bounds(team, network, &groups, "after retraining"))?;
 
         let fitted = if network.tensors.shift.is_some() {
             timed(&mut seconds.fitting, || self.fit(team, network))?;
-            timed(&mut seconds.bounds, || self.bounds(team, network, &groups, "after fitting"))
+            timed(&mut seconds.bounds, || self.bounds(team, network, &groups, "after fitting"))?
         } else {
             retrained.clone()
         };
@@ -108,22 +109,22 @@ impl Protocol<'_> {
     /// Judges a model that has been through the protocol: `trained` as after the first training, `fitted` at the end.
     ///
     /// # Errors
-    /// Baselines that cannot be fitted.
+    /// Baselines that cannot be fitted; counts on disk that cannot be read.
     pub fn judge<R: Real>(&self, team: &Team, trained: &Network<R>, mut fitted: Network<R>) -> Result<HeldoutMetrics> {
         let mut seconds = HeldoutSeconds::default();
         let groups = HeldOutCells::new(self.data, self.cells, self.interventions);
         fitted.freeze_masks();
         let mut of =
             |network: &Network<R>, stage| timed(&mut seconds.bounds, || self.bounds(team, network, &groups, stage));
-        let before = of(trained, "before binarisation");
-        let after = of(&fitted, "after fitting");
+        let before = of(trained, "before binarisation")?;
+        let after = of(&fitted, "after fitting")?;
         let batch_norm = fitted.tensors.shift.is_some().then_some(self.batch_norm);
         let retrained = match batch_norm {
             None => Some(after.clone()),
             // The fit changed the held-out shifts and nothing else; before it they were 0.
             Some(HeldoutBatchNorm::Frozen) => {
                 held_out::set_shifts(&mut fitted, self.interventions, R::ZERO);
-                Some(of(&fitted, "after retraining"))
+                Some(of(&fitted, "after retraining")?)
             }
             Some(HeldoutBatchNorm::Drift) => None,
         };
@@ -137,7 +138,7 @@ impl Protocol<'_> {
         match self.batch_norm {
             HeldoutBatchNorm::Frozen => {
                 let mut workspace = evaluation_workspace(network, self.data);
-                let posterior = network.posterior(team, &mut workspace, self.data, self.cells);
+                let posterior = network.posterior(team, &mut workspace, self.data, self.cells)?;
                 held_out::fit_shifts(
                     team,
                     network,
@@ -164,7 +165,7 @@ impl Protocol<'_> {
                     &objective,
                     &settings,
                     |record| progress.epoch(record),
-                );
+                )?;
                 progress.finish();
                 if let Some(non_finite) = training.non_finite {
                     return Err(non_finite.into());
@@ -174,7 +175,13 @@ impl Protocol<'_> {
         Ok(())
     }
 
-    fn bounds<R: Real>(&self, team: &Team, network: &Network<R>, groups: &HeldOutCells, stage: &'static str) -> Bounds {
+    fn bounds<R: Real>(
+        &self,
+        team: &Team,
+        network: &Network<R>,
+        groups: &HeldOutCells,
+        stage: &'static str,
+    ) -> Result<Bounds> {
         let cells = groups.cells();
         if !cells.is_empty() {
             let (n, particles) = (grouped(cells.len() as u64), grouped(self.particles as u64));
@@ -182,13 +189,13 @@ impl Protocol<'_> {
                 .note(&format!("held-out bounds {stage}: {n} cells x {particles} samples"));
         }
         let mut workspace = evaluation_workspace(network, self.data);
-        let posterior = network.posterior(team, &mut workspace, self.data, &cells);
+        let posterior = network.posterior(team, &mut workspace, self.data, &cells)?;
         let bounds =
-            network.bounds(team, &mut workspace, self.data, &cells, &posterior, self.particles, self.settings.seed);
+            network.bounds(team, &mut workspace, self.data, &cells, &posterior, self.particles, self.settings.seed)?;
         let means = |of: fn(&Bound) -> f64| groups.means(&bounds.iter().map(of).collect::<Vec<f64>>());
         let (iwelbo, elbo) = (means(|bound| bound.iwelbo), means(|bound| bound.elbo));
         let mean = BoundMetrics { nll_iwelbo: mean(&iwelbo), elbo: mean(&elbo) };
-        Bounds { iwelbo, elbo, mean }
+        Ok(Bounds { iwelbo, elbo, mean })
     }
 
     fn metrics(

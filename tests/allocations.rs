@@ -56,7 +56,7 @@ fn allocations_of_ten_steps(shape: Shape, threads: usize) -> usize {
                 team,
                 &mut workspace,
                 &mut gradient,
-                Batch { data: &data, cells: &cells },
+                Batch::new(&data, &cells),
                 Noise::Training { seed: 0, epoch },
                 objective.weights(BATCH, 1.0),
                 objective.penalty,

@@ -6,6 +6,7 @@ use super::adam::Adam;
 use super::trainer::{SMALLEST_BATCH, Training, TrainingSettings, train};
 use crate::config::{KeepEpoch, Schedule};
 use crate::data::dataset::Dataset;
+use crate::error::Result;
 use crate::model::network::{Network, Posterior};
 use crate::model::objective::{Objective, Penalty};
 use crate::model::parameters::{Buffer, INITIAL_MASK_LOGIT};
@@ -174,6 +175,9 @@ pub fn fit_shifts<R: Real>(
 
 /// Fits the shifts as the reference implementation does for its baselines: in training mode, so that the encoder's
 /// running statistics move with the held-out cells. The decoder's stay.
+///
+/// # Errors
+/// As [`train`].
 pub fn fit_shifts_drifting<R: Real>(
     team: &Team,
     network: &mut Network<R>,
@@ -183,16 +187,16 @@ pub fn fit_shifts_drifting<R: Real>(
     objective: &Objective,
     settings: &TrainingSettings,
     on_epoch: impl FnMut(&EpochRecord),
-) -> Training {
+) -> Result<Training> {
     let settings = TrainingSettings { trained: Some(shift_ranges(network, held_out)), ..settings.clone() };
     let before = network.running.clone();
-    let training = train(team, network, data, cells, &[], objective, &settings, on_epoch);
+    let training = train(team, network, data, cells, &[], objective, &settings, on_epoch)?;
     for norm in network.tensors.decoder.iter().filter_map(|layer| layer.norm.as_ref()) {
         for tensor in [&norm.running_mean, &norm.running_variance] {
             network.running[tensor].copy_from_slice(&before[tensor]);
         }
     }
-    training
+    Ok(training)
 }
 
 #[cfg(test)]
@@ -263,7 +267,7 @@ mod tests {
             network.freeze_masks();
             let before = network.clone();
             let mut workspace = evaluation_workspace(&network, &data);
-            let posterior = network.posterior(&team, &mut workspace, &data, &cells);
+            let posterior = network.posterior(&team, &mut workspace, &data, &cells).expect("in memory");
             // Enough steps, and all cells in each, so that the optimiser comes to rest.
             let fit = TrainingSettings { epochs: 6000, batch_size: 1000, ..fit_settings(&settings(), cells.len()) };
             let objective = fixed_objective(&objective(scaled), cells.len());
@@ -316,7 +320,8 @@ mod tests {
         let settings = retraining_settings(&settings());
         assert_eq!(settings.kl_weight(0), 1.0);
         let objective = fixed_objective(&objective(true), cells.len());
-        let ran = train(&Team::single(), &mut network, &data, &cells, &[], &objective, &settings, |_| {});
+        let ran =
+            train(&Team::single(), &mut network, &data, &cells, &[], &objective, &settings, |_| {}).expect("in memory");
         assert_eq!(ran.history.len(), 3, "the retraining has epochs of its own");
         assert!(ran.history.iter().all(|record| record.kl_weight == 1.0 && record.kl_global == 0.0));
         assert_eq!(network.parameters[&mask_logit], before.parameters[&mask_logit]);
@@ -339,7 +344,8 @@ mod tests {
         let before = network.clone();
         let fit = TrainingSettings { epochs: 3, ..fit_settings(&settings(), cells.len()) };
         let objective = fixed_objective(&objective(false), cells.len());
-        fit_shifts_drifting(&Team::single(), &mut network, &data, &cells, &held_out, &objective, &fit, |_| {});
+        fit_shifts_drifting(&Team::single(), &mut network, &data, &cells, &held_out, &objective, &fit, |_| {})
+            .expect("in memory");
         let ranges = shift_ranges(&network, &held_out);
         for (i, (&now, &was)) in network.parameters.values.iter().zip(&before.parameters.values).enumerate() {
             assert_eq!(ranges.iter().any(|range| range.contains(&i)), now != was, "parameter {i}");

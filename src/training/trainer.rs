@@ -4,14 +4,14 @@ use super::adam::{Adam, AdamSettings};
 use super::early_stopping::EarlyStopping;
 use crate::config::{KeepEpoch, Schedule};
 use crate::data::dataset::Dataset;
-use crate::error::NonFinite;
-use crate::model::network::{Batch, Network, Noise};
+use crate::data::minibatch::{Minibatches, Order};
+use crate::error::{NonFinite, Result};
+use crate::model::network::{Network, Noise};
 use crate::model::objective::Objective;
 use crate::model::parameters::Buffer;
 use crate::model::workspace::Workspace;
 use crate::numerics::real::Real;
 use crate::numerics::team::Team;
-use crate::random::{Purpose, shuffle, stream};
 use crate::report::metrics::StopReason;
 use crate::report::progress::EpochRecord;
 use std::ops::Range;
@@ -73,6 +73,9 @@ pub struct Elbo {
 
 /// Negative ELBO of `cells` in evaluation mode, one latent sample and one mask draw per cell: mean reconstruction + mean
 /// divergence + penalty / number of cells. The noise depends on the seed only, so that epochs compare under the same.
+///
+/// # Errors
+/// Counts on disk that cannot be read, as for all that follow.
 pub fn elbo<R: Real>(
     team: &Team,
     network: &Network<R>,
@@ -81,20 +84,21 @@ pub fn elbo<R: Real>(
     cells: &[usize],
     objective: &Objective,
     seed: u64,
-) -> Elbo {
+) -> Result<Elbo> {
     if cells.is_empty() {
-        return Elbo { total: f64::NAN, reconstruction: f64::NAN, kl: f64::NAN };
+        return Ok(Elbo { total: f64::NAN, reconstruction: f64::NAN, kl: f64::NAN });
     }
     network.prepare_evaluation(workspace);
     let (mut reconstruction, mut kl) = (0.0, 0.0);
-    for cells in cells.chunks(workspace.capacity()) {
-        network.evaluate(team, workspace, Batch { data, cells }, Noise::Evaluation { seed, draw: 0 });
-        reconstruction += workspace.cells.reconstruction[..cells.len()].iter().sum::<f64>();
-        kl += workspace.cells.kl[..cells.len()].iter().sum::<f64>();
+    let mut batches = Minibatches::of_cells(data, cells, workspace.capacity())?;
+    while let Some(batch) = batches.next()? {
+        network.evaluate(team, workspace, batch, Noise::Evaluation { seed, draw: 0 });
+        reconstruction += workspace.cells.reconstruction[..batch.cells.len()].iter().sum::<f64>();
+        kl += workspace.cells.kl[..batch.cells.len()].iter().sum::<f64>();
     }
     let n = cells.len() as f64;
     let (reconstruction, kl) = (reconstruction / n, kl / n);
-    Elbo { total: reconstruction + kl + network.penalty(objective.penalty) / n, reconstruction, kl }
+    Ok(Elbo { total: reconstruction + kl + network.penalty(objective.penalty) / n, reconstruction, kl })
 }
 
 /// Posterior means of `cells`, cells x L.
@@ -104,14 +108,15 @@ pub fn posterior_means<R: Real>(
     workspace: &mut Workspace<R>,
     data: &Dataset,
     cells: &[usize],
-) -> Vec<R> {
+) -> Result<Vec<R>> {
     network.prepare_evaluation(workspace);
     let mut means = Vec::with_capacity(cells.len() * network.architecture.n_latents);
-    for cells in cells.chunks(workspace.capacity()) {
-        network.encode(team, workspace, Batch { data, cells });
-        means.extend_from_slice(&workspace.cells.mean[..cells.len() * network.architecture.n_latents]);
+    let mut batches = Minibatches::of_cells(data, cells, workspace.capacity())?;
+    while let Some(batch) = batches.next()? {
+        network.encode(team, workspace, batch);
+        means.extend_from_slice(&workspace.cells.mean[..batch.cells.len() * network.architecture.n_latents]);
     }
-    means
+    Ok(means)
 }
 
 /// Mean KL divergence of each latent from its prior over `cells`, in evaluation mode, nats; length L. Where masks are
@@ -123,15 +128,16 @@ pub fn divergence_by_latent<R: Real>(
     data: &Dataset,
     cells: &[usize],
     seed: u64,
-) -> Vec<f64> {
+) -> Result<Vec<f64>> {
     network.prepare_evaluation(workspace);
     let l = network.architecture.n_latents;
     let mut sums = vec![0.0; l];
-    for cells in cells.chunks(workspace.capacity()) {
-        network.evaluate(team, workspace, Batch { data, cells }, Noise::Evaluation { seed, draw: 0 });
+    let mut batches = Minibatches::of_cells(data, cells, workspace.capacity())?;
+    while let Some(batch) = batches.next()? {
+        network.evaluate(team, workspace, batch, Noise::Evaluation { seed, draw: 0 });
         let found = &workspace.cells;
         let posterior = found.mean.chunks_exact(l).zip(found.variance.chunks_exact(l));
-        for ((mean, variance), prior_mean) in posterior.zip(found.prior_mean.chunks_exact(l)).take(cells.len()) {
+        for ((mean, variance), prior_mean) in posterior.zip(found.prior_mean.chunks_exact(l)).take(batch.cells.len()) {
             for (k, sum) in sums.iter_mut().enumerate() {
                 let (v, distance) = (variance[k].f64(), mean[k].f64() - prior_mean[k].f64());
                 // The term of latent k in Eq. (P2).
@@ -139,7 +145,7 @@ pub fn divergence_by_latent<R: Real>(
             }
         }
         let width = network.architecture.factor_width();
-        for factor in found.factor.chunks_exact(width.max(1)).take(cells.len()) {
+        for factor in found.factor.chunks_exact(width.max(1)).take(batch.cells.len()) {
             for (k, sum) in sums.iter_mut().enumerate().skip(1) {
                 // The term of latent k in Eq. (P7).
                 let row = &factor[k * (k - 1) / 2..k * (k + 1) / 2];
@@ -147,7 +153,7 @@ pub fn divergence_by_latent<R: Real>(
             }
         }
     }
-    sums.iter().map(|sum| sum / cells.len().max(1) as f64).collect()
+    Ok(sums.iter().map(|sum| sum / cells.len().max(1) as f64).collect())
 }
 
 /// A workspace for [`elbo`] and [`posterior_means`].
@@ -194,6 +200,9 @@ pub struct Training {
 }
 
 /// Trains `network` on the cells `train`, watching the cells `validation`, and calls `on_epoch` after every epoch.
+///
+/// # Errors
+/// Counts on disk that cannot be read; the network then holds the state after the last epoch that was complete.
 pub fn train<R: Real>(
     team: &Team,
     network: &mut Network<R>,
@@ -203,7 +212,7 @@ pub fn train<R: Real>(
     objective: &Objective,
     settings: &TrainingSettings,
     mut on_epoch: impl FnMut(&EpochRecord),
-) -> Training {
+) -> Result<Training> {
     let start = Instant::now();
     let batch_size = settings.batch_size.min(train.len());
     let mut workspace = Workspace::new(&network.architecture, batch_size, data.interventions.max_len());
@@ -214,7 +223,6 @@ pub fn train<R: Real>(
     let mut best = Snapshot::of(network);
     let mut last_good = Snapshot::of(network);
     let trained = settings.trained.clone().unwrap_or_else(|| network.trainable());
-    let mut order = train.to_vec();
     let mut training = Training {
         stop_reason: StopReason::EpochLimit,
         non_finite: None,
@@ -225,17 +233,26 @@ pub fn train<R: Real>(
 
     'epochs: for epoch in 0..settings.epochs {
         let epoch_start = Instant::now();
-        order.copy_from_slice(train);
         let stream_epoch = settings.stream_offset + epoch as u64;
-        shuffle(&mut order, &mut stream(settings.seed, Purpose::Shuffle, stream_epoch, 0));
+        let order = Order::shuffled(&data.counts, train, settings.seed, stream_epoch);
         let kl_weight = settings.kl_weight(epoch);
         let noise = Noise::Training { seed: settings.seed, epoch: stream_epoch };
         let (mut loss_sum, mut reconstruction, mut kl, mut cells_seen, mut steps) = (0.0, 0.0, 0.0, 0usize, 0usize);
-        for (step, cells) in order.chunks(batch_size).enumerate() {
-            if cells.len() < SMALLEST_BATCH && order.len() >= SMALLEST_BATCH {
+        let mut batches = Minibatches::of_epoch(data, order, batch_size, 0)?;
+        for step in 0.. {
+            let batch = match batches.next() {
+                Ok(Some(batch)) => batch,
+                Ok(None) => break,
+                Err(error) => {
+                    last_good.restore(network);
+                    return Err(error);
+                }
+            };
+            let n = batch.cells.len();
+            if n < SMALLEST_BATCH && train.len() >= SMALLEST_BATCH {
                 break;
             }
-            let progress = (epoch as f64 + (step * batch_size) as f64 / order.len() as f64) / settings.epochs as f64;
+            let progress = (epoch as f64 + (step * batch_size) as f64 / train.len() as f64) / settings.epochs as f64;
             let learning_rate = settings.adam.learning_rate * settings.schedule.factor(progress);
             let loss = network.training_step(
                 team,
@@ -244,15 +261,14 @@ pub fn train<R: Real>(
                 &mut adam,
                 &trained,
                 &AdamSettings { learning_rate, ..settings.adam },
-                Batch { data, cells },
+                batch,
                 noise,
-                objective.weights(cells.len(), kl_weight),
+                objective.weights(n, kl_weight),
                 objective.penalty,
             );
             if !loss.total.is_finite() {
-                let tensor = network
-                    .first_non_finite(&workspace, cells.len())
-                    .unwrap_or_else(|| "the loss, of finite parts,".to_owned());
+                let tensor =
+                    network.first_non_finite(&workspace, n).unwrap_or_else(|| "the loss, of finite parts,".to_owned());
                 training.non_finite = Some(NonFinite { epoch: epoch + 1, step: step + 1, tensor });
                 training.stop_reason = StopReason::NonFinite;
                 last_good.restore(network);
@@ -261,14 +277,14 @@ pub fn train<R: Real>(
             loss_sum += loss.total;
             reconstruction += loss.reconstruction;
             kl += loss.kl;
-            cells_seen += cells.len();
+            cells_seen += n;
             steps += 1;
         }
         training.cells_passed += cells_seen;
 
         let kl_global = network.penalty(objective.penalty);
         let seen = cells_seen as f64;
-        let on_validation = elbo(team, network, &mut evaluation, data, validation, objective, settings.seed);
+        let on_validation = elbo(team, network, &mut evaluation, data, validation, objective, settings.seed)?;
         let record = EpochRecord {
             epoch: epoch + 1,
             kl_weight,
@@ -306,7 +322,7 @@ pub fn train<R: Real>(
         best.restore(network);
     }
     training.seconds = start.elapsed().as_secs_f64();
-    training
+    Ok(training)
 }
 
 fn mean_mask<R: Real>(network: &Network<R>) -> f64 {
