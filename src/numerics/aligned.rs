@@ -99,7 +99,7 @@ mod tests {
                 let copy = values.clone();
                 for slice in [&values, &copy] {
                     assert_eq!(slice.len(), len);
-                    assert!(len == 0 || slice.as_ptr() as usize % LINE == 0);
+                    assert!(len == 0 || (slice.as_ptr() as usize).is_multiple_of(LINE));
                     assert!(slice.iter().rev().skip(1).all(|v| *v == T::from(7)));
                 }
                 assert_eq!(values, copy);
