@@ -42,8 +42,8 @@ pub fn forward<R: Real>(
     }
 }
 
-/// Adds the product of the noise with the covariance factor below its diagonal, Eq. (Z8): z[k] += sum over j < k of
-/// factor[k,j] eps[j].
+/// Adds the product of the noise with the covariance factor below its diagonal, Eq. (Z8):
+/// `z[k] += sum over j < k of factor[k,j] eps[j]`.
 ///
 /// z and noise n x L; `factor` n x L(L-1)/2, the rows of each cell's triangle one after another, or empty.
 #[inline(always)]
@@ -65,7 +65,7 @@ pub fn correlate<R: Real>(z: &mut [R], factor: &[R], noise: &[R], n_latents: usi
     }
 }
 
-/// Gradient of the covariance factor, Eq. (Z9): d_factor[k,j] = d_z[k] eps[j] + kl_scale factor[k,j]. Shapes as in
+/// Gradient of the covariance factor, Eq. (Z9): `d_factor[k,j] = d_z[k] eps[j] + kl_scale factor[k,j]`. Shapes as in
 /// [`correlate`]; `d_z` is the gradient of the sample before the softmax, as [`backward`] leaves it.
 pub fn correlate_backward<R: Real>(
     d_factor: &mut [R],
