@@ -79,7 +79,10 @@ fn interrupted(cluster: &Cluster, mut job: Command, name: &str, file: &str) -> O
     let start = Instant::now();
     while !cluster.path().join(file).exists() {
         assert!(child.try_wait().expect("a child").is_none(), "it ended before {file} was there");
-        assert!(start.elapsed() < Duration::from_secs(60), "{file} does not appear");
+        if start.elapsed() > Duration::from_secs(60) {
+            signal(&child, "TERM");
+            panic!("{file} does not appear");
+        }
         std::thread::sleep(Duration::from_millis(2));
     }
     signal(&child, name);
@@ -132,9 +135,9 @@ fn a_run_is_queued_again_until_it_is_finished() {
 #[test]
 fn the_shares_of_a_sweep_are_queued_again_until_all_are_finished() {
     let cluster = Cluster::new();
-    let grid = "epochs = 150\npatience = 0\ncheckpoint_every = 0\n[simulation]\nseed = 3\n[grid]\nseed = [0, 1, 2]\n";
+    let grid = "epochs = 150\npatience = 0\ncheckpoint_every = 0\nhidden = 8\nlatents = 3\nparticles = 20\n\
+                [simulation]\nseed = 3\ninterventions = 5\ncells = 60\ngenes = 12\n[grid]\nseed = [0, 1, 2]\n";
     fs::write(cluster.path().join("grid.toml"), grid).expect("a grid");
-    let args = [&["grid.toml"], &SCREEN[..]].concat();
     let task = |number: &'static str| {
         let variables = [
             ("SLURM_ARRAY_JOB_ID", "40"),
@@ -142,7 +145,7 @@ fn the_shares_of_a_sweep_are_queued_again_until_all_are_finished() {
             ("SLURM_ARRAY_TASK_MIN", "0"),
             ("SLURM_ARRAY_TASK_COUNT", "2"),
         ];
-        cluster.job("sweep.sbatch", &args, &variables)
+        cluster.job("sweep.sbatch", &["grid.toml"], &variables)
     };
     let first = interrupted(&cluster, task("0"), "USR1", "results/grid/runs/svae-plus_seed-0/checkpoint");
     assert_eq!(said(&first).0, 75, "{}", said(&first).2);
@@ -153,7 +156,7 @@ fn the_shares_of_a_sweep_are_queued_again_until_all_are_finished() {
     }
     assert_eq!(cluster.queue().len(), 1);
     assert_eq!(names(&cluster.path().join("results/grid/runs")).len(), 3);
-    let tables = support::run(cluster.path(), &[&["sweep"], &args[..], &["--tables-only"]].concat());
+    let tables = support::run(cluster.path(), &["sweep", "grid.toml", "--tables-only"]);
     assert_eq!(said(&tables).0, 0, "{}", said(&tables).2);
     assert!(cluster.path().join("results/grid/table.md").is_file());
 }
