@@ -104,7 +104,8 @@ impl<R: Real> Network<R> {
         Ok(Posterior { mean: gathered(l, mean), variance: gathered(l, variance), factor: gathered(width, factor) })
     }
 
-    /// Bounds of `cells`, each computed by the process that holds it, from `particles` samples each of their `posterior`, in evaluation mode.
+    /// Bounds of `cells`, each computed by the process that holds it, from `particles` samples each of their `posterior`, in
+    /// evaluation mode.
     ///
     /// The noise of sample s of a cell is the stream of (seed, s, cell): the first samples are the same whatever their
     /// number. Where masks are still random, one is drawn per sample. A cell is one tile of the team's work, and its
