@@ -80,6 +80,10 @@ pub fn run_among(ranks: &Ranks, config: &Config) -> Result<Outcome> {
     let first = ranks.is_first();
     let destination = if first { check_destination(config.out.as_deref(), config.earlier()) } else { Ok(()) };
     ranks.agree(destination)?;
+    if config.stream && !ranks.is_alone() {
+        let remedy = "leave out --stream (each rank then holds its share of the counts), or start a single process";
+        return ranks.agree(Err(InputError::new("several ranks do not read their counts from disk", remedy).into()));
+    }
     let command: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
     let begins = json!({ "program": concat!("svae-cpu ", env!("CARGO_PKG_VERSION")), "command": command });
     ProgressKind::choose(config.quiet || !first).event("start", begins);
@@ -120,7 +124,7 @@ pub fn finished(config: &Config) -> Result<Option<PathBuf>> {
     let path = folder.join("config.toml");
     let found = Config::load(Some(&path), RawConfig::default())?.saved_keys();
     // What is not set is a default that depends on the data; files may lie elsewhere.
-    let by_data = |key: &str| ["epochs", "alpha", "holdout"].contains(&key);
+    let by_data = |key: &str| ["epochs", "retraining_epochs", "alpha", "holdout"].contains(&key);
     let wanted = config.saved_keys();
     let value = |keys: &[(String, toml::Value)], key: &str| {
         keys.iter().find(|(name, _)| name == key).map_or("not set".to_owned(), |(_, value)| value.to_string())
@@ -251,10 +255,6 @@ impl<'a> Screen<'a> {
             return Ok(self);
         }
         let data = &self.data;
-        if data.counts.disk().is_some() {
-            let remedy = "leave out --stream (each rank then holds its share of the counts), or start a single process";
-            return Err(InputError::new("several ranks do not read their counts from disk", remedy).into());
-        }
         let mut settings = config.saved_keys();
         settings.retain(|(key, _)| !INDIFFERENT_KEYS.contains(&key.as_str()));
         ranks.check_same("settings", &format!("{settings:?}"))?;

@@ -238,7 +238,8 @@ fn what_all_ranks_refuse_is_said_once() {
     let folder = folder();
     let dir = folder.path();
     fs::write(dir.join("file"), "").expect("a file");
-    let cases: [(&[&str], &str); 5] = [
+    let cases: [(&[&str], &str); 6] = [
+        (&["run", "--data", "file", "--stream"], "error: several ranks do not read their counts from disk"),
         (&["run", "--data", "nowhere.h5ad"], "error: nowhere.h5ad: there is no such file"),
         (&["run", "--out", "file"], "error: file: this is a file, not a folder"),
         (&["run", "--epochs", "0"], "error: --epochs"),

@@ -20,14 +20,14 @@ use std::sync::{Mutex, MutexGuard};
 
 use crate::error::{Error, InputError, Result};
 use crate::numerics::real::Real;
+use crate::numerics::simd::vectorized;
 use crate::report::complaint;
 
 /// Environment variables in which the launchers of MPI jobs tell a process how many they started: Open MPI, MPICH and
 /// its relatives.
 const SIZE_VARIABLES: [&str; 2] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"];
 
-/// Sums of so many bytes or more, over more than two ranks, go through an exchange of slices, which sends less than all to
-/// all.
+/// Sums of so many bytes or more go through an exchange of slices, which sends less than all to all.
 const LARGE: usize = 1 << 14;
 
 /// The processes of a job, as one of them sees them.
@@ -142,7 +142,7 @@ impl Ranks {
         let Some(world) = &self.world else { return };
         let (n, ranks) = (values.len(), world.size());
         let mut scratch = self.scratch();
-        if ranks == 2 || size_of_val(values) < LARGE {
+        if size_of_val(values) < LARGE {
             let (_, received) = scratch.of::<R>(0, n * ranks);
             world.all_gather(bytes(values), bytes_mut(received));
             sum_in_order(values, received);
@@ -352,11 +352,16 @@ fn sum_in_order<R: Real>(values: &mut [R], received: &[R]) {
     if let Some(first) = rows.next() {
         values.copy_from_slice(first);
     }
-    for row in rows {
-        for (sum, &value) in values.iter_mut().zip(row) {
-            *sum += value;
-        }
-    }
+    vectorized(
+        #[inline(always)]
+        || {
+            for row in rows {
+                for (sum, &value) in values.iter_mut().zip(row) {
+                    *sum += value;
+                }
+            }
+        },
+    );
 }
 
 /// Buffers that are kept from one sum to the next. Words of eight bytes hold values of either precision.
