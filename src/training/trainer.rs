@@ -481,6 +481,8 @@ impl<'a, R: Real> Trainer<'a, R> {
 
     fn end_epoch(&mut self, team: &Team) -> Result<Advance> {
         let (sums, objective) = (self.progress, self.objective);
+        // What it holds in memory makes room for the cells that validate.
+        self.minibatches = None;
         team.ranks().check_together("parameters", &self.network.parameters.values);
         let kl_global = self.network.penalty(objective.penalty);
         let seen = sums.cells as f64;
@@ -558,10 +560,14 @@ pub fn train<R: Real>(
 ) -> Result<Training> {
     let mut trainer = Trainer::new(network, data, train, validation, objective, settings);
     loop {
-        match trainer.advance(team)? {
-            Advance::Step => {}
-            Advance::Epoch(record) => on_epoch(&record),
-            Advance::Ended => return Ok(trainer.finish()),
+        match trainer.advance(team) {
+            Ok(Advance::Step) => {}
+            Ok(Advance::Epoch(record)) => on_epoch(&record),
+            Ok(Advance::Ended) => return Ok(trainer.finish()),
+            Err(error) => {
+                trainer.last_good.restore(trainer.network);
+                return Err(error);
+            }
         }
     }
 }
