@@ -301,7 +301,7 @@ impl SavedModel {
         let all: Vec<usize> = (0..cells.n_cells()).collect();
         let mut workspace = evaluation_workspace(&network, cells);
         let means =
-            Team::with(self.config.n_threads(), |team| posterior_means(team, &network, &mut workspace, cells, &all));
+            Team::with(self.config.n_threads(), |team| posterior_means(team, &network, &mut workspace, cells, &all))?;
         Ok(means.iter().map(|z| z.f64()).collect())
     }
 
@@ -364,8 +364,8 @@ impl SavedModel {
         let (g, l, scale) = (self.genes.len(), self.config.latents, request.scale);
         let all: Vec<usize> = (0..cells.n_cells()).collect();
         let mut workspace = evaluation_workspace(&network, cells);
-        Ok(Team::with(self.config.n_threads(), |team| {
-            let posterior = network.posterior(team, &mut workspace, cells, &all);
+        Team::with(self.config.n_threads(), |team| {
+            let posterior = network.posterior(team, &mut workspace, cells, &all)?;
             let mut rates = Vec::with_capacity(all.len() * chosen.len());
             for (at, batch) in all.chunks(workspace.capacity()).enumerate() {
                 let range = at * workspace.capacity() * l..(at * workspace.capacity() + batch.len()) * l;
@@ -388,7 +388,7 @@ impl SavedModel {
                         }
                         latent::correlate(&mut z, factor, &draws, l);
                     }
-                    let log_rates = network.log_rates(team, &mut workspace, Batch { data: cells, cells: batch }, &z);
+                    let log_rates = network.log_rates(team, &mut workspace, Batch::new(cells, batch), &z);
                     for (sums, row) in sums.chunks_exact_mut(chosen.len()).zip(log_rates.chunks_exact(g)) {
                         for (sum, &gene) in sums.iter_mut().zip(chosen) {
                             *sum += row[gene].f64().exp();
@@ -398,8 +398,8 @@ impl SavedModel {
                 let factor = scale / request.samples.max(1) as f64;
                 rates.extend(sums.iter().map(|sum| (sum * factor) as f32));
             }
-            rates
-        }))
+            Ok(rates)
+        })
     }
 
     /// Numbers of `names` among `known`.
@@ -540,7 +540,7 @@ impl SavedModel {
             for batch in all.chunks(workspace.capacity()) {
                 let from = batch[0] * l;
                 let z = &z[from..from + batch.len() * l];
-                let log_rates = network.log_rates(team, &mut workspace, Batch { data: &data, cells: batch }, z);
+                let log_rates = network.log_rates(team, &mut workspace, Batch::new(&data, batch), z);
                 for (&n, row) in batch.iter().zip(log_rates.chunks_exact(self.genes.len())) {
                     let mut random = stream(request.seed, n, COUNTS);
                     for (gene, (log_rate, &theta)) in row.iter().zip(&theta).enumerate() {

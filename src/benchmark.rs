@@ -266,7 +266,7 @@ fn steps<R: Real>(
                 &mut adam,
                 &trained,
                 &AdamSettings::default(),
-                Batch { data, cells },
+                Batch::new(data, cells),
                 Noise::Training { seed: 0, epoch },
                 objective.weights(cells.len(), 1.0),
                 objective.penalty,
@@ -279,6 +279,9 @@ fn steps<R: Real>(
     }
     unreachable!("the timing ends by its duration")
 }
+
+/// Counts are timed in memory, where nothing can fail.
+const IN_MEMORY: &str = "counts in memory";
 
 /// Cells encoded per second, and samples of the bound per second, each timed for about `duration`.
 fn evaluations<R: Real>(
@@ -300,11 +303,11 @@ fn evaluations<R: Real>(
         calls as f64 / start.elapsed().as_secs_f64()
     };
     let some = &order[..order.len().min(2048)];
-    let encoded = rate(some.len(), &mut || drop(network.posterior(team, &mut workspace, data, some)));
+    let encoded = rate(some.len(), &mut || drop(network.posterior(team, &mut workspace, data, some).expect(IN_MEMORY)));
     let few = &order[..order.len().min(8 * team.threads())];
-    let posterior = network.posterior(team, &mut workspace, data, few);
+    let posterior = network.posterior(team, &mut workspace, data, few).expect(IN_MEMORY);
     let particles = rate(few.len() * PARTICLES, &mut || {
-        drop(network.bounds(team, &mut workspace, data, few, &posterior, PARTICLES, 0));
+        drop(network.bounds(team, &mut workspace, data, few, &posterior, PARTICLES, 0).expect(IN_MEMORY));
     });
     (encoded, particles)
 }

@@ -1,8 +1,10 @@
 //! What a trained model says about a screen, in the terms of its users: targets, genes of each latent, cells.
 
 use crate::data::dataset::Dataset;
+use crate::data::minibatch::Minibatches;
+use crate::error::Result;
 use crate::evaluation::loadings::{MOST_CELLS, gene_loadings, spread};
-use crate::model::network::{Batch, Network};
+use crate::model::network::Network;
 use crate::numerics::real::Real;
 use crate::numerics::team::Team;
 use crate::report::tables::{CellRecord, Nearest, Split, Target, targets};
@@ -45,7 +47,7 @@ impl Interpretation {
         parts: Parts,
         latents: &[R],
         seed: u64,
-    ) -> Self {
+    ) -> Result<Self> {
         let l = network.architecture.n_latents;
         let wide = |values: &[R]| values.iter().map(|v| v.f64()).collect::<Vec<f64>>();
         let masks = network.mask_probabilities().map(|masks| wide(&masks));
@@ -68,21 +70,28 @@ impl Interpretation {
         };
         let all: Vec<usize> = (0..data.n_cells()).collect();
         let own = team.ranks().own(&all);
-        let mut elbos = Vec::with_capacity(2 * own.len());
+        // Of each cell: two parts of its bound, its total count and its number of genes.
+        let mut figures = Vec::with_capacity(4 * own.len());
         network.prepare_evaluation(&mut workspace);
-        for chunk in own.chunks(workspace.capacity()) {
-            let (reconstruction, kl) = network.cell_elbo(team, &mut workspace, Batch { data, cells: chunk }, seed);
-            elbos.extend(reconstruction.iter().zip(kl).flat_map(|(&reconstruction, &kl)| [reconstruction, kl]));
+        let mut batches = Minibatches::of_cells(data, &own, workspace.capacity())?;
+        while let Some(batch) = batches.next()? {
+            let (reconstruction, kl) = network.cell_elbo(team, &mut workspace, batch, seed);
+            for (i, (&reconstruction, &kl)) in reconstruction.iter().zip(kl).enumerate() {
+                let row = batch.row(i);
+                figures.extend([reconstruction, kl, row.sum() as f64, row.len() as f64]);
+            }
         }
-        let elbos = team.ranks().gather_rows(&all, 2, elbos);
-        let record = |(n, &[reconstruction, kl]): (usize, &[f64; 2])| CellRecord {
+        let figures = team.ranks().gather_rows(&all, 4, figures);
+        let record = |(n, &[reconstruction, kl, total, n_genes]): (usize, &[f64; 4])| CellRecord {
             split: split[n],
+            total: total as u64,
+            n_genes: n_genes as usize,
             reconstruction,
             kl,
             nearest: nearest(n),
         };
-        let cells = elbos.as_chunks::<2>().0.iter().enumerate().map(record).collect();
-        Self { masks, shifts, targets, loadings, cells, latents }
+        let cells = figures.as_chunks::<4>().0.iter().enumerate().map(record).collect();
+        Ok(Self { masks, shifts, targets, loadings, cells, latents })
     }
 }
 

@@ -83,8 +83,8 @@ impl Protocol<'_> {
     /// the session has seen finished are not done again.
     ///
     /// # Errors
-    /// A second training or a fit that ends in values which are not finite; what cannot be fitted to no cells; as
-    /// [`Session::pause`].
+    /// A second training or a fit that ends in values which are not finite; what cannot be fitted to no cells;
+    /// counts on disk that cannot be read; as [`Session::pause`].
     pub fn run<R: Real>(&self, team: &Team, network: &mut Network<R>, session: &mut Session<'_>) -> Result<Adapted> {
         let mut seconds = HeldoutSeconds::default();
         let groups = HeldOutCells::new(self.data, self.cells, self.interventions);
@@ -129,7 +129,7 @@ impl Protocol<'_> {
     /// Judges a model that has been through the protocol: `trained` as after the first training, `fitted` at the end.
     ///
     /// # Errors
-    /// Baselines that cannot be fitted; as [`Session::pause`].
+    /// Baselines that cannot be fitted; counts on disk that cannot be read; as [`Session::pause`].
     pub fn judge<R: Real>(
         &self,
         team: &Team,
@@ -175,7 +175,7 @@ impl Protocol<'_> {
             HeldoutBatchNorm::Frozen => {
                 Progress::of_stage(self.progress, FITTING, settings.epochs, self.cells.len()).finish();
                 let mut workspace = evaluation_workspace(network, self.data);
-                let posterior = network.posterior(team, &mut workspace, self.data, self.cells);
+                let posterior = network.posterior(team, &mut workspace, self.data, self.cells)?;
                 // So quick that it is done again from its beginning if it is interrupted.
                 held_out::fit_shifts(
                     team,
@@ -259,15 +259,15 @@ impl Protocol<'_> {
     }
 
     /// Bounds of the cells of `groups`, of which the first ones are `done`.
-    fn bounds<R: Real, E>(
+    fn bounds<R: Real>(
         &self,
         team: &Team,
         network: &Network<R>,
         groups: &HeldOutCells,
         stage: &'static str,
         done: Vec<Bound>,
-        between: impl FnMut(&[Bound]) -> Result<(), E>,
-    ) -> Result<Vec<Bound>, E> {
+        between: impl FnMut(&[Bound]) -> Result<()>,
+    ) -> Result<Vec<Bound>> {
         let cells = groups.cells();
         if !cells.is_empty() {
             let (n, particles) = (grouped(cells.len() as u64), grouped(self.particles as u64));
@@ -275,7 +275,7 @@ impl Protocol<'_> {
                 .note(&format!("held-out bounds {stage}: {n} cells x {particles} samples"));
         }
         let mut workspace = evaluation_workspace(network, self.data);
-        let posterior = network.posterior(team, &mut workspace, self.data, &cells);
+        let posterior = network.posterior(team, &mut workspace, self.data, &cells)?;
         let (particles, seed) = (self.particles, self.settings.seed);
         network.bounds_after(team, &mut workspace, self.data, &cells, &posterior, particles, seed, done, between)
     }

@@ -99,7 +99,7 @@ pub fn run_among(ranks: &Ranks, config: &Config) -> Result<Outcome> {
         let path = ranks.first_text(&path);
         let folder = folder.unwrap_or_else(|| ResultsFolder::of_first_rank(path));
         let watch = config.watch(start);
-        let session = Session::new(folder.path(), &config, &screen.data, watch, screen.progress, start);
+        let session = Session::new(folder.path(), &config, &screen.data, watch, screen.progress, start)?;
         let mut session = session.among(ranks);
         if config.resume {
             session.resume(&config, team.threads())?;
@@ -254,7 +254,7 @@ impl<'a> Screen<'a> {
         let mut settings = config.saved_keys();
         settings.retain(|(key, _)| !INDIFFERENT_KEYS.contains(&key.as_str()));
         ranks.check_same("settings", &format!("{settings:?}"))?;
-        ranks.check_same("data", &identity(data).checksum)?;
+        ranks.check_same("data", &identity(data)?.checksum)?;
         if !ranks.is_first() {
             // Nobody else holds the data yet, so nothing is copied.
             Arc::make_mut(&mut self.data).counts.let_go(|cell| ranks.holds(cell));
@@ -318,6 +318,7 @@ pub(crate) fn read(team: &Team, config: &Config) -> Result<Read> {
                 min_counts: config.min_counts as u64,
                 drop_unlabelled_cells: config.drop_unlabelled_cells,
                 unlabelled: false,
+                stream: config.stream.then_some(config.stream_buffer << 20),
             };
             let mut progress = ReadProgress::new(progress_kind(team, config));
             let loaded = load_with_progress(path, &options, &mut |bytes, of| progress.show(bytes, of))?;
@@ -507,7 +508,7 @@ where
     }
     session.check()?;
     let parts = Parts { train: &cells.train, validation: &cells.validation, trained: &cells.trained };
-    let interpretation = Interpretation::new(team, &network, data, parts, &results.latents, config.seed);
+    let interpretation = Interpretation::new(team, &network, data, parts, &results.latents, config.seed)?;
     write_interpretation(config, data, folder, parts, &interpretation)?;
     session.check()?;
     let mut failed = training.non_finite.map(Error::from);
@@ -709,13 +710,13 @@ fn judge<R: Real>(
     let objective = objective(config, data.n_interventions(), cells.train.len());
     let mut workspace = evaluation_workspace(network, data);
     let mut elbo_of = |cells: &[usize]| elbo(team, network, &mut workspace, data, cells, &objective, config.seed);
-    let (on_training, on_validation) = (elbo_of(&cells.train), elbo_of(&cells.validation));
+    let (on_training, on_validation) = (elbo_of(&cells.train)?, elbo_of(&cells.validation)?);
     between()?;
     let in_training: Vec<usize> = [&cells.train[..], &cells.validation].concat();
-    let latent_kl = divergence_by_latent(team, network, &mut workspace, data, &in_training, config.seed);
+    let latent_kl = divergence_by_latent(team, network, &mut workspace, data, &in_training, config.seed)?;
     between()?;
     let all: Vec<usize> = (0..data.n_cells()).collect();
-    let latents = posterior_means(team, network, &mut workspace, data, &all);
+    let latents = posterior_means(team, network, &mut workspace, data, &all)?;
     between()?;
     let l = network.architecture.n_latents;
 
@@ -909,7 +910,16 @@ pub fn bench(plan: &crate::cli::bench::Plan) -> Result<Benchmark> {
         let objective = objective(&config, data.n_interventions(), cells.train.len());
         let architecture = architecture(&config, data);
         let batch = config.batch_size;
-        let workload = Workload { name: "run", data, architecture: &architecture, objective, batch };
+        // Counts on disk are timed by as many cells as are in memory at once.
+        let sample = match data.counts.disk() {
+            Some(disk) => Some(data.resident(&(0..disk.window_cells().min(data.n_cells())).collect::<Vec<_>>())?),
+            None => None,
+        };
+        let measured: &Dataset = match &sample {
+            Some(sample) => sample,
+            None => data,
+        };
+        let workload = Workload { name: "run", data: measured, architecture: &architecture, objective, batch };
         let speed = match config.precision {
             Precision::F32 => benchmark::measure::<f32>(&workload, config.n_threads(), plan.duration),
             Precision::F64 => benchmark::measure::<f64>(&workload, config.n_threads(), plan.duration),
@@ -937,11 +947,17 @@ pub fn bench(plan: &crate::cli::bench::Plan) -> Result<Benchmark> {
 /// If the data or a vector cannot be read; a failed check is no error but a verdict.
 pub fn verify(config: &Config, vectors: Option<&Path>) -> Result<Verification> {
     config.simd.choose();
-    let data = Team::with(config.n_threads(), |team| read(team, config))?.data;
-    let mut cells: Vec<usize> = (0..data.n_cells()).collect();
+    let mut data = Team::with(config.n_threads(), |team| read(team, config))?.data;
+    let n_cells = data.n_cells();
+    let mut cells: Vec<usize> = (0..n_cells).collect();
     shuffle(&mut cells, &mut stream(config.seed, Purpose::Verification, 0, 0));
     cells.truncate(VERIFICATION_CELLS);
-    let objective = objective(config, data.n_interventions(), data.n_cells());
+    if data.counts.disk().is_some() {
+        cells.sort_unstable();
+        data = Arc::new(data.resident(&cells)?);
+        cells = (0..cells.len()).collect();
+    }
+    let objective = objective(config, data.n_interventions(), n_cells);
     let weights = objective.weights(cells.len(), 1.0);
 
     let mut checks = finite_differences::check_blocks(config.seed);

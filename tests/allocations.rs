@@ -62,7 +62,7 @@ fn allocations_of_ten_steps(shape: Shape, threads: usize) -> usize {
                 team,
                 &mut workspace,
                 &mut gradient,
-                Batch { data: &data, cells: &cells },
+                Batch::new(&data, &cells),
                 Noise::Training { seed: 0, epoch },
                 objective.weights(BATCH, 1.0),
                 objective.penalty,
@@ -102,14 +102,14 @@ fn allocations_of_a_training(shape: Shape) -> usize {
     let hour = Duration::from_secs(3600);
     let watch = Watch::new(Every::Interval(hour), Some(Instant::now() + hour));
     let mut session =
-        Session::new(folder.path(), &Config::default(), &data, watch, ProgressKind::Silent, Instant::now());
+        Session::new(folder.path(), &Config::default(), &data, watch, ProgressKind::Silent, Instant::now()).unwrap();
     let mut trainer = Trainer::new(&mut network, &data, &cells, &[], &objective, &settings);
     let mut before = 0;
     for step in 0..12 {
         if step == 2 {
             before = ALLOCATIONS.load(Ordering::Relaxed);
         }
-        trainer.advance(&Team::single());
+        trainer.advance(&Team::single()).unwrap();
         session.pause("training", Moment::Step, |out| trainer.save(out)).unwrap();
     }
     ALLOCATIONS.load(Ordering::Relaxed) - before

@@ -38,15 +38,16 @@ fn bits(shape: Shape, threads: usize) -> Vec<u64> {
     };
     Team::with(threads, |team| {
         let mut bits = Vec::new();
-        let training = train(team, &mut network, &data, &cells, &validation, &objective, &settings, |_| ());
+        let training =
+            train(team, &mut network, &data, &cells, &validation, &objective, &settings, |_| ()).expect("in memory");
         for record in &training.history {
             bits.extend([record.train_loss, record.validation_elbo, record.mean_mask].map(f64::to_bits));
         }
         let mut workspace = evaluation_workspace(&network, &data);
-        let latents = posterior_means(team, &network, &mut workspace, &data, &validation);
+        let latents = posterior_means(team, &network, &mut workspace, &data, &validation).expect("in memory");
         let few = &validation[..20];
-        let posterior = network.posterior(team, &mut workspace, &data, few);
-        for bound in network.bounds(team, &mut workspace, &data, few, &posterior, 50, 3) {
+        let posterior = network.posterior(team, &mut workspace, &data, few).expect("in memory");
+        for bound in network.bounds(team, &mut workspace, &data, few, &posterior, 50, 3).expect("in memory") {
             bits.extend([bound.iwelbo, bound.elbo].map(f64::to_bits));
         }
         let values = network.parameters.values.iter().chain(&network.running.values).chain(&latents);
@@ -86,7 +87,7 @@ fn a_training_step_is_the_gradient_and_then_the_optimiser() {
             let settings = AdamSettings::default();
             Team::with(2, |team| {
                 for cells in cells.chunks(128) {
-                    let batch = Batch { data: &data, cells };
+                    let batch = Batch::new(&data, cells);
                     let noise = Noise::Training { seed: 1, epoch: 0 };
                     let (weights, penalty) = (objective.weights(cells.len(), 0.5), objective.penalty);
                     let w = &mut workspace;

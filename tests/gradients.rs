@@ -305,7 +305,7 @@ fn one_step<R: Real>(case: &Case, screen: &Dataset, threads: usize) -> (Loss, Bu
             team,
             &mut workspace,
             &mut gradient,
-            Batch { data: screen, cells: &cells },
+            Batch::new(screen, &cells),
             Noise::Training { seed: case.seed, epoch: 3 },
             case.weights(cells.len()),
             case.penalty,

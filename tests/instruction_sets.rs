@@ -36,12 +36,13 @@ fn bits<R: Real>(shape: Shape) -> Vec<u64> {
         trained: None,
     };
     let team = Team::single();
-    let training = train(&team, &mut network, &data, &cells, &validation, &objective, &settings, |_| ());
+    let training =
+        train(&team, &mut network, &data, &cells, &validation, &objective, &settings, |_| ()).expect("in memory");
     let mut bits: Vec<u64> = training.history.iter().map(|record| record.validation_elbo.to_bits()).collect();
     let mut workspace = evaluation_workspace(&network, &data);
     let few = &validation[..4];
-    let posterior = network.posterior(&team, &mut workspace, &data, few);
-    for bound in network.bounds(&team, &mut workspace, &data, few, &posterior, 40, 3) {
+    let posterior = network.posterior(&team, &mut workspace, &data, few).expect("in memory");
+    for bound in network.bounds(&team, &mut workspace, &data, few, &posterior, 40, 3).expect("in memory") {
         bits.extend([bound.iwelbo, bound.elbo].map(f64::to_bits));
     }
     bits.extend(network.parameters.values.iter().chain(&network.running.values).map(|v| v.f64().to_bits()));

@@ -108,11 +108,11 @@ fn training_reaches_the_known_optimum() {
         // A falling step size, so that the noise of minibatches dies away.
         for (seed, learning_rate) in [0.02, 2e-3, 2e-4].into_iter().enumerate() {
             let settings = settings(learning_rate, seed as u64);
-            train(&team, &mut network, &data, &cells, &[], &objective, &settings, |_| ());
+            train(&team, &mut network, &data, &cells, &[], &objective, &settings, |_| ()).expect("in memory");
         }
         let fitted = network.parameters[&network.tensors.log_dispersion][0].exp();
         let mut workspace = evaluation_workspace(&network, &data);
-        let reached = elbo(&team, &network, &mut workspace, &data, &cells, &objective, 0);
+        let reached = elbo(&team, &network, &mut workspace, &data, &cells, &objective, 0).expect("in memory");
         // The likelihood is flat at its maximum: an error of 1 % in theta moves it by about 1e-5 nats.
         assert!((fitted / theta - 1.0).abs() < 0.01, "{prior:?}: theta {fitted}, known {theta}");
         assert!(

@@ -121,6 +121,9 @@ impl<'a> Session<'a> {
     }
 
     /// The session of a run of resolved settings on `data` in `folder`, which began at `begin` in this process.
+    ///
+    /// # Errors
+    /// As [`identity`].
     pub fn new(
         folder: &Path,
         config: &Config,
@@ -128,13 +131,13 @@ impl<'a> Session<'a> {
         watch: Watch,
         progress: ProgressKind<'a>,
         begin: Instant,
-    ) -> Self {
+    ) -> Result<Self> {
         let mut settings = config.saved_keys();
         settings.retain(|(key, _)| !INDIFFERENT_KEYS.contains(&key.as_str()));
         let header = Header {
             program: concat!("svae-cpu ", env!("CARGO_PKG_VERSION")).to_owned(),
             settings: settings.into_iter().map(|(key, value)| (key, value.to_string())).collect(),
-            data: identity(data),
+            data: identity(data)?,
             simd: simd::level().to_owned(),
             ranks: 1,
             started: now().saturating_sub(begin.elapsed().as_secs()),
@@ -146,7 +149,7 @@ impl<'a> Session<'a> {
         if !config.h5ad {
             command += " --no-h5ad";
         }
-        Self::with(Some(folder.to_path_buf()), header, command, watch, progress, begin)
+        Ok(Self::with(Some(folder.to_path_buf()), header, command, watch, progress, begin))
     }
 
     /// Takes up what the newest usable checkpoint of the folder holds; without any checkpoint the run starts at its
@@ -366,6 +369,16 @@ impl<'a> Session<'a> {
         self.conclude(next, saved)
     }
 
+    /// Saves the state of a stage that cannot go on. Where that fails, what was saved before is still there.
+    pub fn leave(&mut self, stage: &str, save: impl FnOnce(&mut Vec<u8>)) {
+        let mut bytes = Vec::new();
+        if self.folder.is_some() {
+            save(&mut bytes);
+        }
+        self.header.stage = stage.to_owned();
+        let _ = self.write(Some((stage, &bytes)));
+    }
+
     /// To be called between two pieces of work of which nothing is kept.
     ///
     /// # Errors
@@ -503,7 +516,7 @@ fn now() -> u64 {
 const BLOCK: usize = 1 << 16;
 
 /// What tells this screen from any other.
-pub fn identity(data: &Dataset) -> DataIdentity {
+pub fn identity(data: &Dataset) -> Result<DataIdentity> {
     // Without `..`: a new part of a screen is thought of here. Its source is a name and no part of its contents.
     let Dataset {
         source: _,
@@ -517,15 +530,15 @@ pub fn identity(data: &Dataset) -> DataIdentity {
         truth,
     } = data;
     let mut sum = Sum { sum: Xxh3::new(), waiting: Vec::with_capacity(BLOCK + 64) };
-    for n in 0..counts.n_cells() {
-        let row = counts.row(n);
+    let all: Vec<usize> = (0..counts.n_cells()).collect();
+    counts.visit(&all, |n, row| {
         sum.number(row.len() as u64);
         row.for_each(|gene, count| sum.number((gene as u64) << 32 | u64::from(count)));
         sum.number(library[n].to_bits());
         let (numbers, doses) = interventions.row(n);
         sum.number(numbers.len() as u64);
         numbers.iter().zip(doses).for_each(|(&a, dose)| sum.number(u64::from(a) << 32 | u64::from(dose.to_bits())));
-    }
+    })?;
     for names in [intervention_names, gene_names, cell_names] {
         sum.names(names);
     }
@@ -542,12 +555,12 @@ pub fn identity(data: &Dataset) -> DataIdentity {
         sum.number(truth.n_latents as u64);
         truth.latents.iter().chain(&truth.prior_means).for_each(|value| sum.number(value.to_bits()));
     }
-    DataIdentity {
+    Ok(DataIdentity {
         cells: data.n_cells(),
         genes: data.n_genes(),
         interventions: data.n_interventions(),
         checksum: format!("{:016x}", sum.finish()),
-    }
+    })
 }
 
 /// A checksum of numbers and names.

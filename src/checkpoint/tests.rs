@@ -63,17 +63,19 @@ fn bits<R: Real>(network: &Network<R>, training: &Training) -> (Vec<u64>, Traini
 
 fn left_at_every_step<R: Real>(settings: &TrainingSettings) -> usize {
     let data = screen(1);
+    let step = |trainer: &mut Trainer<R>, team: &Team| trainer.advance(team).expect("in memory");
     // Not a multiple of the minibatch, and with a last one that is too small to be used.
     let (cells, validation): (Vec<usize>, Vec<usize>) = ((0..50).collect(), (50..60).collect());
     let mut whole = network::<R>(&data);
-    let training = train(&Team::single(), &mut whole, &data, &cells, &validation, &OBJECTIVE, settings, |_| ());
+    let training = train(&Team::single(), &mut whole, &data, &cells, &validation, &OBJECTIVE, settings, |_| ())
+        .expect("in memory");
     let expected = bits(&whole, &training);
     for steps in 0.. {
         let mut bytes = Vec::new();
         let ended = {
             let mut first = network::<R>(&data);
             let mut trainer = Trainer::new(&mut first, &data, &cells, &validation, &OBJECTIVE, settings);
-            let ended = (0..steps).any(|_| trainer.advance(&Team::single()) == Advance::Ended);
+            let ended = (0..steps).any(|_| step(&mut trainer, &Team::single()) == Advance::Ended);
             trainer.save(&mut bytes);
             ended
         };
@@ -81,7 +83,7 @@ fn left_at_every_step<R: Real>(settings: &TrainingSettings) -> usize {
             let mut second = network::<R>(&data);
             let mut trainer = Trainer::new(&mut second, &data, &cells, &validation, &OBJECTIVE, settings);
             trainer.load(&mut Input::new(&bytes)).expect("the same training");
-            while trainer.advance(team) != Advance::Ended {}
+            while step(&mut trainer, team) != Advance::Ended {}
             let training = trainer.finish();
             bits(&second, &training)
         });
@@ -135,7 +137,7 @@ fn config(epochs: i64) -> Config {
 
 fn session(folder: &Path, config: &Config, data: &Dataset) -> Session<'static> {
     let watch = Watch::new(Every::Interval(Duration::ZERO), None);
-    Session::new(folder, config, data, watch, ProgressKind::Silent, Instant::now())
+    Session::new(folder, config, data, watch, ProgressKind::Silent, Instant::now()).expect("in memory")
 }
 
 /// Two checkpoints of the settings and data given: the newest after the stages a and b, the other after a.
@@ -180,8 +182,8 @@ fn a_checkpoint_of_other_settings_or_data_is_refused_with_the_reason() {
 
 #[test]
 fn any_change_of_the_data_changes_their_checksum() {
-    let whole = identity(&screen(1));
-    assert_eq!(whole, identity(&Dataset { source: "elsewhere".to_owned(), ..screen(1) }));
+    let whole = identity(&screen(1)).expect("in memory");
+    assert_eq!(whole, identity(&Dataset { source: "elsewhere".to_owned(), ..screen(1) }).expect("in memory"));
     let changed: [fn(&mut Dataset); 6] = [
         |data| data.library[7] += 1.0,
         |data| data.gene_names[3].push('x'),
@@ -193,7 +195,7 @@ fn any_change_of_the_data_changes_their_checksum() {
     for (i, change) in changed.into_iter().enumerate() {
         let mut data = screen(1);
         change(&mut data);
-        assert_ne!(identity(&data).checksum, whole.checksum, "change {i}");
+        assert_ne!(identity(&data).expect("in memory").checksum, whole.checksum, "change {i}");
     }
 }
 

@@ -317,6 +317,10 @@ pub struct Config {
     pub min_counts: usize,
     /// Whether cells without a label are left out rather than refused.
     pub drop_unlabelled_cells: bool,
+    /// Whether the counts stay on disk.
+    pub stream: bool,
+    /// Megabytes of counts in memory while they do.
+    pub stream_buffer: usize,
     /// Labels held out of the training; `None` is the default of the data (see [`Config::held_out`]).
     pub holdout: Option<Vec<String>>,
 
@@ -431,7 +435,7 @@ const UNSAVED_KEYS: [&str; 9] =
     ["checkpoint_every", "time_limit", "out", "overwrite", "resume", "h5ad", "json", "quiet", "log_format"];
 
 /// Keys that describe a data file.
-const DATA_KEYS: [&str; 15] = [
+const DATA_KEYS: [&str; 17] = [
     "label_key",
     "batch_key",
     "categorical_covariates",
@@ -447,7 +451,12 @@ const DATA_KEYS: [&str; 15] = [
     "min_cells_per_label",
     "min_counts",
     "drop_unlabelled_cells",
+    "stream",
+    STREAM_BUFFER,
 ];
+
+/// Has no effect where the counts are read into memory.
+const STREAM_BUFFER: &str = "stream_buffer";
 
 /// Keys that say how held-out interventions are treated.
 const HELDOUT_KEYS: [&str; 3] = ["retraining_epochs", "particles", "heldout_batch_norm"];
@@ -482,6 +491,9 @@ impl Config {
             for key in DATA_KEYS {
                 table.remove(key);
             }
+        }
+        if !self.stream {
+            table.remove(STREAM_BUFFER);
         }
         if !self.has_covariates() {
             for key in COVARIATE_KEYS {
@@ -954,6 +966,8 @@ impl RawConfig {
             min_cells_per_label: check.whole("min_cells_per_label", data.min_cells_per_label, 1, 1, 1_000_000_000)?,
             min_counts: check.whole("min_counts", data.min_counts, 0, 0, 1_000_000_000)?,
             drop_unlabelled_cells: data.drop_unlabelled_cells.unwrap_or(false),
+            stream: data.stream.unwrap_or(false),
+            stream_buffer: check.whole(STREAM_BUFFER, data.stream_buffer, 1024, 1, 1 << 24)?,
             data: data.data,
             holdout: check.holdout(training.holdout)?,
 
@@ -1052,6 +1066,10 @@ impl RawConfig {
         {
             let remedy = "leave it out, or leave out --no-heldout (heldout = false)";
             return Err(origin.error(key, "it has no effect when held-out interventions are skipped", remedy));
+        }
+        if !config.stream && is_given(STREAM_BUFFER) {
+            let remedy = "leave it out, or add --stream (stream = true)";
+            return Err(origin.error(STREAM_BUFFER, "it has no effect on counts that are read into memory", remedy));
         }
         if !config.has_covariates()
             && let Some(key) = COVARIATE_KEYS.iter().find(|key| is_given(key))

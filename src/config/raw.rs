@@ -95,6 +95,12 @@ pub struct RawData {
     /// Leave out cells without an intervention label instead of refusing the data
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub drop_unlabelled_cells: Option<bool>,
+    /// Leave the counts of an .h5ad file on disk and read them as they are needed, for screens larger than memory
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub stream: Option<bool>,
+    /// Megabytes of counts in memory with --stream; more mix distant cells better [default: 1024]
+    #[arg(long, value_name = "MB", allow_negative_numbers = true)]
+    pub stream_buffer: Option<i64>,
 }
 
 /// Settings of the model.

@@ -75,6 +75,7 @@ macro_rules! flag_tests {
 }
 
 const FILE: [&str; 2] = ["--data", "screen.h5ad"];
+const STREAM: [&str; 3] = ["--data", "screen.h5ad", "--stream"];
 const COVARIATE: [&str; 4] = ["--data", "screen.h5ad", "--batch-key", "lane"];
 
 flag_tests! {
@@ -93,6 +94,8 @@ flag_tests! {
     min_cells_per_label: FILE, ["--min-cells-per-label", "20"] => "min_cells_per_label" = "20";
     min_counts: FILE, ["--min-counts", "500"] => "min_counts" = "500";
     drop_unlabelled_cells: FILE, ["--drop-unlabelled-cells"] => "drop_unlabelled_cells" = "true";
+    stream: FILE, ["--stream"] => "stream" = "true";
+    stream_buffer: STREAM, ["--stream-buffer", "64"] => "stream_buffer" = "64";
     holdout: [], ["--holdout", "a,b"] => "holdout" = "[\"a\", \"b\"]";
     method: [], ["--method", "svae"] => "method" = "\"svae\"";
     latents: [], ["--latents", "7"] => "latents" = "7";

@@ -152,14 +152,14 @@ impl AnnDataWriter {
         name: &str,
         shape: &[usize],
         encoded: bool,
-        mut fill: impl FnMut(std::ops::Range<usize>) -> Vec<T>,
+        mut fill: impl FnMut(std::ops::Range<usize>) -> Result<Vec<T>>,
     ) -> Result<()> {
         let n: usize = shape.iter().product();
         let builder = self.file.new_dataset::<T>().shape(shape);
         if n < SMALL {
             let dataset = self.check(builder.create(name))?;
             if n > 0 {
-                self.check(dataset.write_raw(&fill(0..n)))?;
+                self.check(dataset.write_raw(&fill(0..n)?))?;
             }
             return if encoded { self.encode_dataset(&dataset, "array") } else { Ok(()) };
         }
@@ -170,7 +170,7 @@ impl AnnDataWriter {
         let dataset = self.check(builder.chunk(&chunk).shuffle_deflate(LEVEL).create(name))?;
         for start in (0..shape[0]).step_by(rows) {
             let count = rows.min(shape[0] - start);
-            let values = fill(start * width..(start + count) * width);
+            let values = fill(start * width..(start + count) * width)?;
             let (mut starts, mut counts) = (vec![0; shape.len()], shape.to_vec());
             (starts[0], counts[0]) = (start, count);
             self.check(dataset.write_slice(&starts, &counts, &values))?;
@@ -180,17 +180,17 @@ impl AnnDataWriter {
 
     /// Writes an array of single precision, such as `obsm/X_svae`.
     pub fn array_f32(&self, name: &str, shape: &[usize], values: &[f64]) -> Result<()> {
-        self.array(name, shape, true, |range| values[range].iter().map(|&x| x as f32).collect())
+        self.array(name, shape, true, |range| Ok(values[range].iter().map(|&x| x as f32).collect()))
     }
 
     /// Writes an array that is held in single precision.
     pub fn array_single(&self, name: &str, shape: &[usize], values: &[f32]) -> Result<()> {
-        self.array(name, shape, true, |range| values[range].to_vec())
+        self.array(name, shape, true, |range| Ok(values[range].to_vec()))
     }
 
     /// Writes an array of double precision.
     pub fn array_f64(&self, name: &str, shape: &[usize], values: &[f64]) -> Result<()> {
-        self.array(name, shape, true, |range| values[range].to_vec())
+        self.array(name, shape, true, |range| Ok(values[range].to_vec()))
     }
 
     /// Writes a text.
@@ -237,15 +237,18 @@ impl AnnDataWriter {
                 }
                 FrameColumn::CategoricalNumbers(levels, codes) => {
                     self.categorical(&name, levels.len(), codes)?;
-                    self.array(&format!("{name}/categories"), &[levels.len()], true, |range| levels[range].to_vec())?;
+                    self.array(&format!("{name}/categories"), &[levels.len()], true, |range| {
+                        Ok(levels[range].to_vec())
+                    })?;
                 }
                 FrameColumn::Strings(values) => self.strings(&name, values)?,
                 FrameColumn::Integers(values) => {
-                    self.array(&name, &[values.len()], true, |range| values[range].to_vec())?;
+                    self.array(&name, &[values.len()], true, |range| Ok(values[range].to_vec()))?;
                 }
                 FrameColumn::Numbers(values) => self.array_f64(&name, &[values.len()], values)?,
                 FrameColumn::Flags(values) => {
-                    let flags = |range: std::ops::Range<usize>| values[range].iter().map(|&f| HBool::from(f)).collect();
+                    let flags =
+                        |range: std::ops::Range<usize>| Ok(values[range].iter().map(|&f| HBool::from(f)).collect());
                     self.array(&name, &[values.len()], true, flags)?;
                 }
             }
@@ -258,9 +261,11 @@ impl AnnDataWriter {
         self.check(group.set_attr_numeric("ordered", &HBool::from(false)))?;
         let (name, shape) = (format!("{name}/codes"), [codes.len()]);
         match n_levels {
-            0..128 => self.array(&name, &shape, true, |range| codes[range].iter().map(|&c| c as i8).collect()),
-            128..32_768 => self.array(&name, &shape, true, |range| codes[range].iter().map(|&c| c as i16).collect()),
-            _ => self.array(&name, &shape, true, |range| codes[range].iter().map(|&c| c as i32).collect()),
+            0..128 => self.array(&name, &shape, true, |range| Ok(codes[range].iter().map(|&c| c as i8).collect())),
+            128..32_768 => {
+                self.array(&name, &shape, true, |range| Ok(codes[range].iter().map(|&c| c as i16).collect()))
+            }
+            _ => self.array(&name, &shape, true, |range| Ok(codes[range].iter().map(|&c| c as i32).collect())),
         }
     }
 
@@ -272,16 +277,17 @@ impl AnnDataWriter {
         let n = counts.n_nonzero();
         let mut offsets = vec![0i64];
         let mut largest = 0;
-        for cell in 0..counts.n_cells() {
-            offsets.push(offsets[cell] + counts.row(cell).len() as i64);
-            counts.row(cell).for_each(|_, x| largest = largest.max(x));
-        }
+        let all: Vec<usize> = (0..counts.n_cells()).collect();
+        counts.visit(&all, |cell, row| {
+            offsets.push(offsets[cell] + row.len() as i64);
+            row.for_each(|_, x| largest = largest.max(x));
+        })?;
         let wide = n > i32::MAX as usize;
         let indptr = format!("{name}/indptr");
         match wide {
-            true => self.array(&indptr, &[offsets.len()], false, |range| offsets[range].to_vec())?,
+            true => self.array(&indptr, &[offsets.len()], false, |range| Ok(offsets[range].to_vec()))?,
             false => self.array(&indptr, &[offsets.len()], false, |range| {
-                offsets[range].iter().map(|&at| at as i32).collect()
+                Ok(offsets[range].iter().map(|&at| at as i32).collect())
             })?,
         }
         let name_of = |part: &str| format!("{name}/{part}");
@@ -315,17 +321,27 @@ impl AnnDataWriter {
 }
 
 /// Delivers the stored entries of `counts` in order, range after range.
-fn entries<T>(counts: &Counts, of: impl Fn(usize, u32) -> T) -> impl FnMut(std::ops::Range<usize>) -> Vec<T> {
+fn entries<T>(counts: &Counts, of: impl Fn(usize, u32) -> T) -> impl FnMut(std::ops::Range<usize>) -> Result<Vec<T>> {
     let (mut cell, mut left) = (0, Vec::new());
+    // Of counts on disk, the window that is in memory and its first cell.
+    let (mut window, mut first) = (None, 0);
     move |range| {
         let mut out: Vec<T> = std::mem::take(&mut left);
         out.reserve(range.len().saturating_sub(out.len()));
         while out.len() < range.len() {
-            counts.row(cell).for_each(|g, x| out.push(of(g, x)));
+            if let Some(disk) = counts.disk()
+                && window.as_ref().is_none_or(|window: &Counts| cell == first + window.n_cells())
+            {
+                window = None;
+                first = cell;
+                let cells: Vec<usize> = (first..(first + disk.window_cells()).min(counts.n_cells())).collect();
+                window = Some(disk.read(&cells)?);
+            }
+            window.as_ref().unwrap_or(counts).row(cell - first).for_each(|g, x| out.push(of(g, x)));
             cell += 1;
         }
         left = out.split_off(range.len());
-        out
+        Ok(out)
     }
 }
 
@@ -340,7 +356,7 @@ mod tests {
             let mut next = entries(&counts, |g, x| (g, x));
             let mut all = Vec::new();
             for start in (0..6).step_by(block) {
-                all.extend(next(start..(start + block).min(6)));
+                all.extend(next(start..(start + block).min(6)).expect("in memory"));
             }
             assert_eq!(all, [(0, 1), (2, 2), (0, 3), (1, 4), (2, 5), (1, 6)]);
         }

@@ -1,12 +1,18 @@
-//! Counts of a screen: cells x genes, compressed sparse rows of small integers.
+//! Counts of a screen: cells x genes, compressed sparse rows of small integers, in memory or on disk.
+
+use std::sync::Arc;
+
+use super::disk_counts::DiskCounts;
+use crate::error::Result;
 
 /// Counts, cells x genes, as compressed sparse rows (CSR). Zeros are not stored; genes ascend within a row.
 ///
-/// Gene indices and counts take two bytes each when both fit, four bytes each otherwise.
+/// Gene indices and counts take two bytes each when both fit, four bytes each otherwise. Counts that stay in their file
+/// ([`Counts::disk`]) have no rows at hand: they are passed over with [`Counts::visit`], or by minibatches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Counts {
     n_genes: usize,
-    /// `offsets[n]..offsets[n+1]` are the entries of cell `n`; length `n_cells + 1`.
+    /// `offsets[n]..offsets[n+1]` are the entries of cell `n`; length `n_cells + 1`. Empty where the counts are on disk.
     offsets: Vec<usize>,
     entries: Entries,
     /// Whether most counts were zero before cells were let go, if any were.
@@ -17,7 +23,11 @@ pub struct Counts {
 enum Entries {
     Narrow { genes: Vec<u16>, values: Vec<u16> },
     Wide { genes: Vec<u32>, values: Vec<u32> },
+    OnDisk(Arc<DiskCounts>),
 }
+
+/// What is said of a row that is asked for where there is none.
+const ON_DISK: &str = "counts on disk are visited, not looked up";
 
 /// The non-zero counts of one cell.
 #[derive(Debug, Clone, Copy)]
@@ -84,6 +94,46 @@ impl CountsBuilder {
         Self { counts: Counts { n_genes, offsets: vec![0], entries, mostly_zero: None } }
     }
 
+    /// Room for `n_cells` cells with `n_nonzero` counts in all.
+    pub fn reserve(&mut self, n_cells: usize, n_nonzero: usize) {
+        self.counts.offsets.reserve_exact(n_cells);
+        match &mut self.counts.entries {
+            Entries::Narrow { genes, values } => {
+                genes.reserve_exact(n_nonzero);
+                values.reserve_exact(n_nonzero);
+            }
+            Entries::Wide { genes, values } => {
+                genes.reserve_exact(n_nonzero);
+                values.reserve_exact(n_nonzero);
+            }
+            Entries::OnDisk(_) => unreachable!("a builder holds its counts"),
+        }
+    }
+
+    /// Adds a whole cell: ascending genes and their counts, none of them 0.
+    pub fn push_cell(&mut self, genes: &[u32], counts: &[u32]) {
+        debug_assert!(genes.is_sorted_by(|a, b| a < b) && !counts.contains(&0));
+        let fits = counts.iter().fold(0, |all, &count| all | count) <= u16::MAX as u32;
+        match &mut self.counts.entries {
+            Entries::Narrow { genes: held, values } if fits => {
+                held.extend(genes.iter().map(|&gene| gene as u16));
+                values.extend(counts.iter().map(|&count| count as u16));
+            }
+            Entries::Wide { genes: held, values } => {
+                held.extend_from_slice(genes);
+                values.extend_from_slice(counts);
+            }
+            _ => genes.iter().zip(counts).for_each(|(&gene, &count)| self.push(gene as usize, count)),
+        }
+        self.end_cell();
+    }
+
+    /// Adds a cell of another matrix over the same genes.
+    pub fn push_row(&mut self, row: CountsRow) {
+        row.for_each(|gene, count| self.push(gene, count));
+        self.end_cell();
+    }
+
     /// Adds a count to the current cell. Genes of a cell must come in ascending order; zeros are skipped.
     #[inline]
     pub fn push(&mut self, gene: usize, count: u32) {
@@ -108,6 +158,7 @@ impl CountsBuilder {
                 genes.push(gene as u32);
                 values.push(count);
             }
+            Entries::OnDisk(_) => unreachable!("a builder holds its counts"),
         }
     }
 
@@ -116,6 +167,7 @@ impl CountsBuilder {
         let end = match &self.counts.entries {
             Entries::Narrow { genes, .. } => genes.len(),
             Entries::Wide { genes, .. } => genes.len(),
+            Entries::OnDisk(_) => unreachable!("a builder holds its counts"),
         };
         self.counts.offsets.push(end);
     }
@@ -139,9 +191,49 @@ impl Counts {
         builder.finish()
     }
 
+    /// Counts that stay in their file.
+    pub fn on_disk(disk: DiskCounts) -> Self {
+        Self {
+            n_genes: disk.n_genes(),
+            offsets: Vec::new(),
+            entries: Entries::OnDisk(Arc::new(disk)),
+            mostly_zero: None,
+        }
+    }
+
+    /// The counts' reader, if they are on disk.
+    pub fn disk(&self) -> Option<&Arc<DiskCounts>> {
+        match &self.entries {
+            Entries::OnDisk(disk) => Some(disk),
+            _ => None,
+        }
+    }
+
+    /// Calls `f(i, row)` for the i-th of `cells`, in that order. Counts on disk are read a window at a time; that is
+    /// fast where the cells ascend.
+    ///
+    /// # Errors
+    /// As [`DiskCounts::read`]; none in memory.
+    pub fn visit(&self, cells: &[usize], mut f: impl FnMut(usize, CountsRow)) -> Result<()> {
+        let Some(disk) = self.disk() else {
+            cells.iter().enumerate().for_each(|(i, &n)| f(i, self.row(n)));
+            return Ok(());
+        };
+        let mut first = 0;
+        for cells in cells.chunks(disk.window_cells()) {
+            let window = disk.window(cells)?;
+            window.rows.iter().enumerate().for_each(|(i, &row)| f(first + i, window.counts.row(row)));
+            first += cells.len();
+        }
+        Ok(())
+    }
+
     /// Number of cells.
     pub fn n_cells(&self) -> usize {
-        self.offsets.len() - 1
+        match &self.entries {
+            Entries::OnDisk(disk) => disk.n_cells(),
+            _ => self.offsets.len() - 1,
+        }
     }
 
     /// Number of genes.
@@ -151,7 +243,17 @@ impl Counts {
 
     /// Number of stored (non-zero) counts.
     pub fn n_nonzero(&self) -> usize {
-        *self.offsets.last().expect("offsets start with 0")
+        match &self.entries {
+            Entries::OnDisk(disk) => disk.n_nonzero(),
+            _ => *self.offsets.last().expect("offsets start with 0"),
+        }
+    }
+
+    /// Says how many counts on disk are not zero, once that is known.
+    pub(crate) fn know_n_nonzero(&mut self, n_nonzero: usize) {
+        if let Entries::OnDisk(disk) = &mut self.entries {
+            *disk = Arc::new(disk.with_n_nonzero(n_nonzero));
+        }
     }
 
     /// Whether at most a quarter of the counts is not zero, so that visiting these alone is faster.
@@ -190,14 +292,21 @@ impl Counts {
         match &mut self.entries {
             Entries::Narrow { genes, values } => compact(genes, values, &mut self.offsets, stays),
             Entries::Wide { genes, values } => compact(genes, values, &mut self.offsets, stays),
+            // Nothing is held: cells are read when they are needed.
+            Entries::OnDisk(_) => {}
         }
     }
 
     /// The non-zero counts of cell `n`.
+    ///
+    /// # Panics
+    /// If there is no such cell, or the counts are on disk.
     #[inline]
     pub fn row(&self, n: usize) -> CountsRow<'_> {
+        assert!(!self.offsets.is_empty(), "{ON_DISK}");
         let (start, end) = (self.offsets[n], self.offsets[n + 1]);
         match &self.entries {
+            Entries::OnDisk(_) => unreachable!("{ON_DISK}"),
             Entries::Narrow { genes, values } => CountsRow::Narrow(&genes[start..end], &values[start..end]),
             Entries::Wide { genes, values } => CountsRow::Wide(&genes[start..end], &values[start..end]),
         }
@@ -213,6 +322,9 @@ impl Counts {
     }
 
     /// The matrix restricted to `cells`, in that order.
+    ///
+    /// # Panics
+    /// If the counts are on disk.
     pub fn select(&self, cells: &[usize]) -> Self {
         let mut builder = CountsBuilder::new(self.n_genes);
         for &n in cells {
@@ -223,7 +335,7 @@ impl Counts {
     }
 
     /// The matrix restricted to `cells`, ascending, and to genes with a number in `gene_of` (old number to new; the new
-    /// ones ascend too). Works in place: no second copy is held.
+    /// ones ascend too). Works in place: no second copy is held. Counts on disk remember what is left.
     pub fn restrict(&mut self, cells: &[usize], gene_of: Option<(&[Option<u32>], usize)>) {
         fn compact<T: Copy + Into<u32> + TryFrom<u32>>(
             genes: &mut Vec<T>,
@@ -259,15 +371,17 @@ impl Counts {
         match &mut self.entries {
             Entries::Narrow { genes, values } => compact(genes, values, &mut self.offsets, cells, map),
             Entries::Wide { genes, values } => compact(genes, values, &mut self.offsets, cells, map),
+            Entries::OnDisk(disk) => *disk = Arc::new(disk.restricted(cells, gene_of)),
         }
         self.n_genes = n_genes;
     }
 
-    /// Bytes held by the matrix.
+    /// Bytes held by the matrix; of counts on disk, those of the tables that find a cell's counts.
     pub fn bytes(&self) -> usize {
-        let width = match self.entries {
+        let width = match &self.entries {
             Entries::Narrow { .. } => 4,
             Entries::Wide { .. } => 8,
+            Entries::OnDisk(disk) => return disk.bytes(),
         };
         self.n_nonzero() * width + self.offsets.len() * size_of::<usize>()
     }
@@ -330,6 +444,7 @@ impl CountsScatter {
                 (genes[at], values[at]) = (gene, count);
                 true
             }
+            Entries::OnDisk(_) => unreachable!("scattered counts are held"),
         }
     }
 
@@ -346,6 +461,7 @@ impl CountsScatter {
         let sorted = match &counts.entries {
             Entries::Narrow { genes, .. } => rows_ascend(genes, &counts.offsets),
             Entries::Wide { genes, .. } => rows_ascend(genes, &counts.offsets),
+            Entries::OnDisk(_) => unreachable!("scattered counts are held"),
         };
         if sorted {
             return Ok((counts, 0));

@@ -37,6 +37,8 @@ pub(crate) struct CountsSink<'a> {
     scattered: Option<Counts>,
     /// Total count of each finished cell, over all genes.
     totals: Vec<u64>,
+    /// Total and number of the counts of each finished cell over the kept genes, where the counts are not held.
+    kept: Option<Vec<(u64, u32)>>,
     /// The current cell.
     row: Vec<(u32, u32)>,
     total: u64,
@@ -53,6 +55,8 @@ pub(crate) struct Received {
     pub totals: Vec<u64>,
     /// Cells whose entries were out of order or doubled.
     pub n_mended: usize,
+    /// Total and number of each cell's counts over the kept genes, where the counts were checked but not held.
+    pub kept: Option<Vec<(u64, u32)>>,
 }
 
 impl<'a> CountsSink<'a> {
@@ -75,6 +79,7 @@ impl<'a> CountsSink<'a> {
             builder: CountsBuilder::new(gene_names.len()),
             scattered: None,
             totals: Vec::new(),
+            kept: None,
             row: Vec::new(),
             total: 0,
             ascending: true,
@@ -92,6 +97,11 @@ impl<'a> CountsSink<'a> {
     /// Keeps nothing of the cells marked.
     pub fn leave_out(&mut self, cells: &'a [bool]) {
         self.left_out = Some(cells);
+    }
+
+    /// Checks the counts and adds them up, but holds none of them.
+    pub fn hold_nothing(&mut self) {
+        self.kept = Some(Vec::new());
     }
 
     /// Number of genes of the file.
@@ -169,10 +179,18 @@ impl<'a> CountsSink<'a> {
             self.row.clear();
             self.total = 0;
         }
-        for &(gene, count) in &self.row {
-            self.builder.push(gene as usize, count);
+        match &mut self.kept {
+            Some(kept) => {
+                let total = self.row.iter().map(|&(_, count)| count as u64).sum();
+                kept.push((total, self.row.len() as u32));
+            }
+            None => {
+                for &(gene, count) in &self.row {
+                    self.builder.push(gene as usize, count);
+                }
+                self.builder.end_cell();
+            }
         }
-        self.builder.end_cell();
         self.totals.push(self.total);
         self.row.clear();
         self.total = 0;
@@ -188,6 +206,7 @@ impl<'a> CountsSink<'a> {
     pub fn reset(&mut self) {
         self.builder = CountsBuilder::new(self.n_kept_genes());
         self.totals.clear();
+        self.kept.iter_mut().for_each(Vec::clear);
         self.row.clear();
         self.total = 0;
         self.ascending = true;
@@ -275,7 +294,7 @@ impl<'a> CountsSink<'a> {
             return Err(self.fault(problem, "write the file again").into());
         }
         let counts = self.scattered.unwrap_or_else(|| self.builder.finish());
-        Ok(Received { counts, totals: self.totals, n_mended: self.n_mended })
+        Ok(Received { counts, totals: self.totals, n_mended: self.n_mended, kept: self.kept })
     }
 
     /// A fault of the matrix as a whole.

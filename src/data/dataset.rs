@@ -1,6 +1,7 @@
 //! A screen in memory: counts, size factors, interventions, covariates and, for simulations, the truth.
 
 use super::counts::Counts;
+use crate::error::Result;
 
 /// Which interventions each cell received, as sparse rows of weights over interventions.
 ///
@@ -178,10 +179,28 @@ impl Dataset {
     }
 
     /// The data set restricted to `cells`, in that order; interventions keep their numbers.
+    ///
+    /// # Panics
+    /// If the counts are on disk.
     pub fn select(&self, cells: &[usize]) -> Self {
+        self.restricted(cells, self.counts.select(cells))
+    }
+
+    /// As [`Dataset::select`], of `cells` that ascend, with their counts in memory wherever they were.
+    ///
+    /// # Errors
+    /// Counts on disk that cannot be read.
+    pub fn resident(&self, cells: &[usize]) -> Result<Self> {
+        match self.counts.disk() {
+            Some(disk) => Ok(self.restricted(cells, disk.read(cells)?)),
+            None => Ok(self.select(cells)),
+        }
+    }
+
+    fn restricted(&self, cells: &[usize], counts: Counts) -> Self {
         Self {
             source: self.source.clone(),
-            counts: self.counts.select(cells),
+            counts,
             library: cells.iter().map(|&n| self.library[n]).collect(),
             interventions: self.interventions.select(cells),
             intervention_names: self.intervention_names.clone(),

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::anndata_writer::{Frame, FrameColumn};
 use super::counts_sink::CountsSink;
-use super::hdf5::{Hdf5, Matrix, Storage, place};
+use super::hdf5::{Hdf5, Matrix, RowReader, Storage, place};
 use super::npz::list;
 use super::screen_file::{Column, RawTruth, ScreenFile, StoredMatrix};
 use crate::error::{InputError, Result};
@@ -289,6 +289,10 @@ impl ScreenFile for H5ad {
 
     fn read_counts(&self, sink: &mut CountsSink) -> Result<()> {
         self.hdf5.read_matrix(&self.matrix(&self.counts_name()?)?, sink)
+    }
+
+    fn rows(&self) -> Result<RowReader> {
+        RowReader::open(self.path(), &self.matrix(&self.counts_name()?)?, self.shape()?.1)
     }
 
     fn column_names(&self) -> Result<Vec<String>> {

@@ -478,6 +478,282 @@ impl Hdf5 {
     }
 }
 
+/// Reads rows of a matrix by their numbers. A first pass has checked every value, so what does not fit here has changed
+/// since.
+pub(crate) struct RowReader {
+    hdf5: Hdf5,
+    layout: RowLayout,
+    n_genes: usize,
+}
+
+enum RowLayout {
+    /// `indptr[n]..indptr[n+1]` are the stored entries of row `n`.
+    Sparse {
+        indptr: Vec<u64>,
+        data: Elements,
+        indices: Elements,
+    },
+    Dense(Elements),
+}
+
+/// A numeric data set whose elements are read in the type that they are stored in, where that is a usual one.
+struct Elements {
+    name: String,
+    dataset: H5Dataset,
+    native: Option<Native>,
+    /// Length of a chunk along the first axis; 1 where there are none.
+    chunk: usize,
+    compressed: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Native {
+    F32,
+    F64,
+    I8,
+    U8,
+    I16,
+    U16,
+    I32,
+    U32,
+    I64,
+    U64,
+}
+
+/// Entries that are read and passed over rather than skipped, where nothing is compressed.
+const SHORT_GAP: usize = 1 << 12;
+/// What a value that is no count means in a file that was checked before.
+const CHANGED: &str = "it holds values that it did not hold when the run began";
+
+impl RowReader {
+    /// A reader of `matrix` of the file at `path`, which has `n_genes` columns.
+    ///
+    /// # Errors
+    /// As [`Hdf5::open`]; [`InputError`] if the matrix is stored by columns.
+    pub fn open(path: &Path, matrix: &Matrix, n_genes: usize) -> Result<Self> {
+        let hdf5 = Hdf5::open(path)?;
+        let name = &matrix.name;
+        let layout = match matrix.storage {
+            Storage::Dense => RowLayout::Dense(Elements::find(&hdf5, name)?),
+            Storage::Rows => RowLayout::Sparse {
+                indptr: hdf5.integers(&format!("{name}/indptr"))?.into_iter().map(|at| at.max(0) as u64).collect(),
+                data: Elements::find(&hdf5, &format!("{name}/data"))?,
+                indices: Elements::find(&hdf5, &format!("{name}/indices"))?,
+            },
+            Storage::Columns => {
+                let problem = "the counts are stored by gene (CSC), so the counts of a cell lie all over the file";
+                let remedy = "store them by cell (in Python: adata.X = adata.X.tocsr()), or leave out --stream";
+                return Err(hdf5.fault(name, problem, remedy).into());
+            }
+        };
+        Ok(Self { hdf5, layout, n_genes })
+    }
+
+    /// Number of genes of the file.
+    pub fn n_genes(&self) -> usize {
+        self.n_genes
+    }
+
+    /// Whether there are `n_rows` rows, one after another.
+    pub fn has_rows(&self, n_rows: usize) -> bool {
+        match &self.layout {
+            RowLayout::Sparse { indptr, data, indices } => {
+                let stored = data.dataset.shape();
+                indptr.len() == n_rows + 1
+                    && indptr.is_sorted()
+                    && stored.len() == 1
+                    && stored == indices.dataset.shape()
+                    && indptr[n_rows] == stored[0] as u64
+            }
+            RowLayout::Dense(table) => table.dataset.shape() == [n_rows, self.n_genes],
+        }
+    }
+
+    /// Stored values of the first `n_rows` rows.
+    pub fn n_stored(&self, n_rows: usize) -> usize {
+        match &self.layout {
+            RowLayout::Sparse { indptr, .. } => indptr.get(n_rows).map_or(0, |&end| end as usize),
+            RowLayout::Dense(_) => n_rows * self.n_genes,
+        }
+    }
+
+    /// Entries that the given rows have at most; `None` if only their reading tells.
+    pub fn n_entries(&self, rows: &[usize]) -> Option<usize> {
+        match &self.layout {
+            RowLayout::Sparse { indptr, .. } => Some(rows.iter().map(|&n| (indptr[n + 1] - indptr[n]) as usize).sum()),
+            RowLayout::Dense(_) => None,
+        }
+    }
+
+    /// Stored values that can only be decompressed together; 1 where nothing is compressed.
+    pub fn compressed_together(&self) -> usize {
+        let length = |elements: &Elements| if elements.compressed { elements.chunk } else { 1 };
+        match &self.layout {
+            RowLayout::Sparse { data, indices, .. } => length(data).max(length(indices)),
+            RowLayout::Dense(table) if table.compressed => table.chunk.saturating_mul(self.n_genes),
+            RowLayout::Dense(_) => 1,
+        }
+    }
+
+    /// Bytes of the tables that find a row.
+    pub fn bytes(&self) -> usize {
+        match &self.layout {
+            RowLayout::Sparse { indptr, .. } => indptr.len() * size_of::<u64>(),
+            RowLayout::Dense(_) => 0,
+        }
+    }
+
+    /// Calls `cell(genes, counts)` for each of `rows`, which ascend; zeros and genes out of order are passed on as stored.
+    pub fn read(&self, rows: &[usize], mut cell: impl FnMut(&[u32], &[u32]) -> Result<()>) -> Result<()> {
+        let (mut genes, mut counts) = (Vec::new(), Vec::new());
+        match &self.layout {
+            RowLayout::Sparse { indptr, data, indices } => {
+                let chunk = data.chunk.max(indices.chunk);
+                let gap = if data.compressed || indices.compressed { chunk.max(SHORT_GAP) } else { SHORT_GAP };
+                let most = BLOCK.max(chunk.saturating_mul(4));
+                let range = |n: usize| indptr[n] as usize..indptr[n + 1] as usize;
+                let mut next = 0;
+                while next < rows.len() {
+                    let start = range(rows[next]).start;
+                    let mut end = range(rows[next]).end;
+                    let mut last = next + 1;
+                    while let Some(following) = rows.get(last).map(|&n| range(n))
+                        && following.start - end <= gap
+                        && following.end - start <= most
+                    {
+                        end = following.end;
+                        last += 1;
+                    }
+                    indices.numbers(&self.hdf5, &[start], &[end - start], self.n_genes, &mut genes)?;
+                    data.numbers(&self.hdf5, &[start], &[end - start], usize::MAX, &mut counts)?;
+                    for &n in &rows[next..last] {
+                        let entries = range(n).start - start..range(n).end - start;
+                        cell(&genes[entries.clone()], &counts[entries])?;
+                    }
+                    next = last;
+                }
+            }
+            RowLayout::Dense(table) => {
+                genes.extend(0..self.n_genes as u32);
+                let most = (BLOCK / self.n_genes.max(1)).max(table.chunk).max(1);
+                let gap = if table.compressed { table.chunk } else { 0 };
+                let mut next = 0;
+                while next < rows.len() {
+                    let start = rows[next];
+                    let mut last = next + 1;
+                    while let Some(&following) = rows.get(last)
+                        && following - rows[last - 1] - 1 <= gap
+                        && following - start < most
+                    {
+                        last += 1;
+                    }
+                    let n = rows[last - 1] + 1 - start;
+                    table.numbers(&self.hdf5, &[start, 0], &[n, self.n_genes], usize::MAX, &mut counts)?;
+                    for &row in &rows[next..last] {
+                        cell(&genes, &counts[(row - start) * self.n_genes..(row + 1 - start) * self.n_genes])?;
+                    }
+                    next = last;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The error for a file that is no longer what it was.
+    pub fn changed(&self) -> InputError {
+        let name = match &self.layout {
+            RowLayout::Sparse { data, .. } => &data.name,
+            RowLayout::Dense(table) => &table.name,
+        };
+        self.hdf5.fault(name, CHANGED, "put the file back as it was")
+    }
+}
+
+impl Elements {
+    fn find(hdf5: &Hdf5, name: &str) -> Result<Self> {
+        let dataset = hdf5.required(name)?;
+        let native = Native::of(&hdf5.datatype(name, &dataset)?);
+        let chunk = chunk_length(&dataset).unwrap_or(1).max(1);
+        let compressed = chunk > 1 && dataset.filters().map_or(true, |filters| !filters.is_empty());
+        Ok(Self { name: name.to_string(), dataset, native, chunk, compressed })
+    }
+
+    /// Part of the data set as whole numbers below `limit`, into `out`.
+    fn numbers(&self, hdf5: &Hdf5, starts: &[usize], counts: &[usize], limit: usize, out: &mut Vec<u32>) -> Result<()> {
+        out.clear();
+        let mut good = true;
+        macro_rules! read {
+            ($type:ty, $whole:expr) => {{
+                let values = self.dataset.read_slice::<$type>(starts, counts);
+                let values = values.map_err(|e| hdf5.damaged(&self.name, e))?;
+                let whole: fn($type) -> (u32, bool) = $whole;
+                out.extend(values.iter().map(|&value| {
+                    let (number, fits) = whole(value);
+                    good &= fits && (number as usize) < limit;
+                    number
+                }));
+            }};
+        }
+        macro_rules! integer {
+            ($type:ty) => {
+                read!($type, |x| (x as u32, u32::try_from(x).is_ok()))
+            };
+        }
+        match self.native {
+            Some(Native::F32) => read!(f32, |x| (x as u32, x as u32 as f32 == x)),
+            Some(Native::F64) => read!(f64, |x| (x as u32, x as u32 as f64 == x)),
+            Some(Native::I8) => integer!(i8),
+            Some(Native::U8) => read!(u8, |x| (x as u32, true)),
+            Some(Native::I16) => integer!(i16),
+            Some(Native::U16) => read!(u16, |x| (x as u32, true)),
+            Some(Native::I32) => integer!(i32),
+            Some(Native::U32) => read!(u32, |x| (x, true)),
+            Some(Native::I64) => integer!(i64),
+            Some(Native::U64) => integer!(u64),
+            None => {
+                for value in hdf5.numbers(&self.name, &self.dataset, starts, counts)? {
+                    let number = value as u32;
+                    good &= number as f64 == value && (number as usize) < limit;
+                    out.push(number);
+                }
+            }
+        }
+        match good {
+            true => Ok(()),
+            false => Err(hdf5.fault(&self.name, CHANGED, "put the file back as it was").into()),
+        }
+    }
+}
+
+impl Native {
+    fn of(datatype: &DatatypeMessage) -> Option<Self> {
+        match *datatype {
+            DatatypeMessage::FloatingPoint { size: 4, bit_offset: 0, bit_precision: 32, exponent_size: 8, .. } => {
+                Some(Native::F32)
+            }
+            DatatypeMessage::FloatingPoint { size: 8, bit_offset: 0, bit_precision: 64, exponent_size: 11, .. } => {
+                Some(Native::F64)
+            }
+            DatatypeMessage::FixedPoint { size, signed, bit_offset: 0, bit_precision, .. }
+                if bit_precision as u32 == 8 * size =>
+            {
+                match (size, signed) {
+                    (1, true) => Some(Native::I8),
+                    (1, false) => Some(Native::U8),
+                    (2, true) => Some(Native::I16),
+                    (2, false) => Some(Native::U16),
+                    (4, true) => Some(Native::I32),
+                    (4, false) => Some(Native::U32),
+                    (8, true) => Some(Native::I64),
+                    (8, false) => Some(Native::U64),
+                    _ => None,
+                }
+            }
+            _ => None,
+        }
+    }
+}
+
 /// Booleans are stored as an enumeration of one byte.
 fn is_flag(datatype: &DatatypeMessage) -> bool {
     let DatatypeMessage::Enum { base, .. } = datatype else { return false };

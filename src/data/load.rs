@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
+use super::counts::Counts;
 use super::counts_sink::{ByteProgress, CountsSink, Received, cell_place};
 use super::dataset::{Categorical, Continuous, Covariates, Dataset, InterventionRows, Truth};
+use super::disk_counts::{DiskCounts, Identity};
 use super::guards;
 use super::h5ad::H5ad;
 use super::hdf5::Hdf5;
@@ -72,6 +74,8 @@ pub struct LoadOptions {
     pub unlabelled: bool,
     /// Whether cells without a label are left out instead of refused.
     pub drop_unlabelled_cells: bool,
+    /// Bytes that counts may take in memory, where they stay in their file ([`Counts::disk`]).
+    pub stream: Option<usize>,
 }
 
 /// A data set and what there is to say about how it was read.
@@ -92,7 +96,8 @@ pub struct Loaded {
 /// [`InputError`], with the file and the cell and gene where that makes sense, if the file is
 /// absent, of another kind or damaged; if shapes disagree; if a count is negative, not whole, not finite or above
 /// 2^32 - 1; if a cell has no counts (unless they are dropped), no label (likewise), or a size factor that is not positive;
-/// if nothing is left of the cells, genes or interventions.
+/// if nothing is left of the cells, genes or interventions; if counts are to stay on disk in a file that does not hold
+/// them by cell.
 pub fn load(path: &Path, options: &LoadOptions) -> Result<Loaded> {
     load_with_progress(path, options, &mut |_, _| {})
 }
@@ -383,7 +388,12 @@ fn assemble(file: &dyn ScreenFile, options: &LoadOptions, progress: ByteProgress
         }
     }
 
+    let identity = options.stream.map(|_| Identity::of(path)).transpose()?;
+    let reader = options.stream.map(|_| file.rows()).transpose()?;
     let mut sink = CountsSink::new(path, file.counts_place(), &cell_names, &gene_names, progress);
+    if options.stream.is_some() {
+        sink.hold_nothing();
+    }
     if let Some((gene_of, n)) = &listed {
         sink.keep_genes(gene_of, *n);
     }
@@ -398,7 +408,11 @@ fn assemble(file: &dyn ScreenFile, options: &LoadOptions, progress: ByteProgress
             other => other,
         });
     }
-    let Received { mut counts, totals, n_mended } = sink.finish()?;
+    let Received { mut counts, totals, n_mended, kept: kept_totals } = sink.finish()?;
+    if let (Some(buffer), Some(identity), Some(reader)) = (options.stream, identity, reader) {
+        let disk = DiskCounts::new(path, identity, reader, n_cells, listed.clone(), buffer)?;
+        counts = Counts::on_disk(disk);
+    }
     if n_mended > 0 {
         notes.push(format!(
             "{n_mended} cells had counts out of gene order or more than one count for a gene; these were sorted and summed"
@@ -455,7 +469,7 @@ fn assemble(file: &dyn ScreenFile, options: &LoadOptions, progress: ByteProgress
         && n_top < n_genes
     {
         let batch = options.batch_key.as_ref().and_then(|_| batch_codes(&categorical[0], &kept.cells));
-        let chosen = highly_variable(&counts, &kept.cells, batch.as_deref(), n_top);
+        let chosen = highly_variable(&counts, &kept.cells, batch.as_deref(), n_top)?;
         let mut gene_of = vec![None; n_genes];
         chosen.iter().enumerate().for_each(|(new, &old)| gene_of[old] = Some(new as u32));
         kept.record("genes", n_genes - n_top, n_genes, format!("they are not among the {n_top} most variable"));
@@ -463,18 +477,32 @@ fn assemble(file: &dyn ScreenFile, options: &LoadOptions, progress: ByteProgress
         selected = Some(chosen);
     }
     counts.restrict(&kept.cells, restriction.as_ref().map(|map| (&map[..], selected.as_ref().map_or(0, Vec::len))));
+    // Total and number of each cell's counts over the genes that are used: known from the first pass, unless that went
+    // over more genes.
+    let mut sizes: Vec<(u64, u32)> = match (kept_totals, &restriction) {
+        (Some(totals), None) => kept.cells.iter().map(|&n| totals[n]).collect(),
+        _ => {
+            let all: Vec<usize> = (0..kept.cells.len()).collect();
+            let mut sizes = Vec::with_capacity(all.len());
+            counts.visit(&all, |_, row| sizes.push((row.sum(), row.len() as u32)))?;
+            sizes
+        }
+    };
     if let Some(selected) = &selected {
         gene_names = selected.iter().map(|&gene| std::mem::take(&mut gene_names[gene])).collect();
         let position: HashMap<usize, usize> = kept.cells.iter().enumerate().map(|(at, &n)| (n, at)).collect();
         let before = kept.cells.len();
-        empty_cells(&mut kept, &|n| counts.row(position[&n]).sum(), " in the selected genes")?;
+        empty_cells(&mut kept, &|n| sizes[position[&n]].0, " in the selected genes")?;
         if kept.cells.len() < before {
             let cells: Vec<usize> = kept.cells.iter().map(|n| position[n]).collect();
             counts.restrict(&cells, None);
+            pick(&mut sizes, &cells);
         }
     }
+    counts.know_n_nonzero(sizes.iter().map(|&(_, n)| n as usize).sum());
 
-    let mut library: Vec<f64> = (0..kept.cells.len()).map(|n| counts.row(n).sum() as f64).collect();
+    let mut library: Vec<f64> = sizes.iter().map(|&(total, _)| total as f64).collect();
+    drop(sizes);
     if let (Some(key), Some(mut values)) = (library_key, size_factors) {
         if let Some(&n) = kept.cells.iter().find(|&&n| !(values[n] > 0.0 && values[n].is_finite())) {
             let error = InputError::new(

@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::path::Path;
 
 use super::counts_sink::CountsSink;
+use super::hdf5::RowReader;
 use crate::error::{InputError, Result};
 
 /// A file that holds a screen.
@@ -27,6 +28,12 @@ pub(crate) trait ScreenFile {
     fn counts_place(&self) -> String;
     /// Passes every cell to `sink`, in order.
     fn read_counts(&self, sink: &mut CountsSink) -> Result<()>;
+    /// A reader of any of the cells, for counts that stay in the file.
+    fn rows(&self) -> Result<RowReader> {
+        let problem = format!("the counts of a file of this kind ({}) cannot stay on disk", self.format());
+        let remedy = "write it as AnnData (.h5ad) with the counts by cell, or leave out --stream";
+        Err(InputError::new(problem, remedy).in_file(self.path()).into())
+    }
     /// Names of the columns that annotate cells.
     fn column_names(&self) -> Result<Vec<String>>;
     /// Where a column is, for messages.

@@ -2,6 +2,7 @@
 //! `flavor="seurat_v3"`.
 
 use super::counts::Counts;
+use crate::error::Result;
 
 /// Share of the genes in each local fit.
 const SPAN: f64 = 0.3;
@@ -14,7 +15,15 @@ const CELL: f64 = 0.2;
 ///
 /// Within a batch the logarithm of the variance is fitted by that of the mean (loess), counts are standardised by the
 /// fitted variance, clipped at the square root of the number of cells, and the variance of the result ranks the genes.
-pub(crate) fn highly_variable(counts: &Counts, cells: &[usize], batch: Option<&[u32]>, n_top: usize) -> Vec<usize> {
+///
+/// # Errors
+/// Counts on disk that cannot be read.
+pub(crate) fn highly_variable(
+    counts: &Counts,
+    cells: &[usize],
+    batch: Option<&[u32]>,
+    n_top: usize,
+) -> Result<Vec<usize>> {
     let n_genes = counts.n_genes();
     let batches: Vec<Vec<usize>> = match batch {
         None => vec![cells.to_vec()],
@@ -29,7 +38,7 @@ pub(crate) fn highly_variable(counts: &Counts, cells: &[usize], batch: Option<&[
     // Ranks of each gene in the batches where it is among the top.
     let mut ranks: Vec<Vec<usize>> = vec![Vec::new(); n_genes];
     for cells in &batches {
-        let variance = standardised_variance(counts, cells);
+        let variance = standardised_variance(counts, cells)?;
         let mut order: Vec<usize> = (0..n_genes).collect();
         order.sort_by(|&a, &b| variance[b].total_cmp(&variance[a]));
         for (rank, &gene) in order.iter().take(n_top).enumerate() {
@@ -49,19 +58,19 @@ pub(crate) fn highly_variable(counts: &Counts, cells: &[usize], batch: Option<&[
     order.sort_by(|&a, &b| medians[a].total_cmp(&medians[b]).then(ranks[b].len().cmp(&ranks[a].len())));
     order.truncate(n_top);
     order.sort_unstable();
-    order
+    Ok(order)
 }
 
 /// Variance of the standardised and clipped counts of each gene over `cells` (two or more).
-fn standardised_variance(counts: &Counts, cells: &[usize]) -> Vec<f64> {
+fn standardised_variance(counts: &Counts, cells: &[usize]) -> Result<Vec<f64>> {
     let (n_genes, n) = (counts.n_genes(), cells.len() as f64);
     let (mut sum, mut squares) = (vec![0.0; n_genes], vec![0.0; n_genes]);
-    for &cell in cells {
-        counts.row(cell).for_each(|g, x| {
+    counts.visit(cells, |_, row| {
+        row.for_each(|g, x| {
             sum[g] += x as f64;
             squares[g] += (x as f64).powi(2);
         });
-    }
+    })?;
     let mean: Vec<f64> = sum.iter().map(|sum| sum / n).collect();
     let variance: Vec<f64> =
         mean.iter().zip(&squares).map(|(mean, squares)| (squares / n - mean * mean).max(0.0) * n / (n - 1.0)).collect();
@@ -77,19 +86,19 @@ fn standardised_variance(counts: &Counts, cells: &[usize]) -> Vec<f64> {
 
     let limit: Vec<f64> = mean.iter().zip(&deviation).map(|(mean, sd)| sd * n.sqrt() + mean).collect();
     let (mut sum, mut squares) = (vec![0.0; n_genes], vec![0.0; n_genes]);
-    for &cell in cells {
-        counts.row(cell).for_each(|g, x| {
+    counts.visit(cells, |_, row| {
+        row.for_each(|g, x| {
             let clipped = (x as f64).min(limit[g]);
             sum[g] += clipped;
             squares[g] += clipped * clipped;
         });
-    }
-    (0..n_genes)
+    })?;
+    Ok((0..n_genes)
         .map(|g| {
             let scale = (n - 1.0) * deviation[g] * deviation[g];
             (n * mean[g] * mean[g] + squares[g] - 2.0 * sum[g] * mean[g]) / scale
         })
-        .collect()
+        .collect())
 }
 
 /// Local quadratic regression of `y` on `x` (Cleveland and Devlin 1988), evaluated at `x`: `span` of the points, weighted
@@ -267,9 +276,9 @@ mod tests {
             .collect();
         let counts = Counts::from_dense(20, &table);
         let cells: Vec<usize> = (0..100).collect();
-        assert_eq!(highly_variable(&counts, &cells, None, 1), [7]);
-        assert!(!highly_variable(&counts, &cells, None, 19).contains(&3));
+        assert_eq!(highly_variable(&counts, &cells, None, 1).unwrap(), [7]);
+        assert!(!highly_variable(&counts, &cells, None, 19).unwrap().contains(&3));
         let batch: Vec<u32> = cells.iter().map(|n| (n % 2) as u32).collect();
-        assert_eq!(highly_variable(&counts, &cells, Some(&batch), 1), [7]);
+        assert_eq!(highly_variable(&counts, &cells, Some(&batch), 1).unwrap(), [7]);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::pooled;
 use crate::data::dataset::Dataset;
-use crate::error::InputError;
+use crate::error::Result;
 use crate::numerics::team::Team;
 
 /// Interventions with this many cells or fewer are left out of the means, as the reference implementation does.
@@ -102,12 +102,7 @@ pub struct HeldOutBaselines {
 ///
 /// # Errors
 /// As [`pooled::pooled_negative_binomial`].
-pub fn baselines(
-    team: &Team,
-    data: &Dataset,
-    train: &[usize],
-    held_out: &HeldOutCells,
-) -> Result<HeldOutBaselines, InputError> {
+pub fn baselines(team: &Team, data: &Dataset, train: &[usize], held_out: &HeldOutCells) -> Result<HeldOutBaselines> {
     let n_groups = held_out.groups.len() as f64;
     let weight = |group: &Group| 1.0 / (n_groups * group.cells.len() as f64);
     let weights: Vec<f64> =

@@ -39,7 +39,7 @@ pub fn gene_loadings<R: Real>(
                 z.clear();
                 cells.iter().for_each(|&n| z.extend_from_slice(&latents[n * l..(n + 1) * l]));
                 z.iter_mut().skip(k).step_by(l).for_each(|z| *z += R::of(sign * DELTA));
-                let log_rates = network.log_rates(team, workspace, Batch { data, cells }, &z);
+                let log_rates = network.log_rates(team, workspace, Batch::new(data, cells), &z);
                 for row in log_rates.chunks_exact(g) {
                     for (gene, log_rate) in row.iter().enumerate() {
                         sums[gene * l + k] += sign * log_rate.f64();
@@ -114,7 +114,7 @@ mod tests {
             let mut workspace = Workspace::new(&network.architecture, 64, 1);
             network.prepare_evaluation(&mut workspace);
             Team::with(threads, |team| {
-                network.log_rates(team, &mut workspace, Batch { data: &data, cells: &cells }, &latents).to_vec()
+                network.log_rates(team, &mut workspace, Batch::new(&data, &cells), &latents).to_vec()
             })
         };
         let rates = of(1);

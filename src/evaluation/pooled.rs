@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use crate::data::counts::Counts;
 use crate::data::dataset::Dataset;
-use crate::error::InputError;
+use crate::error::{InputError, Result};
 use crate::numerics::team::{Team, tiles};
 
 /// Smallest inverse dispersion considered.
@@ -23,6 +23,8 @@ pub const PSEUDO_CELLS: f64 = 10.0;
 const UNSEEN_GENE_COUNT: f64 = 0.5;
 /// Gene-wise entries held at once; more genes wait for the next pass over the cells.
 const BLOCK_ENTRIES: usize = 1 << 25;
+/// Bytes of such an entry.
+const BYTES_PER_ENTRY: usize = 8;
 /// Up to this count, sums over 0..x are taken term by term; beyond it, Stirling's series is exact to rounding.
 const DIRECT: u32 = 512;
 
@@ -45,13 +47,13 @@ pub struct Baseline {
 /// number of threads.
 ///
 /// # Errors
-/// If either list is empty, or the training cells' libraries sum to nothing.
+/// If either list is empty, the training cells' libraries sum to nothing, or counts on disk cannot be read.
 pub fn pooled_negative_binomial(
     team: &Team,
     data: &Dataset,
     train: &[usize],
     validation: &[usize],
-) -> Result<Baseline, InputError> {
+) -> Result<Baseline> {
     fit(team, data, train, validation, None, None)
 }
 
@@ -71,7 +73,7 @@ pub fn per_intervention_negative_binomial(
     train: &[usize],
     validation: &[usize],
     pseudo_cells: f64,
-) -> Result<Baseline, InputError> {
+) -> Result<Baseline> {
     let groups = groups(data, train, validation, pseudo_cells)?;
     fit(team, data, train, validation, Some(groups), None)
 }
@@ -88,17 +90,18 @@ pub fn weighted(
     validation: &[usize],
     weights: &[f64],
     pseudo_cells: Option<f64>,
-) -> Result<Baseline, InputError> {
+) -> Result<Baseline> {
     let groups = pseudo_cells.map(|pseudo_cells| groups(data, train, validation, pseudo_cells)).transpose()?;
     fit(team, data, train, validation, groups, Some(weights))
 }
 
-fn groups(data: &Dataset, train: &[usize], validation: &[usize], pseudo_cells: f64) -> Result<Groups, InputError> {
+fn groups(data: &Dataset, train: &[usize], validation: &[usize], pseudo_cells: f64) -> Result<Groups> {
     if !(pseudo_cells.is_finite() && pseudo_cells > 0.0) {
         return Err(InputError::new(
             format!("the pseudo-count of the per-intervention baseline is {pseudo_cells} cells"),
             "give a positive number",
-        ));
+        )
+        .into());
     }
     let mut numbers = BTreeMap::new();
     let key = |n: usize| {
@@ -132,10 +135,11 @@ fn fit(
     validation: &[usize],
     groups: Option<Groups>,
     weights: Option<&[f64]>,
-) -> Result<Baseline, InputError> {
+) -> Result<Baseline> {
     for (cells, what) in [(train, "training"), (validation, "validation")] {
         if cells.is_empty() {
-            return Err(InputError::new(format!("there are no {what} cells"), "choose a split that leaves some"));
+            let problem = format!("there are no {what} cells");
+            return Err(InputError::new(problem, "choose a split that leaves some").into());
         }
     }
     let library = |cells: &[usize]| cells.iter().map(|&n| data.library[n]).collect::<Vec<f64>>();
@@ -145,20 +149,24 @@ fn fit(
         return Err(InputError::new(
             format!("the libraries of the training cells sum to {all}"),
             "drop cells without counts or name another library column",
-        ));
+        )
+        .into());
     }
 
     let n_genes = data.n_genes();
     let mut totals = vec![0u64; n_genes];
-    let mut sizes = vec![0usize; n_genes]; // entries per gene, training and validation
-    for (cells, is_train) in [(train, true), (validation, false)] {
-        for &n in cells {
-            data.counts.row(n).for_each(|g, x| {
-                totals[g] += if is_train { x as u64 } else { 0 };
-                sizes[g] += 1;
-            });
-        }
-    }
+    // Entries per gene.
+    let (mut sizes_train, mut sizes_validation) = (vec![0usize; n_genes], vec![0usize; n_genes]);
+    data.counts.visit(train, |_, row| {
+        row.for_each(|g, x| {
+            totals[g] += x as u64;
+            sizes_train[g] += 1;
+        });
+    })?;
+    data.counts.visit(validation, |_, row| row.for_each(|g, _| sizes_validation[g] += 1))?;
+    let sizes = |g: usize| sizes_train[g] + sizes_validation[g];
+    // Each block is a pass over the file where the counts are on disk.
+    let block = data.counts.disk().map_or(BLOCK_ENTRIES, |disk| disk.buffer() / 2 / BYTES_PER_ENTRY);
     let rates: Vec<f64> = totals.iter().map(|&t| (t as f64).max(UNSEEN_GENE_COUNT) / all).collect();
     let group_library = groups.as_ref().map(|groups| {
         let mut sums = vec![0.0; groups.n];
@@ -171,13 +179,13 @@ fn fit(
     let mut start = 0;
     while start < n_genes {
         let mut end = start + 1;
-        let mut held = sizes[start];
-        while end < n_genes && held + sizes[end] <= BLOCK_ENTRIES {
-            held += sizes[end];
+        let mut held = sizes(start);
+        while end < n_genes && held + sizes(end) <= block {
+            held += sizes(end);
             end += 1;
         }
-        let seen = ByGene::gather(&data.counts, train, start..end);
-        let unseen = ByGene::gather(&data.counts, validation, start..end);
+        let seen = ByGene::gather(&data.counts, train, start..end, &sizes_train[start..end])?;
+        let unseen = ByGene::gather(&data.counts, validation, start..end, &sizes_validation[start..end])?;
         let mut fitted = vec![(0.0, 0.0); end - start];
         team.run(end - start, tiles(&mut fitted, 1), |i, fitted| {
             let (g, mu) = (start + i, &mut Vec::new());
@@ -220,23 +228,17 @@ struct ByGene {
 }
 
 impl ByGene {
-    fn gather(counts: &Counts, cells: &[usize], genes: Range<usize>) -> Self {
-        let mut offsets = vec![0usize; genes.len() + 1];
-        for &n in cells {
-            counts.row(n).for_each(|g, _| {
-                if genes.contains(&g) {
-                    offsets[g - genes.start + 1] += 1;
-                }
-            });
-        }
-        for g in 0..genes.len() {
-            offsets[g + 1] += offsets[g];
+    /// The counts of `genes` in `cells`; `sizes` says how many each gene has.
+    fn gather(counts: &Counts, cells: &[usize], genes: Range<usize>, sizes: &[usize]) -> Result<Self> {
+        let mut offsets = vec![0usize];
+        for (g, size) in sizes.iter().enumerate() {
+            offsets.push(offsets[g] + size);
         }
         let mut next = offsets.clone();
         let held = offsets[genes.len()];
         let (mut positions, mut values) = (vec![0; held], vec![0; held]);
-        for (i, &n) in cells.iter().enumerate() {
-            counts.row(n).for_each(|g, x| {
+        counts.visit(cells, |i, row| {
+            row.for_each(|g, x| {
                 if genes.contains(&g) {
                     let slot = &mut next[g - genes.start];
                     positions[*slot] = i as u32;
@@ -244,8 +246,8 @@ impl ByGene {
                     *slot += 1;
                 }
             });
-        }
-        Self { offsets, positions, counts: values }
+        })?;
+        Ok(Self { offsets, positions, counts: values })
     }
 
     fn gene(&self, g: usize) -> (&[u32], &[u32]) {
@@ -421,6 +423,13 @@ mod tests {
     use super::*;
     use crate::data::dataset::{Covariates, InterventionRows};
 
+    /// The counts of the first `n_genes` genes.
+    fn gathered(counts: &Counts, cells: &[usize], n_genes: usize) -> ByGene {
+        let mut sizes = vec![0; n_genes];
+        cells.iter().for_each(|&n| counts.row(n).for_each(|g, _| sizes[g] += 1));
+        ByGene::gather(counts, cells, 0..n_genes, &sizes).expect("in memory")
+    }
+
     fn dataset(n_genes: usize, table: &[u32], library: Vec<f64>, labels: &[usize]) -> Dataset {
         let names = |n: usize| (0..n).map(|i| i.to_string()).collect::<Vec<_>>();
         Dataset {
@@ -503,7 +512,7 @@ mod tests {
             assert!((got / want - 1.0).abs() < 0.05);
         }
         // No other inverse dispersion explains the training cells better.
-        let block = ByGene::gather(&data.counts, &cells[..18_000], 0..6);
+        let block = gathered(&data.counts, &cells[..18_000], 6);
         for g in 0..4 {
             let mu: Vec<f64> = library[..18_000].iter().map(|l| l * baseline.rates[g]).collect();
             let (positions, counts) = block.gene(g);
@@ -541,7 +550,7 @@ mod tests {
         // Unseen: the same rates as the pool, so the two differ through theta alone.
         let fallback = per_intervention_negative_binomial(&Team::single(), &data, train, unseen, PSEUDO_CELLS).unwrap();
         let mu = vec![10.0 * fallback.rates[0]; unseen.len()];
-        let block = ByGene::gather(&data.counts, unseen, 0..4);
+        let block = gathered(&data.counts, unseen, 4);
         let by_hand: f64 = (0..4)
             .map(|g| {
                 let mu: Vec<f64> = mu.iter().map(|m| m / fallback.rates[0] * fallback.rates[g]).collect();
@@ -554,7 +563,7 @@ mod tests {
     #[test]
     fn unusable_input_is_refused_in_a_sentence() {
         let data = dataset(2, &[1, 2, 3, 4], vec![3.0, 0.0], &[0, 0]);
-        let message = |r: Result<Baseline, InputError>| r.unwrap_err().to_string();
+        let message = |r: Result<Baseline>| r.unwrap_err().to_string();
         assert!(message(pooled_negative_binomial(&Team::single(), &data, &[], &[0])).contains("no training cells"));
         assert!(message(pooled_negative_binomial(&Team::single(), &data, &[0], &[])).contains("no validation cells"));
         assert!(message(pooled_negative_binomial(&Team::single(), &data, &[1], &[0])).contains("libraries"));

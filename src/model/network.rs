@@ -19,7 +19,7 @@ use super::workspace::{
 };
 use super::{activation, batch_norm, input_layer, latent, layer_norm, linear, mask, negative_binomial, prior};
 use crate::data::counts::CountsRow;
-use crate::data::dataset::Dataset;
+pub use crate::data::minibatch::Batch;
 use crate::numerics::clock::Stage;
 use crate::numerics::matmul::{Into, Rows};
 use crate::numerics::real::Real;
@@ -49,15 +49,6 @@ pub enum Noise {
     },
     /// The workspace's noise buffers as they stand.
     Given,
-}
-
-/// Cells to work on.
-#[derive(Debug, Clone, Copy)]
-pub struct Batch<'a> {
-    /// The screen.
-    pub data: &'a Dataset,
-    /// Numbers of the cells, in the order of the rows.
-    pub cells: &'a [usize],
 }
 
 /// Sums over the cells of a minibatch, and the loss made of them.
@@ -277,7 +268,8 @@ impl<R: Real> Network<R> {
         // From here on the batch is what this process holds of the whole.
         workspace.share.divide(ranks, batch.cells, self.architecture.n_hidden);
         let own = std::mem::take(&mut workspace.share.own);
-        let batch = if ranks.is_alone() { batch } else { Batch { cells: &own, ..batch } };
+        let own_rows = if ranks.is_alone() { Vec::new() } else { batch.rows_of(|cell| ranks.holds(cell)) };
+        let batch = if ranks.is_alone() { batch } else { batch.part(&own, &own_rows) };
         let loss = self.loss_and_activation_gradients(team, workspace, gradient, batch, noise, weights, penalty);
         // The penalty, and the gradients that are sums over all processes already, are added up once.
         let own_penalty = if ranks.is_first() { penalty } else { Penalty::None };
@@ -797,10 +789,9 @@ impl<R: Real> Network<R> {
         batch: Batch<'a>,
         first: usize,
     ) -> input_layer::Input<'a, R, impl Fn(usize) -> CountsRow<'a>> {
-        let counts = &batch.data.counts;
         let n_genes = self.architecture.n_genes;
-        if counts.is_mostly_zero() {
-            let row = move |i: usize| counts.row(batch.cells[first + i]);
+        if batch.data.counts.is_mostly_zero() {
+            let row = move |i: usize| batch.row(first + i);
             input_layer::Input::Nonzero { row, log1p, n_genes }
         } else {
             input_layer::Input::Dense { values: dense, n_genes }
@@ -853,20 +844,19 @@ impl<R: Real> Pass<'_, R> {
     /// Counts, size factors and covariates of a block's cells.
     fn load(&self, cells: &mut CellBlock<R>, rows: Range<usize>) {
         let g = self.network.architecture.n_genes;
-        let counts = &self.batch.data.counts;
         let numbers = &self.batch.cells[rows.clone()];
         // Cells come in random order from all over memory: fetch them all at once, not one after another.
-        numbers.iter().for_each(|&cell| counts.prefetch(cell));
+        rows.clone().for_each(|i| self.batch.prefetch(i));
         for (i, &cell) in numbers.iter().enumerate() {
             let x = &mut cells.x[i * g..(i + 1) * g];
             x.fill(R::ZERO);
-            counts.row(cell).for_each(
+            self.batch.row(rows.start + i).for_each(
                 #[inline(always)]
                 |gene, count| x[gene] = R::of_count(count),
             );
             cells.library[i] = R::of(self.batch.data.library[cell]);
         }
-        if !counts.is_mostly_zero() {
+        if !self.batch.data.counts.is_mostly_zero() {
             vectorized(
                 #[inline(always)]
                 || {
@@ -1163,9 +1153,9 @@ impl<R: Real> Pass<'_, R> {
         let cells = &mut block.cells;
         let g = a.n_genes;
         let scratch = &mut cells.likelihood_scratch[0];
-        for (i, &cell) in self.batch.cells[rows].iter().enumerate() {
+        for (i, row) in rows.enumerate() {
             let (logits, x) = (&mut cells.logits[i * g..(i + 1) * g], &cells.x[i * g..(i + 1) * g]);
-            let nonzero = self.batch.data.counts.row(cell);
+            let nonzero = self.batch.row(row);
             let (library, dispersion) = (cells.library[i], self.shared.dispersion);
             cells.reconstruction[i] = if a.likelihood_epsilon > 0.0 {
                 let unused = &mut cells.d_log_dispersion[..];
@@ -1195,9 +1185,9 @@ impl<R: Real> Pass<'_, R> {
         let g = a.n_genes;
         let scratch = &mut cells.likelihood_scratch[0];
         cells.d_log_dispersion.fill(R::ZERO);
-        for (i, &cell) in self.batch.cells[rows].iter().enumerate() {
+        for (i, row) in rows.enumerate() {
             let (logits, x) = (&mut cells.logits[i * g..(i + 1) * g], &cells.x[i * g..(i + 1) * g]);
-            let nonzero = self.batch.data.counts.row(cell);
+            let nonzero = self.batch.row(row);
             let (library, dispersion) = (cells.library[i], self.shared.dispersion);
             let d_log_dispersion = &mut cells.d_log_dispersion[..];
             cells.reconstruction[i] = if a.likelihood_epsilon > 0.0 {

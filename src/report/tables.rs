@@ -46,6 +46,10 @@ pub fn targets(n_latents: usize, masks: Option<&[f64]>, shifts: &[f64], trained:
 pub struct CellRecord {
     /// Which part of the screen it belongs to.
     pub split: Split,
+    /// Its total count over the genes that are used.
+    pub total: u64,
+    /// Genes with a count.
+    pub n_genes: usize,
     /// Negative log-likelihood, nats.
     pub reconstruction: f64,
     /// Divergence of its latents from their prior, nats.
@@ -181,14 +185,13 @@ impl ResultsFolder {
         let rows: Vec<usize> = (0..data.n_cells()).collect();
         self.write_csv("cells.csv", &header, &rows, |&n| {
             let record = &cells[n];
-            let counts = data.counts.row(n);
             let mut row = vec![
                 data.cell_names[n].clone(),
                 intervention_of(data, n),
                 record.split.name().to_owned(),
                 data.library[n].to_string(),
-                counts.sum().to_string(),
-                counts.len().to_string(),
+                record.total.to_string(),
+                record.n_genes.to_string(),
                 record.reconstruction.to_string(),
                 record.kl.to_string(),
                 record.nearest.name(&data.intervention_names).to_owned(),

@@ -255,7 +255,7 @@ fn one(
         let config = Config { h5ad: false, ..run.config.clone() };
         let begin = |earlier| -> Result<(ResultsFolder, Session<'_>)> {
             let folder = ResultsFolder::create(Some(&run.folder), earlier)?;
-            let mut session = Session::new(&run.folder, &config, &screen.data, watch.clone(), progress, start);
+            let mut session = Session::new(&run.folder, &config, &screen.data, watch.clone(), progress, start)?;
             if earlier == Earlier::Resume {
                 session.resume(&config, threads)?;
             }

@@ -279,7 +279,7 @@ mod tests {
             network.freeze_masks();
             let before = network.clone();
             let mut workspace = evaluation_workspace(&network, &data);
-            let posterior = network.posterior(&team, &mut workspace, &data, &cells);
+            let posterior = network.posterior(&team, &mut workspace, &data, &cells).expect("in memory");
             // Enough steps, and all cells in each, so that the optimiser comes to rest.
             let fit = TrainingSettings { epochs: 6000, batch_size: 1000, ..fit_settings(&settings(), cells.len()) };
             let objective = fixed_objective(&objective(scaled), cells.len());
@@ -333,7 +333,8 @@ mod tests {
         let settings = retraining_settings(&settings());
         assert_eq!(settings.kl_weight(0), 1.0);
         let objective = fixed_objective(&objective(true), cells.len());
-        let ran = train(&Team::single(), &mut network, &data, &cells, &[], &objective, &settings, |_| {});
+        let ran =
+            train(&Team::single(), &mut network, &data, &cells, &[], &objective, &settings, |_| {}).expect("in memory");
         assert_eq!(ran.history.len(), 3, "the retraining has epochs of its own");
         assert!(ran.history.iter().all(|record| record.kl_weight == 1.0 && record.kl_global == 0.0));
         assert_eq!(network.parameters[&mask_logit], before.parameters[&mask_logit]);

@@ -7,15 +7,15 @@ use crate::checkpoint::Session;
 use crate::checkpoint::encoding::{Damage, Input, Saved, load_values, save_values, saved_fields};
 use crate::config::{KeepEpoch, Schedule};
 use crate::data::dataset::Dataset;
+use crate::data::minibatch::{Minibatches, Order};
 use crate::error::{NonFinite, Result};
 use crate::interruption::Moment;
-use crate::model::network::{Batch, Network, Noise};
+use crate::model::network::{Network, Noise};
 use crate::model::objective::Objective;
 use crate::model::parameters::Buffer;
 use crate::model::workspace::Workspace;
 use crate::numerics::real::Real;
 use crate::numerics::team::Team;
-use crate::random::{Purpose, shuffle, stream};
 use crate::report::metrics::StopReason;
 use crate::report::progress::EpochRecord;
 use std::ops::Range;
@@ -78,6 +78,9 @@ pub struct Elbo {
 /// Negative ELBO of `cells` in evaluation mode, one latent sample and one mask draw per cell: mean reconstruction +
 /// mean divergence + penalty / number of cells. The noise depends on the seed only, so that epochs compare under the
 /// same.
+///
+/// # Errors
+/// Counts on disk that cannot be read, as for all that follow.
 pub fn elbo<R: Real>(
     team: &Team,
     network: &Network<R>,
@@ -86,23 +89,25 @@ pub fn elbo<R: Real>(
     cells: &[usize],
     objective: &Objective,
     seed: u64,
-) -> Elbo {
+) -> Result<Elbo> {
     if cells.is_empty() {
-        return Elbo { total: f64::NAN, reconstruction: f64::NAN, kl: f64::NAN };
+        return Ok(Elbo { total: f64::NAN, reconstruction: f64::NAN, kl: f64::NAN });
     }
     network.prepare_evaluation(workspace);
     let (mut reconstruction, mut kl) = (0.0, 0.0);
-    for cells in team.ranks().own(cells).chunks(workspace.capacity()) {
-        network.evaluate(team, workspace, Batch { data, cells }, Noise::Evaluation { seed, draw: 0 });
-        reconstruction += workspace.cells.reconstruction[..cells.len()].iter().sum::<f64>();
-        kl += workspace.cells.kl[..cells.len()].iter().sum::<f64>();
+    let own = team.ranks().own(cells);
+    let mut batches = Minibatches::of_cells(data, &own, workspace.capacity())?;
+    while let Some(batch) = batches.next()? {
+        network.evaluate(team, workspace, batch, Noise::Evaluation { seed, draw: 0 });
+        reconstruction += workspace.cells.reconstruction[..batch.cells.len()].iter().sum::<f64>();
+        kl += workspace.cells.kl[..batch.cells.len()].iter().sum::<f64>();
     }
     let mut sums = [reconstruction, kl];
     team.ranks().sum(&mut sums);
     let [reconstruction, kl] = sums;
     let n = cells.len() as f64;
     let (reconstruction, kl) = (reconstruction / n, kl / n);
-    Elbo { total: reconstruction + kl + network.penalty(objective.penalty) / n, reconstruction, kl }
+    Ok(Elbo { total: reconstruction + kl + network.penalty(objective.penalty) / n, reconstruction, kl })
 }
 
 /// Posterior means of `cells`, cells x L.
@@ -112,16 +117,17 @@ pub fn posterior_means<R: Real>(
     workspace: &mut Workspace<R>,
     data: &Dataset,
     cells: &[usize],
-) -> Vec<R> {
+) -> Result<Vec<R>> {
     network.prepare_evaluation(workspace);
     let l = network.architecture.n_latents;
     let own = team.ranks().own(cells);
     let mut means = Vec::with_capacity(own.len() * l);
-    for cells in own.chunks(workspace.capacity()) {
-        network.encode(team, workspace, Batch { data, cells });
-        means.extend_from_slice(&workspace.cells.mean[..cells.len() * l]);
+    let mut batches = Minibatches::of_cells(data, &own, workspace.capacity())?;
+    while let Some(batch) = batches.next()? {
+        network.encode(team, workspace, batch);
+        means.extend_from_slice(&workspace.cells.mean[..batch.cells.len() * l]);
     }
-    team.ranks().gather_rows(cells, l, means)
+    Ok(team.ranks().gather_rows(cells, l, means))
 }
 
 /// Mean KL divergence of each latent from its prior over `cells`, in evaluation mode, nats; length L. Where masks are
@@ -133,15 +139,17 @@ pub fn divergence_by_latent<R: Real>(
     data: &Dataset,
     cells: &[usize],
     seed: u64,
-) -> Vec<f64> {
+) -> Result<Vec<f64>> {
     network.prepare_evaluation(workspace);
     let l = network.architecture.n_latents;
     let mut sums = vec![0.0; l];
-    for cells in team.ranks().own(cells).chunks(workspace.capacity()) {
-        network.evaluate(team, workspace, Batch { data, cells }, Noise::Evaluation { seed, draw: 0 });
+    let own = team.ranks().own(cells);
+    let mut batches = Minibatches::of_cells(data, &own, workspace.capacity())?;
+    while let Some(batch) = batches.next()? {
+        network.evaluate(team, workspace, batch, Noise::Evaluation { seed, draw: 0 });
         let found = &workspace.cells;
         let posterior = found.mean.chunks_exact(l).zip(found.variance.chunks_exact(l));
-        for ((mean, variance), prior_mean) in posterior.zip(found.prior_mean.chunks_exact(l)).take(cells.len()) {
+        for ((mean, variance), prior_mean) in posterior.zip(found.prior_mean.chunks_exact(l)).take(batch.cells.len()) {
             for (k, sum) in sums.iter_mut().enumerate() {
                 let (v, distance) = (variance[k].f64(), mean[k].f64() - prior_mean[k].f64());
                 // The term of latent k in Eq. (P2).
@@ -149,7 +157,7 @@ pub fn divergence_by_latent<R: Real>(
             }
         }
         let width = network.architecture.factor_width();
-        for factor in found.factor.chunks_exact(width.max(1)).take(cells.len()) {
+        for factor in found.factor.chunks_exact(width.max(1)).take(batch.cells.len()) {
             for (k, sum) in sums.iter_mut().enumerate().skip(1) {
                 // The term of latent k in Eq. (P7).
                 let row = &factor[k * (k - 1) / 2..k * (k + 1) / 2];
@@ -158,7 +166,7 @@ pub fn divergence_by_latent<R: Real>(
         }
     }
     team.ranks().sum(&mut sums);
-    sums.iter().map(|sum| sum / cells.len().max(1) as f64).collect()
+    Ok(sums.iter().map(|sum| sum / cells.len().max(1) as f64).collect())
 }
 
 /// A workspace for [`elbo`] and [`posterior_means`].
@@ -269,9 +277,8 @@ pub struct Trainer<'a, R> {
     evaluation: Workspace<R>,
     gradient: Buffer<R>,
     trained: Vec<Range<usize>>,
-    /// Training cells in the order of the epoch `ordered`.
-    order: Vec<usize>,
-    ordered: Option<usize>,
+    /// The minibatches that are left of an epoch, and its number.
+    batches: Option<(usize, Minibatches<'a>)>,
     adam: Adam<R>,
     stopping: EarlyStopping,
     best: Snapshot<R>,
@@ -301,8 +308,7 @@ impl<'a, R: Real> Trainer<'a, R> {
             evaluation: evaluation_workspace(network, data),
             gradient: Buffer::zeros(&network.parameters.layout),
             trained: settings.trained.clone().unwrap_or_else(|| network.trainable()),
-            order: train.to_vec(),
-            ordered: None,
+            batches: None,
             adam: Adam::new(&network.parameters),
             stopping: EarlyStopping::new(settings.patience),
             best: Snapshot::of(network),
@@ -352,8 +358,7 @@ impl<'a, R: Real> Trainer<'a, R> {
             workspace: _,
             evaluation: _,
             gradient: _,
-            order: _,
-            ordered: _,
+            batches: _,
         } = self;
         save_values(&network.parameters.values, out);
         save_values(&network.running.values, out);
@@ -386,7 +391,7 @@ impl<'a, R: Real> Trainer<'a, R> {
         self.progress = Saved::load(input)?;
         self.training = Saved::load(input)?;
         self.ended = u8::load(input)? != 0;
-        self.ordered = None;
+        self.batches = None;
         self.restarted = Instant::now();
         self.epoch_restarted = self.restarted;
         input.end()
@@ -410,27 +415,39 @@ impl<'a, R: Real> Trainer<'a, R> {
     }
 
     /// Passes the next minibatch or, after the last one of an epoch, validates.
-    pub fn advance(&mut self, team: &Team) -> Advance {
+    ///
+    /// # Errors
+    /// Counts on disk that cannot be read; the training is then where it was before.
+    pub fn advance(&mut self, team: &Team) -> Result<Advance> {
         if self.ended || self.progress.epoch >= self.settings.epochs {
             self.ended = true;
-            return Advance::Ended;
+            return Ok(Advance::Ended);
         }
         if self.progress.step < self.steps_per_epoch() { self.step(team) } else { self.end_epoch(team) }
     }
 
-    fn step(&mut self, team: &Team) -> Advance {
+    fn step(&mut self, team: &Team) -> Result<Advance> {
         let (settings, Progress { epoch, step, .. }) = (self.settings, self.progress);
         // Number of the epoch in the addresses of random streams.
         let stream_epoch = settings.stream_offset + epoch as u64;
-        if self.ordered != Some(epoch) {
-            self.order.copy_from_slice(self.train);
-            shuffle(&mut self.order, &mut stream(settings.seed, Purpose::Shuffle, stream_epoch, 0));
-            self.ordered = Some(epoch);
-        }
         let batch_size = self.batch_size();
-        let first = step * batch_size;
-        let cells = &self.order[first..(first + batch_size).min(self.order.len())];
-        let progress = (epoch as f64 + first as f64 / self.order.len() as f64) / settings.epochs as f64;
+        let batches = match self.batches.take_if(|(of, _)| *of == epoch) {
+            Some(batches) => batches,
+            None => {
+                let order = Order::shuffled(&self.data.counts, self.train, settings.seed, stream_epoch);
+                (epoch, Minibatches::of_epoch(self.data, order, batch_size, step)?)
+            }
+        };
+        let (_, batches) = self.batches.insert(batches);
+        let batch = match batches.next() {
+            Ok(batch) => batch.expect("a step for each minibatch"),
+            Err(error) => {
+                self.batches = None;
+                return Err(error);
+            }
+        };
+        let n = batch.cells.len();
+        let progress = (epoch as f64 + (step * batch_size) as f64 / self.train.len() as f64) / settings.epochs as f64;
         let learning_rate = settings.adam.learning_rate * settings.schedule.factor(progress);
         let loss = self.network.training_step(
             team,
@@ -439,36 +456,39 @@ impl<'a, R: Real> Trainer<'a, R> {
             &mut self.adam,
             &self.trained,
             &AdamSettings { learning_rate, ..settings.adam },
-            Batch { data: self.data, cells },
+            batch,
             Noise::Training { seed: settings.seed, epoch: stream_epoch },
-            self.objective.weights(cells.len(), settings.kl_weight(epoch)),
+            self.objective.weights(n, settings.kl_weight(epoch)),
             self.objective.penalty,
         );
         if !loss.total.is_finite() {
             let tensor = team
                 .ranks()
-                .first_of(self.network.first_non_finite(&self.workspace, cells.len()))
+                .first_of(self.network.first_non_finite(&self.workspace, n))
                 .unwrap_or_else(|| "the loss, of finite parts,".to_owned());
             self.fail(NonFinite { epoch: epoch + 1, step: step + 1, tensor });
-            return Advance::Step;
+            return Ok(Advance::Step);
         }
         let sums = &mut self.progress;
         sums.loss += loss.total;
         sums.reconstruction += loss.reconstruction;
         sums.kl += loss.kl;
-        sums.cells += cells.len();
+        sums.cells += n;
         sums.step += 1;
-        Advance::Step
+        Ok(Advance::Step)
     }
 
-    fn end_epoch(&mut self, team: &Team) -> Advance {
+    fn end_epoch(&mut self, team: &Team) -> Result<Advance> {
         let (sums, objective) = (self.progress, self.objective);
-        self.training.cells_passed += sums.cells;
+        // What it holds in memory makes room for the cells that validate.
+        self.batches = None;
         team.ranks().check_together("parameters", &self.network.parameters.values);
         let kl_global = self.network.penalty(objective.penalty);
         let seen = sums.cells as f64;
         let seed = self.settings.seed;
-        let on_validation = elbo(team, self.network, &mut self.evaluation, self.data, self.validation, objective, seed);
+        let on_validation =
+            elbo(team, self.network, &mut self.evaluation, self.data, self.validation, objective, seed)?;
+        self.training.cells_passed += sums.cells;
         let record = EpochRecord {
             epoch: sums.epoch + 1,
             kl_weight: self.settings.kl_weight(sums.epoch),
@@ -491,7 +511,7 @@ impl<'a, R: Real> Trainer<'a, R> {
         if let Some(name) = self.network.parameters.first_non_finite() {
             let tensor = format!("parameter `{name}`");
             self.fail(NonFinite { epoch: record.epoch, step: sums.step, tensor });
-            return Advance::Epoch(record);
+            return Ok(Advance::Epoch(record));
         }
         self.last_good.take(self.network);
         if self.stopping.improves(watched) {
@@ -501,7 +521,7 @@ impl<'a, R: Real> Trainer<'a, R> {
             self.training.stop_reason = StopReason::EarlyStopping;
             self.ended = true;
         }
-        Advance::Epoch(record)
+        Ok(Advance::Epoch(record))
     }
 
     /// Ends the training at a value that is not finite, with the last good weights.
@@ -523,6 +543,9 @@ impl<'a, R: Real> Trainer<'a, R> {
 }
 
 /// Trains `network` on the cells `train`, watching the cells `validation`, and calls `on_epoch` after every epoch.
+///
+/// # Errors
+/// Counts on disk that cannot be read; the network then holds the state after the last epoch that was complete.
 pub fn train<R: Real>(
     team: &Team,
     network: &mut Network<R>,
@@ -532,13 +555,17 @@ pub fn train<R: Real>(
     objective: &Objective,
     settings: &TrainingSettings,
     mut on_epoch: impl FnMut(&EpochRecord),
-) -> Training {
+) -> Result<Training> {
     let mut trainer = Trainer::new(network, data, train, validation, objective, settings);
     loop {
         match trainer.advance(team) {
-            Advance::Step => {}
-            Advance::Epoch(record) => on_epoch(&record),
-            Advance::Ended => return trainer.finish(),
+            Ok(Advance::Step) => {}
+            Ok(Advance::Epoch(record)) => on_epoch(&record),
+            Ok(Advance::Ended) => return Ok(trainer.finish()),
+            Err(error) => {
+                trainer.last_good.restore(trainer.network);
+                return Err(error);
+            }
         }
     }
 }
@@ -546,7 +573,7 @@ pub fn train<R: Real>(
 /// Takes a new training to its end as the stage `stage` of a session, from where the session has left it.
 ///
 /// # Errors
-/// As [`Session::pause`].
+/// As [`Session::pause`]; counts on disk that cannot be read, of which the session is left the state before.
 pub fn train_in<R: Real>(
     session: &mut Session<'_>,
     stage: &'static str,
@@ -556,7 +583,8 @@ pub fn train_in<R: Real>(
 ) -> Result<Training> {
     session.begun(stage, |input| trainer.load(input))?;
     loop {
-        let moment = match trainer.advance(team) {
+        let advance = trainer.advance(team).inspect_err(|_| session.leave(stage, |out| trainer.save(out)))?;
+        let moment = match advance {
             Advance::Step => Moment::Step,
             Advance::Epoch(record) => {
                 on_epoch(&record);

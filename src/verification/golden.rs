@@ -436,7 +436,7 @@ impl Vector {
         let data = self.dataset("in/")?;
         let n = data.n_cells();
         let cells: Vec<usize> = (0..n).collect();
-        let batch = Batch { data: &data, cells: &cells };
+        let batch = Batch::new(&data, &cells);
         let mut workspace = Workspace::new(&network.architecture, n, 1);
         self.load_noise("in/", &mut workspace, &mut network, n)?;
         let mut gradient = Buffer::zeros(&network.parameters.layout);
@@ -506,7 +506,7 @@ impl Vector {
                 let data = self.dataset(&prefix)?;
                 let n = data.n_cells();
                 let cells: Vec<usize> = (0..n).collect();
-                let batch = Batch { data: &data, cells: &cells };
+                let batch = Batch::new(&data, &cells);
                 if n > workspace.capacity() {
                     workspace = Workspace::new(&network.architecture, n, 1);
                 }

@@ -1,7 +1,9 @@
 //! Importance-weighted bounds: many latent samples of each cell through the decoder. Derivation: `derivations/iwelbo.md`.
 
-use super::{Batch, HiddenLayer, Network, Pass, Side};
+use super::{HiddenLayer, Network, Pass, Side};
 use crate::data::dataset::Dataset;
+use crate::data::minibatch::Minibatches;
+use crate::error::Result;
 use crate::model::architecture::LatentDistribution;
 use crate::model::workspace::{Block, LayerStatistics, ROWS_PER_BLOCK, Workspace, words_per_row};
 use crate::model::{activation, latent, layer_norm, linear, negative_binomial};
@@ -81,20 +83,22 @@ impl<R: Real> Network<R> {
         workspace: &mut Workspace<R>,
         data: &Dataset,
         cells: &[usize],
-    ) -> Posterior<R> {
+    ) -> Result<Posterior<R>> {
         self.prepare_evaluation(workspace);
         let (l, width) = (self.architecture.n_latents, self.architecture.factor_width());
         let own = team.ranks().own(cells);
         let room = |width: usize| Vec::with_capacity(own.len() * width);
         let (mut mean, mut variance, mut factor) = (room(l), room(l), room(width));
-        for cells in own.chunks(workspace.capacity()) {
-            self.encode(team, workspace, Batch { data, cells });
-            mean.extend_from_slice(&workspace.cells.mean[..cells.len() * l]);
-            variance.extend_from_slice(&workspace.cells.variance[..cells.len() * l]);
-            factor.extend_from_slice(&workspace.cells.factor[..cells.len() * width]);
+        let mut batches = Minibatches::of_cells(data, &own, workspace.capacity())?;
+        while let Some(batch) = batches.next()? {
+            self.encode(team, workspace, batch);
+            let n = batch.cells.len();
+            mean.extend_from_slice(&workspace.cells.mean[..n * l]);
+            variance.extend_from_slice(&workspace.cells.variance[..n * l]);
+            factor.extend_from_slice(&workspace.cells.factor[..n * width]);
         }
         let gathered = |width: usize, rows: Vec<R>| team.ranks().gather_rows(cells, width, rows);
-        Posterior { mean: gathered(l, mean), variance: gathered(l, variance), factor: gathered(width, factor) }
+        Ok(Posterior { mean: gathered(l, mean), variance: gathered(l, variance), factor: gathered(width, factor) })
     }
 
     /// Bounds of `cells`, each computed by the process that holds it, from `particles` samples each of their `posterior`, in evaluation mode.
@@ -114,23 +118,19 @@ impl<R: Real> Network<R> {
         posterior: &Posterior<R>,
         particles: usize,
         seed: u64,
-    ) -> Vec<Bound> {
-        let all = |_: &[Bound]| Ok::<(), std::convert::Infallible>(());
-        match self.bounds_after(team, workspace, data, cells, posterior, particles, seed, Vec::new(), all) {
-            Ok(bounds) => bounds,
-            Err(never) => match never {},
-        }
+    ) -> Result<Vec<Bound>> {
+        self.bounds_after(team, workspace, data, cells, posterior, particles, seed, Vec::new(), |_| Ok(()))
     }
 
     /// As [`Network::bounds`], of cells of which the first ones are `done` already; calls `between` after every few cells with
     /// all bounds so far, and ends early with its error.
     ///
     /// # Errors
-    /// Those of `between`.
+    /// Those of `between`; counts on disk that cannot be read.
     ///
     /// # Panics
     /// As [`Network::bounds`]; if more bounds are done than there are cells.
-    pub fn bounds_after<E>(
+    pub fn bounds_after(
         &self,
         team: &Team,
         workspace: &mut Workspace<R>,
@@ -140,8 +140,8 @@ impl<R: Real> Network<R> {
         particles: usize,
         seed: u64,
         done: Vec<Bound>,
-        mut between: impl FnMut(&[Bound]) -> Result<(), E>,
-    ) -> Result<Vec<Bound>, E> {
+        mut between: impl FnMut(&[Bound]) -> Result<()>,
+    ) -> Result<Vec<Bound>> {
         assert!(particles > 0 && workspace.capacity() >= ROWS_PER_BLOCK, "a sample, and room for a row block");
         self.prepare_evaluation(workspace);
         let (l, width) = (self.architecture.n_latents, self.architecture.factor_width());
@@ -150,15 +150,18 @@ impl<R: Real> Network<R> {
         // Every rank passes the same chunks, of which it works on the cells that it holds, so that all call `between` at
         // the same places.
         let at_once = workspace.capacity() / ROWS_PER_BLOCK;
-        for chunk in cells[bounds.len()..].chunks(at_once * team.ranks().size()) {
-            let first = bounds.len();
+        let left = &cells[bounds.len()..];
+        let mut batches = Minibatches::of_cells(data, left, at_once * team.ranks().size())?;
+        while let Some(batch) = batches.next()? {
+            let (first, chunk) = (bounds.len(), batch.cells);
             let places = team.ranks().own_places(chunk);
             let mut own = vec![Bound::default(); places.len()];
             for (places, own) in places.chunks(at_once).zip(own.chunks_mut(at_once)) {
                 let (blocks, shared) = workspace.split(places.len() * ROWS_PER_BLOCK);
                 team.run(places.len(), (blocks, tiles(own, 1)), |i, (mut block, bound)| {
-                    let copies = [chunk[places[i]]; ROWS_PER_BLOCK];
-                    let pass = Pass { network: self, batch: Batch { data, cells: &copies }, shared };
+                    let (mut copies, mut rows) = ([0; ROWS_PER_BLOCK], [0; ROWS_PER_BLOCK]);
+                    let copies = batch.repeated(places[i], &mut copies, &mut rows);
+                    let pass = Pass { network: self, batch: copies, shared };
                     let n = first + places[i];
                     let cells = &mut block.cells;
                     let of_cell = |rows: &mut [R], values: &[R], width: usize| {
@@ -234,7 +237,7 @@ impl<R: Real> Pass<'_, R> {
         let a = &self.network.architecture;
         let (g, l) = (a.n_genes, a.n_latents);
         let cell = self.batch.cells[0];
-        let nonzero = self.batch.data.counts.row(cell);
+        let nonzero = self.batch.row(0);
         let library = R::of(self.batch.data.library[cell]);
 
         // What all samples share.
@@ -347,6 +350,7 @@ mod tests {
     use super::*;
     use crate::data::counts::Counts;
     use crate::data::dataset::{Categorical, Continuous, Covariates, InterventionRows};
+    use crate::data::minibatch::Batch;
     use crate::data::simulate::{Simulation, simulate};
     use crate::model::architecture::{Architecture, MaskKind, Prior};
     use crate::model::batch_norm;
@@ -445,8 +449,8 @@ mod tests {
     fn bounds(network: &Network<f64>, data: &Dataset, cells: &[usize], particles: usize, seed: u64) -> Vec<Bound> {
         let team = Team::single();
         let mut workspace = Workspace::new(&network.architecture, 64, data.interventions.max_len());
-        let posterior = network.posterior(&team, &mut workspace, data, cells);
-        network.bounds(&team, &mut workspace, data, cells, &posterior, particles, seed)
+        let posterior = network.posterior(&team, &mut workspace, data, cells).expect("in memory");
+        network.bounds(&team, &mut workspace, data, cells, &posterior, particles, seed).expect("in memory")
     }
 
     #[test]
@@ -465,9 +469,10 @@ mod tests {
             let shifts = network.tensors.shift.as_ref().map_or(vec![0.0; 2], |s| network.parameters[s].to_vec());
             let team = Team::single();
             let mut workspace = Workspace::new(&network.architecture, 64, 1);
-            let posterior = network.posterior(&team, &mut workspace, &data, &cells);
+            let posterior = network.posterior(&team, &mut workspace, &data, &cells).expect("in memory");
             let particles = 40_000;
-            let got = network.bounds(&team, &mut workspace, &data, &cells, &posterior, particles, 5);
+            let got =
+                network.bounds(&team, &mut workspace, &data, &cells, &posterior, particles, 5).expect("in memory");
             for n in 0..12 {
                 let (shift, on) = (shifts[n % 2], on[n % 2]);
                 let prior = |z: f64| on * log_normal(z, shift, 1.0).exp() + (1.0 - on) * log_normal(z, 0.0, 1.0).exp();
@@ -537,7 +542,7 @@ mod tests {
             let folded = network.fold_decoder(&workspace);
             let cells: Vec<usize> = (0..12).collect();
             let (blocks, shared) = workspace.split(cells.len());
-            let pass = Pass { network: &network, batch: Batch { data: &data, cells: &cells }, shared };
+            let pass = Pass { network: &network, batch: Batch::new(&data, &cells), shared };
             // SAFETY: the only block is taken once.
             let mut block = unsafe { blocks.part(0) };
             block.cells.z.iter_mut().enumerate().for_each(|(i, z)| *z = 2.0 * wave(i + 4));
@@ -608,17 +613,18 @@ mod tests {
         let cells: Vec<usize> = (3..36).collect();
         let l = network.architecture.n_latents;
         let mut workspace = Workspace::new(&network.architecture, 512, 1);
-        let posterior = network.posterior(&Team::single(), &mut workspace, &data, &cells);
+        let posterior = network.posterior(&Team::single(), &mut workspace, &data, &cells).expect("in memory");
         let of = |threads: usize, capacity: usize, cells: &[usize], posterior: &Posterior<f32>| {
             Team::with(threads, |team| {
                 let mut workspace = Workspace::new(&network.architecture, capacity, 1);
-                network.bounds(team, &mut workspace, &data, cells, posterior, 70, 3)
+                network.bounds(team, &mut workspace, &data, cells, posterior, 70, 3).expect("in memory")
             })
         };
         let first = of(1, 512, &cells, &posterior);
         for (threads, capacity) in [(2, 512), (3, 512), (1, 32), (2, 100)] {
             assert_eq!(of(threads, capacity, &cells, &posterior), first, "{threads} threads, {capacity} rows");
-            let again = Team::with(threads, |team| network.posterior(team, &mut workspace, &data, &cells));
+            let again =
+                Team::with(threads, |team| network.posterior(team, &mut workspace, &data, &cells).expect("in memory"));
             assert_eq!(again, posterior);
         }
         // A cell's bound does not depend on its neighbours.

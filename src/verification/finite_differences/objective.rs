@@ -126,7 +126,7 @@ impl<'a> Point<'a> {
             &Team::single(),
             &mut self.workspace,
             &mut self.gradient,
-            Batch { data: self.data, cells: self.cells },
+            Batch::new(self.data, self.cells),
             noise,
             self.weights,
             self.penalty,

@@ -1,0 +1,306 @@
+//! Minibatches: which cells come together and in which order, and their counts brought into memory ahead of their use.
+//!
+//! Counts in memory are shuffled as one. Counts on disk are shuffled chunk by chunk (`derivations/streaming.md`):
+//! runs of neighbouring cells are drawn in random order, a window of many runs is read into memory, and its cells are
+//! shuffled. A thread of its own reads the next window while one is in use. Which cells make a minibatch follows from
+//! seed, epoch and file alone, never from how fast anything was read.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread::JoinHandle;
+
+use super::counts::{Counts, CountsBuilder, CountsRow};
+use super::dataset::Dataset;
+use super::disk_counts::{DiskCounts, Window};
+use crate::error::{Error, Result};
+use crate::random::{Purpose, shuffle, stream};
+
+/// Cells to work on.
+#[derive(Debug, Clone, Copy)]
+pub struct Batch<'a> {
+    /// The screen.
+    pub data: &'a Dataset,
+    /// Numbers of the cells, in the order of the rows.
+    pub cells: &'a [usize],
+    /// The counts that are in memory.
+    counts: &'a Counts,
+    /// Where each cell is among these.
+    rows: &'a [usize],
+}
+
+impl<'a> Batch<'a> {
+    /// `cells` of a screen. Where its counts are on disk the minibatch has none: it serves for what needs only the rest.
+    pub fn new(data: &'a Dataset, cells: &'a [usize]) -> Self {
+        Self { data, cells, counts: &data.counts, rows: cells }
+    }
+
+    /// `cells`, which are the `rows` of `counts`.
+    pub fn resident(data: &'a Dataset, cells: &'a [usize], counts: &'a Counts, rows: &'a [usize]) -> Self {
+        assert_eq!(cells.len(), rows.len(), "a row for each cell");
+        Self { data, cells, counts, rows }
+    }
+
+    /// The non-zero counts of the i-th cell.
+    ///
+    /// # Panics
+    /// If the minibatch has no counts.
+    #[inline]
+    pub fn row(&self, i: usize) -> CountsRow<'a> {
+        self.counts.row(self.rows[i])
+    }
+
+    /// Asks for the counts of the i-th cell to be brought near the processor; has no effect on any result.
+    #[inline]
+    pub fn prefetch(&self, i: usize) {
+        self.counts.prefetch(self.rows[i]);
+    }
+
+    /// Where the counts of the cells are for which `held` is true, for [`Batch::part`].
+    pub fn rows_of(&self, held: impl Fn(usize) -> bool) -> Vec<usize> {
+        self.cells.iter().zip(self.rows).filter(|(cell, _)| held(**cell)).map(|(_, &row)| row).collect()
+    }
+
+    /// Some cells of the minibatch, by their numbers and [`Batch::rows_of`] them.
+    pub fn part<'b>(&self, cells: &'b [usize], rows: &'b [usize]) -> Batch<'b>
+    where
+        'a: 'b,
+    {
+        Batch::resident(self.data, cells, self.counts, rows)
+    }
+
+    /// The i-th cell, as often as `cells` and `rows` have places.
+    pub fn repeated<'b>(&self, i: usize, cells: &'b mut [usize], rows: &'b mut [usize]) -> Batch<'b>
+    where
+        'a: 'b,
+    {
+        cells.fill(self.cells[i]);
+        rows.fill(self.rows[i]);
+        Batch { data: self.data, cells, counts: self.counts, rows }
+    }
+}
+
+/// How cells on disk are shuffled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShufflePlan {
+    /// Neighbouring cells that stay together until they are in memory.
+    pub chunk_cells: usize,
+    /// Chunks that are in memory, and shuffled, together.
+    pub window_chunks: usize,
+}
+
+/// Cells in the order in which they are worked on, and the windows in which they are brought into memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Order {
+    /// The cells.
+    pub cells: Vec<usize>,
+    /// Where each window ends; a single one, and without meaning, where the counts are in memory.
+    windows: Vec<usize>,
+}
+
+impl Order {
+    /// `cells` (ascending) of an epoch, shuffled: as one where the counts are in memory or one window holds all,
+    /// otherwise as the file allows. A function of its arguments alone.
+    pub fn shuffled(counts: &Counts, cells: &[usize], seed: u64, epoch: u64) -> Self {
+        match counts.disk() {
+            None => Self::by_windows(cells, ShufflePlan { chunk_cells: 1, window_chunks: usize::MAX }, seed, epoch),
+            Some(disk) => Self::by_windows(cells, disk.shuffle_plan(), seed, epoch),
+        }
+    }
+
+    /// As [`Order::shuffled`], by a given plan.
+    pub fn by_windows(cells: &[usize], plan: ShufflePlan, seed: u64, epoch: u64) -> Self {
+        let mut random = stream(seed, Purpose::Shuffle, epoch, 0);
+        let per_window = plan.chunk_cells.saturating_mul(plan.window_chunks).max(1);
+        if cells.len() <= per_window {
+            let mut cells = cells.to_vec();
+            shuffle(&mut cells, &mut random);
+            return Self { windows: vec![cells.len()], cells };
+        }
+        let mut chunks: Vec<&[usize]> = cells.chunks(plan.chunk_cells.max(1)).collect();
+        shuffle(&mut chunks, &mut random);
+        let mut order = Self { cells: Vec::with_capacity(cells.len()), windows: Vec::new() };
+        for window in chunks.chunks(plan.window_chunks.max(1)) {
+            let from = order.cells.len();
+            window.iter().for_each(|chunk| order.cells.extend_from_slice(chunk));
+            shuffle(&mut order.cells[from..], &mut random);
+            order.windows.push(order.cells.len());
+        }
+        order
+    }
+}
+
+/// The minibatches of a pass over cells, one after another.
+#[derive(Debug)]
+pub struct Minibatches<'a> {
+    data: &'a Dataset,
+    cells: Cow<'a, [usize]>,
+    batch_size: usize,
+    /// Where the next minibatch starts.
+    next: usize,
+    /// `None` where the counts are in memory.
+    reader: Option<Reader>,
+}
+
+impl<'a> Minibatches<'a> {
+    /// Passes over `cells` in their order, `batch_size` at a time; the last minibatch may be smaller. Counts on disk are
+    /// read fast where the cells ascend.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the system refuses a thread for reading.
+    pub fn of_cells(data: &'a Dataset, cells: &'a [usize], batch_size: usize) -> Result<Self> {
+        let windows = data.counts.disk().map(|disk| {
+            let most = disk.window_cells();
+            (1..=cells.len().div_ceil(most)).map(|n| (n * most).min(cells.len())).collect::<Vec<_>>()
+        });
+        Self::new(data, Cow::Borrowed(cells), &windows.unwrap_or_default(), batch_size, 0)
+    }
+
+    /// The minibatches of an epoch, from the one of number `first` on (from 0).
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the system refuses a thread for reading.
+    pub fn of_epoch(data: &'a Dataset, order: Order, batch_size: usize, first: usize) -> Result<Self> {
+        Self::new(data, Cow::Owned(order.cells), &order.windows, batch_size, first.saturating_mul(batch_size))
+    }
+
+    fn new(
+        data: &'a Dataset,
+        cells: Cow<'a, [usize]>,
+        windows: &[usize],
+        batch_size: usize,
+        first_cell: usize,
+    ) -> Result<Self> {
+        assert!(batch_size > 0, "a minibatch has cells");
+        let next = first_cell.min(cells.len());
+        let reader = match data.counts.disk() {
+            Some(disk) if next < cells.len() => Some(Reader::start(Arc::clone(disk), &cells, windows, next)?),
+            _ => None,
+        };
+        Ok(Self { data, cells, batch_size, next, reader })
+    }
+
+    /// The next minibatch; `None` after the last.
+    ///
+    /// # Errors
+    /// As [`DiskCounts::read`]; none where the counts are in memory.
+    #[allow(clippy::should_implement_trait)]
+    pub fn next(&mut self) -> Result<Option<Batch<'_>>> {
+        if self.next == self.cells.len() {
+            return Ok(None);
+        }
+        let (from, to) = (self.next, (self.next + self.batch_size).min(self.cells.len()));
+        self.next = to;
+        let cells = &self.cells[from..to];
+        match &mut self.reader {
+            None => Ok(Some(Batch::new(self.data, cells))),
+            Some(reader) => {
+                let (counts, rows) = reader.rows(from, to)?;
+                Ok(Some(Batch::resident(self.data, cells, counts, rows)))
+            }
+        }
+    }
+}
+
+/// Receives the windows that a thread of its own reads.
+#[derive(Debug)]
+struct Reader {
+    disk: Arc<DiskCounts>,
+    windows: Option<Receiver<Result<Window>>>,
+    thread: Option<JoinHandle<()>>,
+    current: Window,
+    /// Places in the order of the cells of the current window.
+    start: usize,
+    end: usize,
+    /// A minibatch that lies in two windows, or more.
+    across: Counts,
+    across_rows: Vec<usize>,
+}
+
+impl Reader {
+    /// Begins to read the windows of `cells` that end at `ends`, from the cell at `first` on.
+    fn start(disk: Arc<DiskCounts>, cells: &[usize], ends: &[usize], first: usize) -> Result<Self> {
+        let mut pieces: Vec<Vec<usize>> = Vec::new();
+        let mut from = first;
+        for &end in ends.iter().filter(|&&end| end > first) {
+            pieces.push(cells[from..end].to_vec());
+            from = end;
+        }
+        // Without a queue: one window is in use, and one is being read or waits to be taken.
+        let (send, windows) = sync_channel(0);
+        let reads = Arc::clone(&disk);
+        let read = move || {
+            for piece in pieces {
+                let window = reads.window(&piece);
+                let failed = window.is_err();
+                // Nobody waits any more where the pass was given up.
+                if send.send(window).is_err() || failed {
+                    return;
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("svae-read".to_owned()).spawn(read).map_err(|e| {
+            let reason = std::io::Error::new(e.kind(), format!("no thread for reading ahead could be started: {e}"));
+            Error::io("reading counts from", disk.path(), reason)
+        })?;
+        let none = || CountsBuilder::new(disk.n_genes()).finish();
+        Ok(Self {
+            current: Window { counts: none(), rows: Vec::new() },
+            across: none(),
+            across_rows: Vec::new(),
+            disk,
+            windows: Some(windows),
+            thread: Some(thread),
+            start: first,
+            end: first,
+        })
+    }
+
+    /// The counts that hold the cells at places `from..to` of the order, and the cells' rows among them.
+    fn rows(&mut self, from: usize, to: usize) -> Result<(&Counts, &[usize])> {
+        if from >= self.end {
+            self.take()?;
+        }
+        if to <= self.end {
+            let rows = &self.current.rows[from - self.start..to - self.start];
+            return Ok((&self.current.counts, rows));
+        }
+        let mut builder = CountsBuilder::new(self.disk.n_genes());
+        for at in from..to {
+            if at >= self.end {
+                self.take()?;
+            }
+            builder.push_row(self.current.counts.row(self.current.rows[at - self.start]));
+        }
+        self.across = builder.finish();
+        self.across_rows.clear();
+        self.across_rows.extend(0..to - from);
+        Ok((&self.across, &self.across_rows))
+    }
+
+    /// Waits for the next window.
+    fn take(&mut self) -> Result<()> {
+        // The window in use makes room first.
+        self.current = Window { counts: CountsBuilder::new(self.disk.n_genes()).finish(), rows: Vec::new() };
+        let ended = || {
+            let reason = std::io::Error::other("the thread that reads ahead has ended too early");
+            Error::io("reading counts from", self.disk.path(), reason)
+        };
+        let windows = self.windows.as_ref().expect("there as long as the reader");
+        self.current = windows.recv().map_err(|_| ended())??;
+        self.start = self.end;
+        self.end += self.current.rows.len();
+        Ok(())
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        // The thread ends once nobody can receive.
+        drop(self.windows.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been told by the hook already.
+            let _ = thread.join();
+        }
+    }
+}
