@@ -73,6 +73,7 @@ pub struct AnnDataWriter {
     path: PathBuf,
     temporary: TempPath,
     file: H5File,
+    compressed: bool,
 }
 
 impl AnnDataWriter {
@@ -94,13 +95,18 @@ impl AnnDataWriter {
         let failed = |e: Hdf5Error| Error::io("writing", path, std::io::Error::other(e));
         // Without times the same contents give the same bytes.
         let file = H5File::options().track_times(false).no_locking().create(&temporary).map_err(failed)?;
-        let writer = Self { path: path.to_path_buf(), temporary, file };
+        let writer = Self { path: path.to_path_buf(), temporary, file, compressed: true };
         let root = writer.file.root_group();
         writer.encode(&root, "anndata", "0.1.0")?;
         for name in ["layers", "obsm", "obsp", "uns", "varm", "varp"] {
             writer.dict(name)?;
         }
         Ok(writer)
+    }
+
+    /// Stores what follows without compression, each array in one piece.
+    pub fn uncompressed(self) -> Self {
+        Self { compressed: false, ..self }
     }
 
     fn check<T>(&self, result: std::result::Result<T, Hdf5Error>) -> Result<T> {
@@ -167,7 +173,8 @@ impl AnnDataWriter {
         let rows = (CHUNK / width).clamp(1, shape[0]);
         let mut chunk = shape.to_vec();
         chunk[0] = rows;
-        let dataset = self.check(builder.chunk(&chunk).shuffle_deflate(LEVEL).create(name))?;
+        let builder = if self.compressed { builder.chunk(&chunk).shuffle_deflate(LEVEL) } else { builder };
+        let dataset = self.check(builder.create(name))?;
         for start in (0..shape[0]).step_by(rows) {
             let count = rows.min(shape[0] - start);
             let values = fill(start * width..(start + count) * width)?;
@@ -307,7 +314,7 @@ impl AnnDataWriter {
     /// # Errors
     /// [`Error::Io`]; a file that was there before is then untouched.
     pub fn finish(self) -> Result<()> {
-        let Self { path, temporary, file } = self;
+        let Self { path, temporary, file, .. } = self;
         let failed = |e: std::io::Error| Error::io("writing", &path, e);
         file.close().map_err(|e| failed(std::io::Error::other(e)))?;
         std::fs::File::open(&temporary).and_then(|file| file.sync_all()).map_err(failed)?;

@@ -542,7 +542,13 @@ impl RowReader {
             },
             Storage::Columns => {
                 let problem = "the counts are stored by gene (CSC), so the counts of a cell lie all over the file";
-                let remedy = "store them by cell (in Python: adata.X = adata.X.tocsr()), or leave out --stream";
+                // Raw counts cannot be set in place.
+                let (from, to) = match name.starts_with("raw") {
+                    true => ("raw.X".to_string(), "layers[\"counts\"]".to_string()),
+                    false => (place(name), place(name)),
+                };
+                let remedy =
+                    format!("store them by cell (in Python: adata.{to} = adata.{from}.tocsr()), or leave out --stream");
                 return Err(hdf5.fault(name, problem, remedy).into());
             }
         };

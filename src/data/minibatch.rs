@@ -304,3 +304,92 @@ impl Drop for Reader {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn one_window_is_the_shuffle_of_counts_in_memory() {
+        let cells: Vec<usize> = (0..100).map(|n| 3 * n).collect();
+        let in_memory = Order::shuffled(&Counts::from_dense(1, &[0; 300]), &cells, 7, 4);
+        let mut by_hand = cells.clone();
+        shuffle(&mut by_hand, &mut stream(7, Purpose::Shuffle, 4, 0));
+        assert_eq!(in_memory.cells, by_hand);
+        let plan = ShufflePlan { chunk_cells: 10, window_chunks: 10 };
+        assert_eq!(Order::by_windows(&cells, plan, 7, 4), in_memory);
+        let plan = ShufflePlan { chunk_cells: 10, window_chunks: 9 };
+        assert_ne!(Order::by_windows(&cells, plan, 7, 4), in_memory);
+    }
+
+    proptest! {
+        /// Whatever the sizes, every cell comes once, and cells of a window are those of its chunks.
+        #[test]
+        fn every_cell_comes_once(
+            n in 1usize..400, step in 1usize..4, chunk_cells in 1usize..40, window_chunks in 1usize..40, seed: u64,
+            epoch in 0u64..1000,
+        ) {
+            let cells: Vec<usize> = (0..n).map(|n| n * step).collect();
+            let order = Order::by_windows(&cells, ShufflePlan { chunk_cells, window_chunks }, seed, epoch);
+            let mut sorted = order.cells.clone();
+            sorted.sort_unstable();
+            prop_assert_eq!(&sorted, &cells);
+            prop_assert_eq!(order.windows.last(), Some(&n));
+            let mut from = 0;
+            for &end in &order.windows {
+                prop_assert!(end - from <= chunk_cells * window_chunks && end > from);
+                if order.windows.len() > 1 {
+                    // Whole chunks: as many cells of each as it has in all.
+                    let mut sizes = std::collections::BTreeMap::new();
+                    for cell in &order.cells[from..end] {
+                        *sizes.entry(cell / step / chunk_cells).or_insert(0) += 1;
+                    }
+                    for (chunk, size) in sizes {
+                        prop_assert_eq!(size, chunk_cells.min(n - chunk * chunk_cells));
+                    }
+                }
+                from = end;
+            }
+            prop_assert_eq!(&order, &Order::by_windows(&cells, ShufflePlan { chunk_cells, window_chunks }, seed, epoch));
+        }
+    }
+
+    /// Variance of the number of a minibatch's cells under one of ten interventions, of a file sorted by them.
+    fn variance(plan: ShufflePlan, batch: usize) -> (f64, f64) {
+        let (n, per_intervention) = (4000, 400);
+        let cells: Vec<usize> = (0..n).collect();
+        let mut squares = Vec::new();
+        for epoch in 0..1500 {
+            let order = Order::by_windows(&cells, plan, 11, epoch);
+            // One minibatch of each epoch: those of one epoch depend on each other.
+            let of_first = order.cells[..batch].iter().filter(|cell| **cell < per_intervention).count();
+            squares.push((of_first as f64 - 0.1 * batch as f64).powi(2));
+        }
+        let draws = squares.len() as f64;
+        let mean = squares.iter().sum::<f64>() / draws;
+        let error = (squares.iter().map(|s| (s - mean).powi(2)).sum::<f64>() / draws / draws).sqrt();
+        (mean, error)
+    }
+
+    /// Eq. (W3), exactly as the page states it, for K chunks of which W make a window.
+    fn predicted(n: f64, plan: ShufflePlan, batch: f64, share: f64) -> f64 {
+        let (chunks, window) = (n / plan.chunk_cells as f64, plan.window_chunks as f64);
+        let held = window * plan.chunk_cells as f64;
+        let between = (chunks - window) / (window * (chunks - 1.0));
+        batch * share * (1.0 - share) * ((held - batch) / (held - 1.0) + between * (batch - 1.0) * held / (held - 1.0))
+    }
+
+    #[test]
+    fn minibatches_of_a_sorted_file_vary_as_derived() {
+        for (chunk_cells, window_chunks, batch) in [(20, 40, 64), (40, 10, 64), (8, 100, 32)] {
+            let plan = ShufflePlan { chunk_cells, window_chunks };
+            let (got, error) = variance(plan, batch);
+            let want = predicted(4000.0, plan, batch as f64, 0.1);
+            assert!((got - want).abs() < 4.0 * error, "{plan:?}: {got} +- {error}, {want}");
+            // And far from that of a full shuffle, where few chunks make a window.
+            let full = predicted(4000.0, ShufflePlan { chunk_cells: 1, window_chunks: 4000 }, batch as f64, 0.1);
+            assert!(want > full * (1.0 + 0.5 * (batch as f64 - 1.0) / window_chunks as f64), "{want} {full}");
+        }
+    }
+}
