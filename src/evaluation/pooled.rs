@@ -10,6 +10,7 @@ use std::ops::Range;
 use crate::data::counts::Counts;
 use crate::data::dataset::Dataset;
 use crate::error::{InputError, Result};
+use crate::evaluation::loadings::spread;
 use crate::numerics::team::{Team, tiles};
 
 /// Smallest inverse dispersion considered.
@@ -25,6 +26,9 @@ const UNSEEN_GENE_COUNT: f64 = 0.5;
 const BLOCK_ENTRIES: usize = 1 << 25;
 /// Bytes of such an entry.
 const BYTES_PER_ENTRY: usize = 8;
+/// Inverse dispersions are fitted to that many training cells at most, evenly spaced: more cells would hardly move them,
+/// while all of them, gene by gene, are too many to hold or to read again and again. Rates are always those of all.
+const MOST_FITTED: usize = 200_000;
 /// Up to this count, sums over 0..x are taken term by term; beyond it, Stirling's series is exact to rounding.
 const DIRECT: u32 = 512;
 
@@ -54,7 +58,7 @@ pub fn pooled_negative_binomial(
     train: &[usize],
     validation: &[usize],
 ) -> Result<Baseline> {
-    fit(team, data, train, validation, None, None)
+    fit(team, data, train, validation, None, None, MOST_FITTED)
 }
 
 /// The per-intervention baseline: mean = library times the gene's rate under the cell's intervention.
@@ -75,7 +79,7 @@ pub fn per_intervention_negative_binomial(
     pseudo_cells: f64,
 ) -> Result<Baseline> {
     let groups = groups(data, train, validation, pseudo_cells)?;
-    fit(team, data, train, validation, Some(groups), None)
+    fit(team, data, train, validation, Some(groups), None, MOST_FITTED)
 }
 
 /// Either baseline (per intervention if `pseudo_cells` is given), scored by a weighted sum over the validation cells
@@ -92,7 +96,7 @@ pub fn weighted(
     pseudo_cells: Option<f64>,
 ) -> Result<Baseline> {
     let groups = pseudo_cells.map(|pseudo_cells| groups(data, train, validation, pseudo_cells)).transpose()?;
-    fit(team, data, train, validation, groups, Some(weights))
+    fit(team, data, train, validation, groups, Some(weights), MOST_FITTED)
 }
 
 fn groups(data: &Dataset, train: &[usize], validation: &[usize], pseudo_cells: f64) -> Result<Groups> {
@@ -135,6 +139,7 @@ fn fit(
     validation: &[usize],
     groups: Option<Groups>,
     weights: Option<&[f64]>,
+    most_fitted: usize,
 ) -> Result<Baseline> {
     for (cells, what) in [(train, "training"), (validation, "validation")] {
         if cells.is_empty() {
@@ -153,18 +158,34 @@ fn fit(
         .into());
     }
 
+    // Places in `train` of the cells that dispersions are fitted to.
+    let places: Vec<usize> = (0..train.len()).collect();
+    let places = spread(&places, most_fitted);
+    let cells_fitted: Vec<usize> = places.iter().map(|&i| train[i]).collect();
+    let library_fitted: Vec<f64> = places.iter().map(|&i| library_train[i]).collect();
+    let groups_fitted: Vec<usize> =
+        groups.as_ref().map_or(Vec::new(), |groups| places.iter().map(|&i| groups.of_train[i]).collect());
+    let is_sample = places.len() < train.len();
+
     let n_genes = data.n_genes();
     let mut totals = vec![0u64; n_genes];
     // Entries per gene.
-    let (mut sizes_train, mut sizes_validation) = (vec![0usize; n_genes], vec![0usize; n_genes]);
-    data.counts.visit(train, |_, row| {
+    let (mut sizes_fitted, mut sizes_validation) = (vec![0usize; n_genes], vec![0usize; n_genes]);
+    // Counts of each group, genes x groups, where those of the fitted cells are not all.
+    let mut by_group = groups.as_ref().filter(|_| is_sample).map(|groups| vec![0.0; n_genes * groups.n]);
+    let mut next = places.iter().copied().peekable();
+    data.counts.visit(train, |i, row| {
+        let is_fitted = next.next_if_eq(&i).is_some();
         row.for_each(|g, x| {
             totals[g] += x as u64;
-            sizes_train[g] += 1;
+            sizes_fitted[g] += is_fitted as usize;
+            if let (Some(counts), Some(groups)) = (&mut by_group, &groups) {
+                counts[g * groups.n + groups.of_train[i]] += x as f64;
+            }
         });
     })?;
     data.counts.visit(validation, |_, row| row.for_each(|g, _| sizes_validation[g] += 1))?;
-    let sizes = |g: usize| sizes_train[g] + sizes_validation[g];
+    let sizes = |g: usize| sizes_fitted[g] + sizes_validation[g];
     // Each block is a pass over the file where the counts are on disk.
     let block = data.counts.disk().map_or(BLOCK_ENTRIES, |disk| disk.buffer() / 2 / BYTES_PER_ENTRY);
     let rates: Vec<f64> = totals.iter().map(|&t| (t as f64).max(UNSEEN_GENE_COUNT) / all).collect();
@@ -184,7 +205,7 @@ fn fit(
             held += sizes(end);
             end += 1;
         }
-        let seen = ByGene::gather(&data.counts, train, start..end, &sizes_train[start..end])?;
+        let seen = ByGene::gather(&data.counts, &cells_fitted, start..end, &sizes_fitted[start..end])?;
         let unseen = ByGene::gather(&data.counts, validation, start..end, &sizes_validation[start..end])?;
         let mut fitted = vec![(0.0, 0.0); end - start];
         team.run(end - start, tiles(&mut fitted, 1), |i, fitted| {
@@ -192,21 +213,32 @@ fn fit(
             let (fit_on, score_on) = (seen.gene(g - start), unseen.gene(g - start));
             let group_rates = groups.as_ref().zip(group_library.as_ref()).map(|(groups, libraries)| {
                 let w = groups.pseudo_cells * all / train.len() as f64;
-                let mut counts = vec![0.0; groups.n];
-                fit_on.0.iter().zip(fit_on.1).for_each(|(&i, &x)| counts[groups.of_train[i as usize]] += x as f64);
+                let mut counts = Vec::new();
+                let counts = match &by_group {
+                    Some(all) => &all[g * groups.n..(g + 1) * groups.n],
+                    None => {
+                        counts.resize(groups.n, 0.0);
+                        fit_on
+                            .0
+                            .iter()
+                            .zip(fit_on.1)
+                            .for_each(|(&i, &x)| counts[groups_fitted[i as usize]] += x as f64);
+                        &counts[..]
+                    }
+                };
                 let rate = |(x, l): (&f64, &f64)| (x + w * rates[g]) / (l + w);
                 counts.iter().zip(libraries).map(rate).collect::<Vec<f64>>()
             });
-            let means = |mu: &mut Vec<f64>, library: &[f64], of: fn(&Groups) -> &[usize]| {
+            let means = |mu: &mut Vec<f64>, library: &[f64], groups: &[usize]| {
                 mu.clear();
-                match (&group_rates, &groups) {
-                    (Some(r), Some(groups)) => mu.extend(library.iter().zip(of(groups)).map(|(l, &a)| l * r[a])),
-                    _ => mu.extend(library.iter().map(|l| l * rates[g])),
+                match &group_rates {
+                    Some(r) => mu.extend(library.iter().zip(groups).map(|(l, &a)| l * r[a])),
+                    None => mu.extend(library.iter().map(|l| l * rates[g])),
                 }
             };
-            means(mu, &library_train, |groups| &groups.of_train);
+            means(mu, &library_fitted, &groups_fitted);
             let theta = if totals[g] == 0 { THETA_MAX } else { fit_theta(mu, fit_on.0, fit_on.1) };
-            means(mu, &library_validation, |groups| &groups.of_validation);
+            means(mu, &library_validation, groups.as_ref().map_or(&[], |groups| &groups.of_validation));
             fitted[0] = (theta, weighted_negative_log_likelihood(theta, mu, score_on.0, score_on.1, weights));
         });
         for (t, l) in fitted {
@@ -558,6 +590,40 @@ mod tests {
             })
             .sum();
         assert!((fallback.nll_per_cell - by_hand / unseen.len() as f64).abs() < 1e-9);
+    }
+
+    #[test]
+    fn dispersions_of_a_sample_are_those_of_all_cells_and_rates_stay() {
+        let mut rng = rand::rngs::ChaCha8Rng::seed_from_u64(8);
+        let n = 12_000;
+        let labels: Vec<usize> = (0..n).map(|i| i % 3).collect();
+        let mut table = Vec::new();
+        for &a in &labels {
+            for g in 0..3 {
+                // Negative binomials of inverse dispersion 2.
+                let noise = Gamma::new(2.0, 0.5).unwrap().sample(&mut rng);
+                table
+                    .push(Poisson::<f64>::new(noise * if a == g { 9.0 } else { 3.0 }).unwrap().sample(&mut rng) as u32);
+            }
+        }
+        let data = dataset(3, &table, vec![10.0; n], &labels);
+        let cells: Vec<usize> = (0..n).collect();
+        let (train, validation) = cells.split_at(10_000);
+        for pseudo_cells in [None, Some(PSEUDO_CELLS)] {
+            let of = |most| {
+                let groups = pseudo_cells.map(|p| groups(&data, train, validation, p).unwrap());
+                fit(&Team::single(), &data, train, validation, groups, None, most).unwrap()
+            };
+            let (all, sample) = (of(10_000), of(2_500));
+            assert_eq!(all, of(usize::MAX));
+            assert_eq!(all.rates, sample.rates);
+            assert_ne!(all.theta, sample.theta);
+            // The standard error of the sample's estimate is 3 to 4 %, and its square is what the likelihood loses.
+            for (one, other) in all.theta.iter().zip(&sample.theta) {
+                assert!((one / other - 1.0).abs() < 0.15, "{:?} {:?}", all.theta, sample.theta);
+            }
+            assert!((all.nll_per_cell - sample.nll_per_cell).abs() < 3e-3, "{all:?} {sample:?}");
+        }
     }
 
     #[test]
