@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench stream [-- speed CELLS GENES BUFFER_MB | memory CELLS]`
 //!
-//! Without arguments: speed of 60,000 cells x 1,187 genes through a buffer of 32 MB, and memory from 10,000 to 1,000,000 cells x 50 genes.
+//! Without arguments: speed of 60,000 cells x 1,187 genes through a buffer of 32 MB, and memory from 4,000 to 400,000 cells x 400 genes.
 //!
 //! Speed: epochs of both take turns, so that a busy machine slows both alike, and the medians are compared. The screen is
 //! sorted by intervention. Memory: the program itself runs one epoch on files of
@@ -35,7 +35,7 @@ fn main() {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => {
             speed(60_000, 1_187, 32);
-            memory(10_000);
+            memory(4_000);
         }
         ["speed", cells, genes, buffer] => speed(number(cells), number(genes), number(buffer)),
         ["memory", cells] => memory(number(cells)),
@@ -162,7 +162,7 @@ fn memory(fewest: usize) {
     let mut before: Option<(usize, f64)> = None;
     for cells in [fewest, 10 * fewest, 100 * fewest] {
         let path = folder.path().join("screen.h5ad");
-        let counts = counts(cells, 50);
+        let counts = counts(cells, 400);
         write(&path, &counts, false);
         let peak = |more: &[&str]| {
             let out = folder.path().join("run");

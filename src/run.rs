@@ -839,11 +839,10 @@ where
     let l = network.architecture.n_latents;
     if folder.writes() {
         let mut latents = NpzWriter::create(folder.path().join("latents.npz"))?;
-        let values: Vec<f64> = results.latents.iter().map(|z| z.f64()).collect();
-        let single: Vec<f32> = values.iter().map(|&z| z as f32).collect();
+        let (shape, values) = ([data.n_cells(), l], results.latents.iter().map(|z| z.f64()));
         match config.precision {
-            Precision::F32 => latents.add_f32("latents", &[data.n_cells(), l], &single)?,
-            Precision::F64 => latents.add_f64("latents", &[data.n_cells(), l], &values)?,
+            Precision::F32 => latents.add_f32("latents", &shape, &values.map(|z| z as f32).collect::<Vec<f32>>())?,
+            Precision::F64 => latents.add_f64("latents", &shape, &values.collect::<Vec<f64>>())?,
         }
         latents.add_strings("cells", &data.cell_names)?;
         latents.finish()?;
