@@ -4,6 +4,11 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+/// Whether a thread of this name is one of a team, beside the first.
+fn computes(name: &str) -> bool {
+    name.strip_prefix("svae-").is_some_and(|number| number.parse::<u32>().is_ok())
+}
+
 /// Trains for a moment under `wrapper` (a command that runs another, or nothing) and returns the threads that the manifest
 /// names and the most that the process was seen to have.
 fn trained(folder: &Path, wrapper: &[&str], environment: &[(&str, &str)], flags: &[&str]) -> (u64, usize) {
@@ -27,10 +32,10 @@ fn trained(folder: &Path, wrapper: &[&str], environment: &[(&str, &str)], flags:
         if let Some(status) = child.try_wait().expect("a child") {
             break status;
         }
-        // Compute threads carry the program's name for them; the first one carries the program's.
+        // Threads that compute are numbered; the first one has the program's name, and the one that waits for signals its own.
         let threads = std::fs::read_dir(&tasks).into_iter().flatten().filter_map(Result::ok);
         let names = threads.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
-        most = most.max(1 + names.filter(|name| name.starts_with("svae-") && !name.starts_with("svae-cpu")).count());
+        most = most.max(1 + names.filter(|name| computes(name.trim_end())).count());
         std::thread::sleep(std::time::Duration::from_millis(2));
     };
     assert!(status.success(), "{words:?}");

@@ -254,7 +254,7 @@ pub struct RawInterruption {
     #[arg(long, value_name = "MINUTES", allow_negative_numbers = true)]
     pub checkpoint_every: Option<f64>,
     /// Stop after this time, such as 11h50m, 90m or 600s, with a checkpoint and exit code 75 (by default never)
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", allow_negative_numbers = true)]
     pub time_limit: Option<String>,
 }
 
