@@ -18,9 +18,9 @@ use svae_cpu::checkpoint::file as checkpoint;
 /// Runs that pass through every stage within a moment: masks that are fixed and trained again, shifts that are fitted
 /// in the quick way and as the reference's baselines do, both precisions, both ends of a training.
 const RUNS: [&str; 3] = [
-    "--epochs 12 --particles 300 --warmup-epochs 3",
-    "--method ivae --heldout-batch-norm drift --epochs 8 --particles 200 --keep last --schedule cosine --batch-size 50",
-    "--method svae --precision f64 --epochs 40 --patience 3 --learning-rate 0.05 --particles 150 --layers 1",
+    "--epochs 12 --particles 120 --warmup-epochs 3",
+    "--method ivae --heldout-batch-norm drift --epochs 8 --particles 80 --keep last --schedule cosine --batch-size 50",
+    "--method svae --precision f64 --epochs 40 --patience 3 --learning-rate 0.05 --particles 60 --layers 1",
 ];
 
 const SCREEN: &str = "--sim-interventions 6 --sim-cells 40 --sim-genes 20 --hidden 8 --latents 4 --batch-size 16";

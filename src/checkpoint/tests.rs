@@ -53,12 +53,14 @@ fn settings() -> TrainingSettings {
 const OBJECTIVE: Objective =
     Objective { penalty: Penalty::SpikeAndSlab { alpha: 4.0 }, beta: 1.0, scale_to_all_cells: true, n_cells: 50 };
 
-/// All that a training leaves, but for its seconds; figures as text, with all digits, in which NaN equals itself.
-fn bits<R: Real>(network: &Network<R>, training: &Training) -> (Vec<u64>, String) {
+/// All that a training leaves, but for its seconds, by bits: values that are not finite are compared too.
+fn bits<R: Real>(network: &Network<R>, training: &Training) -> (Vec<u64>, Vec<u8>) {
     let values = network.parameters.values.iter().chain(&network.running.values);
     let mut training = Training { seconds: 0.0, ..training.clone() };
     training.history.iter_mut().for_each(|record| record.seconds = 0.0);
-    (values.map(|v| v.f64().to_bits()).collect(), format!("{training:?}"))
+    let mut bytes = Vec::new();
+    training.save(&mut bytes);
+    (values.map(|v| v.f64().to_bits()).collect(), bytes)
 }
 
 fn left_at_every_step<R: Real>(settings: &TrainingSettings) -> usize {
