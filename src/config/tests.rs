@@ -449,7 +449,7 @@ fn times_are_read_and_written() {
         assert_eq!((limit.0.as_secs(), limit.to_string().as_str()), (seconds, back), "{text}");
         assert_eq!(back.parse(), Ok(limit));
     }
-    for text in ["", "m", "1x", "1h1h", "1m1h", "1.5h", "0", "1h 30m", "99999999999999999999h", "5000000h"] {
+    for text in ["", "m", "1x", "1h1h", "1m1h", "-5", "1.5h", "0", "1h 30m", "99999999999999999999h", "5000000h"] {
         let said = message(config(&["--time-limit", text]));
         assert!(said.contains("--time-limit") && said.contains("11h50m"), "{text}: {said}");
     }
