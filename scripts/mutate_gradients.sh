@@ -19,8 +19,8 @@ fi
 mutations='
 linear-bias-not-summed|src/model/linear.rs|*d_bias += d_y;|*d_bias = d_y;
 linear-covariates-accumulate|src/model/linear.rs|at_b(&mut d_weight[n_in..], width, Into::Replace, d_y, c);|at_b(&mut d_weight[n_in..], width, Into::Add, d_y, c);
-input-layer-replaces-instead-of-adding|src/model/input_layer.rs|*row = factor.fma(d, *row);|*row = factor * d;
-input-layer-forgets-the-value|src/model/input_layer.rs|let row = &mut rows[(gene - first) * h..(gene - first + 1) * h];|let (factor, row) = (R::ONE + R::ZERO * factor, &mut rows[(gene - first) * h..(gene - first + 1) * h]);
+input-layer-replaces-instead-of-adding|src/model/input_layer.rs|row[j] = factor.fma(d[j], row[j]);|row[j] = factor * d[j];
+input-layer-forgets-the-value|src/model/input_layer.rs|let row = &mut rows[(gene - tile.start) * h..(gene - tile.start + 1) * h];|let (factor, row) = (R::ONE + R::ZERO * factor, &mut rows[(gene - tile.start) * h..(gene - tile.start + 1) * h]);
 fused-relu-passes-everything|src/model/activation.rs|if out[j] > R::ZERO { d[j] * keep[j] } else { R::ZERO }|d[j] * keep[j]
 fused-sums-uncentred|src/model/activation.rs|d_gamma[j] = ((y[j] - mean[j]) * inverse[j]).fma(d[j], d_gamma[j]);|d_gamma[j] = (y[j] * inverse[j]).fma(d[j], d_gamma[j]);
 batch-norm-without-mean-term|src/model/batch_norm.rs|share * (y_hat * d_gamma[j] + d_beta[j])|share * (y_hat * d_gamma[j])
@@ -34,6 +34,7 @@ latent-sign-in-variance|src/model/latent.rs|kl_scale * (R::ONE - R::ONE / v)|kl_
 latent-floor-forgotten|src/model/latent.rs|d_v * (v - floor)|d_v * (v - R::ZERO * floor)
 latent-wrong-root|src/model/latent.rs|d_z[i] * noise[i] / v.sqrt()|d_z[i] * noise[i] / v
 latent-mean-without-divergence|src/model/latent.rs|d_mean[i] = d_z[i] + d_kl_mean[i];|d_mean[i] = d_z[i] + R::ZERO * d_kl_mean[i];
+covariance-factor-without-divergence|src/model/latent.rs|*d = d_z[k].fma(e, kl_scale * f);|*d = d_z[k].fma(e, R::ZERO * kl_scale * f);
 mask-slope-without-temperature|src/model/mask.rs|slope[k] = sigmoid_derivative(s) * inverse;|slope[k] = sigmoid_derivative(s);
 prior-shift-without-weight|src/model/prior.rs|*d_shift += weight * mask * d_p;|*d_shift += mask * d_p;
 prior-sign-of-logit|src/model/prior.rs|*d_logit += weight * shift * d_p * slope;|*d_logit -= weight * shift * d_p * slope;
@@ -49,7 +50,7 @@ likelihood-sign-of-dispersion|src/model/negative_binomial.rs|a[i] = a_i.fma(-row
 likelihood-branch-of-dispersion|src/model/negative_binomial.rs|let shape = if small { excess } else { log };|let shape = if small { log } else { log };
 likelihood-with-constant-sign|src/model/negative_binomial.rs|subtract_scaled(&padded(&d_log_theta[here.clone()], R::ZERO), scale, &a)|subtract_scaled(&padded(&d_log_theta[here.clone()], R::ZERO), -scale, &a)
 adam-without-second-correction|src/training/adam.rs|v[j].sqrt().fma(correction, epsilon)|v[j].sqrt().fma(R::ONE + R::ZERO * correction, epsilon)
-adam-sign-of-decay|src/training/adam.rs|decay.fma(p[j], g[j])|(-decay).fma(p[j], g[j])
+adam-sign-of-decay|src/training/adam.rs|decay.fma(p[j], gradient[j])|(-decay).fma(p[j], gradient[j])
 '
 
 file=
