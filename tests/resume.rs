@@ -622,6 +622,17 @@ fn the_manifest_tells_of_resumptions() {
     assert_eq!((resumes[0]["threads"].as_u64(), resumes[0]["stage"].as_str()), (Some(3), Some("training")));
     let time = |key: &str| manifest[key].as_u64().expect("a time");
     assert!(time("started") <= resumes[0]["time"].as_u64().expect("a time") && time("started") <= time("ended"));
+
+    // Built from a repository, the program names its commit.
+    let git = Command::new("git").args(["rev-parse", "HEAD"]).current_dir(env!("CARGO_MANIFEST_DIR")).output();
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join(".git").exists();
+    if let (true, true, Ok(git)) = (repository, std::env::var_os("SVAE_CPU_COMMIT").is_none(), git)
+        && git.status.success()
+    {
+        let head = String::from_utf8(git.stdout).expect("a commit");
+        let named = manifest["commit"].as_str().expect("the commit");
+        assert_eq!(named.strip_suffix(", with changes").unwrap_or(named), head.trim());
+    }
 }
 
 /// Files of every run of a sweep.

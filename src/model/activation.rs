@@ -1,7 +1,7 @@
 //! ReLU and dropout, which always come together. Derivation: `derivations/activation.md`.
 
 use crate::numerics::real::Real;
-use crate::numerics::simd::vectorized;
+use crate::numerics::simd::{by_columns, columns, columns_mut, vectorized};
 
 /// Forward in place, Eq. (R1): h = max(v, 0) * keep; keep: dropout factors of the same shape, if any.
 pub fn forward<R: Real>(v: &mut [R], keep: Option<&[R]>) {
@@ -56,28 +56,37 @@ pub fn after_batch_norm<R: Real>(
     keep: Option<&[R]>,
 ) {
     let h = mean.len();
-    let (inverse, gamma, beta) = (&inverse[..h], &gamma[..h], &beta[..h]);
     vectorized(
         #[inline(always)]
-        || match keep {
-            None => {
-                for (out, y) in out.chunks_exact_mut(h).zip(y.chunks_exact(h)) {
-                    for j in 0..h {
-                        let u = ((y[j] - mean[j]) * inverse[j]).fma(gamma[j], beta[j]);
-                        out[j] = positive_part(u);
-                    }
-                }
-            }
-            Some(keep) => {
-                for ((out, y), keep) in out.chunks_exact_mut(h).zip(y.chunks_exact(h)).zip(keep.chunks_exact(h)) {
-                    for j in 0..h {
-                        let u = ((y[j] - mean[j]) * inverse[j]).fma(gamma[j], beta[j]);
-                        out[j] = positive_part(u) * keep[j];
-                    }
-                }
-            }
-        },
+        || by_columns!(h, columns_after_batch_norm(out, y, mean, inverse, gamma, beta, keep)),
     );
+}
+
+#[inline(always)]
+fn columns_after_batch_norm<R: Real, const W: usize>(
+    from: usize,
+    out: &mut [R],
+    y: &[R],
+    mean: &[R],
+    inverse: &[R],
+    gamma: &[R],
+    beta: &[R],
+    keep: Option<&[R]>,
+) {
+    let h = mean.len();
+    let [mean, inverse, gamma, beta] = [mean, inverse, gamma, beta].map(|values| *columns::<R, W>(values, from));
+    for row in (0..out.len()).step_by(h) {
+        let (out, y) = (columns_mut::<R, W>(out, row + from), columns::<R, W>(y, row + from));
+        for j in 0..W {
+            out[j] = positive_part(((y[j] - mean[j]) * inverse[j]).fma(gamma[j], beta[j]));
+        }
+        if let Some(keep) = keep {
+            let keep = columns::<R, W>(keep, row + from);
+            for j in 0..W {
+                out[j] *= keep[j];
+            }
+        }
+    }
 }
 
 /// [`backward`], then [`batch_norm::block_gradient_sums`](super::batch_norm::block_gradient_sums), in one pass.
@@ -93,34 +102,41 @@ pub fn backward_with_sums<R: Real>(
     inverse: &[R],
 ) {
     let h = mean.len();
-    let inverse = &inverse[..h];
-    let (d_beta, d_gamma) = sums.split_at_mut(h);
-    let d_gamma = &mut d_gamma[..h];
     vectorized(
         #[inline(always)]
-        || {
-            d_beta.fill(R::ZERO);
-            d_gamma.fill(R::ZERO);
-            for (row, (d, out)) in d.chunks_exact_mut(h).zip(out.chunks_exact(h)).enumerate() {
-                let y = &y[row * h..(row + 1) * h];
-                match keep {
-                    None => {
-                        for j in 0..h {
-                            d[j] = if out[j] > R::ZERO { d[j] } else { R::ZERO };
-                        }
-                    }
-                    Some(keep) => {
-                        let keep = &keep[row * h..(row + 1) * h];
-                        for j in 0..h {
-                            d[j] = if out[j] > R::ZERO { d[j] * keep[j] } else { R::ZERO };
-                        }
-                    }
-                }
-                for j in 0..h {
-                    d_beta[j] += d[j];
-                    d_gamma[j] = ((y[j] - mean[j]) * inverse[j]).fma(d[j], d_gamma[j]);
-                }
-            }
-        },
+        || by_columns!(h, columns_backward_with_sums(d, sums, out, keep, y, mean, inverse)),
     );
+}
+
+#[inline(always)]
+fn columns_backward_with_sums<R: Real, const W: usize>(
+    from: usize,
+    d: &mut [R],
+    sums: &mut [R],
+    out: &[R],
+    keep: Option<&[R]>,
+    y: &[R],
+    mean: &[R],
+    inverse: &[R],
+) {
+    let h = mean.len();
+    let [mean, inverse] = [mean, inverse].map(|values| *columns::<R, W>(values, from));
+    let (mut d_beta, mut d_gamma) = ([R::ZERO; W], [R::ZERO; W]);
+    for row in (0..d.len()).step_by(h) {
+        let (d, out) = (columns_mut::<R, W>(d, row + from), columns::<R, W>(out, row + from));
+        if let Some(keep) = keep {
+            let keep = columns::<R, W>(keep, row + from);
+            for j in 0..W {
+                d[j] *= keep[j];
+            }
+        }
+        let y = columns::<R, W>(y, row + from);
+        for j in 0..W {
+            d[j] = if out[j] > R::ZERO { d[j] } else { R::ZERO };
+            d_beta[j] += d[j];
+            d_gamma[j] = ((y[j] - mean[j]) * inverse[j]).fma(d[j], d_gamma[j]);
+        }
+    }
+    *columns_mut(sums, from) = d_beta;
+    *columns_mut(sums, h + from) = d_gamma;
 }

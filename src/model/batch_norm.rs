@@ -4,7 +4,7 @@
 //! so that they are the same on any number of threads.
 
 use crate::numerics::real::Real;
-use crate::numerics::simd::vectorized;
+use crate::numerics::simd::{by_columns, columns, columns_mut, vectorized};
 
 /// Added to the variance before its root (scvi-tools).
 pub const EPSILON: f64 = 0.001;
@@ -16,30 +16,36 @@ pub const MOMENTUM: f64 = 0.01;
 /// moments: mean (H) then squared deviations (H); y: n x H.
 pub fn block_moments<R: Real>(moments: &mut [R], y: &[R]) {
     let h = moments.len() / 2;
-    let (mean, squares) = moments.split_at_mut(h);
-    let n = y.len() / h;
     vectorized(
         #[inline(always)]
-        || {
-            mean.fill(R::ZERO);
-            for row in y.chunks_exact(h) {
-                for (mean, &y) in mean.iter_mut().zip(row) {
-                    *mean += y;
-                }
-            }
-            let scale = R::ONE / R::of(n.max(1) as f64);
-            for mean in mean.iter_mut() {
-                *mean *= scale;
-            }
-            squares.fill(R::ZERO);
-            for row in y.chunks_exact(h) {
-                for ((squares, &mean), &y) in squares.iter_mut().zip(mean.iter()).zip(row) {
-                    let deviation = y - mean;
-                    *squares = deviation.fma(deviation, *squares);
-                }
-            }
-        },
+        || by_columns!(h, columns_block_moments(moments, y)),
     );
+}
+
+#[inline(always)]
+fn columns_block_moments<R: Real, const W: usize>(from: usize, moments: &mut [R], y: &[R]) {
+    let h = moments.len() / 2;
+    let n = y.len() / h;
+    let (mut mean, mut squares) = ([R::ZERO; W], [R::ZERO; W]);
+    for row in (0..y.len()).step_by(h) {
+        let y = columns::<R, W>(y, row + from);
+        for j in 0..W {
+            mean[j] += y[j];
+        }
+    }
+    let scale = R::ONE / R::of(n.max(1) as f64);
+    for j in 0..W {
+        mean[j] *= scale;
+    }
+    for row in (0..y.len()).step_by(h) {
+        let y = columns::<R, W>(y, row + from);
+        for j in 0..W {
+            let deviation = y[j] - mean[j];
+            squares[j] = deviation.fma(deviation, squares[j]);
+        }
+    }
+    *columns_mut(moments, from) = mean;
+    *columns_mut(moments, h + from) = squares;
 }
 
 /// Moments of the whole minibatch from those of its blocks, in order, Eq. (B2). Blocks without rows count for nothing.
@@ -170,20 +176,36 @@ pub fn backward<R: Real>(
     n: usize,
 ) {
     let h = mean.len();
-    let (inverse, gamma, d_beta, d_gamma) = (&inverse[..h], &gamma[..h], &d_beta[..h], &d_gamma[..h]);
-    let share = R::ONE / R::of(n as f64);
     vectorized(
         #[inline(always)]
-        || {
-            for (d, y) in d.chunks_exact_mut(h).zip(y.chunks_exact(h)) {
-                for j in 0..h {
-                    let y_hat = (y[j] - mean[j]) * inverse[j];
-                    let centred = d[j] - share * (y_hat * d_gamma[j] + d_beta[j]);
-                    d[j] = gamma[j] * inverse[j] * centred;
-                }
-            }
-        },
+        || by_columns!(h, columns_backward(d, y, mean, inverse, gamma, d_beta, d_gamma, n)),
     );
+}
+
+#[inline(always)]
+fn columns_backward<R: Real, const W: usize>(
+    from: usize,
+    d: &mut [R],
+    y: &[R],
+    mean: &[R],
+    inverse: &[R],
+    gamma: &[R],
+    d_beta: &[R],
+    d_gamma: &[R],
+    n: usize,
+) {
+    let h = mean.len();
+    let share = R::ONE / R::of(n as f64);
+    let [mean, inverse, gamma] = [mean, inverse, gamma].map(|values| *columns::<R, W>(values, from));
+    let [d_beta, d_gamma] = [d_beta, d_gamma].map(|values| *columns::<R, W>(values, from));
+    for row in (0..d.len()).step_by(h) {
+        let (d, y) = (columns_mut::<R, W>(d, row + from), columns::<R, W>(y, row + from));
+        for j in 0..W {
+            let y_hat = (y[j] - mean[j]) * inverse[j];
+            let centred = d[j] - share * (y_hat * d_gamma[j] + d_beta[j]);
+            d[j] = gamma[j] * inverse[j] * centred;
+        }
+    }
 }
 
 #[cfg(test)]

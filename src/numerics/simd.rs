@@ -49,6 +49,39 @@ pub fn vectorized<R>(f: impl FnOnce() -> R) -> R {
     arch().dispatch(f)
 }
 
+/// `W` values of `slice` from `from` on.
+#[inline(always)]
+pub fn columns<R, const W: usize>(slice: &[R], from: usize) -> &[R; W] {
+    slice[from..from + W].try_into().expect("as long as the range")
+}
+
+/// `W` values of `slice` from `from` on.
+#[inline(always)]
+pub fn columns_mut<R, const W: usize>(slice: &mut [R], from: usize) -> &mut [R; W] {
+    (&mut slice[from..from + W]).try_into().expect("as long as the range")
+}
+
+/// Calls `kernel::<_, W>(from, arguments...)` for tiles of W columns that make up `h` columns. A kernel passes over all rows with
+/// what belongs to its columns in registers, where a loop over whole rows would load it again for each.
+macro_rules! by_columns {
+    ($h:expr, $kernel:ident($($argument:expr),*)) => {{
+        let (h, mut from) = ($h, 0);
+        while from + 32 <= h {
+            $kernel::<_, 32>(from, $($argument),*);
+            from += 32;
+        }
+        while from + 4 <= h {
+            $kernel::<_, 4>(from, $($argument),*);
+            from += 4;
+        }
+        while from < h {
+            $kernel::<_, 1>(from, $($argument),*);
+            from += 1;
+        }
+    }};
+}
+pub(crate) use by_columns;
+
 /// Name of the instruction set in use, for records of a run.
 pub fn level() -> &'static str {
     let name = format!("{:?}", arch());

@@ -18,7 +18,7 @@ use crate::report::metrics::peak_rss_bytes;
 pub struct Manifest {
     /// Name and version of the program.
     pub program: String,
-    /// Commit that the program was built from, where `SVAE_CPU_COMMIT` named it at that time.
+    /// Commit that the program was built from, where the build knew it (`build.rs`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub commit: Option<&'static str>,
     /// The command, as the shell passed it.
