@@ -132,7 +132,7 @@ pub struct Speed {
     pub ms_per_step: f64,
     /// Matrix products of a step alone, 10^9 multiplications and additions per second.
     pub gflops: f64,
-    /// The fastest that the step's products are on one thread, times the threads.
+    /// The rate of the fastest of the step's products on one thread, the median of turns with the steps, times the threads.
     pub peak_gflops: f64,
     /// gflops / peak_gflops.
     pub share_of_peak: f64,
@@ -175,59 +175,82 @@ pub fn flop_per_step(a: &Architecture, batch: usize) -> f64 {
     products(a, batch).iter().map(|&(m, n, k, _)| 2.0 * (m * n * k) as f64).sum()
 }
 
-/// faer's best single-precision rate over the step's own products on one core, in GFLOP/s.
-pub fn peak_gflops(a: &Architecture, batch: usize) -> f64 {
-    let mut best: f64 = 0.0;
-    for (m, n, k, kind) in products(a, batch) {
+/// One of the matrix products of a step, in single precision on one core, ready to be timed.
+struct TimedProduct {
+    size: (usize, usize, usize),
+    kind: Product,
+    left: Aligned<f32>,
+    right: Aligned<f32>,
+    out: Aligned<f32>,
+}
+
+impl TimedProduct {
+    fn new((m, n, k, kind): (usize, usize, usize, Product)) -> Self {
         let values = |len: usize| {
             let mut values = Aligned::filled(len, 0f32);
             values.iter_mut().enumerate().for_each(|(i, v)| *v = (i % 17) as f32 * 0.01);
             values
         };
-        let (left, right, mut out) = (values(m * k), values(n * k), values(m * n));
+        Self { size: (m, n, k), kind, left: values(m * k), right: values(n * k), out: values(m * n) }
+    }
+
+    /// faer's rate over about `duration`, in GFLOP/s.
+    fn gflops(&mut self, duration: Duration) -> f64 {
+        let Self { size: (m, n, k), kind, ref left, ref right, ref mut out } = *self;
         let mut once = || match kind {
-            Product::Forward => a_bt(&mut out, Into::Replace, Rows::new(&left, m, k), Rows::new(&right, n, k)),
-            Product::Weight => at_b(&mut out, n, Into::Replace, Rows::new(&left, k, m), Rows::new(&right, k, n)),
-            Product::Input => a_b(&mut out, Into::Replace, Rows::new(&left, m, k), Rows::new(&right, k, n)),
+            Product::Forward => a_bt(out, Into::Replace, Rows::new(left, m, k), Rows::new(right, n, k)),
+            Product::Weight => at_b(out, n, Into::Replace, Rows::new(left, k, m), Rows::new(right, k, n)),
+            Product::Input => a_b(out, Into::Replace, Rows::new(left, m, k), Rows::new(right, k, n)),
         };
         once();
-        for _ in 0..20 {
-            let flop = 2.0 * (m * n * k) as f64;
-            let repeats = (2e8 / flop).clamp(1.0, 1e4) as usize;
-            let start = Instant::now();
-            (0..repeats).for_each(|_| once());
-            best = best.max(flop * repeats as f64 / start.elapsed().as_secs_f64() / 1e9);
+        let (start, mut repeats) = (Instant::now(), 0);
+        while repeats == 0 || start.elapsed() < duration {
+            (0..10).for_each(|_| once());
+            repeats += 10;
         }
+        2.0 * (m * n * k) as f64 * f64::from(repeats) / start.elapsed().as_secs_f64() / 1e9
     }
-    best
+
+    /// The fastest of a step's products.
+    fn fastest(a: &Architecture, batch: usize) -> Self {
+        let mut all: Vec<_> = products(a, batch).into_iter().map(Self::new).collect();
+        let mut best = vec![0.0f64; all.len()];
+        for _ in 0..5 {
+            all.iter_mut().zip(&mut best).for_each(|(product, best)| {
+                *best = best.max(product.gflops(Duration::from_millis(2)));
+            });
+        }
+        let fastest = (0..all.len()).max_by(|&i, &j| best[i].total_cmp(&best[j])).expect("a step has products");
+        all.swap_remove(fastest)
+    }
 }
+
+/// Turns that the timing of steps and that of the fastest product take: the speed of a machine drifts.
+const ROUNDS: u32 = 20;
+/// How long the product is timed in its turn.
+const PRODUCT_TURN: Duration = Duration::from_millis(5);
 
 /// Times a workload on `threads` threads: training steps (gradient and Adam) on shuffled cells for about `duration`, then
 /// evaluation for half as long.
 pub fn measure<R: Real>(workload: &Workload, threads: usize, duration: Duration) -> Speed {
     let Workload { data, architecture, batch, .. } = *workload;
-    // Beside each timing, because the speed of a machine drifts.
-    let peak = peak_gflops(architecture, batch) * threads as f64;
     let mut network = Network::<R>::new(architecture.clone(), 0);
     let mut order: Vec<usize> = (0..data.n_cells()).collect();
     crate::random::shuffle(&mut order, &mut crate::random::stream(0, crate::random::Purpose::Shuffle, 0, 0));
     Team::with(threads, |team| {
-        let (mut times, clock) = steps(team, &mut network, workload, &order, duration);
+        let Steps { times, peaks, clock } = steps(team, &mut network, workload, &order, duration);
         let per_step = 1e3 / (times.len() * threads.max(1)) as f64;
         let mut stages: BTreeMap<_, _> = Stage::ALL.iter().map(|&s| (s.name(), clock.seconds(s) * per_step)).collect();
         let mean = times.iter().sum::<f64>() * 1e3 / times.len() as f64;
         stages.insert("everything_else", mean - stages.values().sum::<f64>());
-        // The first steps fill caches and page in buffers.
-        let mut settled = times.split_off(times.len().min(10).min(times.len() - 1));
-        settled.sort_by(f64::total_cmp);
-        let median = settled[settled.len() / 2];
-        let gflops = flop_per_step(architecture, batch) / median / 1e9;
+        let (step, peak) = (median(times), median(peaks) * threads.max(1) as f64);
+        let gflops = flop_per_step(architecture, batch) / step / 1e9;
         let (encoded, particles) = evaluations(team, &network, data, &order, duration / 4);
         Speed {
             name: workload.name.to_owned(),
             threads,
-            cells_per_second: batch.min(data.n_cells()) as f64 / median,
-            ms_per_step: median * 1e3,
+            cells_per_second: batch.min(data.n_cells()) as f64 / step,
+            ms_per_step: step * 1e3,
             gflops,
             peak_gflops: peak,
             share_of_peak: gflops / peak,
@@ -239,45 +262,68 @@ pub fn measure<R: Real>(workload: &Workload, threads: usize, duration: Duration)
     })
 }
 
-/// Seconds of each step, and where they went.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// What the timing of steps gives.
+struct Steps {
+    /// Seconds of each step.
+    times: Vec<f64>,
+    /// Rate of the fastest product on one thread in each round, GFLOP/s.
+    peaks: Vec<f64>,
+    /// Where the seconds went.
+    clock: StageClock,
+}
+
+/// Times steps for about `duration` in all, in turns with the fastest of their products.
 fn steps<R: Real>(
     team: &Team,
     network: &mut Network<R>,
     workload: &Workload,
     order: &[usize],
     duration: Duration,
-) -> (Vec<f64>, StageClock) {
+) -> Steps {
     let Workload { data, architecture, ref objective, batch, .. } = *workload;
     let batch = batch.min(order.len());
+    let mut product = TimedProduct::fastest(architecture, batch);
     let mut workspace = Workspace::new(architecture, batch, data.interventions.max_len());
-    workspace.clock = StageClock::running();
     let mut gradient = Buffer::zeros(&network.parameters.layout);
     let mut adam = Adam::new(&network.parameters);
     let trained = network.trainable();
-    let mut times = Vec::new();
-    let start = Instant::now();
-    for epoch in 0.. {
-        for cells in order.chunks_exact(batch) {
-            let step = Instant::now();
-            network.training_step(
-                team,
-                &mut workspace,
-                &mut gradient,
-                &mut adam,
-                &trained,
-                &AdamSettings::default(),
-                Batch::new(data, cells),
-                Noise::Training { seed: 0, epoch },
-                objective.weights(cells.len(), 1.0),
-                objective.penalty,
-            );
-            times.push(step.elapsed().as_secs_f64());
-            if start.elapsed() > duration && times.len() > 20 {
-                return (times, workspace.clock);
-            }
+    let (mut times, mut peaks) = (Vec::new(), Vec::new());
+    let mut minibatches = (0..).flat_map(|epoch| order.chunks_exact(batch).map(move |cells| (epoch, cells)));
+    let mut step = |workspace: &mut Workspace<R>| {
+        let (epoch, cells) = minibatches.next().expect("epochs have no end");
+        let start = Instant::now();
+        network.training_step(
+            team,
+            workspace,
+            &mut gradient,
+            &mut adam,
+            &trained,
+            &AdamSettings::default(),
+            Batch::new(data, cells),
+            Noise::Training { seed: 0, epoch },
+            objective.weights(cells.len(), 1.0),
+            objective.penalty,
+        );
+        start.elapsed().as_secs_f64()
+    };
+    // The first steps fill caches and page in buffers.
+    for _ in 0..10 {
+        step(&mut workspace);
+    }
+    workspace.clock = StageClock::running();
+    for _ in 0..ROUNDS {
+        peaks.push(product.gflops(PRODUCT_TURN));
+        let start = Instant::now();
+        while start.elapsed() < duration / ROUNDS {
+            times.push(step(&mut workspace));
         }
     }
-    unreachable!("the timing ends by its duration")
+    Steps { times, peaks, clock: workspace.clock }
 }
 
 /// Counts are timed in memory, where nothing can fail.

@@ -1,7 +1,7 @@
 //! Threads: as many as were asked for or granted, and no more.
 #![cfg(target_os = "linux")]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Whether a thread of this name is one of a team, beside the first.
@@ -63,4 +63,53 @@ fn an_affinity_mask_is_obeyed() {
         return;
     }
     assert_eq!(trained(folder.path(), &["taskset", "-c", "0"], &[], &[]), (1, 1));
+}
+
+/// A control group of the system with a quota of one processor, removed again at the end.
+struct Quota(PathBuf);
+
+impl Quota {
+    /// `None` where this process may not make one.
+    fn of_one_processor() -> Option<Self> {
+        let root = Path::new("/sys/fs/cgroup");
+        let name = format!("svae-cpu-test-{}", std::process::id());
+        let (unified, group) = match root.join("cgroup.controllers").exists() {
+            true => (true, root.join(name)),
+            false => (false, root.join("cpu").join(name)),
+        };
+        std::fs::create_dir(&group).ok()?;
+        let quota = Self(group);
+        let write = |file: &str, value: &str| std::fs::write(quota.0.join(file), value).ok();
+        match unified {
+            true => {
+                // Where it is on already, this changes nothing.
+                let _ = std::fs::write(root.join("cgroup.subtree_control"), "+cpu");
+                write("cpu.max", "100000 100000")?;
+            }
+            false => {
+                write("cpu.cfs_period_us", "100000")?;
+                write("cpu.cfs_quota_us", "100000")?;
+            }
+        }
+        Some(quota)
+    }
+}
+
+impl Drop for Quota {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+fn the_quota_of_a_control_group_is_obeyed() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let Some(quota) = Quota::of_one_processor() else {
+        println!("no control group can be made here: the quota was not tested");
+        return;
+    };
+    let enter = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", quota.0.display());
+    assert_eq!(trained(folder.path(), &["sh", "-c", &enter, "sh"], &[], &[]), (1, 1));
+    // Asked for in so many words, more threads are started all the same.
+    assert_eq!(trained(folder.path(), &["sh", "-c", &enter, "sh"], &[], &["--threads", "2"]), (2, 2));
 }

@@ -43,11 +43,13 @@ impl Recipe {
             }
             Recipe::Tuned => {
                 model.dropout = Some(0.0);
+                model.hidden = Some(256);
                 model.posterior_covariance = Some(PosteriorCovariance::Full);
                 training.batch_size = Some(1024);
                 training.learning_rate = Some(0.004);
                 training.schedule = Some(Schedule::LateCosine);
                 training.patience = Some(0);
+                training.retraining_epochs = Some(200);
             }
         }
         raw
