@@ -20,7 +20,7 @@ use svae_cpu::checkpoint::file as checkpoint;
 const RUNS: [&str; 3] = [
     "--epochs 12 --particles 120 --warmup-epochs 3",
     "--method ivae --heldout-batch-norm drift --epochs 8 --particles 80 --keep last --schedule cosine --batch-size 50",
-    "--method svae --precision f64 --epochs 40 --patience 3 --learning-rate 0.05 --particles 60 --layers 1",
+    "--method svae --precision f64 --starts 2 --epochs 40 --patience 3 --learning-rate 0.05 --particles 60 --layers 1",
 ];
 
 const SCREEN: &str = "--sim-interventions 6 --sim-cells 40 --sim-genes 20 --hidden 8 --latents 4 --batch-size 16";

@@ -223,6 +223,39 @@ fn the_same_seed_gives_the_same_bytes_and_the_saved_settings_repeat_the_run() {
 }
 
 #[test]
+fn of_several_starts_the_one_with_the_lowest_validation_elbo_is_kept() {
+    let folder = folder();
+    let figures = |out: &'static str, more: &[&'static str]| -> serde_json::Value {
+        succeed(folder.path(), &[&small(&["--no-heldout", "--out", out])[..], more].concat());
+        serde_json::from_slice(&read(&folder.path().join(out).join("metrics.json"))).expect("JSON")
+    };
+    let alone = figures("alone", &[]);
+    assert!(alone.get("starts").is_none());
+    // Seeds until a later start wins, so that keeping always the first would show.
+    let mut kept = std::collections::BTreeSet::new();
+    for seed in ["0", "1", "2", "3", "4", "5", "6", "7"] {
+        let several = figures("several", &["--starts", "3", "--seed", seed, "--sim-seed", "0", "--overwrite"]);
+        let elbos = several["starts"]["elbo_validation"].as_array().expect("a list");
+        let elbos: Vec<f64> = elbos.iter().map(|elbo| elbo.as_f64().expect("a number")).collect();
+        assert_eq!(elbos.len(), 3);
+        let lowest = (0..3).min_by(|&i, &j| elbos[i].total_cmp(&elbos[j])).expect("three");
+        assert_eq!(several["starts"]["kept"], lowest);
+        kept.insert(lowest);
+        // What is kept is the training itself, not only its figure.
+        let history = String::from_utf8(read(&folder.path().join("several/history.csv"))).expect("UTF-8");
+        let mut table = csv::Reader::from_reader(history.as_bytes());
+        let column = table.headers().expect("a header").iter().position(|name| name == "validation_elbo").expect("it");
+        let best = table.records().map(|row| row.expect("a row")[column].parse::<f64>().expect("a number"));
+        assert_eq!(best.fold(f64::INFINITY, f64::min), elbos[lowest]);
+        if lowest == 0 {
+            let alone = figures("alone", &["--seed", seed, "--sim-seed", "0", "--overwrite"]);
+            assert_eq!(alone["elbo_validation"], several["elbo_validation"]);
+        }
+    }
+    assert!(kept.len() > 1, "{kept:?}");
+}
+
+#[test]
 fn every_method_trains() {
     let folder = folder();
     for method in ["vae", "beta-vae", "ivae", "svae", "svae-plus"] {

@@ -381,6 +381,8 @@ pub struct Config {
     pub validation_fraction: f64,
     /// Which epoch's weights are kept.
     pub keep: KeepEpoch,
+    /// Trainings from different starting values, of which the one with the lowest validation ELBO is kept.
+    pub starts: usize,
     /// Floating-point type of the training.
     pub precision: Precision,
 
@@ -459,6 +461,9 @@ const DATA_KEYS: [&str; 17] = [
 const STREAM_BUFFER: &str = "stream_buffer";
 
 /// Keys that say how held-out interventions are treated.
+/// Most trainings from different starting values in one run.
+pub const MOST_STARTS: usize = 10;
+
 const HELDOUT_KEYS: [&str; 3] = ["retraining_epochs", "particles", "heldout_batch_norm"];
 
 /// Keys that say how covariates enter the model.
@@ -1013,6 +1018,7 @@ impl RawConfig {
                 Range::above(0.0, 0.5),
             )?,
             keep: training.keep.unwrap_or(KeepEpoch::Best),
+            starts: check.whole("starts", training.starts, 1, 1, MOST_STARTS as i64)?,
             precision: training.precision.unwrap_or(Precision::F32),
 
             heldout: training.heldout.unwrap_or(true),

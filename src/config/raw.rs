@@ -203,6 +203,9 @@ pub struct RawTraining {
     /// Epoch whose weights are kept, by validation ELBO or simply the last [default: best]
     #[arg(long, value_name = "EPOCH")]
     pub keep: Option<KeepEpoch>,
+    /// Trainings from different starting values, of which the one with the lowest validation ELBO is kept [default: 1]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub starts: Option<i64>,
     /// Floating-point type of the training [default: f32]
     #[arg(long, value_name = "TYPE")]
     pub precision: Option<Precision>,

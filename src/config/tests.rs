@@ -125,6 +125,7 @@ flag_tests! {
     adam_epsilon: [], ["--adam-epsilon", "1e-8"] => "adam_epsilon" = "0.00000001";
     validation_fraction: [], ["--validation-fraction", "0.2"] => "validation_fraction" = "0.2";
     keep: [], ["--keep", "last"] => "keep" = "\"last\"";
+    starts: [], ["--starts", "3"] => "starts" = "3";
     precision: [], ["--precision", "f64"] => "precision" = "\"f64\"";
     ivae_mask: ["--method", "ivae"], ["--ivae-mask", "learned"] => "ivae_mask" = "\"learned\"";
     heldout: [], ["--no-heldout"] => "heldout" = "false";

@@ -49,6 +49,9 @@ pub struct Metrics {
     /// Why the training ended; absent where a trained model was read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_reason: Option<StopReason>,
+    /// Trainings from several starting values, where there were several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub starts: Option<StartsMetrics>,
     /// Negative ELBO of the training cells with the kept weights, nats per cell.
     pub elbo_train: f64,
     /// Negative ELBO of the validation cells with the kept weights, nats per cell.
@@ -85,6 +88,16 @@ pub struct Metrics {
     pub heldout: Option<HeldoutMetrics>,
     /// Time and memory.
     pub timing: Timing,
+}
+
+/// Trainings of one model from several starting values.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StartsMetrics {
+    /// Validation ELBO of the epoch that each training keeps, as in its history; none where it ended in values that are not
+    /// finite.
+    pub elbo_validation: Vec<Option<f64>>,
+    /// Number of the training that was kept, from 0.
+    pub kept: usize,
 }
 
 /// Identification of targets by the two protocols.
@@ -421,6 +434,7 @@ mod tests {
             n_interventions: 100,
             epochs: Some(212),
             stop_reason: Some(StopReason::EarlyStopping),
+            starts: None,
             elbo_train: 314.25,
             reconstruction_validation: 320.0,
             kl_validation: 20.0,

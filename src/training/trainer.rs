@@ -225,6 +225,17 @@ pub struct Training {
     pub cells_passed: usize,
 }
 
+impl Training {
+    /// Validation ELBO of the epoch whose weights are kept; none without a finite one.
+    pub fn kept_elbo(&self, keep: KeepEpoch) -> Option<f64> {
+        let elbo = |record: &EpochRecord| Some(record.validation_elbo).filter(|elbo| elbo.is_finite());
+        match keep {
+            KeepEpoch::Last => self.history.last().and_then(elbo),
+            KeepEpoch::Best => self.history.iter().filter_map(elbo).min_by(f64::total_cmp),
+        }
+    }
+}
+
 saved_fields! {
     Training { stop_reason, non_finite, history, seconds, cells_passed }
     EarlyStopping { patience, best, waited }
