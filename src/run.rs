@@ -42,7 +42,7 @@ use crate::report::metrics::{
     peak_rss_bytes,
 };
 use crate::report::progress::{Progress, ProgressKind, ReadProgress};
-use crate::report::results::{ResultsFolder, TensorValues, check_destination, is_finished};
+use crate::report::results::{LATENTS, ResultsFolder, TensorValues, check_destination, is_finished};
 use crate::report::verification::Verification;
 use crate::training::adam::AdamSettings;
 use crate::training::held_out::fit_settings;
@@ -505,20 +505,19 @@ where
         }
     };
     shown.event("stage", json!({ "stage": "evaluation" }));
-    let mut results = judge(team, config, screen, &network, Some(&training), &mut || session.check())?;
-    write(config, data, folder, &network, &training, &results)?;
+    let mut metrics = judge(team, config, screen, &network, Some(&training), &mut || session.check())?;
+    write(config, data, folder, &network, &training)?;
     if let Some(summary) = &screen.summary {
         folder.write_data_summary(summary)?;
     }
     session.check()?;
     let parts = Parts { train: &cells.train, validation: &cells.validation, trained: &cells.trained };
-    let interpretation = Interpretation::new(team, &network, data, parts, &results.latents, config.seed)?;
-    write_interpretation(config, data, folder, parts, &interpretation)?;
+    let interpretation = interpret(team, config, data, folder, parts, &network)?;
     session.check()?;
     let mut failed = training.non_finite.map(Error::from);
     if let (Some(protocol), None) = (screen.protocol(config), &failed) {
         match adapt(team, config, data, &protocol, folder, &mut network, session) {
-            Ok(heldout) => results.metrics.heldout = Some(heldout),
+            Ok(heldout) => metrics.heldout = Some(heldout),
             // There are results without it; everything else can be done again.
             Err(error @ (Error::NonFinite(_) | Error::Input(_))) => failed = Some(error),
             Err(error) => return Err(error),
@@ -526,10 +525,10 @@ where
     }
     shown.event("stage", json!({ "stage": "results" }));
     if config.h5ad {
-        folder.write_h5ad(config, data, &interpretation, &training.history, &results.metrics)?;
+        folder.write_h5ad(config, data, interpretation, &training.history, &metrics)?;
     }
     session.check()?;
-    let metrics = timed(results.metrics, session.seconds());
+    let metrics = timed(metrics, session.seconds());
     folder.write_report(Some(metrics.to_value()))?;
     if folder.writes() {
         folder.write_manifest(&Manifest::new(config, team, session.course())?)?;
@@ -556,7 +555,7 @@ fn evaluate_in<R: Real>(
 ) -> Result<Outcome> {
     let (network, _) = read_model::<R>(config, &screen.data, &folder, MODEL)?;
     let session = &mut Session::unsaved(screen.progress);
-    let mut metrics = judge(team, config, screen, &network, None, &mut || session.check())?.metrics;
+    let mut metrics = judge(team, config, screen, &network, None, &mut || session.check())?;
     if let Some(mut protocol) = screen.protocol(config) {
         if folder.path().join(HELDOUT_MODEL).exists() {
             let (fitted, metadata) = read_model::<R>(config, &screen.data, &folder, HELDOUT_MODEL)?;
@@ -588,7 +587,7 @@ where
     let (mut network, _) = read_model::<R>(config, &screen.data, &folder, MODEL)?;
     let protocol = screen.protocol(config).expect("checked to be asked for, with cells held out");
     let session = &mut Session::unsaved(screen.progress);
-    let mut metrics = judge(team, config, screen, &network, None, &mut || session.check())?.metrics;
+    let mut metrics = judge(team, config, screen, &network, None, &mut || session.check())?;
     metrics.heldout = Some(adapt(team, config, &screen.data, &protocol, &folder, &mut network, session)?);
     let metrics = timed(metrics, start.elapsed().as_secs_f64());
     folder.write_evaluation(&metrics)?;
@@ -694,13 +693,6 @@ fn table<R: Real>(values: &[R]) -> Vec<f64> {
     values.iter().map(|v| v.f64()).collect()
 }
 
-/// What evaluation finds.
-struct Results<R> {
-    metrics: Metrics,
-    /// Posterior means of all cells, cells x L.
-    latents: Vec<R>,
-}
-
 /// Judges a trained network; `between` is called between its parts, and ends it with its error.
 fn judge<R: Real>(
     team: &Team,
@@ -709,7 +701,7 @@ fn judge<R: Real>(
     network: &Network<R>,
     training: Option<&Training>,
     between: &mut dyn FnMut() -> Result<()>,
-) -> Result<Results<R>> {
+) -> Result<Metrics> {
     let Screen { data, cells, .. } = screen;
     let objective = objective(config, data.n_interventions(), cells.train.len());
     let mut workspace = evaluation_workspace(network, data);
@@ -718,9 +710,16 @@ fn judge<R: Real>(
     between()?;
     let in_training: Vec<usize> = [&cells.train[..], &cells.validation].concat();
     let latent_kl = divergence_by_latent(team, network, &mut workspace, data, &in_training, config.seed)?;
+    drop(in_training);
     between()?;
-    let all: Vec<usize> = (0..data.n_cells()).collect();
-    let latents = posterior_means(team, network, &mut workspace, data, &all)?;
+    // All latents are held at once only where there are true ones to be compared with, which are held too.
+    let latents = match &data.truth {
+        Some(_) => {
+            let all: Vec<usize> = (0..data.n_cells()).collect();
+            posterior_means(team, network, &mut workspace, data, &all)?
+        }
+        None => Vec::new(),
+    };
     between()?;
     let l = network.architecture.n_latents;
 
@@ -771,7 +770,7 @@ fn judge<R: Real>(
     if !team.ranks().is_first() {
         let parts = usize::from(!cells.validation.is_empty()) + usize::from(data.truth.is_some());
         (0..parts).try_for_each(|_| between())?;
-        return Ok(Results { metrics, latents });
+        return Ok(metrics);
     }
     if !cells.validation.is_empty() {
         let pooled = pooled::pooled_negative_binomial(team, data, &cells.train, &cells.validation)?;
@@ -823,7 +822,7 @@ fn judge<R: Real>(
         }
         metrics.mcc_pearson = Some(pearson.mean);
     }
-    Ok(Results { metrics, latents })
+    Ok(metrics)
 }
 
 fn write<R: Real>(
@@ -832,7 +831,6 @@ fn write<R: Real>(
     folder: &ResultsFolder,
     network: &Network<R>,
     training: &Training,
-    results: &Results<R>,
 ) -> Result<()>
 where
     for<'a> &'a [R]: Into<TensorValues<'a>>,
@@ -841,17 +839,6 @@ where
     folder.write_model(MODEL, &network.saved().tensors(), &metadata(config, data))?;
 
     let l = network.architecture.n_latents;
-    if folder.writes() {
-        let mut latents = NpzWriter::create(folder.path().join("latents.npz"))?;
-        let (shape, values) = ([data.n_cells(), l], results.latents.iter().map(|z| z.f64()));
-        match config.precision {
-            Precision::F32 => latents.add_f32("latents", &shape, &values.map(|z| z as f32).collect::<Vec<f32>>())?,
-            Precision::F64 => latents.add_f64("latents", &shape, &values.collect::<Vec<f64>>())?,
-        }
-        latents.add_strings("cells", &data.cell_names)?;
-        latents.finish()?;
-    }
-
     if let Some(masks) = network.mask_probabilities() {
         folder.write_masks(&data.intervention_names, l, &table(&masks))?;
     }
@@ -861,21 +848,43 @@ where
     Ok(())
 }
 
-/// Writes what the trained model says about the screen.
-fn write_interpretation(
+/// Writes what the trained model says about the screen. What it says of each cell is written as it is found.
+fn interpret<R: Real>(
+    team: &Team,
     config: &Config,
     data: &Dataset,
     folder: &ResultsFolder,
     parts: Parts,
-    found: &Interpretation,
-) -> Result<()> {
+    network: &Network<R>,
+) -> Result<Interpretation> {
     let (names, l) = (&data.intervention_names, config.latents);
+    let keep = config.h5ad;
+    let found = match folder.writes() {
+        true => {
+            let mut table = folder.cells_table(data)?;
+            let mut npz = NpzWriter::create(folder.path().join(LATENTS))?;
+            let mut found = None;
+            npz.add_floats("latents", &[data.n_cells(), l], config.precision == Precision::F32, |put| {
+                let interpretation = Interpretation::new(team, network, data, parts, config.seed, keep, |mean, record| {
+                    put(mean)?;
+                    table.push(record)
+                })?;
+                found = Some(interpretation);
+                Ok(())
+            })?;
+            npz.add_strings("cells", &data.cell_names)?;
+            npz.finish()?;
+            table.finish()?;
+            found.expect("it is found while the latents are written")
+        }
+        false => Interpretation::new(team, network, data, parts, config.seed, keep, |_, _| Ok(()))?,
+    };
     if found.shifts.is_some() {
         folder.write_targets(names, &found.targets)?;
         folder.write_graph(names, parts.trained, l, &found.targets)?;
     }
     folder.write_genes_per_latent(&data.gene_names, l, &found.loadings)?;
-    folder.write_cells(data, &found.cells)
+    Ok(found)
 }
 
 /// Simulates a screen into a `.npz` file, truth included.

@@ -190,6 +190,16 @@ impl AnnDataWriter {
         self.array(name, shape, true, |range| Ok(values[range].iter().map(|&x| x as f32).collect()))
     }
 
+    /// Writes an array of single precision whose elements `next(n)` delivers, the next `n` at each call.
+    pub(crate) fn array_f32_by(
+        &self,
+        name: &str,
+        shape: &[usize],
+        mut next: impl FnMut(usize) -> Result<Vec<f32>>,
+    ) -> Result<()> {
+        self.array(name, shape, true, |range| next(range.len()))
+    }
+
     /// Writes an array that is held in single precision.
     pub fn array_single(&self, name: &str, shape: &[usize], values: &[f32]) -> Result<()> {
         self.array(name, shape, true, |range| Ok(values[range].to_vec()))
@@ -211,15 +221,24 @@ impl AnnDataWriter {
     }
 
     /// Writes a list of texts.
-    pub fn strings<S: AsRef<str>>(&self, name: &str, texts: &[S]) -> Result<()> {
-        let texts: Vec<&str> = texts.iter().map(AsRef::as_ref).collect();
+    pub fn strings<'a, S: AsRef<str> + ?Sized + 'a>(
+        &self,
+        name: &str,
+        texts: impl IntoIterator<Item = &'a S>,
+    ) -> Result<()> {
+        let texts: Vec<&str> = texts.into_iter().map(AsRef::as_ref).collect();
         let dataset = self.check(self.file.write_vlen_strings(name, &texts))?;
         self.encode_dataset(&dataset, "string-array")
     }
 
     /// Writes a table such as `obs`: the names of its rows, then its columns. A column whose name HDF5 cannot hold (with
     /// a slash, or empty) is left out.
-    pub fn frame(&self, name: &str, index: &[String], columns: &[(String, FrameColumn)]) -> Result<()> {
+    pub fn frame<'a, S: AsRef<str> + ?Sized + 'a>(
+        &self,
+        name: &str,
+        index: impl IntoIterator<Item = &'a S>,
+        columns: &[(String, FrameColumn)],
+    ) -> Result<()> {
         let group = self.new_group(name, "dataframe", "0.2.0")?;
         let mut index_name = "_index".to_owned();
         while columns.iter().any(|(column, _)| *column == index_name) {

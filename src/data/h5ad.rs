@@ -5,6 +5,7 @@ use std::path::Path;
 use super::anndata_writer::{Frame, FrameColumn};
 use super::counts_sink::CountsSink;
 use super::hdf5::{Hdf5, Matrix, RowReader, Storage, place};
+use super::names::Names;
 use super::npz::list;
 use super::screen_file::{Column, RawTruth, ScreenFile, StoredMatrix};
 use crate::error::{InputError, Result};
@@ -259,8 +260,17 @@ impl ScreenFile for H5ad {
         Ok((self.n_rows("obs")?, self.n_rows(&self.genes_table()?)?))
     }
 
-    fn cell_names(&self) -> Result<Option<Vec<String>>> {
-        self.row_names("obs").map(Some)
+    fn cell_names(&self) -> Result<Option<Names>> {
+        let index = self.index_name("obs")?;
+        let name = format!("obs/{index}");
+        // Text as it is stored nearly always.
+        let plain = self.hdf5.record_fields("obs").is_none()
+            && self.hdf5.group(&name).is_none()
+            && !self.has(&format!("obs/__categories/{index}"));
+        if plain && let Some(names) = self.hdf5.names(&name)? {
+            return Ok(Some(names));
+        }
+        Ok(Some(self.row_names("obs")?.into()))
     }
 
     fn gene_names(&self) -> Result<Option<Vec<String>>> {
