@@ -205,8 +205,8 @@ struct Reader {
     ends: Vec<usize>,
     /// Number of the next window that is asked for, and where it starts.
     asked: (usize, usize),
-    /// Cells of the windows that are asked for.
-    requests: Option<Sender<Vec<usize>>>,
+    /// Cells of the windows that are asked for, and windows whose place these may take.
+    requests: Option<Sender<(Vec<usize>, Window)>>,
     windows: Option<Receiver<Result<Window>>>,
     thread: Option<JoinHandle<()>>,
     current: Window,
@@ -221,13 +221,13 @@ struct Reader {
 impl Reader {
     /// Begins to read the windows of `cells` that end at `ends`, from the cell at `first` on.
     fn start(disk: Arc<DiskCounts>, cells: &[usize], ends: Vec<usize>, first: usize) -> Result<Self> {
-        let (requests, asked_for) = channel::<Vec<usize>>();
+        let (requests, asked_for) = channel::<(Vec<usize>, Window)>();
         // Without a queue: one window is in use, and one is being read or waits to be taken.
         let (send, windows) = sync_channel(0);
         let reads = Arc::clone(&disk);
         let read = move || {
-            for piece in asked_for {
-                let window = reads.window(&piece);
+            for (piece, old) in asked_for {
+                let window = reads.window(&piece, old);
                 let failed = window.is_err();
                 // Nobody waits any more where the pass was given up.
                 if send.send(window).is_err() || failed {
@@ -239,11 +239,10 @@ impl Reader {
             let reason = std::io::Error::new(e.kind(), format!("no thread for reading ahead could be started: {e}"));
             Error::io("reading counts from", disk.path(), reason)
         })?;
-        let none = || CountsBuilder::new(disk.n_genes()).finish();
         let passed = ends.partition_point(|&end| end <= first);
         let mut reader = Self {
-            current: Window { counts: none(), rows: Vec::new() },
-            across: none(),
+            current: Window::default(),
+            across: CountsBuilder::new(disk.n_genes()).finish(),
             across_rows: Vec::new(),
             disk,
             ends,
@@ -265,7 +264,7 @@ impl Reader {
             && let Some(requests) = &self.requests
         {
             // A reader that has ended says why when the window is taken.
-            let _ = requests.send(cells[from..end].to_vec());
+            let _ = requests.send((cells[from..end].to_vec(), std::mem::take(&mut self.current)));
             self.asked = (number + 1, end);
         }
     }
@@ -294,10 +293,9 @@ impl Reader {
 
     /// Waits for the next window.
     fn take(&mut self, cells: &[usize]) -> Result<()> {
-        // The window in use makes room first.
-        self.current = Window { counts: CountsBuilder::new(self.disk.n_genes()).finish(), rows: Vec::new() };
-        // The one after it is read as soon as it is taken.
+        // The window that was in use makes room for the one after the next, which is read once the next is taken.
         self.ask(cells);
+        self.current = Window::default();
         let ended = || {
             let reason = std::io::Error::other("the thread that reads ahead has ended too early");
             Error::io("reading counts from", self.disk.path(), reason)
