@@ -27,6 +27,7 @@ use crate::evaluation::target_graph::{
 use crate::evaluation::{mcc, pooled, regression};
 use crate::interpretation::{Interpretation, Parts};
 use crate::interruption::Deferral;
+use crate::memory::give_back_large_arrays;
 use crate::model::architecture::{self, Architecture, Prior};
 use crate::model::network::Network;
 use crate::model::objective::{Objective, Penalty};
@@ -77,6 +78,9 @@ pub fn run(config: &Config) -> Result<Outcome> {
 pub fn run_among(ranks: &Ranks, config: &Config) -> Result<Outcome> {
     let start = Instant::now();
     config.simd.choose();
+    if config.stream {
+        give_back_large_arrays();
+    }
     let first = ranks.is_first();
     let destination = if first { check_destination(config.out.as_deref(), config.earlier()) } else { Ok(()) };
     ranks.agree(destination)?;
@@ -178,6 +182,9 @@ pub(crate) fn train_and_judge(
 pub fn evaluate(config: &Config, folder: &Path) -> Result<Outcome> {
     let start = Instant::now();
     config.simd.choose();
+    if config.stream {
+        give_back_large_arrays();
+    }
     ResultsFolder::open(folder)?;
     Team::with(config.n_threads(), |team| {
         let screen = Screen::read(team, config)?;
@@ -197,6 +204,9 @@ pub fn evaluate(config: &Config, folder: &Path) -> Result<Outcome> {
 pub fn fit_shifts(config: &Config, folder: &Path, overwrite: bool) -> Result<Outcome> {
     let start = Instant::now();
     config.simd.choose();
+    if config.stream {
+        give_back_large_arrays();
+    }
     ResultsFolder::open(folder)?;
     if !overwrite && folder.join(HELDOUT_MODEL).exists() {
         let problem = format!("the run has been through the held-out protocol already ({HELDOUT_MODEL})");
@@ -865,10 +875,11 @@ fn interpret<R: Real>(
             let mut npz = NpzWriter::create(folder.path().join(LATENTS))?;
             let mut found = None;
             npz.add_floats("latents", &[data.n_cells(), l], config.precision == Precision::F32, |put| {
-                let interpretation = Interpretation::new(team, network, data, parts, config.seed, keep, |mean, record| {
-                    put(mean)?;
-                    table.push(record)
-                })?;
+                let interpretation =
+                    Interpretation::new(team, network, data, parts, config.seed, keep, |mean, record| {
+                        put(mean)?;
+                        table.push(record)
+                    })?;
                 found = Some(interpretation);
                 Ok(())
             })?;

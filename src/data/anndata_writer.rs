@@ -7,6 +7,7 @@ use rust_hdf5::{DatatypeMessage, H5Dataset, H5File, H5Group, Hdf5Error};
 use tempfile::TempPath;
 
 use super::counts::Counts;
+use super::names::Names;
 use crate::error::{Error, Result};
 
 /// Elements of a chunk of a long array.
@@ -65,7 +66,7 @@ impl FrameColumn {
 }
 
 /// Names of the rows of a table, and its columns by name.
-pub type Frame = (Vec<String>, Vec<(String, FrameColumn)>);
+pub type Frame = (Names, Vec<(String, FrameColumn)>);
 
 /// An .h5ad file under construction. It appears under its name only when [`AnnDataWriter::finish`] has returned; what is
 /// written twice gives the same bytes.

@@ -1,6 +1,6 @@
 //! HDF5 files, opened with distrust: the only module that touches the library. Names errors by file and place.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -223,14 +223,19 @@ impl Hdf5 {
         if !is_text(&datatype) {
             return Ok(None);
         }
-        if matches!(datatype, DatatypeMessage::VarLenString { .. })
-            && self.is_here(name)
-            && let Ok(references) = dataset.read_raw_bytes()
-            && let Ok(Some(names)) = heap_texts(&self.path, &references, dataset.shape()[0])
-        {
-            return Ok(Some(names));
+        match self.heap_texts(name, &dataset) {
+            Some(names) => Ok(Some(names)),
+            None => Ok(Some(self.library_texts(name, &dataset)?.into())),
         }
-        Ok(Some(self.texts(name, &dataset)?.into()))
+    }
+
+    /// Texts of variable length, where [`heap_texts`] can read them.
+    fn heap_texts(&self, name: &str, dataset: &H5Dataset) -> Option<Names> {
+        let &[n] = &dataset.shape()[..] else { return None };
+        if !matches!(dataset.datatype(), Ok(DatatypeMessage::VarLenString { .. })) || !self.is_here(name) {
+            return None;
+        }
+        heap_texts(&self.path, &dataset.read_raw_bytes().ok()?, n).ok()?
     }
 
     /// Whether no part of a path is a link to somewhere else.
@@ -252,6 +257,13 @@ impl Hdf5 {
     }
 
     fn texts(&self, name: &str, dataset: &H5Dataset) -> Result<Vec<String>> {
+        match self.heap_texts(name, dataset) {
+            Some(names) => Ok(names.iter().map(str::to_owned).collect()),
+            None => self.library_texts(name, dataset),
+        }
+    }
+
+    fn library_texts(&self, name: &str, dataset: &H5Dataset) -> Result<Vec<String>> {
         // A declared character set is often wrong (ASCII for UTF-8), so the bytes alone decide.
         let texts = dataset.read_strings_lossy().map_err(|e| self.damaged(name, e))?;
         if let Some(n) = texts.iter().position(|text| text.contains(char::REPLACEMENT_CHARACTER)) {
@@ -844,8 +856,8 @@ impl Native {
     }
 }
 
-/// Texts of variable length are kept in heaps all over the file. Heaps in memory, the latest ones:
-const HEAPS: usize = 16;
+/// Texts of variable length are kept in heaps all over the file. The latest heaps are held, up to so many bytes.
+const HELD_HEAPS: usize = 1 << 20;
 /// Largest heap that is read so.
 const LARGEST_HEAP: u64 = 1 << 24;
 
@@ -885,7 +897,13 @@ fn heap_texts(path: &Path, references: &[u8], n: usize) -> std::io::Result<Optio
                 // Heaps that are asked for again and again are for the library, which holds them all.
                 let Some(rest) = left.checked_sub(heap.bytes.len() as u64) else { return Ok(None) };
                 left = rest;
-                heaps.truncate(HEAPS - 1);
+                let mut room = HELD_HEAPS.saturating_sub(heap.bytes.len());
+                let fit = heaps.iter().take_while(|(_, heap)| {
+                    let fits = heap.bytes.len() <= room;
+                    room = room.saturating_sub(heap.bytes.len());
+                    fits
+                });
+                heaps.truncate(fit.count());
                 heaps.push_front((address, heap));
                 0
             }
@@ -903,8 +921,8 @@ fn heap_texts(path: &Path, references: &[u8], n: usize) -> std::io::Result<Optio
 /// A heap of texts: a global heap collection, in the words of the format.
 struct Heap {
     bytes: Vec<u8>,
-    /// Start and end of each object among the bytes, by its number.
-    objects: HashMap<u16, (usize, usize)>,
+    /// Start and end of each object among the bytes, by its number; none for numbers that are not used.
+    objects: Vec<(u32, u32)>,
 }
 
 impl Heap {
@@ -924,7 +942,7 @@ impl Heap {
         if bytes.len() as u64 != size - Self::HEADER as u64 {
             return Ok(None);
         }
-        let mut objects = HashMap::new();
+        let mut objects: Vec<(u32, u32)> = Vec::new();
         let mut at = 0;
         while let Some(header) = bytes.get(at..at + Self::HEADER) {
             let number = u16::from_le_bytes([header[0], header[1]]);
@@ -936,15 +954,16 @@ impl Heap {
             let start = at + Self::HEADER;
             let end = usize::try_from(length).ok().and_then(|length| start.checked_add(length));
             let Some(end) = end.filter(|&end| end <= bytes.len()) else { return Ok(None) };
-            objects.insert(number, (start, end));
+            objects.resize(objects.len().max(number as usize + 1), (0, 0));
+            objects[number as usize] = (start as u32, end as u32);
             at = start + (end - start).next_multiple_of(8);
         }
         Ok(Some(Self { bytes, objects }))
     }
 
     fn object(&self, number: u32) -> Option<&[u8]> {
-        let &(start, end) = self.objects.get(&u16::try_from(number).ok()?)?;
-        Some(&self.bytes[start..end])
+        let &(start, end) = self.objects.get(number as usize).filter(|(start, _)| *start > 0)?;
+        Some(&self.bytes[start as usize..end as usize])
     }
 }
 

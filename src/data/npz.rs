@@ -596,9 +596,8 @@ impl NpzWriter {
             true => self.entry(name, "<f4", shape, |put| {
                 fill(&mut |piece| piece.iter().try_for_each(|&x| put(&(x as f32))).map_err(io))
             }),
-            false => self.entry(name, "<f8", shape, |put| {
-                fill(&mut |piece| piece.iter().try_for_each(|x| put(x)).map_err(io))
-            }),
+            false => self
+                .entry(name, "<f8", shape, |put| fill(&mut |piece| piece.iter().try_for_each(|x| put(x)).map_err(io))),
         }
     }
 

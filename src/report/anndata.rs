@@ -37,15 +37,18 @@ impl ResultsFolder {
         }
         let file = AnnDataWriter::create(&self.path().join("results.h5ad"))?;
         file.counts("X", &data.counts)?;
-        let input = config.data.as_deref().and_then(|path| Input::open(path, config.layer.clone()));
-        let mut obs = match input.as_ref().and_then(|input| matching(&input.obs, data.cell_names.iter())) {
+        let input = config.data.as_deref().and_then(|path| input_tables(path, config.layer.clone()));
+        let (input_obs, input_var) = input.unzip();
+        let mut obs = match input_obs.and_then(|obs| matching(obs, data.cell_names.iter())) {
             Some(columns) => columns,
             None => annotations(data),
         };
         obs.retain(|(name, _)| !name.starts_with(PREFIX));
         obs.extend(predictions(data, found.cells.unwrap_or_default(), found.shifts.is_some()));
         file.frame("obs", &data.cell_names, &obs)?;
-        let var = input.as_ref().and_then(|input| matching(&input.var, data.gene_names.iter().map(String::as_str))).unwrap_or_default();
+        drop(obs);
+        let var =
+            input_var.and_then(|var| matching(var, data.gene_names.iter().map(String::as_str))).unwrap_or_default();
         file.frame("var", &data.gene_names, &var)?;
 
         let (n, g, l, a) = (data.n_cells(), data.n_genes(), config.latents, data.n_interventions());
@@ -121,29 +124,23 @@ impl ResultsFolder {
     }
 }
 
-/// The tables of an .h5ad file that was read.
-struct Input {
-    obs: Frame,
-    var: Frame,
-}
-
-impl Input {
-    /// `None` for files of other kinds.
-    fn open(path: &Path, layer: Option<String>) -> Option<Self> {
-        if path.extension()?.to_str()?.to_lowercase() != "h5ad" {
-            return None;
-        }
-        let (obs, var) = H5ad::frames(path, layer)?;
-        Some(Self { obs, var })
+/// The tables `obs` and `var` of an .h5ad file that was read; `None` for files of other kinds.
+fn input_tables(path: &Path, layer: Option<String>) -> Option<(Frame, Frame)> {
+    if path.extension()?.to_str()?.to_lowercase() != "h5ad" {
+        return None;
     }
+    H5ad::frames(path, layer)
 }
 
 /// The rows of a table that are called `names`, which follow the table's order or are named uniquely in it; `None` where
 /// they cannot be told.
 fn matching<'a>(
-    (rows, columns): &Frame,
+    (rows, columns): Frame,
     names: impl Iterator<Item = &'a str> + Clone,
 ) -> Option<Vec<(String, FrameColumn)>> {
+    if names.clone().eq(&rows) {
+        return Some(columns);
+    }
     let mut next = rows.iter().enumerate();
     let in_order: Option<Vec<usize>> =
         names.clone().map(|name| next.by_ref().find(|(_, row)| *row == name).map(|(i, _)| i)).collect();
@@ -223,13 +220,13 @@ mod tests {
     use super::*;
 
     fn frame(rows: &[&str]) -> Frame {
-        let names: Vec<String> = rows.iter().map(|row| row.to_string()).collect();
+        let names = rows.iter().collect();
         let numbers = (0..rows.len() as i64).collect();
         (names, vec![("number".to_owned(), FrameColumn::Integers(numbers))])
     }
 
     fn matched(rows: &[&str], names: &[&str]) -> Option<Vec<i64>> {
-        match &matching(&frame(rows), names.iter().copied())?[0].1 {
+        match &matching(frame(rows), names.iter().copied())?[0].1 {
             FrameColumn::Integers(numbers) => Some(numbers.clone()),
             _ => unreachable!("the column is of integers"),
         }

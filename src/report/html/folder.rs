@@ -342,9 +342,8 @@ fn cells(path: &Path) -> Result<(Cells, Vec<u32>)> {
         cells.batch = Some((name.to_owned(), levels, sizes));
     }
     let drawn = spread_places(cells.n, MOST_POINTS);
-    cells.drawn = drawn
-        .map(|cell| Drawn { cell, intervention: interventions[cell] as usize, ..Drawn::default() })
-        .collect();
+    cells.drawn =
+        drawn.map(|cell| Drawn { cell, intervention: interventions[cell] as usize, ..Drawn::default() }).collect();
     Ok((cells, interventions))
 }
 

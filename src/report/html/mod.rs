@@ -791,11 +791,7 @@ fn data(run: &Run) -> String {
     }
     let Cells { total, n_genes, .. } = &run.cells;
     let text = format!("Median {}, over the genes of the model.", grouped(total.median as u64));
-    row += &figure(
-        "Total count",
-        &text,
-        &total.histogram.draw("Total count per cell", "counts per cell", "cells"),
-    );
+    row += &figure("Total count", &text, &total.histogram.draw("Total count per cell", "counts per cell", "cells"));
     let detected = n_genes.sum;
     let all = run.cells.n as f64 * run.metrics["n_genes"].as_f64().unwrap_or(1.0);
     let text = format!(
@@ -803,18 +799,11 @@ fn data(run: &Run) -> String {
         grouped(n_genes.median as u64),
         100.0 * detected / all.max(1.0)
     );
-    row += &figure(
-        "Detected genes",
-        &text,
-        &n_genes.histogram.draw("Detected genes per cell", "genes per cell", "cells"),
-    );
+    row +=
+        &figure("Detected genes", &text, &n_genes.histogram.draw("Detected genes per cell", "genes per cell", "cells"));
     if let Some(size_factor) = &run.cells.size_factor {
         let text = format!("Median {}. The likelihood scales by these.", grouped(size_factor.median as u64));
-        row += &figure(
-            "Size factors",
-            &text,
-            &size_factor.histogram.draw("Size factors", "size factor", "cells"),
-        );
+        row += &figure("Size factors", &text, &size_factor.histogram.draw("Size factors", "size factor", "cells"));
     }
     format!("{}<div class=\"row\">\n{row}</div>\n", run.summary.as_ref().map(reading).unwrap_or_default())
 }
