@@ -13,6 +13,7 @@ use crate::data::anndata_writer::{AnnDataWriter, FrameColumn};
 use crate::data::counts::{Counts, CountsBuilder};
 use crate::data::dataset::{Categorical, Continuous, Covariates, Dataset, InterventionRows};
 use crate::data::load::{LoadOptions, load, write_npz};
+use crate::data::names::Names;
 use crate::data::npz::NpzWriter;
 use crate::error::{InputError, Result};
 use crate::model::architecture::Architecture;
@@ -137,11 +138,11 @@ impl SavedModel {
     }
 
     fn architecture(&self) -> Architecture {
-        architecture(&self.config, &self.dataset(Counts::from_dense(self.genes.len().max(1), &[]), Vec::new()))
+        architecture(&self.config, &self.dataset(Counts::from_dense(self.genes.len().max(1), &[]), Names::default()))
     }
 
     /// A data set over the model's genes, interventions and covariates, whose cells have neither.
-    fn dataset(&self, counts: Counts, cell_names: Vec<String>) -> Dataset {
+    fn dataset(&self, counts: Counts, cell_names: Names) -> Dataset {
         let n = cell_names.len();
         let mut interventions = InterventionRows::default();
         (0..n).for_each(|_| interventions.push(&[]));
@@ -501,7 +502,7 @@ impl SavedModel {
         let theta: Vec<f64> =
             network.parameters[&network.tensors.log_dispersion].iter().map(|t| t.f64().exp()).collect();
 
-        let names: Vec<String> = (0..request.cells).map(|n| format!("simulated_{n}")).collect();
+        let names = (0..request.cells).map(|n| format!("simulated_{n}")).collect();
         let mut data = self.dataset(Counts::from_dense(self.genes.len(), &[]), names);
         let label = match chosen {
             [] => CONTROL.to_owned(),
@@ -682,7 +683,7 @@ fn some<S: AsRef<str>>(names: &[S]) -> String {
 }
 
 /// Writes a table with a row per cell.
-fn write_table(path: &Path, rows: &[String], columns: &[String], value: impl Fn(usize, usize) -> f64) -> Result<()> {
+fn write_table(path: &Path, rows: &Names, columns: &[String], value: impl Fn(usize, usize) -> f64) -> Result<()> {
     write_atomically(path, |file| {
         let mut table = csv::Writer::from_writer(file);
         table.write_field("cell")?;

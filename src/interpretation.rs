@@ -32,68 +32,115 @@ pub struct Interpretation {
     pub targets: Vec<Target>,
     /// Change of each gene's log2 rate per unit of each latent, genes x L, Eq. (D2).
     pub loadings: Vec<f64>,
-    /// A record per cell.
-    pub cells: Vec<CellRecord>,
-    /// Posterior mean of each cell, cells x L.
-    pub latents: Vec<f64>,
+    /// What is found of each cell, where it is asked for.
+    pub cells: Option<CellFigures>,
+}
+
+/// What is found of the cells, in their order.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct CellFigures {
+    /// Part of the screen.
+    pub split: Vec<Split>,
+    /// Negative log-likelihood, nats.
+    pub reconstruction: Vec<f64>,
+    /// Divergence of the latents from their prior, nats.
+    pub kl: Vec<f64>,
+    /// Nearest prior: its number plus 1, 0 for the prior without any shift, -1 where that is unknown.
+    pub nearest: Vec<i32>,
+}
+
+impl CellFigures {
+    fn push(&mut self, record: &CellRecord) {
+        self.split.push(record.split);
+        self.reconstruction.push(record.reconstruction);
+        self.kl.push(record.kl);
+        self.nearest.push(match record.nearest {
+            Nearest::Intervention(a) => a as i32 + 1,
+            Nearest::NoTarget => 0,
+            Nearest::Unknown => -1,
+        });
+    }
 }
 
 impl Interpretation {
-    /// Reads `network` out; `latents` are the posterior means of all cells of `data`, cells x L.
+    /// Reads `network` out in one pass over the cells, and calls `cell(mean, record)` for each of them, in their order, with
+    /// its posterior mean: on the first process, which is the one that writes. `keep` says whether the figures of the cells
+    /// are held as well.
     ///
     /// # Errors
-    /// Counts on disk that cannot be read.
+    /// Counts on disk that cannot be read; what `cell` fails with.
     pub fn new<R: Real>(
         team: &Team,
         network: &Network<R>,
         data: &Dataset,
         parts: Parts,
-        latents: &[R],
         seed: u64,
+        keep: bool,
+        mut cell: impl FnMut(&[f64], &CellRecord) -> Result<()>,
     ) -> Result<Self> {
         let l = network.architecture.n_latents;
         let wide = |values: &[R]| values.iter().map(|v| v.f64()).collect::<Vec<f64>>();
         let masks = network.mask_probabilities().map(|masks| wide(&masks));
         let shifts = network.tensors.shift.as_ref().map(|shift| wide(&network.parameters[shift]));
         let targets = shifts.as_ref().map_or(Vec::new(), |shifts| targets(l, masks.as_deref(), shifts, parts.trained));
+        let priors = priors(&targets, l, data.n_interventions());
+
+        let first = team.ranks().is_first();
+        // Decoded from latents, without counts: the first process has all it needs.
+        let chosen = if first { spread(parts.train, MOST_CELLS) } else { Vec::new() };
+        let mut latents_chosen: Vec<R> = Vec::with_capacity(chosen.len() * l);
+        let mut left = chosen.iter().copied().peekable();
+        let mut train = parts.train.iter().copied().peekable();
+        let mut validation = parts.validation.iter().copied().peekable();
+        let mut cells = (keep && first).then(CellFigures::default);
+        let mut latent = vec![0.0; l];
 
         let mut workspace = evaluation_workspace(network, data);
-        // Decoded from latents, without counts: the first process has all it needs, and is the one that writes.
-        let chosen = if team.ranks().is_first() { spread(parts.train, MOST_CELLS) } else { Vec::new() };
-        let loadings = gene_loadings(team, network, &mut workspace, data, &chosen, latents);
-
-        let mut split = vec![Split::HeldOut; data.n_cells()];
-        parts.train.iter().for_each(|&n| split[n] = Split::Train);
-        parts.validation.iter().for_each(|&n| split[n] = Split::Validation);
-        let latents = wide(latents);
-        let priors = priors(&targets, l, data.n_interventions());
-        let nearest = |n: usize| match shifts {
-            None => Nearest::Unknown,
-            Some(_) => nearest(&latents[n * l..(n + 1) * l], &priors),
-        };
+        network.prepare_evaluation(&mut workspace);
         let all: Vec<usize> = (0..data.n_cells()).collect();
         let own = team.ranks().own(&all);
-        let mut found = Vec::with_capacity(4 * own.len());
-        network.prepare_evaluation(&mut workspace);
         let mut batches = Minibatches::of_cells(data, &own, workspace.capacity())?;
-        while let Some(batch) = batches.next()? {
-            let (reconstruction, kl) = network.cell_elbo(team, &mut workspace, batch, seed);
-            for (i, (&reconstruction, &kl)) in reconstruction.iter().zip(kl).enumerate() {
-                let row = batch.row(i);
-                found.extend([reconstruction, kl, row.sum() as f64, row.len() as f64]);
+        // As many cells at a time as give each process a minibatch: cells go round among processes.
+        for piece in all.chunks(workspace.capacity() * team.ranks().size()) {
+            let (mut found, mut means) = (Vec::new(), Vec::new());
+            if let Some(batch) = batches.next()? {
+                let (reconstruction, kl) = network.cell_elbo(team, &mut workspace, batch, seed);
+                for (i, (&reconstruction, &kl)) in reconstruction.iter().zip(kl).enumerate() {
+                    let row = batch.row(i);
+                    found.extend([reconstruction, kl, row.sum() as f64, row.len() as f64]);
+                }
+                means.extend_from_slice(&workspace.cells.mean[..batch.cells.len() * l]);
+            }
+            let found = team.ranks().gather_rows(piece, 4, found);
+            let means = team.ranks().gather_rows(piece, l, means);
+            if !first {
+                continue;
+            }
+            for ((&n, &[reconstruction, kl, total, n_genes]), mean) in
+                piece.iter().zip(found.as_chunks::<4>().0).zip(means.chunks_exact(l))
+            {
+                if left.next_if_eq(&n).is_some() {
+                    latents_chosen.extend_from_slice(mean);
+                }
+                latent.iter_mut().zip(mean).for_each(|(wide, z)| *wide = z.f64());
+                let record = CellRecord {
+                    split: match (train.next_if_eq(&n), validation.next_if_eq(&n)) {
+                        (Some(_), _) => Split::Train,
+                        (_, Some(_)) => Split::Validation,
+                        _ => Split::HeldOut,
+                    },
+                    total: total as u64,
+                    n_genes: n_genes as usize,
+                    reconstruction,
+                    kl,
+                    nearest: if shifts.is_none() { Nearest::Unknown } else { nearest(&latent, &priors) },
+                };
+                cell(&latent, &record)?;
+                cells.iter_mut().for_each(|cells| cells.push(&record));
             }
         }
-        let found = team.ranks().gather_rows(&all, 4, found);
-        let record = |(n, &[reconstruction, kl, total, n_genes]): (usize, &[f64; 4])| CellRecord {
-            split: split[n],
-            total: total as u64,
-            n_genes: n_genes as usize,
-            reconstruction,
-            kl,
-            nearest: nearest(n),
-        };
-        let cells = found.as_chunks::<4>().0.iter().enumerate().map(record).collect();
-        Ok(Self { masks, shifts, targets, loadings, cells, latents })
+        let loadings = gene_loadings(team, network, &mut workspace, data, &chosen, &latents_chosen);
+        Ok(Self { masks, shifts, targets, loadings, cells })
     }
 }
 

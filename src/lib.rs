@@ -10,6 +10,7 @@ pub mod error;
 pub mod evaluation;
 pub mod interpretation;
 pub mod interruption;
+mod memory;
 pub mod model;
 pub mod numerics;
 pub mod protocol;

@@ -27,6 +27,7 @@ use crate::evaluation::target_graph::{
 use crate::evaluation::{mcc, pooled, regression};
 use crate::interpretation::{Interpretation, Parts};
 use crate::interruption::Deferral;
+use crate::memory::give_back_large_arrays;
 use crate::model::architecture::{self, Architecture, Prior};
 use crate::model::network::Network;
 use crate::model::objective::{Objective, Penalty};
@@ -42,7 +43,7 @@ use crate::report::metrics::{
     StartsMetrics, Timing, peak_rss_bytes,
 };
 use crate::report::progress::{Progress, ProgressKind, ReadProgress};
-use crate::report::results::{ResultsFolder, TensorValues, check_destination, is_finished};
+use crate::report::results::{LATENTS, ResultsFolder, TensorValues, check_destination, is_finished};
 use crate::report::verification::Verification;
 use crate::training::adam::AdamSettings;
 use crate::training::held_out::fit_settings;
@@ -77,6 +78,9 @@ pub fn run(config: &Config) -> Result<Outcome> {
 pub fn run_among(ranks: &Ranks, config: &Config) -> Result<Outcome> {
     let start = Instant::now();
     config.simd.choose();
+    if config.stream {
+        give_back_large_arrays();
+    }
     let first = ranks.is_first();
     let destination = if first { check_destination(config.out.as_deref(), config.earlier()) } else { Ok(()) };
     ranks.agree(destination)?;
@@ -178,6 +182,9 @@ pub(crate) fn train_and_judge(
 pub fn evaluate(config: &Config, folder: &Path) -> Result<Outcome> {
     let start = Instant::now();
     config.simd.choose();
+    if config.stream {
+        give_back_large_arrays();
+    }
     ResultsFolder::open(folder)?;
     Team::with(config.n_threads(), |team| {
         let screen = Screen::read(team, config)?;
@@ -197,6 +204,9 @@ pub fn evaluate(config: &Config, folder: &Path) -> Result<Outcome> {
 pub fn fit_shifts(config: &Config, folder: &Path, overwrite: bool) -> Result<Outcome> {
     let start = Instant::now();
     config.simd.choose();
+    if config.stream {
+        give_back_large_arrays();
+    }
     ResultsFolder::open(folder)?;
     if !overwrite && folder.join(HELDOUT_MODEL).exists() {
         let problem = format!("the run has been through the held-out protocol already ({HELDOUT_MODEL})");
@@ -491,21 +501,20 @@ where
     folder.write_config(config)?;
     let (mut network, training, starts) = train_from_starts::<R>(team, config, screen, session)?;
     shown.event("stage", json!({ "stage": "evaluation" }));
-    let mut results = judge(team, config, screen, &network, Some(&training), &mut || session.check())?;
-    results.metrics.starts = starts;
-    write(config, data, folder, &network, &training, &results)?;
+    let mut metrics = judge(team, config, screen, &network, Some(&training), &mut || session.check())?;
+    metrics.starts = starts;
+    write(config, data, folder, &network, &training)?;
     if let Some(summary) = &screen.summary {
         folder.write_data_summary(summary)?;
     }
     session.check()?;
     let parts = Parts { train: &cells.train, validation: &cells.validation, trained: &cells.trained };
-    let interpretation = Interpretation::new(team, &network, data, parts, &results.latents, config.seed)?;
-    write_interpretation(config, data, folder, parts, &interpretation)?;
+    let interpretation = interpret(team, config, data, folder, parts, &network)?;
     session.check()?;
     let mut failed = training.non_finite.map(Error::from);
     if let (Some(protocol), None) = (screen.protocol(config), &failed) {
         match adapt(team, config, data, &protocol, folder, &mut network, session) {
-            Ok(heldout) => results.metrics.heldout = Some(heldout),
+            Ok(heldout) => metrics.heldout = Some(heldout),
             // There are results without it; everything else can be done again.
             Err(error @ (Error::NonFinite(_) | Error::Input(_))) => failed = Some(error),
             Err(error) => return Err(error),
@@ -513,10 +522,10 @@ where
     }
     shown.event("stage", json!({ "stage": "results" }));
     if config.h5ad {
-        folder.write_h5ad(config, data, &interpretation, &training.history, &results.metrics)?;
+        folder.write_h5ad(config, data, interpretation, &training.history, &metrics)?;
     }
     session.check()?;
-    let metrics = timed(results.metrics, session.seconds());
+    let metrics = timed(metrics, session.seconds());
     folder.write_report(Some(metrics.to_value()))?;
     if folder.writes() {
         folder.write_manifest(&Manifest::new(config, team, session.course())?)?;
@@ -543,7 +552,7 @@ fn evaluate_in<R: Real>(
 ) -> Result<Outcome> {
     let (network, _) = read_model::<R>(config, &screen.data, &folder, MODEL)?;
     let session = &mut Session::unsaved(screen.progress);
-    let mut metrics = judge(team, config, screen, &network, None, &mut || session.check())?.metrics;
+    let mut metrics = judge(team, config, screen, &network, None, &mut || session.check())?;
     if let Some(mut protocol) = screen.protocol(config) {
         if folder.path().join(HELDOUT_MODEL).exists() {
             let (fitted, metadata) = read_model::<R>(config, &screen.data, &folder, HELDOUT_MODEL)?;
@@ -575,7 +584,7 @@ where
     let (mut network, _) = read_model::<R>(config, &screen.data, &folder, MODEL)?;
     let protocol = screen.protocol(config).expect("checked to be asked for, with cells held out");
     let session = &mut Session::unsaved(screen.progress);
-    let mut metrics = judge(team, config, screen, &network, None, &mut || session.check())?.metrics;
+    let mut metrics = judge(team, config, screen, &network, None, &mut || session.check())?;
     metrics.heldout = Some(adapt(team, config, &screen.data, &protocol, &folder, &mut network, session)?);
     let metrics = timed(metrics, start.elapsed().as_secs_f64());
     folder.write_evaluation(&metrics)?;
@@ -742,13 +751,6 @@ fn table<R: Real>(values: &[R]) -> Vec<f64> {
     values.iter().map(|v| v.f64()).collect()
 }
 
-/// What evaluation finds.
-struct Results<R> {
-    metrics: Metrics,
-    /// Posterior means of all cells, cells x L.
-    latents: Vec<R>,
-}
-
 /// Judges a trained network; `between` is called between its parts, and ends it with its error.
 fn judge<R: Real>(
     team: &Team,
@@ -757,7 +759,7 @@ fn judge<R: Real>(
     network: &Network<R>,
     training: Option<&Training>,
     between: &mut dyn FnMut() -> Result<()>,
-) -> Result<Results<R>> {
+) -> Result<Metrics> {
     let Screen { data, cells, .. } = screen;
     let objective = objective(config, data.n_interventions(), cells.train.len());
     let mut workspace = evaluation_workspace(network, data);
@@ -766,9 +768,16 @@ fn judge<R: Real>(
     between()?;
     let in_training: Vec<usize> = [&cells.train[..], &cells.validation].concat();
     let latent_kl = divergence_by_latent(team, network, &mut workspace, data, &in_training, config.seed)?;
+    drop(in_training);
     between()?;
-    let all: Vec<usize> = (0..data.n_cells()).collect();
-    let latents = posterior_means(team, network, &mut workspace, data, &all)?;
+    // All latents are held at once only where there are true ones to be compared with, which are held too.
+    let latents = match &data.truth {
+        Some(_) => {
+            let all: Vec<usize> = (0..data.n_cells()).collect();
+            posterior_means(team, network, &mut workspace, data, &all)?
+        }
+        None => Vec::new(),
+    };
     between()?;
     let l = network.architecture.n_latents;
 
@@ -820,7 +829,7 @@ fn judge<R: Real>(
     if !team.ranks().is_first() {
         let parts = usize::from(!cells.validation.is_empty()) + usize::from(data.truth.is_some());
         (0..parts).try_for_each(|_| between())?;
-        return Ok(Results { metrics, latents });
+        return Ok(metrics);
     }
     if !cells.validation.is_empty() {
         let pooled = pooled::pooled_negative_binomial(team, data, &cells.train, &cells.validation)?;
@@ -872,7 +881,7 @@ fn judge<R: Real>(
         }
         metrics.mcc_pearson = Some(pearson.mean);
     }
-    Ok(Results { metrics, latents })
+    Ok(metrics)
 }
 
 fn write<R: Real>(
@@ -881,7 +890,6 @@ fn write<R: Real>(
     folder: &ResultsFolder,
     network: &Network<R>,
     training: &Training,
-    results: &Results<R>,
 ) -> Result<()>
 where
     for<'a> &'a [R]: Into<TensorValues<'a>>,
@@ -890,17 +898,6 @@ where
     folder.write_model(MODEL, &network.saved().tensors(), &metadata(config, data))?;
 
     let l = network.architecture.n_latents;
-    if folder.writes() {
-        let mut latents = NpzWriter::create(folder.path().join("latents.npz"))?;
-        let (shape, values) = ([data.n_cells(), l], results.latents.iter().map(|z| z.f64()));
-        match config.precision {
-            Precision::F32 => latents.add_f32("latents", &shape, &values.map(|z| z as f32).collect::<Vec<f32>>())?,
-            Precision::F64 => latents.add_f64("latents", &shape, &values.collect::<Vec<f64>>())?,
-        }
-        latents.add_strings("cells", &data.cell_names)?;
-        latents.finish()?;
-    }
-
     if let Some(masks) = network.mask_probabilities() {
         folder.write_masks(&data.intervention_names, l, &table(&masks))?;
     }
@@ -910,21 +907,44 @@ where
     Ok(())
 }
 
-/// Writes what the trained model says about the screen.
-fn write_interpretation(
+/// Writes what the trained model says about the screen. What it says of each cell is written as it is found.
+fn interpret<R: Real>(
+    team: &Team,
     config: &Config,
     data: &Dataset,
     folder: &ResultsFolder,
     parts: Parts,
-    found: &Interpretation,
-) -> Result<()> {
+    network: &Network<R>,
+) -> Result<Interpretation> {
     let (names, l) = (&data.intervention_names, config.latents);
+    let keep = config.h5ad;
+    let found = match folder.writes() {
+        true => {
+            let mut table = folder.cells_table(data)?;
+            let mut npz = NpzWriter::create(folder.path().join(LATENTS))?;
+            let mut found = None;
+            npz.add_floats("latents", &[data.n_cells(), l], config.precision == Precision::F32, |put| {
+                let interpretation =
+                    Interpretation::new(team, network, data, parts, config.seed, keep, |mean, record| {
+                        put(mean)?;
+                        table.push(record)
+                    })?;
+                found = Some(interpretation);
+                Ok(())
+            })?;
+            npz.add_strings("cells", &data.cell_names)?;
+            npz.finish()?;
+            table.finish()?;
+            found.expect("it is found while the latents are written")
+        }
+        false => Interpretation::new(team, network, data, parts, config.seed, keep, |_, _| Ok(()))?,
+    };
     if found.shifts.is_some() {
         folder.write_targets(names, &found.targets)?;
         folder.write_graph(names, parts.trained, l, &found.targets)?;
     }
     folder.write_genes_per_latent(&data.gene_names, l, &found.loadings)?;
-    folder.write_cells(data, &found.cells)
+    Ok(found)
 }
 
 /// Simulates a screen into a `.npz` file, truth included.

@@ -67,7 +67,7 @@ fn refused(name: &str, options: &LoadOptions, parts: &[&str]) {
 fn is_the_screen(name: &str, dataset: &Dataset) {
     assert_eq!(table(dataset), expected(), "{name}");
     assert_eq!(labels(dataset), (0..N_CELLS).map(label).collect::<Vec<_>>(), "{name}");
-    assert_eq!(dataset.cell_names[0], "AAACAA-1", "{name}");
+    assert_eq!(&dataset.cell_names[0], "AAACAA-1", "{name}");
     assert_eq!(dataset.gene_names[..3], ["GENE0", "GENE1", "GENE2"], "{name}");
     let total = |n: usize| (0..N_GENES).map(|g| count(n, g)).sum::<u32>() as f64;
     assert_eq!(dataset.library, (0..N_CELLS).map(total).collect::<Vec<_>>(), "{name}");

@@ -156,7 +156,7 @@ fn good_screens_load_alike_from_both_formats() {
         (0..4).for_each(|n| dataset.counts.row(n).for_each(|g, count| x[n * 3 + g] = count as f64));
         assert_eq!(x, screen.x);
     }
-    assert_eq!((dense.dataset.cell_names[3].as_str(), dense.dataset.gene_names[2].as_str()), ("cell3", "gene2"));
+    assert_eq!((&dense.dataset.cell_names[3], dense.dataset.gene_names[2].as_str()), ("cell3", "gene2"));
     assert_eq!(load(&screen.npz(&folder), &LoadOptions::default()).unwrap().dataset.library, [3.0, 3.0, 4.0, 5.0]);
 }
 

@@ -540,9 +540,9 @@ pub fn identity(data: &Dataset) -> Result<DataIdentity> {
         sum.number(numbers.len() as u64);
         numbers.iter().zip(doses).for_each(|(&a, dose)| sum.number(u64::from(a) << 32 | u64::from(dose.to_bits())));
     })?;
-    for names in [intervention_names, gene_names, cell_names] {
-        sum.names(names);
-    }
+    sum.names(intervention_names);
+    sum.names(gene_names);
+    sum.names(cell_names);
     for column in &covariates.categorical {
         sum.names(std::slice::from_ref(&column.name));
         sum.names(&column.levels);
@@ -580,11 +580,20 @@ impl Sum {
         }
     }
 
-    fn names(&mut self, names: &[String]) {
+    fn names<'a, S: AsRef<str> + ?Sized + 'a>(
+        &mut self,
+        names: impl IntoIterator<Item = &'a S, IntoIter: ExactSizeIterator>,
+    ) {
+        let names = names.into_iter();
         self.number(names.len() as u64);
-        for name in names {
+        for name in names.map(AsRef::as_ref) {
             self.number(name.len() as u64);
             self.waiting.extend_from_slice(name.as_bytes());
+            // Names alone do not end a block, and there may be many.
+            if self.waiting.len() >= BLOCK {
+                self.sum.update(&self.waiting);
+                self.waiting.clear();
+            }
         }
     }
 

@@ -7,6 +7,7 @@ use rust_hdf5::{DatatypeMessage, H5Dataset, H5File, H5Group, Hdf5Error};
 use tempfile::TempPath;
 
 use super::counts::Counts;
+use super::names::Names;
 use crate::error::{Error, Result};
 
 /// Elements of a chunk of a long array.
@@ -65,7 +66,7 @@ impl FrameColumn {
 }
 
 /// Names of the rows of a table, and its columns by name.
-pub type Frame = (Vec<String>, Vec<(String, FrameColumn)>);
+pub type Frame = (Names, Vec<(String, FrameColumn)>);
 
 /// An .h5ad file under construction. It appears under its name only when [`AnnDataWriter::finish`] has returned; what is
 /// written twice gives the same bytes.
@@ -190,6 +191,16 @@ impl AnnDataWriter {
         self.array(name, shape, true, |range| Ok(values[range].iter().map(|&x| x as f32).collect()))
     }
 
+    /// Writes an array of single precision whose elements `next(n)` delivers, the next `n` at each call.
+    pub(crate) fn array_f32_by(
+        &self,
+        name: &str,
+        shape: &[usize],
+        mut next: impl FnMut(usize) -> Result<Vec<f32>>,
+    ) -> Result<()> {
+        self.array(name, shape, true, |range| next(range.len()))
+    }
+
     /// Writes an array that is held in single precision.
     pub fn array_single(&self, name: &str, shape: &[usize], values: &[f32]) -> Result<()> {
         self.array(name, shape, true, |range| Ok(values[range].to_vec()))
@@ -211,15 +222,24 @@ impl AnnDataWriter {
     }
 
     /// Writes a list of texts.
-    pub fn strings<S: AsRef<str>>(&self, name: &str, texts: &[S]) -> Result<()> {
-        let texts: Vec<&str> = texts.iter().map(AsRef::as_ref).collect();
+    pub fn strings<'a, S: AsRef<str> + ?Sized + 'a>(
+        &self,
+        name: &str,
+        texts: impl IntoIterator<Item = &'a S>,
+    ) -> Result<()> {
+        let texts: Vec<&str> = texts.into_iter().map(AsRef::as_ref).collect();
         let dataset = self.check(self.file.write_vlen_strings(name, &texts))?;
         self.encode_dataset(&dataset, "string-array")
     }
 
     /// Writes a table such as `obs`: the names of its rows, then its columns. A column whose name HDF5 cannot hold (with
     /// a slash, or empty) is left out.
-    pub fn frame(&self, name: &str, index: &[String], columns: &[(String, FrameColumn)]) -> Result<()> {
+    pub fn frame<'a, S: AsRef<str> + ?Sized + 'a>(
+        &self,
+        name: &str,
+        index: impl IntoIterator<Item = &'a S>,
+        columns: &[(String, FrameColumn)],
+    ) -> Result<()> {
         let group = self.new_group(name, "dataframe", "0.2.0")?;
         let mut index_name = "_index".to_owned();
         while columns.iter().any(|(column, _)| *column == index_name) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::disk_counts::DiskCounts;
+use super::disk_counts::{DiskCounts, Window};
 use crate::error::Result;
 
 /// Counts, cells x genes, as compressed sparse rows (CSR). Zeros are not stored; genes ascend within a row.
@@ -94,17 +94,47 @@ impl CountsBuilder {
         Self { counts: Counts { n_genes, offsets: vec![0], entries, mostly_zero: None } }
     }
 
-    /// Room for `n_cells` cells with `n_nonzero` counts in all.
+    /// An empty matrix over `n_genes` genes that takes the place of `counts` in memory.
+    pub fn in_place_of(counts: Counts, n_genes: usize) -> Self {
+        let mut builder = Self::new(n_genes);
+        let new = &mut builder.counts;
+        match (&mut new.entries, counts.entries) {
+            (Entries::Narrow { genes, values }, Entries::Narrow { genes: old_genes, values: old_values }) => {
+                (*genes, *values) = (old_genes, old_values);
+                genes.clear();
+                values.clear();
+            }
+            (Entries::Wide { genes, values }, Entries::Wide { genes: old_genes, values: old_values }) => {
+                (*genes, *values) = (old_genes, old_values);
+                genes.clear();
+                values.clear();
+            }
+            _ => {}
+        }
+        new.offsets = counts.offsets;
+        new.offsets.clear();
+        new.offsets.push(0);
+        builder
+    }
+
+    /// Room for `n_cells` cells with `n_nonzero` counts in all, in an empty matrix.
     pub fn reserve(&mut self, n_cells: usize, n_nonzero: usize) {
+        /// What is too small goes first, and a little more is taken so that the next matrix in this place fits too.
+        fn room<T>(values: &mut Vec<T>, n: usize) {
+            if values.capacity() < n {
+                *values = Vec::new();
+                values.reserve_exact(n + n / 32);
+            }
+        }
         self.counts.offsets.reserve_exact(n_cells);
         match &mut self.counts.entries {
             Entries::Narrow { genes, values } => {
-                genes.reserve_exact(n_nonzero);
-                values.reserve_exact(n_nonzero);
+                room(genes, n_nonzero);
+                room(values, n_nonzero);
             }
             Entries::Wide { genes, values } => {
-                genes.reserve_exact(n_nonzero);
-                values.reserve_exact(n_nonzero);
+                room(genes, n_nonzero);
+                room(values, n_nonzero);
             }
             Entries::OnDisk(_) => unreachable!("a builder holds its counts"),
         }
@@ -215,9 +245,9 @@ impl Counts {
             cells.iter().enumerate().for_each(|(i, &n)| f(i, self.row(n)));
             return Ok(());
         };
-        let mut first = 0;
+        let (mut first, mut window) = (0, Window::default());
         for cells in cells.chunks(disk.window_cells()) {
-            let window = disk.window(cells)?;
+            window = disk.window(cells, window)?;
             window.rows.iter().enumerate().for_each(|(i, &row)| f(first + i, window.counts.row(row)));
             first += cells.len();
         }

@@ -4,10 +4,11 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::counts::{Counts, CountsBuilder, CountsScatter};
+use super::names::Names;
 use crate::error::{InputError, Result};
 
 /// Stored values converted at a time.
-pub(crate) const BLOCK: usize = 1 << 20;
+pub(crate) const BLOCK: usize = 1 << 17;
 
 const DAMAGED: &str = "the sparse matrix is damaged, write the file again";
 
@@ -25,7 +26,7 @@ pub(crate) type Entry<'a> = &'a mut dyn FnMut(i64, i64, f64) -> Result<()>;
 pub(crate) struct CountsSink<'a> {
     path: &'a Path,
     place: String,
-    cell_names: &'a [String],
+    cell_names: &'a Names,
     gene_names: &'a [String],
     /// New number of each gene that is kept; all are if absent.
     gene_of: Option<&'a [Option<u32>]>,
@@ -37,8 +38,8 @@ pub(crate) struct CountsSink<'a> {
     scattered: Option<Counts>,
     /// Total count of each finished cell, over all genes.
     totals: Vec<u64>,
-    /// Total and number of the counts of each finished cell over the kept genes, where the counts are not held.
-    kept: Option<Vec<(u64, u32)>>,
+    /// What the kept genes sum up to, where the counts are not held.
+    kept: Option<Sizes>,
     /// The current cell.
     row: Vec<(u32, u32)>,
     total: u64,
@@ -55,15 +56,24 @@ pub(crate) struct Received {
     pub totals: Vec<u64>,
     /// Cells whose entries were out of order or doubled.
     pub n_mended: usize,
-    /// Total and number of each cell's counts over the kept genes, where the counts were checked but not held.
-    pub kept: Option<Vec<(u64, u32)>>,
+    /// What the kept genes sum up to, where the counts were checked but not held.
+    pub kept: Option<Sizes>,
+}
+
+/// Sizes of cells over the genes that are kept.
+#[derive(Default)]
+pub(crate) struct Sizes {
+    /// Number of each cell's counts.
+    pub n_nonzero: Vec<u32>,
+    /// Total count of each cell; absent where all genes are kept, which makes it that over all genes.
+    pub totals: Option<Vec<u64>>,
 }
 
 impl<'a> CountsSink<'a> {
     pub fn new(
         path: &'a Path,
         place: String,
-        cell_names: &'a [String],
+        cell_names: &'a Names,
         gene_names: &'a [String],
         progress: ByteProgress<'a>,
     ) -> Self {
@@ -101,7 +111,7 @@ impl<'a> CountsSink<'a> {
 
     /// Checks the counts and adds them up, but holds none of them.
     pub fn hold_nothing(&mut self) {
-        self.kept = Some(Vec::new());
+        self.kept = Some(Sizes::default());
     }
 
     /// Number of genes of the file.
@@ -181,8 +191,11 @@ impl<'a> CountsSink<'a> {
         }
         match &mut self.kept {
             Some(kept) => {
-                let total = self.row.iter().map(|&(_, count)| count as u64).sum();
-                kept.push((total, self.row.len() as u32));
+                kept.n_nonzero.push(self.row.len() as u32);
+                if self.gene_of.is_some() {
+                    let total = self.row.iter().map(|&(_, count)| count as u64).sum();
+                    kept.totals.get_or_insert_default().push(total);
+                }
             }
             None => {
                 for &(gene, count) in &self.row {
@@ -206,7 +219,7 @@ impl<'a> CountsSink<'a> {
     pub fn reset(&mut self) {
         self.builder = CountsBuilder::new(self.n_kept_genes());
         self.totals.clear();
-        self.kept.iter_mut().for_each(Vec::clear);
+        self.kept = self.kept.take().map(|_| Sizes::default());
         self.row.clear();
         self.total = 0;
         self.ascending = true;
@@ -318,7 +331,7 @@ impl<'a> CountsSink<'a> {
 fn bad_entry(
     path: &Path,
     place: &str,
-    cell_names: &[String],
+    cell_names: &Names,
     gene_names: &[String],
     cell: usize,
     gene: i64,
@@ -452,7 +465,7 @@ pub(crate) fn push_dense(sink: &mut CountsSink, n_genes: usize, values: &[f64]) 
 }
 
 /// `cell 12 (`AAACCTGA-1`)`, for messages.
-pub(crate) fn cell_place(n: usize, cell_names: &[String]) -> String {
+pub(crate) fn cell_place(n: usize, cell_names: &Names) -> String {
     match cell_names.get(n) {
         Some(name) => format!("cell {n} (`{name}`)"),
         None => format!("cell {n}"),

@@ -1,25 +1,26 @@
 //! A screen in memory: counts, size factors, interventions, covariates and, for simulations, the truth.
 
 use super::counts::Counts;
+use super::names::Names;
 use crate::error::Result;
 
 /// Which interventions each cell received, as sparse rows of weights over interventions.
 ///
 /// A cell under one intervention has one entry of weight 1. Combinations (several entries) and doses (other weights)
 /// are rows of the same kind: the prior mean of a cell is the weighted sum of its interventions' masked shifts.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct InterventionRows {
+    n_cells: usize,
+    /// `offsets[n]..offsets[n + 1]` are the entries of cell `n`; empty as long as every cell has one.
     offsets: Vec<u32>,
     interventions: Vec<u32>,
+    /// Empty as long as all are 1.
     weights: Vec<f32>,
     max_len: usize,
 }
 
-impl Default for InterventionRows {
-    fn default() -> Self {
-        Self { offsets: vec![0], interventions: Vec::new(), weights: Vec::new(), max_len: 0 }
-    }
-}
+/// Weights of rows whose weights are all 1; longer rows hold their own.
+const ONES: [f32; 16] = [1.0; 16];
 
 impl InterventionRows {
     /// One intervention of weight 1 per cell.
@@ -33,17 +34,27 @@ impl InterventionRows {
 
     /// Appends a cell.
     pub fn push(&mut self, row: &[(u32, f32)]) {
-        for &(a, w) in row {
-            self.interventions.push(a);
-            self.weights.push(w);
+        if self.offsets.is_empty() && row.len() != 1 {
+            self.offsets = (0..=self.n_cells as u32).collect();
         }
-        self.offsets.push(self.interventions.len() as u32);
+        let plain = row.len() <= ONES.len() && row.iter().all(|&(_, w)| w == 1.0);
+        if self.weights.is_empty() && !plain {
+            self.weights = vec![1.0; self.interventions.len()];
+        }
+        self.interventions.extend(row.iter().map(|&(a, _)| a));
+        if !(plain && self.weights.is_empty()) {
+            self.weights.extend(row.iter().map(|&(_, w)| w));
+        }
+        self.n_cells += 1;
+        if !self.offsets.is_empty() {
+            self.offsets.push(self.interventions.len() as u32);
+        }
         self.max_len = self.max_len.max(row.len());
     }
 
     /// Number of cells.
     pub fn n_cells(&self) -> usize {
-        self.offsets.len() - 1
+        self.n_cells
     }
 
     /// Largest number of interventions on one cell: one mask is drawn for each.
@@ -54,8 +65,15 @@ impl InterventionRows {
     /// `(interventions, weights)` of cell `n`.
     #[inline]
     pub fn row(&self, n: usize) -> (&[u32], &[f32]) {
-        let range = self.offsets[n] as usize..self.offsets[n + 1] as usize;
-        (&self.interventions[range.clone()], &self.weights[range])
+        let range = match self.offsets[..] {
+            [] => n..n + 1,
+            ref offsets => offsets[n] as usize..offsets[n + 1] as usize,
+        };
+        let weights = match self.weights[..] {
+            [] => &ONES[..range.len()],
+            ref weights => &weights[range.clone()],
+        };
+        (&self.interventions[range], weights)
     }
 
     /// The intervention of cell `n` if it has exactly one.
@@ -155,7 +173,7 @@ pub struct Dataset {
     /// Names of the genes.
     pub gene_names: Vec<String>,
     /// Names of the cells (barcodes).
-    pub cell_names: Vec<String>,
+    pub cell_names: Names,
     /// Covariates.
     pub covariates: Covariates,
     /// The truth, where it is known.
@@ -205,7 +223,7 @@ impl Dataset {
             interventions: self.interventions.select(cells),
             intervention_names: self.intervention_names.clone(),
             gene_names: self.gene_names.clone(),
-            cell_names: cells.iter().map(|&n| self.cell_names[n].clone()).collect(),
+            cell_names: self.cell_names.select(cells),
             covariates: self.covariates.select(cells),
             truth: self.truth.as_ref().map(|truth| Truth {
                 n_latents: truth.n_latents,
@@ -216,6 +234,31 @@ impl Dataset {
                     .collect(),
                 prior_means: truth.prior_means.clone(),
             }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_come_back_whatever_their_weights_and_lengths() {
+        let long: Vec<(u32, f32)> = (0..20).map(|a| (a, 1.0)).collect();
+        let kinds: [&[(u32, f32)]; 5] = [&[(3, 1.0)], &[], &[(1, 1.0), (2, 1.0)], &[(0, 0.5)], &long];
+        // All orders of three of them, each after plain rows and before others.
+        for pick in 0..125 {
+            let rows: Vec<&[(u32, f32)]> =
+                [0, 0, pick % 5, pick / 5 % 5, pick / 25, 0].iter().map(|&kind| kinds[kind]).collect();
+            let mut held = InterventionRows::default();
+            rows.iter().for_each(|row| held.push(row));
+            assert_eq!(held.n_cells(), rows.len());
+            assert_eq!(held.max_len(), rows.iter().map(|row| row.len()).max().unwrap());
+            for (n, row) in rows.iter().enumerate() {
+                let (a, w): (Vec<u32>, Vec<f32>) = row.iter().copied().unzip();
+                assert_eq!(held.row(n), (&a[..], &w[..]), "{pick}: {n}");
+            }
+            assert_eq!(held.select(&(0..rows.len()).collect::<Vec<_>>()), held);
         }
     }
 }

@@ -56,6 +56,13 @@ pub struct Window {
     pub rows: Vec<usize>,
 }
 
+impl Default for Window {
+    /// Without cells.
+    fn default() -> Self {
+        Self { counts: CountsBuilder::new(0).finish(), rows: Vec::new() }
+    }
+}
+
 impl Identity {
     /// Of the file at `path` as it is now.
     ///
@@ -203,20 +210,25 @@ impl DiskCounts {
         ShufflePlan { chunk_cells, window_chunks: (window / chunk_cells).max(1) }
     }
 
-    /// The counts of `cells`, which may come in any order.
+    /// The counts of `cells`, which may come in any order, in the place of a window that is done with: memory then stays
+    /// in few pieces, however many windows are read.
     ///
     /// # Errors
     /// As [`DiskCounts::read`].
-    pub fn window(&self, cells: &[usize]) -> Result<Window> {
+    pub fn window(&self, cells: &[usize], old: Window) -> Result<Window> {
+        let Window { counts, mut rows } = old;
+        rows.clear();
         if cells.is_sorted_by(|a, b| a < b) {
-            return Ok(Window { counts: self.read(cells)?, rows: (0..cells.len()).collect() });
+            let counts = self.read_in_place_of(counts, cells)?;
+            rows.extend(0..cells.len());
+            return Ok(Window { counts, rows });
         }
         let mut ascending = cells.to_vec();
         ascending.sort_unstable();
         ascending.dedup();
-        let counts = self.read(&ascending)?;
-        let row = |n: &usize| ascending.binary_search(n).expect("it is among its own");
-        Ok(Window { counts, rows: cells.iter().map(row).collect() })
+        let counts = self.read_in_place_of(counts, &ascending)?;
+        rows.extend(cells.iter().map(|n| ascending.binary_search(n).expect("it is among its own")));
+        Ok(Window { counts, rows })
     }
 
     /// The counts of `cells`, which ascend.
@@ -224,7 +236,11 @@ impl DiskCounts {
     /// # Errors
     /// [`Error::Io`] if the file has vanished, has changed since the run began, or cannot be read.
     pub fn read(&self, cells: &[usize]) -> Result<Counts> {
-        let counts = self.read_unchecked(cells);
+        self.read_in_place_of(Window::default().counts, cells)
+    }
+
+    fn read_in_place_of(&self, old: Counts, cells: &[usize]) -> Result<Counts> {
+        let counts = self.read_unchecked(old, cells);
         // Whatever went wrong, a file that is not the same any more is the reason; and what was read of it is worthless.
         let now = Identity::of(&self.path)?;
         let failed = |reason: String| Error::io("reading counts from", &self.path, std::io::Error::other(reason));
@@ -239,12 +255,12 @@ impl DiskCounts {
         })
     }
 
-    fn read_unchecked(&self, cells: &[usize]) -> Result<Counts> {
+    fn read_unchecked(&self, old: Counts, cells: &[usize]) -> Result<Counts> {
         let rows: Vec<usize> = match &self.rows {
             Some(rows) => cells.iter().map(|&n| rows[n] as usize).collect(),
             None => cells.to_vec(),
         };
-        let mut builder = CountsBuilder::new(self.n_genes);
+        let mut builder = CountsBuilder::in_place_of(old, self.n_genes);
         // A restriction to some genes leaves fewer: then the average is the better guess.
         let average = (self.n_nonzero / self.n_cells.max(1) + 1) * cells.len();
         builder.reserve(cells.len(), self.reader.n_entries(&rows).map_or(average, |most| most.min(average)));

@@ -109,14 +109,26 @@ pub(crate) fn point_to_counts(mut error: InputError, matrices: &[StoredMatrix]) 
 }
 
 /// Names that occur more than once, with how often, in the order of the first.
-pub(crate) fn doubled(names: &[String]) -> Vec<(&str, usize)> {
-    let mut sizes: HashMap<&str, usize> = HashMap::with_capacity(names.len());
-    names.iter().for_each(|name| *sizes.entry(name).or_default() += 1);
+pub(crate) fn doubled<'a, S: AsRef<str> + ?Sized + 'a>(
+    names: impl IntoIterator<Item = &'a S, IntoIter: Clone>,
+) -> Vec<(&'a str, usize)> {
+    let names = names.into_iter().map(AsRef::as_ref);
+    // Most screens have none, which the checksums of the names alone tell.
+    let checksum = |name: &str| xxhash_rust::xxh3::xxh3_64(name.as_bytes());
+    let mut checksums: Vec<u64> = names.clone().map(checksum).collect();
+    checksums.sort_unstable();
+    let mut suspects: Vec<u64> = checksums.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect();
+    drop(checksums);
+    if suspects.is_empty() {
+        return Vec::new();
+    }
+    suspects.dedup();
+    let suspicious = |name: &&str| suspects.binary_search(&checksum(name)).is_ok();
+    let mut sizes: HashMap<&str, usize> = HashMap::new();
+    names.clone().filter(suspicious).for_each(|name| *sizes.entry(name).or_default() += 1);
     let mut seen = BTreeSet::new();
     names
-        .iter()
-        .map(String::as_str)
-        .filter(|name| sizes[name] > 1 && seen.insert(*name))
+        .filter(|name| sizes.get(name).is_some_and(|&n| n > 1) && seen.insert(*name))
         .map(|name| (name, sizes[name]))
         .collect()
 }
@@ -142,7 +154,11 @@ pub(crate) fn make_unique(names: &mut [String]) {
 }
 
 /// A sentence on names that are doubled.
-pub(crate) fn doubled_names(names: &[String], what: &str, consequence: &str) -> Option<String> {
+pub(crate) fn doubled_names<'a, S: AsRef<str> + ?Sized + 'a>(
+    names: impl IntoIterator<Item = &'a S, IntoIter: Clone>,
+    what: &str,
+    consequence: &str,
+) -> Option<String> {
     let doubled = doubled(names);
     if doubled.is_empty() {
         return None;
@@ -182,14 +198,15 @@ const OUTLIER_FACTOR: f64 = 10.0;
 
 /// A sentence on cells whose library is far from all others.
 pub(crate) fn library_outliers(library: &[f64]) -> Option<String> {
-    let median = |values: &mut Vec<f64>| {
-        values.sort_by(f64::total_cmp);
+    let median = |values: &mut [f64]| {
+        values.sort_unstable_by(f64::total_cmp);
         values.get(values.len() / 2).copied()
     };
     let mut logs: Vec<f64> = library.iter().map(|x| x.ln()).collect();
     let middle = median(&mut logs)?;
-    let mut deviations: Vec<f64> = logs.iter().map(|x| (x - middle).abs()).collect();
-    let spread = 1.4826 * median(&mut deviations)?;
+    logs.iter_mut().for_each(|x| *x = (*x - middle).abs());
+    let spread = 1.4826 * median(&mut logs)?;
+    drop(logs);
     let limit = f64::max(OUTLIER * spread, OUTLIER_FACTOR.ln());
     let outside = |x: &f64| (x.ln() - middle).abs() > limit;
     let low = library.iter().filter(|x| outside(x) && x.ln() < middle).count();

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::anndata_writer::{Frame, FrameColumn};
 use super::counts_sink::CountsSink;
 use super::hdf5::{Hdf5, Matrix, RowReader, Storage, place};
+use super::names::Names;
 use super::npz::list;
 use super::screen_file::{Column, RawTruth, ScreenFile, StoredMatrix};
 use crate::error::{InputError, Result};
@@ -231,6 +232,20 @@ impl H5ad {
         }
     }
 
+    /// As [`H5ad::row_names`], in few bytes.
+    fn many_row_names(&self, table: &str) -> Result<Names> {
+        let index = self.index_name(table)?;
+        let name = format!("{table}/{index}");
+        // Text as it is stored nearly always.
+        let plain = self.hdf5.record_fields(table).is_none()
+            && self.hdf5.group(&name).is_none()
+            && !self.has(&format!("{table}/__categories/{index}"));
+        if plain && let Some(names) = self.hdf5.names(&name)? {
+            return Ok(names);
+        }
+        Ok(self.row_names(table)?.into())
+    }
+
     fn fields(&self, table: &str) -> Result<Vec<String>> {
         let index = self.index_name(table)?;
         let mut names = match self.hdf5.record_fields(table) {
@@ -259,8 +274,8 @@ impl ScreenFile for H5ad {
         Ok((self.n_rows("obs")?, self.n_rows(&self.genes_table()?)?))
     }
 
-    fn cell_names(&self) -> Result<Option<Vec<String>>> {
-        self.row_names("obs").map(Some)
+    fn cell_names(&self) -> Result<Option<Names>> {
+        self.many_row_names("obs").map(Some)
     }
 
     fn gene_names(&self) -> Result<Option<Vec<String>>> {
@@ -369,7 +384,7 @@ impl H5ad {
     /// The table `obs` or `var` for being copied: names of the rows, and each column that can be read, by name. A column
     /// of an unusual kind is left out, and so is the whole table where its names cannot be read.
     fn frame(&self, table: &str) -> Option<Frame> {
-        let names = self.row_names(table).ok()?;
+        let names = self.many_row_names(table).ok()?;
         let columns = self.fields(table).ok()?.into_iter().filter_map(|key| {
             let column = match self.stored_column(table, &key).ok()? {
                 Column::Categorical { levels, numbers, codes } => {

@@ -1,10 +1,14 @@
 //! HDF5 files, opened with distrust: the only module that touches the library. Names errors by file and place.
 
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use rust_hdf5::{DatatypeMessage, H5Dataset, H5File, H5Group, Hdf5Error};
+use rust_hdf5::{DatatypeMessage, H5Dataset, H5File, H5Group, Hdf5Error, LinkClass};
 
 use super::counts_sink::{BLOCK, CountsSink, SparseBlock, check_indptr, push_dense, read_csc, read_csr};
+use super::names::Names;
 use super::npz::open_input;
 use super::screen_file::Column;
 use crate::error::{InputError, Result};
@@ -212,7 +216,54 @@ impl Hdf5 {
         self.texts(name, &dataset)
     }
 
+    /// As [`Hdf5::strings`], in few bytes; `None` if it is no plain text.
+    pub fn names(&self, name: &str) -> Result<Option<Names>> {
+        let dataset = self.vector(name)?;
+        let datatype = self.datatype(name, &dataset)?;
+        if !is_text(&datatype) {
+            return Ok(None);
+        }
+        match self.heap_texts(name, &dataset) {
+            Some(names) => Ok(Some(names)),
+            None => Ok(Some(self.library_texts(name, &dataset)?.into())),
+        }
+    }
+
+    /// Texts of variable length, where [`heap_texts`] can read them.
+    fn heap_texts(&self, name: &str, dataset: &H5Dataset) -> Option<Names> {
+        let &[n] = &dataset.shape()[..] else { return None };
+        if !matches!(dataset.datatype(), Ok(DatatypeMessage::VarLenString { .. })) || !self.is_here(name) {
+            return None;
+        }
+        heap_texts(&self.path, &dataset.read_raw_bytes().ok()?, n).ok()?
+    }
+
+    /// Whether no part of a path is a link to somewhere else.
+    fn is_here(&self, name: &str) -> bool {
+        let mut group = self.file.root_group();
+        let mut parts = name.split('/').filter(|part| !part.is_empty()).peekable();
+        while let Some(part) = parts.next() {
+            if !matches!(group.link_class(part), Ok(LinkClass::Hard)) {
+                return false;
+            }
+            if parts.peek().is_some() {
+                match group.group(part) {
+                    Ok(inner) => group = inner,
+                    Err(_) => return false,
+                }
+            }
+        }
+        true
+    }
+
     fn texts(&self, name: &str, dataset: &H5Dataset) -> Result<Vec<String>> {
+        match self.heap_texts(name, dataset) {
+            Some(names) => Ok(names.iter().map(str::to_owned).collect()),
+            None => self.library_texts(name, dataset),
+        }
+    }
+
+    fn library_texts(&self, name: &str, dataset: &H5Dataset) -> Result<Vec<String>> {
         // A declared character set is often wrong (ASCII for UTF-8), so the bytes alone decide.
         let texts = dataset.read_strings_lossy().map_err(|e| self.damaged(name, e))?;
         if let Some(n) = texts.iter().position(|text| text.contains(char::REPLACEMENT_CHARACTER)) {
@@ -487,9 +538,9 @@ pub(crate) struct RowReader {
 }
 
 enum RowLayout {
-    /// `indptr[n]..indptr[n+1]` are the stored entries of row `n`.
+    /// `indptr` says which are the stored entries of a row.
     Sparse {
-        indptr: Vec<u64>,
+        indptr: Pointers,
         data: Elements,
         indices: Elements,
     },
@@ -536,7 +587,7 @@ impl RowReader {
         let layout = match matrix.storage {
             Storage::Dense => RowLayout::Dense(Elements::find(&hdf5, name)?),
             Storage::Rows => RowLayout::Sparse {
-                indptr: hdf5.integers(&format!("{name}/indptr"))?.into_iter().map(|at| at.max(0) as u64).collect(),
+                indptr: Pointers::new(hdf5.integers(&format!("{name}/indptr"))?),
                 data: Elements::find(&hdf5, &format!("{name}/data"))?,
                 indices: Elements::find(&hdf5, &format!("{name}/indices"))?,
             },
@@ -565,11 +616,11 @@ impl RowReader {
         match &self.layout {
             RowLayout::Sparse { indptr, data, indices } => {
                 let stored = data.dataset.shape();
-                indptr.len() == n_rows + 1
-                    && indptr.is_sorted()
+                indptr.n_rows() == Some(n_rows)
+                    && indptr.ascend()
                     && stored.len() == 1
                     && stored == indices.dataset.shape()
-                    && indptr[n_rows] == stored[0] as u64
+                    && indptr.at(n_rows) == stored[0]
             }
             RowLayout::Dense(table) => table.dataset.shape() == [n_rows, self.n_genes],
         }
@@ -578,7 +629,8 @@ impl RowReader {
     /// Stored values of the first `n_rows` rows.
     pub fn n_stored(&self, n_rows: usize) -> usize {
         match &self.layout {
-            RowLayout::Sparse { indptr, .. } => indptr.get(n_rows).map_or(0, |&end| end as usize),
+            RowLayout::Sparse { indptr, .. } if indptr.n_rows() >= Some(n_rows) => indptr.at(n_rows),
+            RowLayout::Sparse { .. } => 0,
             RowLayout::Dense(_) => n_rows * self.n_genes,
         }
     }
@@ -586,7 +638,7 @@ impl RowReader {
     /// Entries that the given rows have at most; `None` if only their reading tells.
     pub fn n_entries(&self, rows: &[usize]) -> Option<usize> {
         match &self.layout {
-            RowLayout::Sparse { indptr, .. } => Some(rows.iter().map(|&n| (indptr[n + 1] - indptr[n]) as usize).sum()),
+            RowLayout::Sparse { indptr, .. } => Some(rows.iter().map(|&n| indptr.at(n + 1) - indptr.at(n)).sum()),
             RowLayout::Dense(_) => None,
         }
     }
@@ -604,7 +656,7 @@ impl RowReader {
     /// Bytes of the tables that find a row.
     pub fn bytes(&self) -> usize {
         match &self.layout {
-            RowLayout::Sparse { indptr, .. } => indptr.len() * size_of::<u64>(),
+            RowLayout::Sparse { indptr, .. } => indptr.bytes(),
             RowLayout::Dense(_) => 0,
         }
     }
@@ -616,8 +668,8 @@ impl RowReader {
             RowLayout::Sparse { indptr, data, indices } => {
                 let chunk = data.chunk.max(indices.chunk);
                 let gap = if data.compressed || indices.compressed { chunk.max(SHORT_GAP) } else { SHORT_GAP };
-                let most = BLOCK.max(chunk.saturating_mul(4));
-                let range = |n: usize| indptr[n] as usize..indptr[n + 1] as usize;
+                let most = BLOCK.max(chunk.saturating_mul(8));
+                let range = |n: usize| indptr.at(n)..indptr.at(n + 1);
                 let mut next = 0;
                 while next < rows.len() {
                     let start = range(rows[next]).start;
@@ -672,6 +724,50 @@ impl RowReader {
             RowLayout::Dense(table) => &table.name,
         };
         self.hdf5.fault(name, CHANGED, "put the file back as it was")
+    }
+}
+
+/// Where the entries of each row of a sparse matrix start and end.
+enum Pointers {
+    Narrow(Vec<u32>),
+    Wide(Vec<u64>),
+}
+
+impl Pointers {
+    fn new(indptr: Vec<i64>) -> Self {
+        match indptr.iter().all(|&at| at <= i64::from(u32::MAX)) {
+            true => Self::Narrow(indptr.iter().map(|&at| at.max(0) as u32).collect()),
+            false => Self::Wide(indptr.iter().map(|&at| at.max(0) as u64).collect()),
+        }
+    }
+
+    fn n_rows(&self) -> Option<usize> {
+        match self {
+            Self::Narrow(indptr) => indptr.len().checked_sub(1),
+            Self::Wide(indptr) => indptr.len().checked_sub(1),
+        }
+    }
+
+    #[inline]
+    fn at(&self, n: usize) -> usize {
+        match self {
+            Self::Narrow(indptr) => indptr[n] as usize,
+            Self::Wide(indptr) => indptr[n] as usize,
+        }
+    }
+
+    fn ascend(&self) -> bool {
+        match self {
+            Self::Narrow(indptr) => indptr.is_sorted(),
+            Self::Wide(indptr) => indptr.is_sorted(),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Narrow(indptr) => size_of_val(&indptr[..]),
+            Self::Wide(indptr) => size_of_val(&indptr[..]),
+        }
     }
 }
 
@@ -757,6 +853,117 @@ impl Native {
             }
             _ => None,
         }
+    }
+}
+
+/// Texts of variable length are kept in heaps all over the file. The latest heaps are held, up to so many bytes.
+const HELD_HEAPS: usize = 1 << 20;
+/// Largest heap that is read so.
+const LARGEST_HEAP: u64 = 1 << 24;
+
+/// The `n` texts that `references` point at in the file at `path`, one heap after another: the library itself would hold
+/// all heaps at once, and every text several times. `None` where the file is not laid out plainly, or anything is odd
+/// about it; the library then reads it, or says what is wrong.
+fn heap_texts(path: &Path, references: &[u8], n: usize) -> std::io::Result<Option<Names>> {
+    /// Length, address of the heap, number within the heap.
+    const REFERENCE: usize = 16;
+    let mut file = File::open(path)?;
+    let mut superblock = [0; 32];
+    file.read_exact(&mut superblock)?;
+    let word = |from: usize| superblock[from..from + 8].iter().any(|&byte| byte != 0);
+    let plain = superblock[..8] == *b"\x89HDF\r\n\x1a\n"
+        && match superblock[8] {
+            0 => superblock[13..15] == [8, 8] && !word(24),
+            2 | 3 => superblock[9..11] == [8, 8] && !word(12),
+            _ => false,
+        };
+    if !plain || references.len() != n.saturating_mul(REFERENCE) {
+        return Ok(None);
+    }
+    let mut left = file.metadata()?.len().saturating_mul(2);
+    let mut heaps: VecDeque<(u64, Heap)> = VecDeque::new();
+    let mut names = Names::default();
+    for reference in references.chunks_exact(REFERENCE) {
+        let address = u64::from_le_bytes(reference[4..12].try_into().expect("eight bytes"));
+        let number = u32::from_le_bytes(reference[12..].try_into().expect("four bytes"));
+        if address == 0 || address == u64::MAX {
+            names.push("");
+            continue;
+        }
+        let at = match heaps.iter().position(|(of, _)| *of == address) {
+            Some(at) => at,
+            None => {
+                let Some(heap) = Heap::read(&mut file, address)? else { return Ok(None) };
+                // Heaps that are asked for again and again are for the library, which holds them all.
+                let Some(rest) = left.checked_sub(heap.bytes.len() as u64) else { return Ok(None) };
+                left = rest;
+                let mut room = HELD_HEAPS.saturating_sub(heap.bytes.len());
+                let fit = heaps.iter().take_while(|(_, heap)| {
+                    let fits = heap.bytes.len() <= room;
+                    room = room.saturating_sub(heap.bytes.len());
+                    fits
+                });
+                heaps.truncate(fit.count());
+                heaps.push_front((address, heap));
+                0
+            }
+        };
+        let text = heaps[at].1.object(number).and_then(|bytes| std::str::from_utf8(bytes).ok());
+        match text.filter(|text| !text.contains(char::REPLACEMENT_CHARACTER)) {
+            Some(text) => names.push(text),
+            None => return Ok(None),
+        }
+    }
+    names.shrink();
+    Ok(Some(names))
+}
+
+/// A heap of texts: a global heap collection, in the words of the format.
+struct Heap {
+    bytes: Vec<u8>,
+    /// Start and end of each object among the bytes, by its number; none for numbers that are not used.
+    objects: Vec<(u32, u32)>,
+}
+
+impl Heap {
+    /// Bytes before the first object, and before the contents of each.
+    const HEADER: usize = 16;
+
+    fn read(file: &mut File, address: u64) -> std::io::Result<Option<Self>> {
+        let mut header = [0; Self::HEADER];
+        file.seek(SeekFrom::Start(address))?;
+        file.read_exact(&mut header)?;
+        let size = u64::from_le_bytes(header[8..].try_into().expect("eight bytes"));
+        if header[..5] != *b"GCOL\x01" || size < Self::HEADER as u64 || size > LARGEST_HEAP {
+            return Ok(None);
+        }
+        let mut bytes = Vec::new();
+        file.take(size - Self::HEADER as u64).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 != size - Self::HEADER as u64 {
+            return Ok(None);
+        }
+        let mut objects: Vec<(u32, u32)> = Vec::new();
+        let mut at = 0;
+        while let Some(header) = bytes.get(at..at + Self::HEADER) {
+            let number = u16::from_le_bytes([header[0], header[1]]);
+            // What follows is free.
+            if number == 0 {
+                break;
+            }
+            let length = u64::from_le_bytes(header[8..].try_into().expect("eight bytes"));
+            let start = at + Self::HEADER;
+            let end = usize::try_from(length).ok().and_then(|length| start.checked_add(length));
+            let Some(end) = end.filter(|&end| end <= bytes.len()) else { return Ok(None) };
+            objects.resize(objects.len().max(number as usize + 1), (0, 0));
+            objects[number as usize] = (start as u32, end as u32);
+            at = start + (end - start).next_multiple_of(8);
+        }
+        Ok(Some(Self { bytes, objects }))
+    }
+
+    fn object(&self, number: u32) -> Option<&[u8]> {
+        let &(start, end) = self.objects.get(number as usize).filter(|(start, _)| *start > 0)?;
+        Some(&self.bytes[start as usize..end as usize])
     }
 }
 

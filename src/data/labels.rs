@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
 
+use super::names::Names;
 use super::npz::{list, open_input};
 use super::screen_file::Column;
 use crate::error::{Error, InputError, Result};
@@ -33,7 +34,7 @@ impl LabelTable {
     /// # Errors
     /// [`InputError`], with the line, if it is absent or no table, if a barcode comes twice with different values, or
     /// if no barcode is that of a cell.
-    pub fn read(path: &Path, cells: &[String]) -> Result<Self> {
+    pub fn read(path: &Path, cells: &Names) -> Result<Self> {
         let fault = |problem: String, remedy: &str| InputError::new(problem, remedy).in_file(path);
         let bytes = read_whole(path)?;
         let Ok(text) = std::str::from_utf8(&bytes) else {
@@ -127,7 +128,7 @@ impl LabelTable {
                 format!(
                     "none of its {} barcodes (`{example}`, ...) is that of a cell (`{}`, ...)",
                     rows.len(),
-                    cells.first().map_or("", String::as_str)
+                    cells.get(0).unwrap_or("")
                 ),
                 "write the barcodes as the data file does",
             )
@@ -237,7 +238,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("labels.csv");
         std::fs::write(&path, text).unwrap();
-        LabelTable::read(&path, &cells.iter().map(|cell| cell.to_string()).collect::<Vec<_>>())
+        LabelTable::read(&path, &cells.iter().collect())
     }
 
     fn texts(column: Column) -> Vec<String> {

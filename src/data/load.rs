@@ -1,6 +1,6 @@
 //! From a file to a checked [`Dataset`]: what every format has in common, and the one entry point [`load`].
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::counts::Counts;
@@ -291,15 +291,15 @@ impl Annotations<'_> {
 }
 
 /// Names from 0 on, for cells and genes that have none.
-fn default_names(prefix: &str, n: usize) -> Vec<String> {
-    (0..n).map(|i| format!("{prefix}_{i}")).collect()
+fn default_names(prefix: &str, n: usize) -> impl Iterator<Item = String> {
+    (0..n).map(move |i| format!("{prefix}_{i}"))
 }
 
 /// The cells that are still used, and why others are not.
 struct Kept {
-    /// Numbers in the file, ascending.
-    cells: Vec<usize>,
-    n_before: usize,
+    /// Whether each cell of the file is.
+    stays: Vec<bool>,
+    n_cells: usize,
     dropped: Vec<Dropped>,
     notes: Vec<String>,
 }
@@ -307,15 +307,31 @@ struct Kept {
 impl Kept {
     /// Leaves out the cells for which `stays` is false.
     fn retain(&mut self, stays: impl Fn(usize) -> bool, reason: impl Into<String>) {
-        let before = self.cells.len();
-        self.cells.retain(|&n| stays(n));
-        self.record("cells", before - self.cells.len(), before, reason);
+        let before = self.n_cells;
+        for (n, kept) in self.stays.iter_mut().enumerate().filter(|(_, kept)| **kept) {
+            *kept = stays(n);
+            self.n_cells -= usize::from(!*kept);
+        }
+        self.record("cells", before - self.n_cells, before, reason);
+    }
+
+    /// Numbers of the cells in the file, ascending.
+    fn cells(&self) -> impl Iterator<Item = usize> {
+        self.stays.iter().enumerate().filter(|(_, kept)| **kept).map(|(n, _)| n)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.n_cells == 0
+    }
+
+    fn are_all(&self) -> bool {
+        self.n_cells == self.stays.len()
     }
 
     fn record(&mut self, what: &'static str, n: usize, of: usize, reason: impl Into<String>) {
         if n > 0 {
             let dropped = Dropped { what, n, reason: reason.into() };
-            let of = if what == "cells" { self.n_before } else { of };
+            let of = if what == "cells" { self.stays.len() } else { of };
             self.notes.push(dropped.sentence(of));
             self.dropped.push(dropped);
         }
@@ -335,20 +351,21 @@ fn assemble(file: &dyn ScreenFile, options: &LoadOptions, progress: ByteProgress
             return Err(InputError::new(format!("it holds no {what}"), "check how it was made").in_file(path).into());
         }
     }
-    let names = |stored: Option<Vec<String>>, n: usize, what: &str| -> Result<Vec<String>> {
-        let names = stored.unwrap_or_else(|| default_names(what, n));
-        match names.len() == n {
-            true => Ok(names),
+    let as_many = |n_names: usize, n: usize, what: &str| -> Result<()> {
+        match n_names == n {
+            true => Ok(()),
             false => Err(InputError::new(
-                format!("there are {} names for {n} {what}s", names.len()),
+                format!("there are {n_names} names for {n} {what}s"),
                 "give one name each, or none at all",
             )
             .in_file(path)
             .into()),
         }
     };
-    let cell_names = names(file.cell_names()?, n_cells, "cell")?;
-    let mut gene_names = names(file.gene_names()?, n_genes, "gene")?;
+    let cell_names = file.cell_names()?.unwrap_or_else(|| default_names("cell", n_cells).collect());
+    as_many(cell_names.len(), n_cells, "cell")?;
+    let mut gene_names = file.gene_names()?.unwrap_or_else(|| default_names("gene", n_genes).collect());
+    as_many(gene_names.len(), n_genes, "gene")?;
     let mut warnings = Vec::new();
     warnings.extend(guards::doubled_names(&cell_names, "cells", "such cells cannot be told apart by name"));
     warnings.extend(guards::doubled_names(&gene_names, "genes", "the later ones get the endings -1, -2, ..."));
@@ -378,18 +395,20 @@ fn assemble(file: &dyn ScreenFile, options: &LoadOptions, progress: ByteProgress
     let listed = options.genes.as_ref().map(|path| listed_genes(path, file, &gene_names, &mut notes)).transpose()?;
     guards::make_unique(&mut gene_names);
 
-    let mut kept = Kept { cells: (0..n_cells).collect(), n_before: n_cells, dropped: Vec::new(), notes: Vec::new() };
-    let unlabelled: Vec<bool> = labels.codes.iter().map(Option::is_none).collect();
+    let mut kept = Kept { stays: vec![true; n_cells], n_cells, dropped: Vec::new(), notes: Vec::new() };
+    let mut unlabelled = Vec::new();
     if options.drop_unlabelled_cells {
+        unlabelled.extend(labels.codes.iter().map(Option::is_none));
         kept.retain(|n| !unlabelled[n], "they have no intervention label");
-        if kept.cells.is_empty() {
+        if kept.is_empty() {
             let error = InputError::new("no cell has an intervention label", "check the column");
             return Err(annotations.error(&label_key, error).into());
         }
     }
 
     let identity = options.stream.map(|_| Identity::of(path)).transpose()?;
-    let reader = options.stream.map(|_| file.rows()).transpose()?;
+    // Opened to learn early whether that can be done; opened again below, so as not to be held during the pass.
+    options.stream.map(|_| file.rows()).transpose()?;
     let mut sink = CountsSink::new(path, file.counts_place(), &cell_names, &gene_names, progress);
     if options.stream.is_some() {
         sink.hold_nothing();
@@ -408,8 +427,10 @@ fn assemble(file: &dyn ScreenFile, options: &LoadOptions, progress: ByteProgress
             other => other,
         });
     }
-    let Received { mut counts, totals, n_mended, kept: kept_totals } = sink.finish()?;
-    if let (Some(buffer), Some(identity), Some(reader)) = (options.stream, identity, reader) {
+    let Received { mut counts, totals, n_mended, kept: sizes } = sink.finish()?;
+    drop(unlabelled);
+    if let (Some(buffer), Some(identity)) = (options.stream, identity) {
+        let reader = file.rows()?;
         let disk = DiskCounts::new(path, identity, reader, n_cells, listed.clone(), buffer)?;
         counts = Counts::on_disk(disk);
     }
@@ -420,14 +441,14 @@ fn assemble(file: &dyn ScreenFile, options: &LoadOptions, progress: ByteProgress
     }
 
     let empty_cells = |kept: &mut Kept, total: &dyn Fn(usize) -> u64, of_genes: &str| -> Result<()> {
-        let n_empty = kept.cells.iter().filter(|&&n| total(n) == 0).count();
-        if n_empty == kept.cells.len() {
+        let n_empty = kept.cells().filter(|&n| total(n) == 0).count();
+        if n_empty == kept.n_cells {
             return Err(InputError::new(format!("no cell has any count{of_genes}"), "check the matrix")
                 .in_file(path)
                 .into());
         }
         if n_empty > 0 && !options.drop_empty_cells {
-            let first = kept.cells.iter().copied().find(|&n| total(n) == 0).expect("some cell is empty");
+            let first = kept.cells().find(|&n| total(n) == 0).expect("some cell is empty");
             return Err(InputError::new(
                 format!("{n_empty} of {n_cells} cells have no counts{of_genes} at all, the first is this one"),
                 "leave them out with --drop-empty-cells, or filter the file",
@@ -442,7 +463,7 @@ fn assemble(file: &dyn ScreenFile, options: &LoadOptions, progress: ByteProgress
     if options.min_counts > 0 {
         let least = options.min_counts;
         kept.retain(|n| totals[n] >= least, format!("their total count is below {least}"));
-        if kept.cells.is_empty() {
+        if kept.is_empty() {
             let problem = format!("no cell has {least} counts or more");
             return Err(InputError::new(problem, "choose a smaller --min-counts").in_file(path).into());
         }
@@ -451,7 +472,7 @@ fn assemble(file: &dyn ScreenFile, options: &LoadOptions, progress: ByteProgress
     let controls = control_levels(&labels, options, &annotations, &label_key)?;
     if options.min_cells_per_label > 1 {
         drop_rare_labels(&mut kept, &labels, &controls, options.min_cells_per_label);
-        if kept.cells.is_empty() {
+        if kept.is_empty() {
             let problem = format!("no intervention has {} cells or more", options.min_cells_per_label);
             let error = InputError::new(problem, "choose a smaller --min-cells-per-label");
             return Err(annotations.error(&label_key, error).into());
@@ -468,50 +489,64 @@ fn assemble(file: &dyn ScreenFile, options: &LoadOptions, progress: ByteProgress
     if let Some(n_top) = options.top_genes
         && n_top < n_genes
     {
-        let batch = options.batch_key.as_ref().and_then(|_| batch_codes(&categorical[0], &kept.cells));
-        let chosen = highly_variable(&counts, &kept.cells, batch.as_deref(), n_top)?;
+        let cells: Vec<usize> = kept.cells().collect();
+        let batch = options.batch_key.as_ref().and_then(|_| batch_codes(&categorical[0], &cells));
+        let chosen = highly_variable(&counts, &cells, batch.as_deref(), n_top)?;
         let mut gene_of = vec![None; n_genes];
         chosen.iter().enumerate().for_each(|(new, &old)| gene_of[old] = Some(new as u32));
         kept.record("genes", n_genes - n_top, n_genes, format!("they are not among the {n_top} most variable"));
         restriction = Some(gene_of);
         selected = Some(chosen);
     }
-    counts.restrict(&kept.cells, restriction.as_ref().map(|map| (&map[..], selected.as_ref().map_or(0, Vec::len))));
+    if counts.disk().is_none() || restriction.is_some() || !kept.are_all() {
+        let cells: Vec<usize> = kept.cells().collect();
+        counts.restrict(&cells, restriction.as_ref().map(|map| (&map[..], selected.as_ref().map_or(0, Vec::len))));
+    }
     // Total and number of each cell's counts over the genes that are used: known from the first pass, unless that went
     // over more genes.
-    let mut sizes: Vec<(u64, u32)> = match (kept_totals, &restriction) {
-        (Some(totals), None) => kept.cells.iter().map(|&n| totals[n]).collect(),
-        _ => {
-            let all: Vec<usize> = (0..kept.cells.len()).collect();
-            let mut sizes = Vec::with_capacity(all.len());
-            counts.visit(&all, |_, row| sizes.push((row.sum(), row.len() as u32)))?;
-            sizes
+    let (mut totals, n_nonzero): (Vec<u64>, usize) = match (sizes, &restriction) {
+        (Some(sizes), None) => {
+            let totals = sizes.totals.unwrap_or(totals);
+            let n_nonzero = kept.cells().map(|n| sizes.n_nonzero[n] as usize).sum();
+            (if kept.are_all() { totals } else { kept.cells().map(|n| totals[n]).collect() }, n_nonzero)
+        }
+        (sizes, _) => {
+            drop((sizes, totals));
+            let all: Vec<usize> = (0..kept.n_cells).collect();
+            let (mut totals, mut n_nonzero) = (Vec::with_capacity(all.len()), 0);
+            counts.visit(&all, |_, row| {
+                totals.push(row.sum());
+                n_nonzero += row.len();
+            })?;
+            (totals, n_nonzero)
         }
     };
     if let Some(selected) = &selected {
         gene_names = selected.iter().map(|&gene| std::mem::take(&mut gene_names[gene])).collect();
-        let position: HashMap<usize, usize> = kept.cells.iter().enumerate().map(|(at, &n)| (n, at)).collect();
-        let before = kept.cells.len();
-        empty_cells(&mut kept, &|n| sizes[position[&n]].0, " in the selected genes")?;
-        if kept.cells.len() < before {
-            let cells: Vec<usize> = kept.cells.iter().map(|n| position[n]).collect();
+        let before: Vec<usize> = kept.cells().collect();
+        let place = |n: usize| before.binary_search(&n).expect("a cell that was kept");
+        empty_cells(&mut kept, &|n| totals[place(n)], " in the selected genes")?;
+        if kept.n_cells < before.len() {
+            let cells: Vec<usize> = kept.cells().map(place).collect();
             counts.restrict(&cells, None);
-            pick(&mut sizes, &cells);
+            totals = cells.iter().map(|&n| totals[n]).collect();
         }
     }
-    counts.know_n_nonzero(sizes.iter().map(|&(_, n)| n as usize).sum());
+    // Cells that are empty in the selected genes took no counts along.
+    counts.know_n_nonzero(n_nonzero);
 
-    let mut library: Vec<f64> = sizes.iter().map(|&(total, _)| total as f64).collect();
-    drop(sizes);
+    let mut library: Vec<f64> = totals.into_iter().map(|total| total as f64).collect();
+    // Numbers in the file of the cells that are used, unless all are.
+    let chosen: Option<Vec<usize>> = (!kept.are_all()).then(|| kept.cells().collect());
     if let (Some(key), Some(mut values)) = (library_key, size_factors) {
-        if let Some(&n) = kept.cells.iter().find(|&&n| !(values[n] > 0.0 && values[n].is_finite())) {
+        if let Some(n) = kept.cells().find(|&n| !(values[n] > 0.0 && values[n].is_finite())) {
             let error = InputError::new(
                 format!("the size factor of {} is {}", cell_place(n, &cell_names), values[n]),
                 "size factors are positive numbers; mend it, or leave the column out to use total counts",
             );
             return Err(annotations.error(key, error).into());
         }
-        pick(&mut values, &kept.cells);
+        pick(&mut values, chosen.as_deref());
         if options.size_factor_key.is_none() && library != values {
             notes.push(format!("size factors are those of {}", annotations.place(key).1));
         }
@@ -520,14 +555,14 @@ fn assemble(file: &dyn ScreenFile, options: &LoadOptions, progress: ByteProgress
     let mut truth = if options.unlabelled { None } else { read_truth(file, n_cells, &labels, &mut notes)? };
 
     notes.append(&mut kept.notes);
-    pick(&mut labels.codes, &kept.cells);
-    categorical.iter_mut().for_each(|levels| pick(&mut levels.codes, &kept.cells));
-    continuous.iter_mut().for_each(|covariate| pick(&mut covariate.values, &kept.cells));
-    if let Some((truth, _)) = &mut truth {
+    pick(&mut labels.codes, chosen.as_deref());
+    categorical.iter_mut().for_each(|levels| pick(&mut levels.codes, chosen.as_deref()));
+    continuous.iter_mut().for_each(|covariate| pick(&mut covariate.values, chosen.as_deref()));
+    if let (Some((truth, _)), Some(chosen)) = (&mut truth, &chosen) {
         let l = truth.n_latents;
-        truth.latents = kept.cells.iter().flat_map(|&n| &truth.latents[n * l..(n + 1) * l]).copied().collect();
+        truth.latents = chosen.iter().flat_map(|&n| &truth.latents[n * l..(n + 1) * l]).copied().collect();
     }
-    let original = |n: usize| cell_place(kept.cells[n], &cell_names);
+    let original = |n: usize| cell_place(chosen.as_ref().map_or(n, |chosen| chosen[n]), &cell_names);
     let codes = |levels: &Levels, key: &str, what: &str, remedy: &str| -> Result<Vec<u32>> {
         match levels.codes.iter().position(Option::is_none) {
             None => Ok(levels.codes.iter().flatten().copied().collect()),
@@ -568,6 +603,7 @@ fn assemble(file: &dyn ScreenFile, options: &LoadOptions, progress: ByteProgress
 
     // Controls have no intervention: the others are numbered without them.
     let sizes = labels.sizes();
+    labels.codes = Vec::new();
     let is_control = |name: &String| control_names.contains(name);
     let mut number = vec![None; labels.names.len()];
     let acting: Vec<usize> = (0..labels.names.len()).filter(|&level| !is_control(&labels.names[level])).collect();
@@ -613,15 +649,15 @@ fn assemble(file: &dyn ScreenFile, options: &LoadOptions, progress: ByteProgress
         interventions,
         intervention_names,
         gene_names,
-        cell_names: match kept.cells.len() == n_cells {
-            true => cell_names,
-            false => kept.cells.iter().map(|&n| cell_names[n].clone()).collect(),
+        cell_names: match &chosen {
+            None => cell_names,
+            Some(chosen) => cell_names.select(chosen),
         },
         covariates,
         truth,
     };
     let mut sorted = dataset.library.clone();
-    sorted.sort_by(f64::total_cmp);
+    sorted.sort_unstable_by(f64::total_cmp);
     let summary = DataSummary {
         source: dataset.source.clone(),
         format: file.format(),
@@ -642,8 +678,8 @@ fn assemble(file: &dyn ScreenFile, options: &LoadOptions, progress: ByteProgress
     Ok(Loaded { dataset, notes, summary })
 }
 
-fn pick<T: Clone>(values: &mut Vec<T>, keep: &[usize]) {
-    if keep.len() < values.len() {
+fn pick<T: Clone>(values: &mut Vec<T>, keep: Option<&[usize]>) {
+    if let Some(keep) = keep {
         *values = keep.iter().map(|&n| values[n].clone()).collect();
     }
 }
@@ -721,7 +757,7 @@ fn control_levels(
 /// Leaves out the cells of interventions that have fewer than `least` of those still kept; controls stay.
 fn drop_rare_labels(kept: &mut Kept, labels: &Levels, controls: &[usize], least: usize) {
     let mut sizes = vec![0; labels.names.len()];
-    kept.cells.iter().filter_map(|&n| labels.codes[n]).for_each(|code| sizes[code as usize] += 1);
+    kept.cells().filter_map(|n| labels.codes[n]).for_each(|code| sizes[code as usize] += 1);
     let rare: Vec<bool> =
         sizes.iter().enumerate().map(|(level, &size)| size > 0 && size < least && !controls.contains(&level)).collect();
     let n_rare = rare.iter().filter(|rare| **rare).count();

@@ -10,6 +10,7 @@ use flate2::read::MultiGzDecoder;
 
 use super::counts_sink::{CountsSink, Entry};
 use super::features::{Features, GEM_WELL, Genes, gem_wells};
+use super::names::Names;
 use super::npz::{list, open_input};
 use super::screen_file::{Column, ScreenFile, StoredMatrix};
 use crate::error::{Error, InputError, Result};
@@ -164,8 +165,8 @@ impl ScreenFile for MatrixMarket {
         Ok((self.barcodes.len(), self.genes.names.len()))
     }
 
-    fn cell_names(&self) -> Result<Option<Vec<String>>> {
-        Ok(Some(self.barcodes.clone()))
+    fn cell_names(&self) -> Result<Option<Names>> {
+        Ok(Some(self.barcodes.iter().collect()))
     }
 
     fn gene_names(&self) -> Result<Option<Vec<String>>> {

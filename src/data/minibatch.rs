@@ -7,7 +7,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::thread::JoinHandle;
 
 use super::counts::{Counts, CountsBuilder, CountsRow};
@@ -140,7 +140,7 @@ impl<'a> Minibatches<'a> {
             let most = disk.window_cells();
             (1..=cells.len().div_ceil(most)).map(|n| (n * most).min(cells.len())).collect::<Vec<_>>()
         });
-        Self::new(data, Cow::Borrowed(cells), &windows.unwrap_or_default(), batch_size, 0)
+        Self::new(data, Cow::Borrowed(cells), windows.unwrap_or_default(), batch_size, 0)
     }
 
     /// The minibatches of an epoch, from the one of number `first` on (from 0).
@@ -148,13 +148,13 @@ impl<'a> Minibatches<'a> {
     /// # Errors
     /// [`Error::Io`] if the system refuses a thread for reading.
     pub fn of_epoch(data: &'a Dataset, order: Order, batch_size: usize, first: usize) -> Result<Self> {
-        Self::new(data, Cow::Owned(order.cells), &order.windows, batch_size, first.saturating_mul(batch_size))
+        Self::new(data, Cow::Owned(order.cells), order.windows, batch_size, first.saturating_mul(batch_size))
     }
 
     fn new(
         data: &'a Dataset,
         cells: Cow<'a, [usize]>,
-        windows: &[usize],
+        windows: Vec<usize>,
         batch_size: usize,
         first_cell: usize,
     ) -> Result<Self> {
@@ -190,7 +190,7 @@ impl<'a> Minibatches<'a> {
         match &mut self.reader {
             None => Ok(Some(Batch::new(self.data, cells))),
             Some(reader) => {
-                let (counts, rows) = reader.rows(from, to)?;
+                let (counts, rows) = reader.rows(&self.cells, from, to)?;
                 Ok(Some(Batch::resident(self.data, cells, counts, rows)))
             }
         }
@@ -201,6 +201,12 @@ impl<'a> Minibatches<'a> {
 #[derive(Debug)]
 struct Reader {
     disk: Arc<DiskCounts>,
+    /// Where each window ends in the order of the cells.
+    ends: Vec<usize>,
+    /// Number of the next window that is asked for, and where it starts.
+    asked: (usize, usize),
+    /// Cells of the windows that are asked for, and windows whose place these may take.
+    requests: Option<Sender<(Vec<usize>, Window)>>,
     windows: Option<Receiver<Result<Window>>>,
     thread: Option<JoinHandle<()>>,
     current: Window,
@@ -214,19 +220,14 @@ struct Reader {
 
 impl Reader {
     /// Begins to read the windows of `cells` that end at `ends`, from the cell at `first` on.
-    fn start(disk: Arc<DiskCounts>, cells: &[usize], ends: &[usize], first: usize) -> Result<Self> {
-        let mut pieces: Vec<Vec<usize>> = Vec::new();
-        let mut from = first;
-        for &end in ends.iter().filter(|&&end| end > first) {
-            pieces.push(cells[from..end].to_vec());
-            from = end;
-        }
+    fn start(disk: Arc<DiskCounts>, cells: &[usize], ends: Vec<usize>, first: usize) -> Result<Self> {
+        let (requests, asked_for) = channel::<(Vec<usize>, Window)>();
         // Without a queue: one window is in use, and one is being read or waits to be taken.
         let (send, windows) = sync_channel(0);
         let reads = Arc::clone(&disk);
         let read = move || {
-            for piece in pieces {
-                let window = reads.window(&piece);
+            for (piece, old) in asked_for {
+                let window = reads.window(&piece, old);
                 let failed = window.is_err();
                 // Nobody waits any more where the pass was given up.
                 if send.send(window).is_err() || failed {
@@ -238,23 +239,40 @@ impl Reader {
             let reason = std::io::Error::new(e.kind(), format!("no thread for reading ahead could be started: {e}"));
             Error::io("reading counts from", disk.path(), reason)
         })?;
-        let none = || CountsBuilder::new(disk.n_genes()).finish();
-        Ok(Self {
-            current: Window { counts: none(), rows: Vec::new() },
-            across: none(),
+        let passed = ends.partition_point(|&end| end <= first);
+        let mut reader = Self {
+            current: Window::default(),
+            across: CountsBuilder::new(disk.n_genes()).finish(),
             across_rows: Vec::new(),
             disk,
+            ends,
+            asked: (passed, first),
+            requests: Some(requests),
             windows: Some(windows),
             thread: Some(thread),
             start: first,
             end: first,
-        })
+        };
+        reader.ask(cells);
+        Ok(reader)
     }
 
-    /// The counts that hold the cells at places `from..to` of the order, and the cells' rows among them.
-    fn rows(&mut self, from: usize, to: usize) -> Result<(&Counts, &[usize])> {
+    /// Asks for the next window of `cells`, if there is one left.
+    fn ask(&mut self, cells: &[usize]) {
+        let (number, from) = self.asked;
+        if let Some(&end) = self.ends.get(number)
+            && let Some(requests) = &self.requests
+        {
+            // A reader that has ended says why when the window is taken.
+            let _ = requests.send((cells[from..end].to_vec(), std::mem::take(&mut self.current)));
+            self.asked = (number + 1, end);
+        }
+    }
+
+    /// The counts that hold the cells at places `from..to` of `cells`, and these cells' rows among them.
+    fn rows(&mut self, cells: &[usize], from: usize, to: usize) -> Result<(&Counts, &[usize])> {
         if from >= self.end {
-            self.take()?;
+            self.take(cells)?;
         }
         if to <= self.end {
             let rows = &self.current.rows[from - self.start..to - self.start];
@@ -263,7 +281,7 @@ impl Reader {
         let mut builder = CountsBuilder::new(self.disk.n_genes());
         for at in from..to {
             if at >= self.end {
-                self.take()?;
+                self.take(cells)?;
             }
             builder.push_row(self.current.counts.row(self.current.rows[at - self.start]));
         }
@@ -274,9 +292,10 @@ impl Reader {
     }
 
     /// Waits for the next window.
-    fn take(&mut self) -> Result<()> {
-        // The window in use makes room first.
-        self.current = Window { counts: CountsBuilder::new(self.disk.n_genes()).finish(), rows: Vec::new() };
+    fn take(&mut self, cells: &[usize]) -> Result<()> {
+        // The window that was in use makes room for the one after the next, which is read once the next is taken.
+        self.ask(cells);
+        self.current = Window::default();
         let ended = || {
             let reason = std::io::Error::other("the thread that reads ahead has ended too early");
             Error::io("reading counts from", self.disk.path(), reason)
@@ -292,7 +311,7 @@ impl Reader {
 impl Drop for Reader {
     fn drop(&mut self) {
         // The thread ends once nobody can receive.
-        drop(self.windows.take());
+        drop((self.windows.take(), self.requests.take()));
         if let Some(thread) = self.thread.take() {
             // A panic there has been told by the hook already.
             let _ = thread.join();

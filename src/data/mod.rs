@@ -14,6 +14,7 @@ mod labels;
 pub mod load;
 mod matrix_market;
 pub mod minibatch;
+pub mod names;
 pub mod npz;
 mod npz_screen;
 mod screen_file;

@@ -579,6 +579,28 @@ impl NpzWriter {
         self.add(name, "<f8", shape, values.iter().copied())
     }
 
+    /// Adds an array of `f64`, or `f32` if `single` is set, in C order; `fill` passes on its elements, some at a time.
+    ///
+    /// # Errors
+    /// [`Error::Io`], also if `fill` passes on fewer or more elements than the shape has; and what `fill` fails with.
+    pub fn add_floats(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        single: bool,
+        fill: impl FnOnce(&mut dyn FnMut(&[f64]) -> Result<()>) -> Result<()>,
+    ) -> Result<()> {
+        let path = self.path.clone();
+        let io = |e| Error::io("writing", &path, e);
+        match single {
+            true => self.entry(name, "<f4", shape, |put| {
+                fill(&mut |piece| piece.iter().try_for_each(|&x| put(&(x as f32))).map_err(io))
+            }),
+            false => self
+                .entry(name, "<f8", shape, |put| fill(&mut |piece| piece.iter().try_for_each(|x| put(x)).map_err(io))),
+        }
+    }
+
     /// Adds an array of `i64` in C order.
     pub fn add_i64(&mut self, name: &str, shape: &[usize], values: &[i64]) -> Result<()> {
         self.add(name, "<i8", shape, values.iter().copied())
@@ -590,18 +612,28 @@ impl NpzWriter {
     }
 
     /// Adds a one-dimensional array of text.
-    pub fn add_strings<S: AsRef<str>>(&mut self, name: &str, texts: &[S]) -> Result<()> {
+    pub fn add_strings<'a, S: AsRef<str> + ?Sized + 'a>(
+        &mut self,
+        name: &str,
+        texts: impl IntoIterator<Item = &'a S, IntoIter: ExactSizeIterator + Clone>,
+    ) -> Result<()> {
+        let texts = texts.into_iter();
         self.add_text(name, &[texts.len()], texts)
     }
 
     /// Adds one text as a 0-d array.
     pub fn add_string(&mut self, name: &str, text: &str) -> Result<()> {
-        self.add_text(name, &[], &[text])
+        self.add_text(name, &[], [text].iter())
     }
 
-    fn add_text<S: AsRef<str>>(&mut self, name: &str, shape: &[usize], texts: &[S]) -> Result<()> {
-        let width = texts.iter().map(|text| text.as_ref().chars().count()).max().unwrap_or(0).max(1);
-        self.add(name, &format!("<U{width}"), shape, texts.iter().map(|text| text.as_ref().to_string()))
+    fn add_text<'a, S: AsRef<str> + ?Sized + 'a>(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        texts: impl ExactSizeIterator<Item = &'a S> + Clone,
+    ) -> Result<()> {
+        let width = texts.clone().map(|text| text.as_ref().chars().count()).max().unwrap_or(0).max(1);
+        self.add(name, &format!("<U{width}"), shape, texts.map(|text| text.as_ref().to_string()))
     }
 
     fn add<T: npyz::Serialize>(
@@ -612,6 +644,21 @@ impl NpzWriter {
         values: impl ExactSizeIterator<Item = T>,
     ) -> Result<()> {
         assert_eq!(shape.iter().product::<usize>(), values.len(), "array `{name}`: shape and length differ");
+        let path = self.path.clone();
+        self.entry(name, dtype, shape, |put| {
+            values.into_iter().try_for_each(|value| put(&value)).map_err(|e| Error::io("writing", &path, e))
+        })
+    }
+
+    /// Adds an array whose elements `fill` hands to the closure that it is given.
+    fn entry<T: npyz::Serialize>(
+        &mut self,
+        name: &str,
+        dtype: &str,
+        shape: &[usize],
+        fill: impl FnOnce(&mut dyn FnMut(&T) -> std::io::Result<()>) -> Result<()>,
+    ) -> Result<()> {
+        let mut failed = None;
         assert!(!self.names.iter().any(|other| other == name), "array `{name}` is written twice");
         self.names.push(name.to_string());
         let written = (|| -> std::io::Result<()> {
@@ -631,7 +678,10 @@ impl NpzWriter {
                 let shape: Vec<u64> = shape.iter().map(|&d| d as u64).collect();
                 let buffered = BufWriter::with_capacity(1 << 16, &mut data);
                 let mut array = npyz::WriteOptions::new().dtype(dtype).shape(&shape).writer(buffered).begin_nd()?;
-                array.extend(values)?;
+                if let Err(error) = fill(&mut |value| array.push(value)) {
+                    failed = Some(error);
+                    return Err(std::io::Error::other("it is given up"));
+                }
                 array.finish()?;
             }
             data.flush()?;
@@ -640,7 +690,10 @@ impl NpzWriter {
             entry.finish(descriptor).map_err(other)?;
             Ok(())
         })();
-        written.map_err(|e| Error::io("writing", &self.path, e))
+        match failed {
+            Some(error) => Err(error),
+            None => written.map_err(|e| Error::io("writing", &self.path, e)),
+        }
     }
 
     /// Completes the archive: flushed to the disk, then renamed into place.

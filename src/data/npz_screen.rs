@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::counts_sink::{BLOCK, CountsSink, SparseBlock, cell_place, check_indptr, push_dense, read_csc, read_csr};
 use super::dataset::Dataset;
+use super::names::Names;
 use super::npz::{ArrayStream, ElementKind, Npz, NpzWriter, list};
 use super::screen_file::{Column, RawTruth, ScreenFile, StoredMatrix};
 use crate::error::{InputError, Result};
@@ -158,8 +159,8 @@ impl ScreenFile for NpzScreen {
         }
     }
 
-    fn cell_names(&self) -> Result<Option<Vec<String>>> {
-        self.names("cell_names")
+    fn cell_names(&self) -> Result<Option<Names>> {
+        Ok(self.names("cell_names")?.map(Names::from))
     }
 
     fn gene_names(&self) -> Result<Option<Vec<String>>> {
@@ -317,8 +318,8 @@ pub fn write_npz(dataset: &Dataset, path: &Path) -> Result<()> {
     npz.add_strings("gene_names", &dataset.gene_names)?;
     npz.add_strings("cell_names", &dataset.cell_names)?;
     for covariate in &covariates.categorical {
-        let values: Vec<&String> = covariate.codes.iter().map(|&code| &covariate.levels[code as usize]).collect();
-        npz.add_strings(&covariate.name, &values)?;
+        let values = covariate.codes.iter().map(|&code| &covariate.levels[code as usize]);
+        npz.add_strings(&covariate.name, values)?;
     }
     for covariate in &covariates.continuous {
         npz.add_f64(&covariate.name, &[n_cells], &covariate.values)?;

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::counts_sink::CountsSink;
 use super::hdf5::RowReader;
+use super::names::Names;
 use crate::error::{InputError, Result};
 
 /// A file that holds a screen.
@@ -17,7 +18,7 @@ pub(crate) trait ScreenFile {
     /// Numbers of cells and genes.
     fn shape(&self) -> Result<(usize, usize)>;
     /// Names of the cells, if stored.
-    fn cell_names(&self) -> Result<Option<Vec<String>>>;
+    fn cell_names(&self) -> Result<Option<Names>>;
     /// Names of the genes, if stored.
     fn gene_names(&self) -> Result<Option<Vec<String>>>;
     /// Further identifiers of the genes (Ensembl), if stored.

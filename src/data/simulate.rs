@@ -217,7 +217,7 @@ pub fn simulate_on(team: &Team, settings: &Simulation) -> Result<Simulated> {
         interventions: InterventionRows::one_hot(labels),
         intervention_names: settings.intervention_names(),
         gene_names: numbered("gene_", n_genes),
-        cell_names: numbered("cell_", n_cells),
+        cell_names: numbered("cell_", n_cells).into(),
         covariates: Covariates::default(),
         truth: Some(Truth { n_latents, latents, prior_means }),
     };

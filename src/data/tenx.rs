@@ -5,6 +5,7 @@ use std::path::Path;
 use super::counts_sink::CountsSink;
 use super::features::{Features, GEM_WELL, Genes, gem_wells};
 use super::hdf5::{Hdf5, Matrix, Storage};
+use super::names::Names;
 use super::npz::list;
 use super::screen_file::{Column, ScreenFile, StoredMatrix};
 use crate::error::{InputError, Result};
@@ -109,8 +110,8 @@ impl ScreenFile for Tenx {
         Ok((self.barcodes.len(), self.genes.names.len()))
     }
 
-    fn cell_names(&self) -> Result<Option<Vec<String>>> {
-        Ok(Some(self.barcodes.clone()))
+    fn cell_names(&self) -> Result<Option<Names>> {
+        Ok(Some(self.barcodes.iter().collect()))
     }
 
     fn gene_names(&self) -> Result<Option<Vec<String>>> {

@@ -14,13 +14,18 @@ pub const MOST_CELLS: usize = 1000;
 
 /// At most `most` of `cells`, evenly spaced, so that the choice needs no random numbers.
 pub fn spread(cells: &[usize], most: usize) -> Vec<usize> {
-    let n = cells.len().min(most);
-    (0..n).map(|i| cells[i * cells.len() / n]).collect()
+    spread_places(cells.len(), most).map(|place| cells[place]).collect()
+}
+
+/// The places of [`spread`] among `n` cells, ascending.
+pub fn spread_places(n: usize, most: usize) -> impl ExactSizeIterator<Item = usize> + Clone {
+    let chosen = n.min(most);
+    (0..chosen).map(move |i| i * n / chosen)
 }
 
 /// Change of each gene's log2 expression rate per unit of each latent, Eq. (D2): genes x L.
 ///
-/// `latents` holds the posterior means of all cells of `data` (cells x L). The mean runs over `cells`.
+/// The mean runs over `cells`, whose posterior means `latents` holds (cells x L).
 pub fn gene_loadings<R: Real>(
     team: &Team,
     network: &Network<R>,
@@ -33,11 +38,12 @@ pub fn gene_loadings<R: Real>(
     let mut sums = vec![0.0; g * l];
     network.prepare_evaluation(workspace);
     let mut z = Vec::new();
-    for cells in cells.chunks(workspace.capacity()) {
+    let capacity = workspace.capacity();
+    for (cells, latents) in cells.chunks(capacity).zip(latents.chunks(capacity * l)) {
         for k in 0..l {
             for sign in [1.0, -1.0] {
                 z.clear();
-                cells.iter().for_each(|&n| z.extend_from_slice(&latents[n * l..(n + 1) * l]));
+                z.extend_from_slice(latents);
                 z.iter_mut().skip(k).step_by(l).for_each(|z| *z += R::of(sign * DELTA));
                 let log_rates = network.log_rates(team, workspace, Batch::new(data, cells), &z);
                 for row in log_rates.chunks_exact(g) {

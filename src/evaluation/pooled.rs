@@ -4,13 +4,14 @@
 //! is mu\[n,g\] = library\[n\] * rate, the rate being that of the gene, or of the gene under the cell's intervention;
 //! each gene has one theta, fitted by maximum likelihood with the means held fixed.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::data::counts::Counts;
 use crate::data::dataset::Dataset;
 use crate::error::{InputError, Result};
-use crate::evaluation::loadings::spread;
+use crate::evaluation::loadings::spread_places;
 use crate::numerics::team::{Team, tiles};
 
 /// Smallest inverse dispersion considered.
@@ -112,23 +113,23 @@ fn groups(data: &Dataset, train: &[usize], validation: &[usize], pseudo_cells: f
         let (a, w) = data.interventions.row(n);
         a.iter().copied().zip(w.iter().map(|w| w.to_bits())).collect::<Vec<_>>()
     };
-    let of_train: Vec<usize> = train
+    let of_train: Vec<u32> = train
         .iter()
         .map(|&n| {
-            let next = numbers.len();
+            let next = numbers.len() as u32;
             *numbers.entry(key(n)).or_insert(next)
         })
         .collect();
-    let unseen = numbers.len();
+    let unseen = numbers.len() as u32;
     let of_validation = validation.iter().map(|&n| numbers.get(&key(n)).copied().unwrap_or(unseen)).collect();
-    Ok(Groups { n: unseen + 1, of_train, of_validation, pseudo_cells })
+    Ok(Groups { n: numbers.len() + 1, of_train, of_validation, pseudo_cells })
 }
 
 /// Cells that share a rate per gene.
 struct Groups {
     n: usize,
-    of_train: Vec<usize>,
-    of_validation: Vec<usize>,
+    of_train: Vec<u32>,
+    of_validation: Vec<u32>,
     pseudo_cells: f64,
 }
 
@@ -147,9 +148,7 @@ fn fit(
             return Err(InputError::new(problem, "choose a split that leaves some").into());
         }
     }
-    let library = |cells: &[usize]| cells.iter().map(|&n| data.library[n]).collect::<Vec<f64>>();
-    let (library_train, library_validation) = (library(train), library(validation));
-    let all: f64 = library_train.iter().sum();
+    let all: f64 = train.iter().map(|&n| data.library[n]).sum();
     if !(all.is_finite() && all > 0.0) {
         return Err(InputError::new(
             format!("the libraries of the training cells sum to {all}"),
@@ -159,13 +158,17 @@ fn fit(
     }
 
     // Places in `train` of the cells that dispersions are fitted to.
-    let places: Vec<usize> = (0..train.len()).collect();
-    let places = spread(&places, most_fitted);
-    let cells_fitted: Vec<usize> = places.iter().map(|&i| train[i]).collect();
-    let library_fitted: Vec<f64> = places.iter().map(|&i| library_train[i]).collect();
-    let groups_fitted: Vec<usize> =
-        groups.as_ref().map_or(Vec::new(), |groups| places.iter().map(|&i| groups.of_train[i]).collect());
+    let places = spread_places(train.len(), most_fitted);
     let is_sample = places.len() < train.len();
+    let cells_fitted: Cow<[usize]> = match is_sample {
+        true => places.clone().map(|i| train[i]).collect(),
+        false => train.into(),
+    };
+    let groups_fitted: Cow<[u32]> = match &groups {
+        Some(groups) if is_sample => places.clone().map(|i| groups.of_train[i]).collect(),
+        Some(groups) => groups.of_train.as_slice().into(),
+        None => Cow::default(),
+    };
 
     let n_genes = data.n_genes();
     let mut totals = vec![0u64; n_genes];
@@ -173,14 +176,14 @@ fn fit(
     let (mut sizes_fitted, mut sizes_validation) = (vec![0usize; n_genes], vec![0usize; n_genes]);
     // Counts of each group, genes x groups, where those of the fitted cells are not all.
     let mut by_group = groups.as_ref().filter(|_| is_sample).map(|groups| vec![0.0; n_genes * groups.n]);
-    let mut next = places.iter().copied().peekable();
+    let mut next = places.peekable();
     data.counts.visit(train, |i, row| {
         let is_fitted = next.next_if_eq(&i).is_some();
         row.for_each(|g, x| {
             totals[g] += x as u64;
             sizes_fitted[g] += is_fitted as usize;
             if let (Some(counts), Some(groups)) = (&mut by_group, &groups) {
-                counts[g * groups.n + groups.of_train[i]] += x as f64;
+                counts[g * groups.n + groups.of_train[i] as usize] += x as f64;
             }
         });
     })?;
@@ -191,7 +194,7 @@ fn fit(
     let rates: Vec<f64> = totals.iter().map(|&t| (t as f64).max(UNSEEN_GENE_COUNT) / all).collect();
     let group_library = groups.as_ref().map(|groups| {
         let mut sums = vec![0.0; groups.n];
-        groups.of_train.iter().zip(&library_train).for_each(|(&a, l)| sums[a] += l);
+        groups.of_train.iter().zip(train).for_each(|(&a, &n)| sums[a as usize] += data.library[n]);
         sums
     });
 
@@ -222,23 +225,25 @@ fn fit(
                             .0
                             .iter()
                             .zip(fit_on.1)
-                            .for_each(|(&i, &x)| counts[groups_fitted[i as usize]] += x as f64);
+                            .for_each(|(&i, &x)| counts[groups_fitted[i as usize] as usize] += x as f64);
                         &counts[..]
                     }
                 };
                 let rate = |(x, l): (&f64, &f64)| (x + w * rates[g]) / (l + w);
                 counts.iter().zip(libraries).map(rate).collect::<Vec<f64>>()
             });
-            let means = |mu: &mut Vec<f64>, library: &[f64], groups: &[usize]| {
+            let means = |mu: &mut Vec<f64>, cells: &[usize], groups: &[u32]| {
+                let library = cells.iter().map(|&n| data.library[n]);
                 mu.clear();
+                mu.reserve_exact(cells.len());
                 match &group_rates {
-                    Some(r) => mu.extend(library.iter().zip(groups).map(|(l, &a)| l * r[a])),
-                    None => mu.extend(library.iter().map(|l| l * rates[g])),
+                    Some(r) => mu.extend(library.zip(groups).map(|(l, &a)| l * r[a as usize])),
+                    None => mu.extend(library.map(|l| l * rates[g])),
                 }
             };
-            means(mu, &library_fitted, &groups_fitted);
+            means(mu, &cells_fitted, &groups_fitted);
             let theta = if totals[g] == 0 { THETA_MAX } else { fit_theta(mu, fit_on.0, fit_on.1) };
-            means(mu, &library_validation, groups.as_ref().map_or(&[], |groups| &groups.of_validation));
+            means(mu, validation, groups.as_ref().map_or(&[], |groups| &groups.of_validation));
             fitted[0] = (theta, weighted_negative_log_likelihood(theta, mu, score_on.0, score_on.1, weights));
         });
         for (t, l) in fitted {
@@ -469,7 +474,7 @@ mod tests {
             counts: Counts::from_dense(n_genes, table),
             intervention_names: names(labels.iter().max().unwrap() + 1),
             gene_names: names(n_genes),
-            cell_names: names(library.len()),
+            cell_names: names(library.len()).into(),
             library,
             interventions: InterventionRows::one_hot(labels.iter().copied()),
             covariates: Covariates::default(),

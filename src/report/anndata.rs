@@ -5,14 +5,15 @@ use std::path::Path;
 
 use super::metrics::Metrics;
 use super::progress::EpochRecord;
-use super::results::ResultsFolder;
-use super::tables::{NO_TARGET, Nearest, intervention_of};
+use super::results::{LATENTS, ResultsFolder};
+use super::tables::{NO_TARGET, intervention_of};
 use crate::config::Config;
 use crate::data::anndata_writer::{AnnDataWriter, Frame, FrameColumn};
 use crate::data::dataset::Dataset;
 use crate::data::h5ad::H5ad;
+use crate::data::npz::Npz;
 use crate::error::Result;
-use crate::interpretation::Interpretation;
+use crate::interpretation::{CellFigures, Interpretation};
 
 /// Columns of `obs` that hold results begin with this.
 const PREFIX: &str = "svae_";
@@ -27,7 +28,7 @@ impl ResultsFolder {
         &self,
         config: &Config,
         data: &Dataset,
-        found: &Interpretation,
+        found: Interpretation,
         history: &[EpochRecord],
         metrics: &Metrics,
     ) -> Result<()> {
@@ -36,19 +37,29 @@ impl ResultsFolder {
         }
         let file = AnnDataWriter::create(&self.path().join("results.h5ad"))?;
         file.counts("X", &data.counts)?;
-        let input = config.data.as_deref().and_then(|path| Input::open(path, config.layer.clone()));
-        let mut obs = match input.as_ref().and_then(|input| matching(&input.obs, &data.cell_names)) {
+        let input = config.data.as_deref().and_then(|path| input_tables(path, config.layer.clone()));
+        let (input_obs, input_var) = input.unzip();
+        let mut obs = match input_obs.and_then(|obs| matching(obs, data.cell_names.iter())) {
             Some(columns) => columns,
             None => annotations(data),
         };
         obs.retain(|(name, _)| !name.starts_with(PREFIX));
-        obs.extend(predictions(data, found));
+        obs.extend(predictions(data, found.cells.unwrap_or_default(), found.shifts.is_some()));
         file.frame("obs", &data.cell_names, &obs)?;
-        let var = input.as_ref().and_then(|input| matching(&input.var, &data.gene_names)).unwrap_or_default();
+        drop(obs);
+        let var =
+            input_var.and_then(|var| matching(var, data.gene_names.iter().map(String::as_str))).unwrap_or_default();
         file.frame("var", &data.gene_names, &var)?;
 
         let (n, g, l, a) = (data.n_cells(), data.n_genes(), config.latents, data.n_interventions());
-        file.array_f32("obsm/X_svae", &[n, l], &found.latents)?;
+        // Not held since they were found.
+        let latents = Npz::open(self.path().join(LATENTS))?;
+        let mut latents = latents.array("latents")?;
+        file.array_f32_by("obsm/X_svae", &[n, l], |n| {
+            let mut values = Vec::with_capacity(n);
+            latents.next_f64(n, &mut values)?;
+            Ok(values.into_iter().map(|z| z as f32).collect())
+        })?;
         file.array_f32("varm/svae_loadings", &[g, l], &found.loadings)?;
         if let Some(truth) = &data.truth {
             file.array_f64("obsm/groundtruth_latent", &[n, truth.n_latents], &truth.latents)?;
@@ -113,29 +124,26 @@ impl ResultsFolder {
     }
 }
 
-/// The tables of an .h5ad file that was read.
-struct Input {
-    obs: Frame,
-    var: Frame,
-}
-
-impl Input {
-    /// `None` for files of other kinds.
-    fn open(path: &Path, layer: Option<String>) -> Option<Self> {
-        if path.extension()?.to_str()?.to_lowercase() != "h5ad" {
-            return None;
-        }
-        let (obs, var) = H5ad::frames(path, layer)?;
-        Some(Self { obs, var })
+/// The tables `obs` and `var` of an .h5ad file that was read; `None` for files of other kinds.
+fn input_tables(path: &Path, layer: Option<String>) -> Option<(Frame, Frame)> {
+    if path.extension()?.to_str()?.to_lowercase() != "h5ad" {
+        return None;
     }
+    H5ad::frames(path, layer)
 }
 
 /// The rows of a table that are called `names`, which follow the table's order or are named uniquely in it; `None` where
 /// they cannot be told.
-fn matching((rows, columns): &Frame, names: &[String]) -> Option<Vec<(String, FrameColumn)>> {
+fn matching<'a>(
+    (rows, columns): Frame,
+    names: impl Iterator<Item = &'a str> + Clone,
+) -> Option<Vec<(String, FrameColumn)>> {
+    if names.clone().eq(&rows) {
+        return Some(columns);
+    }
     let mut next = rows.iter().enumerate();
     let in_order: Option<Vec<usize>> =
-        names.iter().map(|name| next.by_ref().find(|(_, row)| *row == name).map(|(i, _)| i)).collect();
+        names.clone().map(|name| next.by_ref().find(|(_, row)| *row == name).map(|(i, _)| i)).collect();
     let chosen = match in_order {
         Some(chosen) => chosen,
         None => {
@@ -145,24 +153,36 @@ fn matching((rows, columns): &Frame, names: &[String]) -> Option<Vec<(String, Fr
                     return None;
                 }
             }
-            names.iter().map(|name| places.get(name.as_str()).copied()).collect::<Option<Vec<usize>>>()?
+            names.map(|name| places.get(name).copied()).collect::<Option<Vec<usize>>>()?
         }
     };
     Some(columns.iter().map(|(name, column)| (name.clone(), column.select(&chosen))).collect())
 }
 
 /// Names as a categorical column, levels in alphabetical order.
-pub(crate) fn categories(values: Vec<String>) -> FrameColumn {
-    let mut levels = values.clone();
+pub(crate) fn categories<S: AsRef<str>>(values: impl Iterator<Item = S>) -> FrameColumn {
+    let mut numbers: HashMap<String, i64> = HashMap::new();
+    // By order of appearance first: so no name is held for every row.
+    let number = |value: S| match numbers.get(value.as_ref()) {
+        Some(&number) => number,
+        None => {
+            let number = numbers.len() as i64;
+            numbers.insert(value.as_ref().to_owned(), number);
+            number
+        }
+    };
+    let mut codes: Vec<i64> = values.map(number).collect();
+    let mut levels: Vec<(String, i64)> = numbers.into_iter().collect();
     levels.sort_unstable();
-    levels.dedup();
-    let codes = values.iter().map(|value| levels.binary_search(value).expect("a level") as i64).collect();
-    FrameColumn::Categorical(levels, codes)
+    let mut sorted = vec![0; levels.len()];
+    levels.iter().enumerate().for_each(|(place, &(_, number))| sorted[number as usize] = place as i64);
+    codes.iter_mut().for_each(|code| *code = sorted[*code as usize]);
+    FrameColumn::Categorical(levels.into_iter().map(|(name, _)| name).collect(), codes)
 }
 
 /// What is known of the cells where the input has no `obs`.
 pub(crate) fn annotations(data: &Dataset) -> Vec<(String, FrameColumn)> {
-    let interventions = (0..data.n_cells()).map(|n| intervention_of(data, n)).collect();
+    let interventions = (0..data.n_cells()).map(|n| intervention_of(data, n));
     let mut columns = vec![("intervention".to_owned(), categories(interventions))];
     for covariate in &data.covariates.categorical {
         let codes = covariate.codes.iter().map(|&code| i64::from(code)).collect();
@@ -177,25 +197,19 @@ pub(crate) fn annotations(data: &Dataset) -> Vec<(String, FrameColumn)> {
 }
 
 /// The results of each cell.
-fn predictions(data: &Dataset, found: &Interpretation) -> Vec<(String, FrameColumn)> {
-    let cells = &found.cells;
+fn predictions(data: &Dataset, cells: CellFigures, with_shifts: bool) -> Vec<(String, FrameColumn)> {
     let column = |name: &str, values: FrameColumn| (format!("{PREFIX}{name}"), values);
     let mut columns = vec![
-        column("intervention", categories((0..data.n_cells()).map(|n| intervention_of(data, n)).collect())),
-        column("split", categories(cells.iter().map(|cell| cell.split.name().to_owned()).collect())),
+        column("intervention", categories((0..data.n_cells()).map(|n| intervention_of(data, n)))),
+        column("split", categories(cells.split.iter().map(|split| split.name()))),
         column("size_factor", FrameColumn::Numbers(data.library.clone())),
-        column("reconstruction", FrameColumn::Numbers(cells.iter().map(|cell| cell.reconstruction).collect())),
-        column("kl", FrameColumn::Numbers(cells.iter().map(|cell| cell.kl).collect())),
+        column("reconstruction", FrameColumn::Numbers(cells.reconstruction)),
+        column("kl", FrameColumn::Numbers(cells.kl)),
     ];
-    if found.shifts.is_some() {
+    if with_shifts {
         let mut levels = vec![NO_TARGET.to_owned()];
         levels.extend(data.intervention_names.iter().cloned());
-        let code = |nearest: Nearest| match nearest {
-            Nearest::Intervention(a) => a as i64 + 1,
-            Nearest::NoTarget => 0,
-            Nearest::Unknown => -1,
-        };
-        let codes = cells.iter().map(|cell| code(cell.nearest)).collect();
+        let codes = cells.nearest.iter().map(|&code| i64::from(code)).collect();
         columns.push(column("nearest_intervention", FrameColumn::Categorical(levels, codes)));
     }
     columns
@@ -206,14 +220,13 @@ mod tests {
     use super::*;
 
     fn frame(rows: &[&str]) -> Frame {
-        let names: Vec<String> = rows.iter().map(|row| row.to_string()).collect();
+        let names = rows.iter().collect();
         let numbers = (0..rows.len() as i64).collect();
         (names, vec![("number".to_owned(), FrameColumn::Integers(numbers))])
     }
 
     fn matched(rows: &[&str], names: &[&str]) -> Option<Vec<i64>> {
-        let names: Vec<String> = names.iter().map(|name| name.to_string()).collect();
-        match &matching(&frame(rows), &names)?[0].1 {
+        match &matching(frame(rows), names.iter().copied())?[0].1 {
             FrameColumn::Integers(numbers) => Some(numbers.clone()),
             _ => unreachable!("the column is of integers"),
         }
@@ -231,7 +244,7 @@ mod tests {
 
     #[test]
     fn levels_are_sorted_and_codes_follow() {
-        let column = categories(["b", "a", "b"].map(String::from).to_vec());
+        let column = categories(["b", "a", "b"].into_iter());
         assert_eq!(column, FrameColumn::Categorical(vec!["a".into(), "b".into()], vec![1, 0, 1]));
     }
 }

@@ -5,6 +5,8 @@ use std::fs::{File, TryLockError};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
+use tempfile::NamedTempFile;
+
 use super::manifest::host;
 use super::metrics::Metrics;
 use super::progress::EpochRecord;
@@ -23,6 +25,9 @@ const RUN_MARKERS: [&str; 4] = ["config.toml", checkpoint::CHECKPOINT, checkpoin
 /// Name of the figures of a run, the last of its files to be written.
 const METRICS: &str = "metrics.json";
 
+/// Name of the posterior means of all cells.
+pub(crate) const LATENTS: &str = "latents.npz";
+
 /// Name of the file whose lock says that a process works in a folder.
 const LOCK: &str = ".lock";
 
@@ -36,7 +41,7 @@ const RUN_FILES: [&str; 23] = [
     "metrics.json",
     "history.csv",
     "model.safetensors",
-    "latents.npz",
+    LATENTS,
     "masks.csv",
     "shifts.csv",
     "history_retrain.csv",
@@ -451,26 +456,70 @@ impl ResultsFolder {
 /// # Errors
 /// [`Error::Io`] naming `path`; whatever stood there before is still there.
 pub fn write_atomically(path: &Path, write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>) -> Result<()> {
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
     let result = (|| {
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".writing-");
-        // Temporary files are private by default; results are as readable as any other file of the user.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let file = builder.tempfile_in(folder)?;
+        let file = unfinished(path)?;
         let mut buffered = BufWriter::with_capacity(1 << 16, file.as_file());
         write(&mut buffered)?;
         buffered.flush()?;
         drop(buffered);
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|error| error.error)?;
-        sync_folder(folder)
+        complete(file, path)
     })();
     result.map_err(|source| Error::io("writing", path, source))
+}
+
+/// A file beside `path` that is to become it.
+fn unfinished(path: &Path) -> io::Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".writing-");
+    // Temporary files are private by default; results are as readable as any other file of the user.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.tempfile_in(folder_of(path))
+}
+
+/// Brings a whole file to disk and gives it its name.
+fn complete(file: NamedTempFile, path: &Path) -> io::Result<()> {
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    sync_folder(folder_of(path))
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// A table that is written row by row, and appears under its name when [`GrowingTable::finish`] has returned.
+#[derive(Debug)]
+pub(super) struct GrowingTable {
+    path: PathBuf,
+    rows: csv::Writer<NamedTempFile>,
+}
+
+impl GrowingTable {
+    /// Begins the table `path` with its header.
+    pub fn create(path: PathBuf, header: &[&str]) -> Result<Self> {
+        let failed = |e| Error::io("writing", &path, e);
+        let file = unfinished(&path).map_err(failed)?;
+        let rows = csv::WriterBuilder::new().buffer_capacity(1 << 16).from_writer(file);
+        let mut table = Self { path, rows };
+        table.push(header.iter().copied())?;
+        Ok(table)
+    }
+
+    /// Appends a row.
+    pub fn push<S: AsRef<[u8]>>(&mut self, row: impl IntoIterator<Item = S>) -> Result<()> {
+        self.rows.write_record(row).map_err(|e| Error::io("writing", &self.path, e.into()))
+    }
+
+    /// Completes the table.
+    pub fn finish(self) -> Result<()> {
+        let Self { path, rows } = self;
+        let file = rows.into_inner().map_err(|e| Error::io("writing", &path, e.into_error()))?;
+        complete(file, &path).map_err(|e| Error::io("writing", &path, e))
+    }
 }
 
 /// Brings the names in a folder to disk: a new one lasts only from then on.

@@ -1,8 +1,9 @@
 //! Tables of a fitted model for people and other programs: targets, genes of each latent, cells.
 
+use std::borrow::Cow;
 use std::io;
 
-use super::results::ResultsFolder;
+use super::results::{GrowingTable, ResultsFolder};
 use crate::data::dataset::Dataset;
 use crate::error::Result;
 
@@ -42,7 +43,7 @@ pub fn targets(n_latents: usize, masks: Option<&[f64]>, shifts: &[f64], trained:
 }
 
 /// One cell of `cells.csv`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CellRecord {
     /// Which part of the screen it belongs to.
     pub split: Split,
@@ -130,6 +131,56 @@ pub fn intervention_of(data: &Dataset, n: usize) -> String {
     names.collect::<Vec<_>>().join("+")
 }
 
+/// `cells.csv` under construction.
+#[derive(Debug)]
+pub struct CellsTable<'a> {
+    data: &'a Dataset,
+    table: GrowingTable,
+    /// Number of the next cell.
+    next: usize,
+}
+
+impl CellsTable<'_> {
+    /// Appends the next cell.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`] naming the file.
+    pub fn push(&mut self, record: &CellRecord) -> Result<()> {
+        let (data, n) = (self.data, self.next);
+        self.next += 1;
+        let intervention = match data.interventions.single(n) {
+            Some(a) => Cow::Borrowed(&data.intervention_names[a]),
+            None => Cow::Owned(intervention_of(data, n)),
+        };
+        let numbers = [
+            data.library[n].to_string(),
+            record.total.to_string(),
+            record.n_genes.to_string(),
+            record.reconstruction.to_string(),
+            record.kl.to_string(),
+        ];
+        let [library, total, n_genes, reconstruction, kl] = numbers.each_ref().map(String::as_str);
+        let nearest = record.nearest.name(&data.intervention_names);
+        let split = record.split.name();
+        let row =
+            [&data.cell_names[n], intervention.as_str(), split, library, total, n_genes, reconstruction, kl, nearest];
+        let covariates = &data.covariates;
+        let levels = covariates.categorical.iter().map(|c| Cow::Borrowed(c.levels[c.codes[n] as usize].as_str()));
+        let values = covariates.continuous.iter().map(|c| Cow::Owned(c.values[n].to_string()));
+        let row = row.into_iter().map(Cow::Borrowed).chain(levels).chain(values);
+        self.table.push(row.map(|field: Cow<str>| field.into_owned()))
+    }
+
+    /// Completes the table.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`] naming the file.
+    pub fn finish(self) -> Result<()> {
+        assert_eq!(self.next, self.data.n_cells(), "a row per cell");
+        self.table.finish()
+    }
+}
+
 impl ResultsFolder {
     /// Writes `targets.csv`, a row per [`Target`].
     ///
@@ -173,33 +224,16 @@ impl ResultsFolder {
         )
     }
 
-    /// Writes `cells.csv`: a row per cell with the columns [`CELL_COLUMNS`], then its covariates.
+    /// Begins `cells.csv`: a row per cell with the columns [`CELL_COLUMNS`], then its covariates.
     ///
     /// # Errors
     /// [`crate::Error::Io`] naming the file.
-    pub fn write_cells(&self, data: &Dataset, cells: &[CellRecord]) -> Result<()> {
+    pub fn cells_table<'a>(&self, data: &'a Dataset) -> Result<CellsTable<'a>> {
         let covariates = &data.covariates;
         let names = covariates.categorical.iter().map(|c| c.name.as_str());
         let names = names.chain(covariates.continuous.iter().map(|c| c.name.as_str()));
         let header: Vec<&str> = CELL_COLUMNS.into_iter().chain(names).collect();
-        let rows: Vec<usize> = (0..data.n_cells()).collect();
-        self.write_csv("cells.csv", &header, &rows, |&n| {
-            let record = &cells[n];
-            let mut row = vec![
-                data.cell_names[n].clone(),
-                intervention_of(data, n),
-                record.split.name().to_owned(),
-                data.library[n].to_string(),
-                record.total.to_string(),
-                record.n_genes.to_string(),
-                record.reconstruction.to_string(),
-                record.kl.to_string(),
-                record.nearest.name(&data.intervention_names).to_owned(),
-            ];
-            row.extend(covariates.categorical.iter().map(|c| c.levels[c.codes[n] as usize].clone()));
-            row.extend(covariates.continuous.iter().map(|c| c.values[n].to_string()));
-            row
-        })
+        Ok(CellsTable { data, table: GrowingTable::create(self.path().join("cells.csv"), &header)?, next: 0 })
     }
 
     fn write_csv<T>(&self, name: &str, header: &[&str], rows: &[T], row: impl Fn(&T) -> Vec<String>) -> Result<()> {

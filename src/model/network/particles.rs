@@ -377,7 +377,7 @@ mod tests {
             interventions: InterventionRows::one_hot((0..12).map(|n| n % 2)),
             intervention_names: names(2),
             gene_names: names(5),
-            cell_names: names(12),
+            cell_names: names(12).into(),
             covariates: Covariates::default(),
             truth: None,
         }

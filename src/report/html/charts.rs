@@ -231,66 +231,105 @@ pub(super) fn columns(title: &str, x_name: &str, y_name: &str, bars: &[(String, 
     svg.finish()
 }
 
-/// A histogram; on a logarithmic axis where the values span more than a factor of 30.
-pub(super) fn histogram(title: &str, x_name: &str, y_name: &str, values: &[f64]) -> String {
-    let (low, high) = values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), &v| (l.min(v), h.max(v)));
-    if values.iter().all(|v| v.fract() == 0.0) && high - low < 30.0 {
-        // Few whole numbers: a column each.
-        let count = |whole: i64| values.iter().filter(|&&v| v == whole as f64).count() as f64;
-        let (low, high) = (low as i64, high as i64);
-        let bars: Vec<(String, f64)> =
-            ((low - 1).max(0)..=high + 1).map(|whole| (whole.to_string(), count(whole))).collect();
-        return columns(title, x_name, y_name, &bars);
+/// How often values lie where; all that a drawing needs of them.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Histogram {
+    low: f64,
+    high: f64,
+    /// Of few whole numbers, how often each occurs.
+    whole: Option<Vec<(i64, usize)>>,
+    /// Values in each part of the range otherwise.
+    bins: Vec<usize>,
+}
+
+impl Histogram {
+    /// Ends of the horizontal axis.
+    const AXIS: (f64, f64) = (52.0, WIDTH - 16.0);
+
+    /// Of `values`, in any order.
+    pub fn of(values: &[f64]) -> Self {
+        let (low, high) = values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), &v| (l.min(v), h.max(v)));
+        let mut found = Self { low, high, whole: None, bins: Vec::new() };
+        if values.iter().all(|v| v.fract() == 0.0) && high - low < 30.0 {
+            let count = |whole: i64| values.iter().filter(|&&v| v == whole as f64).count();
+            let (low, high) = (low as i64, high as i64);
+            found.whole = Some(((low - 1).max(0)..=high + 1).map(|whole| (whole, count(whole))).collect());
+            return found;
+        }
+        let x = found.scale();
+        let n_bins = ((values.len() as f64).sqrt() as usize).clamp(5, 40);
+        found.bins = vec![0; n_bins];
+        for &v in values {
+            let share = (found.place(v) - x.low) / (x.high - x.low);
+            found.bins[((share * n_bins as f64) as usize).min(n_bins - 1)] += 1;
+        }
+        found
     }
-    let (left, right, top, bottom) = (52.0, WIDTH - 16.0, 22.0, 196.0);
-    let mut svg = Svg::new(WIDTH, 236.0, true, title);
-    let logarithmic = low > 0.0 && high > 30.0 * low;
-    let of = |v: f64| if logarithmic { v.log10() } else { v };
-    let x = Scale::new(of(low), of(high), left, right);
-    let n_bins = ((values.len() as f64).sqrt() as usize).clamp(5, 40);
-    let mut bins = vec![0usize; n_bins];
-    for &v in values {
-        let share = (of(v) - x.low) / (x.high - x.low);
-        bins[((share * n_bins as f64) as usize).min(n_bins - 1)] += 1;
+
+    fn is_logarithmic(&self) -> bool {
+        self.low > 0.0 && self.high > 30.0 * self.low
     }
-    let most = bins.iter().copied().max().unwrap_or(1).max(1);
-    let y = Scale::new(0.0, most as f64, bottom, top).rounded();
-    svg.y_axis(y, left, right, 4);
-    svg.text("name", 4.0, 12.0, "start", y_name);
-    let width = (right - left) / n_bins as f64;
-    for (i, &count) in bins.iter().enumerate().filter(|(_, count)| **count > 0) {
-        let edge = |i: usize| {
-            let v = x.low + (x.high - x.low) * i as f64 / n_bins as f64;
-            let v = if logarithmic { 10f64.powf(v) } else { v };
-            label(v, (high - low) / 100.0)
-        };
-        let hint = format!("{} to {}: {}", edge(i), edge(i + 1), grouped(count as u64));
-        let at = y.of(count as f64);
-        svg.rect("bar", left + width * i as f64 + 0.5, at, width - 1.0, bottom - at, 1.0, &hint);
+
+    /// A value as the axis shows it.
+    fn place(&self, v: f64) -> f64 {
+        if self.is_logarithmic() { v.log10() } else { v }
     }
-    if logarithmic {
-        svg.line("axis", left, bottom, right, bottom);
-        let mut last = f64::NEG_INFINITY;
-        for power in x.low.floor() as i32..=x.high.ceil() as i32 {
-            for digit in [1.0, 2.0, 5.0] {
-                let value = digit * 10f64.powi(power);
-                let place = x.of(value.log10());
-                if (left..=right + 0.5).contains(&place) {
-                    svg.line("axis", place, bottom, place, bottom + 4.0);
-                    let text = label(value, value);
-                    let room = 5.0 + 3.4 * text.chars().count() as f64;
-                    if place - room > last {
-                        svg.text("tick", place, bottom + 16.0, "middle", &text);
-                        last = place + room;
+
+    fn scale(&self) -> Scale {
+        Scale::new(self.place(self.low), self.place(self.high), Self::AXIS.0, Self::AXIS.1)
+    }
+
+    /// Draws it; on a logarithmic axis where the values span more than a factor of 30.
+    pub fn draw(&self, title: &str, x_name: &str, y_name: &str) -> String {
+        if let Some(whole) = &self.whole {
+            // A column each.
+            let bars: Vec<(String, f64)> =
+                whole.iter().map(|&(whole, count)| (whole.to_string(), count as f64)).collect();
+            return columns(title, x_name, y_name, &bars);
+        }
+        let (logarithmic, x, bins) = (self.is_logarithmic(), self.scale(), &self.bins);
+        let ((left, right), n_bins) = (Self::AXIS, bins.len());
+        let (top, bottom) = (22.0, 196.0);
+        let mut svg = Svg::new(WIDTH, 236.0, true, title);
+        let most = bins.iter().copied().max().unwrap_or(1).max(1);
+        let y = Scale::new(0.0, most as f64, bottom, top).rounded();
+        svg.y_axis(y, left, right, 4);
+        svg.text("name", 4.0, 12.0, "start", y_name);
+        let width = (right - left) / n_bins as f64;
+        for (i, &count) in bins.iter().enumerate().filter(|(_, count)| **count > 0) {
+            let edge = |i: usize| {
+                let v = x.low + (x.high - x.low) * i as f64 / n_bins as f64;
+                let v = if logarithmic { 10f64.powf(v) } else { v };
+                label(v, (self.high - self.low) / 100.0)
+            };
+            let hint = format!("{} to {}: {}", edge(i), edge(i + 1), grouped(count as u64));
+            let at = y.of(count as f64);
+            svg.rect("bar", left + width * i as f64 + 0.5, at, width - 1.0, bottom - at, 1.0, &hint);
+        }
+        if logarithmic {
+            svg.line("axis", left, bottom, right, bottom);
+            let mut last = f64::NEG_INFINITY;
+            for power in x.low.floor() as i32..=x.high.ceil() as i32 {
+                for digit in [1.0, 2.0, 5.0] {
+                    let value = digit * 10f64.powi(power);
+                    let place = x.of(value.log10());
+                    if (left..=right + 0.5).contains(&place) {
+                        svg.line("axis", place, bottom, place, bottom + 4.0);
+                        let text = label(value, value);
+                        let room = 5.0 + 3.4 * text.chars().count() as f64;
+                        if place - room > last {
+                            svg.text("tick", place, bottom + 16.0, "middle", &text);
+                            last = place + room;
+                        }
                     }
                 }
             }
+            svg.text("name", (left + right) / 2.0, bottom + 32.0, "middle", &format!("{x_name} (logarithmic)"));
+        } else {
+            svg.x_axis(x, bottom, 5, x_name);
         }
-        svg.text("name", (left + right) / 2.0, bottom + 32.0, "middle", &format!("{x_name} (logarithmic)"));
-    } else {
-        svg.x_axis(x, bottom, 5, x_name);
+        svg.finish()
     }
-    svg.finish()
 }
 
 /// Points of one group of a scatter.

@@ -1,11 +1,16 @@
 //! What the report shows, read back from the files of a results folder.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
+use super::MOST_POINTS;
+use super::charts::Histogram;
+use super::pca::Covariance;
 use crate::data::npz::Npz;
 use crate::error::{Error, InputError, Result};
+use crate::evaluation::loadings::spread_places;
 use crate::report::progress::EpochRecord;
+use crate::report::results::LATENTS;
 use crate::report::tables::CELL_COLUMNS;
 
 /// A results folder in memory.
@@ -35,23 +40,84 @@ pub(super) struct Run {
     /// Strongest genes of each latent and their log2 fold change.
     pub genes: Vec<Vec<(String, f64)>>,
     pub cells: Cells,
-    /// Posterior means, cells x L.
-    pub latents: Vec<f64>,
+    /// Their principal components.
+    pub space: Space,
 }
 
-/// The columns of cells.csv that the report uses.
+/// What the report says of the cells, summed up: none of it is held for each of them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Cells {
-    /// Intervention of each cell, a number into `names`.
-    pub intervention: Vec<usize>,
+    /// Number of cells.
+    pub n: usize,
     /// Names of all interventions that cells have, in order of appearance.
     pub names: Vec<String>,
-    pub held_out: Vec<bool>,
-    pub size_factor: Vec<f64>,
-    pub total: Vec<f64>,
-    pub n_genes: Vec<f64>,
-    /// The first categorical covariate: name, levels, level of each cell.
+    /// Cells of each.
+    pub sizes: Vec<usize>,
+    /// Whether cells of each were trained on.
+    pub trained: Vec<bool>,
+    pub total: Column,
+    pub n_genes: Column,
+    /// Where it is not the total.
+    pub size_factor: Option<Column>,
+    /// The first categorical covariate: name, levels, cells of each level.
     pub batch: Option<(String, Vec<String>, Vec<usize>)>,
+    /// The cells that are drawn, evenly spaced.
+    pub drawn: Vec<Drawn>,
+}
+
+/// A column of cells.csv.
+#[derive(Debug, Clone)]
+pub(super) struct Column {
+    pub sum: f64,
+    pub median: f64,
+    /// What a quarter, two and three quarters of the cells lie below.
+    pub quarters: [f64; 3],
+    pub histogram: Histogram,
+}
+
+/// A cell that is drawn.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Drawn {
+    /// Its place among all cells.
+    pub cell: usize,
+    /// Number of its intervention's name.
+    pub intervention: usize,
+    pub total: f64,
+    /// Level of the first categorical covariate.
+    pub batch: usize,
+    /// Where it lies on the principal components of the latents.
+    pub point: [f64; 2],
+}
+
+/// The latents of all cells, summed up.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Space {
+    /// Share of the variance along each of two principal components.
+    pub explained: [f64; 2],
+    /// Mean of the latents.
+    pub mean: Vec<f64>,
+    /// Sums of the latents of each intervention's cells, names x L.
+    pub sums: Vec<f64>,
+}
+
+impl Default for Column {
+    fn default() -> Self {
+        Self::of(Vec::new())
+    }
+}
+
+impl Column {
+    fn of(mut values: Vec<f64>) -> Self {
+        values.sort_unstable_by(f64::total_cmp);
+        let n = values.len();
+        let at = |place: usize| values.get(place).copied().unwrap_or(0.0);
+        Self {
+            sum: values.iter().sum(),
+            median: at(n / 2),
+            quarters: [1, 2, 3].map(|q| at((q * n / 4).min(n.saturating_sub(1)))),
+            histogram: Histogram::of(&values),
+        }
+    }
 }
 
 /// Reads what the report shows. `metrics` stands in for metrics.json where that is not written yet.
@@ -100,21 +166,14 @@ pub(super) fn read(folder: &Path, metrics: Option<serde_json::Value>) -> Result<
         }
     }
 
-    let cells = folder.join("cells.csv");
-    run.cells = self::cells(&cells)?;
-    let mut trained = vec![false; run.cells.names.len()];
-    for (&a, &held_out) in run.cells.intervention.iter().zip(&run.cells.held_out) {
-        trained[a] |= !held_out;
-    }
-    let trained: HashMap<&str, bool> = run.cells.names.iter().map(String::as_str).zip(trained).collect();
+    let path = folder.join("cells.csv");
+    let interventions: Vec<u32>;
+    (run.cells, interventions) = self::cells(&path)?;
+    let trained: HashMap<&str, bool> =
+        run.cells.names.iter().map(String::as_str).zip(run.cells.trained.iter().copied()).collect();
     run.trained = run.interventions.iter().map(|name| trained.get(name.as_str()).copied().unwrap_or(false)).collect();
-
-    let path = folder.join("latents.npz");
-    let (shape, latents) = Npz::open(&path)?.array_f64("latents")?;
-    if shape != [run.cells.intervention.len(), run.n_latents] || latents.iter().any(|z| !z.is_finite()) {
-        return Err(damaged(&path, "its latents do not fit cells.csv and genes_per_latent.csv").into());
-    }
-    run.latents = latents;
+    run.space = space(&folder.join(LATENTS), run.n_latents, &mut run.cells, interventions)?;
+    columns(&path, &mut run.cells)?;
     Ok(run)
 }
 
@@ -202,36 +261,165 @@ fn genes(path: &Path) -> Result<Vec<Vec<(String, f64)>>> {
     Ok(genes)
 }
 
-fn cells(path: &Path) -> Result<Cells> {
-    let (header, rows) = rows(path)?;
+/// Passes over the rows of cells.csv; `row` gets their number and the row.
+fn each_cell(path: &Path, mut row: impl FnMut(usize, &csv::StringRecord) -> Result<()>) -> Result<csv::StringRecord> {
+    let bad = |e: csv::Error| -> Error {
+        match e.into_kind() {
+            csv::ErrorKind::Io(source) if source.kind() == std::io::ErrorKind::NotFound => missing(path).into(),
+            csv::ErrorKind::Io(source) => Error::io("reading", path, source),
+            csv::ErrorKind::Utf8 { .. } => damaged(path, "it is not valid UTF-8").into(),
+            csv::ErrorKind::UnequalLengths { expected_len, len, pos } => {
+                let line = pos.map_or(0, |pos| pos.line());
+                let problem = format!("it is no table (line {line} has {len} fields, the first line {expected_len})");
+                damaged(path, &problem).into()
+            }
+            _ => damaged(path, "it is no table").into(),
+        }
+    };
+    let mut table = csv::ReaderBuilder::new().buffer_capacity(1 << 16).from_path(path).map_err(bad)?;
+    let header = table.headers().map_err(bad)?.clone();
     if header.len() < CELL_COLUMNS.len() || header.iter().zip(CELL_COLUMNS).any(|(found, wanted)| found != wanted) {
         return Err(damaged(path, &format!("its columns do not begin with {}", CELL_COLUMNS.join(", "))).into());
     }
+    let (mut record, mut n) = (csv::StringRecord::new(), 0);
+    while table.read_record(&mut record).map_err(bad)? {
+        row(n, &record)?;
+        n += 1;
+    }
+    Ok(header)
+}
+
+/// Places of columns of cells.csv.
+const SIZE_FACTOR: usize = 3;
+const TOTAL: usize = 4;
+const N_GENES: usize = 5;
+/// Most levels of a covariate that is shown as a category.
+const MOST_LEVELS: usize = 40;
+
+/// Sums up cells.csv but for its numbers, and gives the intervention of each cell too.
+fn cells(path: &Path) -> Result<(Cells, Vec<u32>)> {
     let mut cells = Cells::default();
     let mut numbers: HashMap<String, usize> = HashMap::new();
-    let mut batch: Vec<&str> = Vec::new();
-    for (i, row) in rows.iter().enumerate() {
-        let next = numbers.len();
-        let a = *numbers.entry(row[1].to_owned()).or_insert(next);
-        if a == next {
-            cells.names.push(row[1].to_owned());
+    let mut interventions = Vec::new();
+    let mut differs = false;
+    let mut levels: BTreeMap<String, usize> = BTreeMap::new();
+    let header = each_cell(path, |i, row| {
+        let a = match numbers.get(&row[1]) {
+            Some(&a) => a,
+            None => {
+                let next = numbers.len();
+                numbers.insert(row[1].to_owned(), next);
+                cells.names.push(row[1].to_owned());
+                cells.sizes.push(0);
+                cells.trained.push(false);
+                next
+            }
+        };
+        interventions.push(a as u32);
+        cells.n += 1;
+        cells.sizes[a] += 1;
+        cells.trained[a] |= &row[2] != "held-out";
+        let (size_factor, total) = (number(path, i, &row[SIZE_FACTOR])?, number(path, i, &row[TOTAL])?);
+        differs |= size_factor != total;
+        number(path, i, &row[N_GENES])?;
+        if let Some(level) = row.get(CELL_COLUMNS.len()) {
+            if let Some(size) = levels.get_mut(level) {
+                *size += 1;
+            } else if levels.len() <= MOST_LEVELS {
+                // One more than are shown says that there are too many.
+                levels.insert(level.to_owned(), 1);
+            }
         }
-        cells.intervention.push(a);
-        cells.held_out.push(&row[2] == "held-out");
-        cells.size_factor.push(number(path, i, &row[3])?);
-        cells.total.push(number(path, i, &row[4])?);
-        cells.n_genes.push(number(path, i, &row[5])?);
-        batch.extend(row.get(CELL_COLUMNS.len()));
-    }
+        Ok(())
+    })?;
+    // Filled in later.
+    cells.size_factor = differs.then(Column::default);
     // The first covariate, if it looks like a category.
-    let mut levels: Vec<&str> = batch.clone();
-    levels.sort_unstable();
-    levels.dedup();
     if let Some(name) = header.get(CELL_COLUMNS.len())
-        && (2..=40).contains(&levels.len())
+        && (2..=MOST_LEVELS).contains(&levels.len())
     {
-        let codes = batch.iter().map(|level| levels.binary_search(level).expect("a level")).collect();
-        cells.batch = Some((name.to_owned(), levels.iter().map(|level| level.to_string()).collect(), codes));
+        let (levels, sizes) = levels.into_iter().unzip();
+        cells.batch = Some((name.to_owned(), levels, sizes));
     }
-    Ok(cells)
+    let drawn = spread_places(cells.n, MOST_POINTS);
+    cells.drawn =
+        drawn.map(|cell| Drawn { cell, intervention: interventions[cell] as usize, ..Drawn::default() }).collect();
+    Ok((cells, interventions))
 }
+
+/// Sums up the numbers of cells.csv, one column at a time so that only one is held.
+fn columns(path: &Path, cells: &mut Cells) -> Result<()> {
+    let changed = || damaged(path, "it has changed while it was read");
+    let read = |column: usize, see: &mut dyn FnMut(usize, f64, &csv::StringRecord)| -> Result<Column> {
+        let mut values = Vec::new();
+        each_cell(path, |i, row| {
+            let value = number(path, i, &row[column])?;
+            see(i, value, row);
+            values.push(value);
+            Ok(())
+        })?;
+        Ok(Column::of(values))
+    };
+    let mut drawn = cells.drawn.iter_mut().peekable();
+    let levels = cells.batch.as_ref().map(|(_, levels, _)| levels);
+    cells.total = read(TOTAL, &mut |i, total, row| {
+        if let Some(drawn) = drawn.next_if(|drawn| drawn.cell == i) {
+            drawn.total = total;
+            let level = row.get(CELL_COLUMNS.len()).zip(levels);
+            drawn.batch = level.map_or(0, |(level, levels)| levels.iter().position(|l| l == level).unwrap_or(0));
+        }
+    })?;
+    if drawn.next().is_some() {
+        return Err(changed().into());
+    }
+    cells.n_genes = read(N_GENES, &mut |_, _, _| ())?;
+    if cells.size_factor.is_some() {
+        cells.size_factor = Some(read(SIZE_FACTOR, &mut |_, _, _| ())?);
+    }
+    Ok(())
+}
+
+/// Sums up the latents of the cells, which are under `interventions`, in two passes over their file, and places those that
+/// are drawn.
+fn space(path: &Path, n_latents: usize, cells: &mut Cells, interventions: Vec<u32>) -> Result<Space> {
+    let (n, l) = (cells.n, n_latents);
+    let archive = Npz::open(path)?;
+    let wrong = || damaged(path, "its latents do not fit cells.csv and genes_per_latent.csv");
+    let pass = |row: &mut dyn FnMut(usize, &[f64])| -> Result<()> {
+        let mut array = archive.array("latents")?;
+        if array.shape() != [n, l] || array.is_fortran() {
+            return Err(wrong().into());
+        }
+        let mut values = Vec::new();
+        for first in (0..n).step_by(LATENT_ROWS) {
+            values.clear();
+            array.next_f64(LATENT_ROWS.min(n - first) * l, &mut values)?;
+            if values.iter().any(|z| !z.is_finite()) {
+                return Err(wrong().into());
+            }
+            values.chunks_exact(l).enumerate().for_each(|(i, values)| row(first + i, values));
+        }
+        Ok(())
+    };
+    let mut space = Space { explained: [0.0; 2], mean: vec![0.0; l], sums: vec![0.0; cells.names.len() * l] };
+    let mut rows_drawn = Vec::with_capacity(cells.drawn.len() * l);
+    let mut drawn = cells.drawn.iter().peekable();
+    pass(&mut |i, row| {
+        let of_intervention = &mut space.sums[interventions[i] as usize * l..][..l];
+        of_intervention.iter_mut().zip(row).for_each(|(sum, z)| *sum += z);
+        space.mean.iter_mut().zip(row).for_each(|(mean, z)| *mean += z / n as f64);
+        if drawn.next_if(|drawn| drawn.cell == i).is_some() {
+            rows_drawn.extend_from_slice(row);
+        }
+    })?;
+    drop(interventions);
+    let mut covariance = Covariance::new(space.mean.clone(), n);
+    pass(&mut |_, row| covariance.add(row))?;
+    let pca = covariance.components();
+    space.explained = pca.explained;
+    cells.drawn.iter_mut().zip(rows_drawn.chunks_exact(l)).for_each(|(drawn, row)| drawn.point = pca.point(row));
+    Ok(space)
+}
+
+/// Cells whose latents are read at a time.
+const LATENT_ROWS: usize = 1 << 10;

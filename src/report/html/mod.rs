@@ -11,15 +11,14 @@ mod svg;
 use std::fmt::Write;
 use std::io::Write as _;
 
-use charts::{Curve, Dot, Group, Heat, Level};
-use folder::Run;
+use charts::{Curve, Dot, Group, Heat, Histogram, Level};
+use folder::{Cells, Run};
 use svg::{escape, label};
 
 use super::metrics::{grouped, seconds};
 use super::progress::EpochRecord;
 use super::results::ResultsFolder;
 use crate::error::Result;
-use crate::evaluation::loadings::spread;
 
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
@@ -519,31 +518,20 @@ fn targets(run: &Run, derived: &Derived) -> String {
 
 fn latent_space(run: &Run) -> String {
     let l = run.n_latents;
-    let n = run.cells.intervention.len();
+    let n = run.cells.n;
     if n < 2 {
         return String::new();
     }
-    let pca = pca::pca(&run.latents, l);
-    let all: Vec<usize> = (0..n).collect();
-    let chosen = spread(&all, MOST_POINTS);
+    let (space, drawn) = (&run.space, &run.cells.drawn);
     let axes = [
-        format!("first component ({:.0} % of the variance)", 100.0 * pca.explained[0]),
-        format!("second component ({:.0} % of the variance)", 100.0 * pca.explained[1]),
+        format!("first component ({:.0} % of the variance)", 100.0 * space.explained[0]),
+        format!("second component ({:.0} % of the variance)", 100.0 * space.explained[1]),
     ];
     let names = [axes[0].as_str(), axes[1].as_str()];
 
     // Interventions whose cells lie farthest from the middle of all cells get the colours.
     let n_names = run.cells.names.len();
-    let mut sums = vec![0.0; n_names * l];
-    let mut sizes = vec![0usize; n_names];
-    let mut middle = vec![0.0; l];
-    for (&a, row) in run.cells.intervention.iter().zip(run.latents.chunks_exact(l)) {
-        sizes[a] += 1;
-        for k in 0..l {
-            sums[a * l + k] += row[k];
-            middle[k] += row[k] / n as f64;
-        }
-    }
+    let (sums, middle, sizes) = (&space.sums, &space.mean, &run.cells.sizes);
     let distance = |a: usize| -> f64 {
         (0..l).map(|k| (sums[a * l + k] / sizes[a].max(1) as f64 - middle[k]).powi(2)).sum::<f64>().sqrt()
     };
@@ -562,7 +550,7 @@ fn latent_space(run: &Run) -> String {
             points: Vec::new(),
         })
         .collect();
-    chosen.iter().for_each(|&i| by_intervention[run.cells.intervention[i]].points.push(pca.points[i]));
+    drawn.iter().for_each(|cell| by_intervention[cell.intervention].points.push(cell.point));
     let mut legend: Vec<(String, String)> =
         ranked.iter().enumerate().map(|(c, &a)| (format!("k{c}"), run.cells.names[a].clone())).collect();
     if n_names > ranked.len() {
@@ -584,9 +572,7 @@ fn latent_space(run: &Run) -> String {
         "In colour those whose cells lie farthest from the middle.",
         &format!("<div id=\"by-intervention\">{}{choice}{drawing}</div>", key(&legend)),
     );
-    if let Some((name, levels, codes)) = &run.cells.batch {
-        let mut sizes = vec![0usize; levels.len()];
-        codes.iter().for_each(|&code| sizes[code] += 1);
+    if let Some((name, levels, sizes)) = &run.cells.batch {
         let mut order: Vec<usize> = (0..levels.len()).collect();
         order.sort_by(|&x, &y| sizes[y].cmp(&sizes[x]));
         order.truncate(COLOURS);
@@ -601,7 +587,7 @@ fn latent_space(run: &Run) -> String {
                 points: Vec::new(),
             })
             .collect();
-        chosen.iter().for_each(|&i| groups[codes[i]].points.push(pca.points[i]));
+        drawn.iter().for_each(|cell| groups[cell.batch].points.push(cell.point));
         let mut legend: Vec<(String, String)> =
             order.iter().enumerate().map(|(c, &i)| (format!("k{c}"), levels[i].clone())).collect();
         if levels.len() > order.len() {
@@ -612,9 +598,7 @@ fn latent_space(run: &Run) -> String {
         row += &figure(&format!("By {name}"), text, &(key(&legend) + &drawing));
     }
     // Four parts of equal size by total count: a gradient here means that depth leaks into the latents.
-    let mut sorted = run.cells.total.clone();
-    sorted.sort_by(f64::total_cmp);
-    let edges: Vec<f64> = (1..4).map(|q| sorted[(q * n / 4).min(n - 1)]).collect();
+    let edges = run.cells.total.quarters;
     let part = |total: f64| edges.iter().filter(|&&edge| total >= edge).count();
     let count = |v: f64| grouped(v as u64);
     let parts = [
@@ -627,7 +611,7 @@ fn latent_space(run: &Run) -> String {
     let mut groups: Vec<Group> = (0..4)
         .map(|i| Group { colour: Some(colours[i]), id: None, name: parts[i].clone(), points: Vec::new() })
         .collect();
-    chosen.iter().for_each(|&i| groups[part(run.cells.total[i])].points.push(pca.points[i]));
+    drawn.iter().for_each(|cell| groups[part(cell.total)].points.push(cell.point));
     let legend: Vec<(String, String)> = (0..4).map(|i| (format!("k{}", colours[i]), parts[i].clone())).collect();
     row += &figure(
         "By total count",
@@ -783,8 +767,7 @@ fn held_out(run: &Run) -> String {
 }
 
 fn data(run: &Run) -> String {
-    let mut sizes: Vec<(usize, usize)> = (0..run.cells.names.len()).map(|a| (0, a)).collect();
-    run.cells.intervention.iter().for_each(|&a| sizes[a].0 += 1);
+    let mut sizes: Vec<(usize, usize)> = run.cells.sizes.iter().copied().zip(0..).collect();
     sizes.sort_by_key(|&(n, a)| (std::cmp::Reverse(n), a));
     let n = sizes.len();
     let mut row = String::new();
@@ -803,40 +786,24 @@ fn data(run: &Run) -> String {
             run.cells.names[largest.1],
             grouped(sizes[n / 2].0 as u64)
         );
-        let drawing = charts::histogram("Cells per intervention", "cells", "interventions", &counts);
+        let drawing = Histogram::of(&counts).draw("Cells per intervention", "cells", "interventions");
         row += &figure("Cells per intervention", &text, &drawing);
     }
-    let median = |values: &[f64]| {
-        let mut sorted = values.to_vec();
-        sorted.sort_by(f64::total_cmp);
-        sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)
-    };
-    let text = format!("Median {}, over the genes of the model.", grouped(median(&run.cells.total) as u64));
-    row += &figure(
-        "Total count",
-        &text,
-        &charts::histogram("Total count per cell", "counts per cell", "cells", &run.cells.total),
-    );
-    let detected = run.cells.n_genes.iter().sum::<f64>();
-    let all = run.cells.n_genes.len() as f64 * run.metrics["n_genes"].as_f64().unwrap_or(1.0);
+    let Cells { total, n_genes, .. } = &run.cells;
+    let text = format!("Median {}, over the genes of the model.", grouped(total.median as u64));
+    row += &figure("Total count", &text, &total.histogram.draw("Total count per cell", "counts per cell", "cells"));
+    let detected = n_genes.sum;
+    let all = run.cells.n as f64 * run.metrics["n_genes"].as_f64().unwrap_or(1.0);
     let text = format!(
         "Median {} genes with a count; {:.1} % of the matrix is not zero.",
-        grouped(median(&run.cells.n_genes) as u64),
+        grouped(n_genes.median as u64),
         100.0 * detected / all.max(1.0)
     );
-    row += &figure(
-        "Detected genes",
-        &text,
-        &charts::histogram("Detected genes per cell", "genes per cell", "cells", &run.cells.n_genes),
-    );
-    if run.cells.size_factor != run.cells.total {
-        let text =
-            format!("Median {}. The likelihood scales by these.", grouped(median(&run.cells.size_factor) as u64));
-        row += &figure(
-            "Size factors",
-            &text,
-            &charts::histogram("Size factors", "size factor", "cells", &run.cells.size_factor),
-        );
+    row +=
+        &figure("Detected genes", &text, &n_genes.histogram.draw("Detected genes per cell", "genes per cell", "cells"));
+    if let Some(size_factor) = &run.cells.size_factor {
+        let text = format!("Median {}. The likelihood scales by these.", grouped(size_factor.median as u64));
+        row += &figure("Size factors", &text, &size_factor.histogram.draw("Size factors", "size factor", "cells"));
     }
     format!("{}<div class=\"row\">\n{row}</div>\n", run.summary.as_ref().map(reading).unwrap_or_default())
 }
@@ -895,10 +862,6 @@ impl Run {
 
     /// Number of interventions among the cells that were trained on.
     fn trained_names(&self) -> usize {
-        let mut trained = vec![false; self.cells.names.len()];
-        for (&a, &held_out) in self.cells.intervention.iter().zip(&self.cells.held_out) {
-            trained[a] |= !held_out;
-        }
-        trained.iter().filter(|&&trained| trained).count()
+        self.cells.trained.iter().filter(|&&trained| trained).count()
     }
 }
