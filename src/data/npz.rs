@@ -597,7 +597,7 @@ impl NpzWriter {
                 fill(&mut |piece| piece.iter().try_for_each(|&x| put(&(x as f32))).map_err(io))
             }),
             false => self
-                .entry(name, "<f8", shape, |put| fill(&mut |piece| piece.iter().try_for_each(|x| put(x)).map_err(io))),
+                .entry(name, "<f8", shape, |put| fill(&mut |piece| piece.iter().try_for_each(&mut *put).map_err(io))),
         }
     }
 
