@@ -103,6 +103,12 @@ pub fn run_among(ranks: &Ranks, config: &Config) -> Result<Outcome> {
         let folder =
             if first { ResultsFolder::create(config.out.as_deref(), config.earlier()).map(Some) } else { Ok(None) };
         let folder = ranks.agree(folder)?;
+        if let Some(folder) = folder.as_ref().filter(|folder| !folder.is_locked()) {
+            let path = folder.path().display();
+            screen
+                .progress
+                .warn(&format!("the file system of {path} has no locks: see to it that no other job works there."));
+        }
         let path = folder.as_ref().map_or_else(String::new, |folder| folder.path().display().to_string());
         let path = ranks.first_text(&path);
         let folder = folder.unwrap_or_else(|| ResultsFolder::of_first_rank(path));

@@ -5,7 +5,8 @@
 use proptest::prelude::*;
 use svae_cpu::data::counts::Counts;
 use svae_cpu::model::negative_binomial::{
-    Dispersion, Scratch, count_terms, entry, forward, forward_backward, forward_backward_with_epsilon, rates,
+    Dispersion, Scratch, count_terms, entry, epsilon_terms, forward, forward_backward, forward_backward_with_epsilon,
+    forward_with_epsilon, rates,
 };
 use svae_cpu::numerics::real::Real;
 
@@ -93,6 +94,16 @@ impl<R: Real> Cell<R> {
         let mut logits: Vec<R> = logits.iter().map(|&l| R::of(l)).collect();
         let terms = count_terms(self.counts.row(0), &self.dispersion, &mut self.scratch);
         forward(&mut logits, &self.x, self.library, &self.dispersion, terms)
+    }
+
+    /// -log p with epsilon by the evaluation path.
+    fn value_with_epsilon(&mut self, logits: &[f64], epsilon: f64) -> f64 {
+        let logits: Vec<R> = logits.iter().map(|&l| R::of(l)).collect();
+        let (epsilon, row) = (R::of(epsilon), self.counts.row(0));
+        let terms =
+            count_terms(row, &self.dispersion, &mut self.scratch) + epsilon_terms(row, &self.dispersion, epsilon);
+        let (x, library, dispersion) = (&self.x, self.library, &self.dispersion);
+        forward_with_epsilon(&logits, x, library, dispersion, epsilon, terms, &mut self.scratch)
     }
 }
 
@@ -346,6 +357,20 @@ proptest! {
         scale in 0.1..10.0f64,
     ) {
         check_differences(&draw, Some(epsilon), scale)?;
+    }
+
+    #[test]
+    fn both_paths_with_epsilon_give_the_same_value(
+        draw in any_cell(),
+        epsilon in prop_oneof![Just(0.0), Just(1e-8f64), 1e-6..0.5f64],
+    ) {
+        let mut cell = Cell::<f64>::new(&draw.counts, draw.library, &draw.log_theta);
+        let (trained, ..) = cell.gradient(&draw.logits, 1.0, Some(epsilon));
+        let evaluated = cell.value_with_epsilon(&draw.logits, epsilon);
+        // The evaluation sums x log(1 + epsilon / theta) apart.
+        let apart = |(&x, log_theta): (&u32, &f64)| f64::from(x) * (epsilon / log_theta.exp()).ln_1p();
+        let size = cell_size(&draw) + draw.counts.iter().zip(&draw.log_theta).map(apart).sum::<f64>();
+        prop_assert!((trained - evaluated).abs() <= 1e-12 * size, "{trained} {evaluated}");
     }
 
     #[test]

@@ -429,6 +429,69 @@ pub fn forward_backward_with_epsilon<R: Real>(
     )
 }
 
+/// What [`forward_with_epsilon`] adds to [`count_terms`]: the sum over a cell's counts of -x log(1 + epsilon / theta), Eq. (N12).
+pub fn epsilon_terms<R: Real>(nonzero: CountsRow<'_>, dispersion: &Dispersion<R>, epsilon: R) -> f64 {
+    let mut sum = 0.0;
+    nonzero.for_each(|gene, count| {
+        let theta = dispersion.genes[gene / LANES].theta[gene % LANES];
+        sum -= f64::from(count) * (epsilon / theta).ln_1p().f64();
+    });
+    sum
+}
+
+/// As [`forward`], with `epsilon` inside each logarithm of the density (Eq. (N12)); `count_terms` is the sum of [`count_terms`] and
+/// [`epsilon_terms`].
+pub fn forward_with_epsilon<R: Real>(
+    logits: &[R],
+    x: &[R],
+    library: R,
+    dispersion: &Dispersion<R>,
+    epsilon: R,
+    count_terms: f64,
+    scratch: &mut Scratch<R>,
+) -> f64 {
+    let n_genes = dispersion.n_genes;
+    assert!(logits.len() == n_genes && x.len() == n_genes && scratch.rates.len() * LANES >= n_genes);
+    vectorized(
+        #[inline(always)]
+        || {
+            let total = exponentials(logits, largest(logits), &mut scratch.rates);
+            let mean_scale = R::of(library.f64() / total);
+            let mut value: Sum<R> = Sum::new();
+            let (x_blocks, x_tail) = x.as_chunks::<LANES>();
+            for (b, (x, (rates, genes))) in x_blocks.iter().zip(scratch.rates.iter().zip(&dispersion.genes)).enumerate()
+            {
+                value.add(b, &epsilon_value_block(x, rates, &genes.theta, mean_scale, epsilon));
+            }
+            if !x_tail.is_empty() {
+                let (b, x) = (x_blocks.len(), padded(x_tail, R::ZERO));
+                let (rates, theta) = (&scratch.rates[b], &dispersion.genes[b].theta);
+                value.add(b, &epsilon_value_block(&x, rates, theta, mean_scale, epsilon));
+            }
+            -(value.total() + count_terms)
+        },
+    )
+}
+
+/// What depends on the mean in Eq. (N12), for one block of genes.
+#[inline(always)]
+fn epsilon_value_block<R: Real>(
+    x: &Block<R>,
+    rates: &Block<R>,
+    theta: &Block<R>,
+    mean_scale: R,
+    epsilon: R,
+) -> Block<R> {
+    let mut value = [R::ZERO; LANES];
+    for i in 0..LANES {
+        let mu = rates[i] * mean_scale;
+        // x = 0 must not meet ln 0.
+        let from_count = if x[i] > R::ZERO { x[i] * (mu + epsilon).ln() } else { R::ZERO };
+        value[i] = from_count - (x[i] + theta[i]) * (mu / (theta[i] + epsilon)).ln_1p();
+    }
+    value
+}
+
 /// [`entry_with_epsilon`] for one block of genes.
 #[inline(always)]
 fn epsilon_block<R: Real>(

@@ -68,7 +68,7 @@ pub struct ResultsFolder {
     /// Whether this process is the one that writes.
     writes: bool,
     /// Held as long as the folder is being filled.
-    _lock: Option<FolderLock>,
+    lock: Option<FolderLock>,
 }
 
 /// What to do about a run that a folder already holds.
@@ -204,7 +204,7 @@ impl ResultsFolder {
                 return Err(refused(&format!("the folder holds no run ({name} is missing)")));
             }
         }
-        Ok(Self { path: path.to_path_buf(), writes: true, _lock: None })
+        Ok(Self { path: path.to_path_buf(), writes: true, lock: None })
     }
 
     /// The folder of a run that has been done, in which no other process works until the value is dropped.
@@ -213,7 +213,7 @@ impl ResultsFolder {
     /// As [`ResultsFolder::open`]; [`Error::Occupied`]; [`Error::Io`].
     pub fn open_to_add(path: &Path) -> Result<Self> {
         let folder = Self::open(path)?;
-        Ok(Self { _lock: FolderLock::take(path)?, ..folder })
+        Ok(Self { lock: FolderLock::take(path)?, ..folder })
     }
 
     /// Creates `out`, or the next numbered folder under `results/` where `out` is `None`.
@@ -227,7 +227,7 @@ impl ResultsFolder {
         check_destination(out, earlier)?;
         let Some(path) = out else { return Self::create_numbered(Path::new(RESULTS_ROOT)) };
         std::fs::create_dir_all(path).map_err(|source| Error::io("creating", path, source))?;
-        let folder = Self { path: path.to_path_buf(), writes: true, _lock: FolderLock::take(path)? };
+        let folder = Self { path: path.to_path_buf(), writes: true, lock: FolderLock::take(path)? };
         // Another process may have finished the run just now.
         if earlier == Earlier::Resume && is_finished(path) {
             let error =
@@ -248,7 +248,7 @@ impl ResultsFolder {
     /// [`Error::Occupied`]; [`Error::Io`].
     pub fn tidy(path: &Path) -> Result<()> {
         if path.join(LOCK).exists() || checkpoint::exists(path) {
-            let folder = Self { path: path.to_path_buf(), writes: true, _lock: FolderLock::take(path)? };
+            let folder = Self { path: path.to_path_buf(), writes: true, lock: FolderLock::take(path)? };
             folder.remove_unfinished()?;
             checkpoint::remove(path)?;
         }
@@ -295,8 +295,8 @@ impl ResultsFolder {
             let path = root.join(format!("{number:04}"));
             match std::fs::create_dir(&path) {
                 Ok(()) => {
-                    let _lock = FolderLock::take(&path)?;
-                    return Ok(Self { path, writes: true, _lock });
+                    let lock = FolderLock::take(&path)?;
+                    return Ok(Self { path, writes: true, lock });
                 }
                 Err(source) if source.kind() == io::ErrorKind::AlreadyExists => continue,
                 Err(source) => return Err(failed(source)),
@@ -307,12 +307,17 @@ impl ResultsFolder {
 
     /// The folder that the first of several processes writes, as the others see it: what they write goes nowhere.
     pub fn of_first_rank(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), writes: false, _lock: None }
+        Self { path: path.into(), writes: false, lock: None }
     }
 
     /// Whether what this process writes reaches the folder.
     pub fn writes(&self) -> bool {
         self.writes
+    }
+
+    /// Whether other processes are kept out: not on a file system without locks.
+    pub fn is_locked(&self) -> bool {
+        self.lock.is_some()
     }
 
     /// Where the folder is.

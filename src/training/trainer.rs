@@ -531,6 +531,11 @@ impl<'a, R: Real> Trainer<'a, R> {
             self.best.take(self.network);
         }
         if self.stopping.should_stop() {
+            if !self.stopping.best.is_finite() {
+                let tensor = "the ELBO of the cells that validate".to_owned();
+                self.fail(NonFinite { epoch: record.epoch, step: sums.step, tensor });
+                return Ok(Advance::Epoch(record));
+            }
             self.training.stop_reason = StopReason::EarlyStopping;
             self.ended = true;
         }
