@@ -41,7 +41,7 @@ fn negative_binomial<R: Real>(shape: &str, n_cells: usize, n_genes: usize, draw:
     let library: Vec<R> = (0..n_cells).map(|n| R::of(counts.row(n).sum() as f64)).collect();
     let logits: Vec<R> = (0..n_cells * n_genes).map(|_| R::of(4.0 * uniform.next() - 2.0)).collect();
     let log_theta: Vec<R> = (0..n_genes).map(|_| R::of(4.0 * uniform.next() - 1.0)).collect();
-    let mut dispersion = Dispersion::new(n_genes);
+    let mut dispersion = Dispersion::with_epsilon(n_genes, R::of(1e-8));
     let mut scratch = Scratch::new(n_genes);
     let mut d_log_theta = vec![R::ZERO; n_genes];
     let mut buffer = logits.clone();
@@ -88,7 +88,6 @@ fn negative_binomial<R: Real>(shape: &str, n_cells: usize, n_genes: usize, draw:
                 library[n],
                 &dispersion,
                 R::ONE,
-                R::of(1e-8),
                 &mut d_log_theta,
                 &mut scratch,
             ));

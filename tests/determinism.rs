@@ -2,6 +2,7 @@
 
 use svae_cpu::benchmark::{Shape, architecture};
 use svae_cpu::config::{KeepEpoch, Schedule};
+use svae_cpu::model::architecture::Architecture;
 use svae_cpu::model::network::{Batch, Network, Noise};
 use svae_cpu::model::objective::{Objective, Penalty};
 use svae_cpu::model::parameters::Buffer;
@@ -116,6 +117,57 @@ fn a_training_step_is_the_gradient_and_then_the_optimiser() {
             assert!(
                 trained.iter().cloned().flatten().any(moved) && !(0..100).any(|i| !trained[0].contains(&i) && moved(i))
             );
+        }
+    }
+}
+
+#[test]
+fn a_step_of_shifts_alone_is_that_of_a_whole_pass() {
+    let data = Shape::Simulation.dataset().unwrap();
+    let objective = svae_cpu::benchmark::objective(&data);
+    let cells: Vec<usize> = (0..700).collect();
+    for (full_covariance, frozen) in [(false, false), (false, true), (true, true)] {
+        let architecture = Architecture { full_covariance, dropout_rate: 0.1, ..architecture(&data) };
+        let mut whole = Network::<f32>::new(architecture.clone(), 1);
+        if frozen {
+            whole.freeze_masks();
+        }
+        let mut short = whole.clone();
+        let before = whole.clone();
+        let shift = whole.tensors.shift.clone().unwrap().0;
+        let trained = vec![shift.start + 30..shift.start + 75, shift.end - 15..shift.end];
+        let mut workspace = Workspace::new(&architecture, 128, 1);
+        let mut gradient = Buffer::zeros(&whole.parameters.layout);
+        let [mut adam, mut adam_short] = [Adam::new(&whole.parameters), Adam::new(&whole.parameters)];
+        let settings = AdamSettings::default();
+        Team::with(2, |team| {
+            for cells in cells.chunks(128) {
+                let batch = Batch::new(&data, cells);
+                let noise = Noise::Training { seed: 1, epoch: 0 };
+                let (weights, penalty, w) = (objective.weights(cells.len(), 0.5), objective.penalty, &mut workspace);
+                let want = whole.loss_and_gradient(team, w, &mut gradient, batch, noise, weights, penalty);
+                adam.step(team, &mut whole.parameters, &gradient, &trained, &settings);
+                let adam = &mut adam_short;
+                let d = &mut gradient;
+                let found = short.training_step(team, w, d, adam, &trained, &settings, batch, noise, weights, penalty);
+                assert_eq!(found.kl, want.kl);
+                assert_eq!(found.total, weights.cell * weights.kl * want.kl);
+                assert!(found.reconstruction.is_nan());
+            }
+        });
+        assert!(whole.parameters == short.parameters && adam == adam_short, "{full_covariance} {frozen}");
+        let moved: Vec<usize> = (0..whole.parameters.values.len())
+            .filter(|&i| whole.parameters.values[i] != before.parameters.values[i])
+            .collect();
+        assert!(moved.len() > 30 && moved.iter().all(|i| trained.iter().any(|range| range.contains(i))));
+        // The encoder's statistics move alike, those of the decoder in a whole pass only.
+        for (layers, alike) in [(&whole.tensors.encoder, true), (&whole.tensors.decoder, false)] {
+            for norm in layers.iter().map(|layer| layer.norm.as_ref().unwrap()) {
+                for tensor in [&norm.running_mean, &norm.running_variance] {
+                    assert_ne!(whole.running[tensor], before.running[tensor]);
+                    assert_eq!(short.running[tensor], if alike { &whole } else { &before }.running[tensor]);
+                }
+            }
         }
     }
 }

@@ -48,42 +48,46 @@ struct Cell<R> {
     counts: Counts,
     x: Vec<R>,
     library: R,
+    log_theta: Vec<R>,
     dispersion: Dispersion<R>,
     scratch: Scratch<R>,
 }
 
 impl<R: Real> Cell<R> {
     fn new(counts: &[u32], library: f64, log_theta: &[f64]) -> Self {
+        let log_theta: Vec<R> = log_theta.iter().map(|&l| R::of(l)).collect();
         let mut dispersion = Dispersion::new(counts.len());
-        dispersion.update(&log_theta.iter().map(|&l| R::of(l)).collect::<Vec<_>>());
+        dispersion.update(&log_theta);
         Self {
             counts: Counts::from_dense(counts.len(), counts),
             x: counts.iter().map(|&x| R::of_count(x)).collect(),
             library: R::of(library),
+            log_theta,
             dispersion,
             scratch: Scratch::new(counts.len()),
         }
+    }
+
+    /// From here on the likelihood has this epsilon.
+    fn set_epsilon(&mut self, epsilon: f64) {
+        self.dispersion = Dispersion::with_epsilon(self.x.len(), R::of(epsilon));
+        self.dispersion.update(&self.log_theta);
     }
 
     /// -log p and its gradients in logits and log_theta.
     fn gradient(&mut self, logits: &[f64], scale: f64, epsilon: Option<f64>) -> (f64, Vec<f64>, Vec<f64>) {
         let mut d: Vec<R> = logits.iter().map(|&l| R::of(l)).collect();
         let mut d_log_theta = vec![R::ZERO; d.len()];
+        if let Some(epsilon) = epsilon {
+            self.set_epsilon(epsilon);
+        }
         let (nonzero, scale) = (self.counts.row(0), R::of(scale));
         let (x, library, dispersion, scratch) = (&self.x[..], self.library, &self.dispersion, &mut self.scratch);
         let value = match epsilon {
             None => forward_backward(&mut d, x, nonzero, library, dispersion, scale, &mut d_log_theta, scratch),
-            Some(epsilon) => forward_backward_with_epsilon(
-                &mut d,
-                x,
-                nonzero,
-                library,
-                dispersion,
-                scale,
-                R::of(epsilon),
-                &mut d_log_theta,
-                scratch,
-            ),
+            Some(_) => {
+                forward_backward_with_epsilon(&mut d, x, nonzero, library, dispersion, scale, &mut d_log_theta, scratch)
+            }
         };
         let wide = |v: Vec<R>| v.into_iter().map(R::f64).collect();
         (value, wide(d), wide(d_log_theta))
@@ -99,11 +103,11 @@ impl<R: Real> Cell<R> {
     /// -log p with epsilon by the evaluation path.
     fn value_with_epsilon(&mut self, logits: &[f64], epsilon: f64) -> f64 {
         let logits: Vec<R> = logits.iter().map(|&l| R::of(l)).collect();
-        let (epsilon, row) = (R::of(epsilon), self.counts.row(0));
-        let terms =
-            count_terms(row, &self.dispersion, &mut self.scratch) + epsilon_terms(row, &self.dispersion, epsilon);
+        self.set_epsilon(epsilon);
+        let row = self.counts.row(0);
+        let terms = count_terms(row, &self.dispersion, &mut self.scratch) + epsilon_terms(row, &self.dispersion);
         let (x, library, dispersion) = (&self.x, self.library, &self.dispersion);
-        forward_with_epsilon(&logits, x, library, dispersion, epsilon, terms, &mut self.scratch)
+        forward_with_epsilon(&logits, x, library, dispersion, terms, &mut self.scratch)
     }
 }
 
@@ -466,20 +470,15 @@ fn log_theta_gradient_accumulates_and_scales() {
     for epsilon in [None, Some(0.0)] {
         let mut doubled = vec![10.0; 5];
         let mut d = logits.to_vec();
+        if let Some(epsilon) = epsilon {
+            cell.set_epsilon(epsilon);
+        }
         let (row, scratch) = (cell.counts.row(0), &mut cell.scratch);
         let again = match epsilon {
             None => forward_backward(&mut d, &cell.x, row, 735.0, &cell.dispersion, 2.0, &mut doubled, scratch),
-            Some(e) => forward_backward_with_epsilon(
-                &mut d,
-                &cell.x,
-                row,
-                735.0,
-                &cell.dispersion,
-                2.0,
-                e,
-                &mut doubled,
-                scratch,
-            ),
+            Some(_) => {
+                forward_backward_with_epsilon(&mut d, &cell.x, row, 735.0, &cell.dispersion, 2.0, &mut doubled, scratch)
+            }
         };
         assert!((again - value).abs() < 1e-11 * value, "the value carries no scale");
         for g in 0..5 {

@@ -86,6 +86,23 @@ pub struct Dispersion<R> {
     genes: Vec<GeneBlock<R>>,
     /// `[D(x, theta), E(x, theta)]` for x < K; blocks of genes x K. Rows x = 0 and 1 are zero.
     table: Vec<[Block<R>; 2]>,
+    epsilon: R,
+    /// Of genes in blocks, where a likelihood with epsilon was asked for; else empty.
+    with_epsilon: Vec<EpsilonBlock<R>>,
+}
+
+/// What Eqs. (N12)-(N14) need of [`LANES`] genes, with h = theta + epsilon.
+#[derive(Debug, Clone, Copy)]
+struct EpsilonBlock<R> {
+    theta: Block<R>,
+    h: Block<R>,
+    inverse_h: Block<R>,
+    /// epsilon / h
+    epsilon_share: Block<R>,
+    /// theta / h
+    theta_share: Block<R>,
+    /// log(1 + epsilon / theta)
+    log: Block<R>,
 }
 
 /// [`LANES`] genes side by side.
@@ -125,11 +142,24 @@ impl<R: Real> GeneBlock<R> {
 impl<R: Real> Dispersion<R> {
     /// For `n_genes` genes, with theta = 1 until the first [`update`](Self::update).
     pub fn new(n_genes: usize) -> Self {
+        Self::make(n_genes, R::ZERO, Vec::new())
+    }
+
+    /// As [`Dispersion::new`], for a likelihood with `epsilon` inside each logarithm of the density, Eq. (N12).
+    pub fn with_epsilon(n_genes: usize, epsilon: R) -> Self {
+        let one = [R::ONE; LANES];
+        let ones = EpsilonBlock { theta: one, h: one, inverse_h: one, epsilon_share: one, theta_share: one, log: one };
+        Self::make(n_genes, epsilon, vec![ones; n_genes.div_ceil(LANES)])
+    }
+
+    fn make(n_genes: usize, epsilon: R, with_epsilon: Vec<EpsilonBlock<R>>) -> Self {
         let n_blocks = n_genes.div_ceil(LANES);
         let mut new = Self {
             n_genes,
             genes: vec![GeneBlock::ONES; n_blocks],
             table: vec![[[R::ZERO; LANES]; 2]; n_blocks * table_counts::<R>()],
+            epsilon,
+            with_epsilon,
         };
         new.update(&vec![R::ZERO; n_genes]);
         new
@@ -195,6 +225,23 @@ impl<R: Real> Dispersion<R> {
             derivative[i] += theta[i] * p;
         }
         self.genes[b] = GeneBlock { theta, inverse_theta: inverse, inverse_shifted, slope, value, derivative };
+        if let Some(block) = self.with_epsilon.get_mut(b) {
+            block.theta = theta;
+            for i in 0..LANES {
+                let h = theta[i] + self.epsilon;
+                let inverse_h = R::ONE / h;
+                (block.h[i], block.inverse_h[i]) = (h, inverse_h);
+                block.epsilon_share[i] = self.epsilon * inverse_h;
+                block.theta_share[i] = theta[i] * inverse_h;
+                block.log[i] = (self.epsilon * inverse[i]).ln_1p();
+            }
+        }
+    }
+
+    /// Panics unless it is of `n_genes` genes and knows epsilon.
+    #[track_caller]
+    fn check_epsilon(&self, n_genes: usize) {
+        assert!(n_genes == self.n_genes && self.with_epsilon.len() == self.genes.len(), "made with epsilon");
     }
 }
 
@@ -382,8 +429,11 @@ pub fn forward<R: Real>(logits: &mut [R], x: &[R], library: R, dispersion: &Disp
     )
 }
 
-/// As [`forward_backward`], with `epsilon` added inside each logarithm of the density (Eq. (N12)), as the published
-/// reference does with 1e-8. The mean is taken from its rate, not in log space; the density is no longer normalised.
+/// As [`forward_backward`], with the epsilon of `dispersion` added inside each logarithm of the density (Eq. (N12)), as the
+/// published reference does with 1e-8. The mean is taken from its rate, not in log space; the density is no longer normalised.
+///
+/// # Panics
+/// If a length is wrong, or `dispersion` was made without epsilon.
 pub fn forward_backward_with_epsilon<R: Real>(
     logits_then_gradient: &mut [R],
     x: &[R],
@@ -391,11 +441,11 @@ pub fn forward_backward_with_epsilon<R: Real>(
     library: R,
     dispersion: &Dispersion<R>,
     scale: R,
-    epsilon: R,
     d_log_theta: &mut [R],
     scratch: &mut Scratch<R>,
 ) -> f64 {
     let n_genes = dispersion.n_genes;
+    dispersion.check_epsilon(logits_then_gradient.len());
     assert!(logits_then_gradient.len() == n_genes && x.len() == n_genes && d_log_theta.len() == n_genes);
     let logits = logits_then_gradient;
     let (n_nonzero, ln_factorial) = (nonzero.len(), LnFactorial::new());
@@ -409,10 +459,10 @@ pub fn forward_backward_with_epsilon<R: Real>(
             let mut value: Sum<R> = Sum::new();
             let mut by_logit: Sum<R> = Sum::new();
             // The logits are not needed any more: they become d log p / d log mu, block by block.
-            for (b, (rates, genes)) in scratch.rates.iter().zip(&dispersion.genes).enumerate() {
+            for (b, (rates, genes)) in scratch.rates.iter().zip(&dispersion.with_epsilon).enumerate() {
                 let here = b * LANES..n_genes.min((b + 1) * LANES);
                 let x = padded(&x[here.clone()], R::ZERO);
-                let (v, d, a) = epsilon_block(&x, rates, &genes.theta, mean_scale, epsilon);
+                let (v, d, a) = epsilon_block(&x, rates, genes, mean_scale, dispersion.epsilon);
                 value.add(b, &v);
                 by_logit.add(b, &d);
                 copy_back(&mut logits[here.clone()], &d);
@@ -430,27 +480,33 @@ pub fn forward_backward_with_epsilon<R: Real>(
 }
 
 /// What [`forward_with_epsilon`] adds to [`count_terms`]: the sum over a cell's counts of -x log(1 + epsilon / theta), Eq. (N12).
-pub fn epsilon_terms<R: Real>(nonzero: CountsRow<'_>, dispersion: &Dispersion<R>, epsilon: R) -> f64 {
+///
+/// # Panics
+/// If `dispersion` was made without epsilon.
+pub fn epsilon_terms<R: Real>(nonzero: CountsRow<'_>, dispersion: &Dispersion<R>) -> f64 {
     let mut sum = 0.0;
-    nonzero.for_each(|gene, count| {
-        let theta = dispersion.genes[gene / LANES].theta[gene % LANES];
-        sum -= f64::from(count) * (epsilon / theta).ln_1p().f64();
-    });
+    nonzero.for_each(
+        #[inline(always)]
+        |gene, count| sum -= f64::from(count) * dispersion.with_epsilon[gene / LANES].log[gene % LANES].f64(),
+    );
     sum
 }
 
-/// As [`forward`], with `epsilon` inside each logarithm of the density (Eq. (N12)); `count_terms` is the sum of [`count_terms`] and
-/// [`epsilon_terms`].
+/// As [`forward`], with the epsilon of `dispersion` inside each logarithm of the density (Eq. (N12)); `count_terms` is the sum of
+/// [`count_terms`] and [`epsilon_terms`].
+///
+/// # Panics
+/// If a length is wrong, or `dispersion` was made without epsilon.
 pub fn forward_with_epsilon<R: Real>(
     logits: &[R],
     x: &[R],
     library: R,
     dispersion: &Dispersion<R>,
-    epsilon: R,
     count_terms: f64,
     scratch: &mut Scratch<R>,
 ) -> f64 {
-    let n_genes = dispersion.n_genes;
+    let (n_genes, epsilon) = (dispersion.n_genes, dispersion.epsilon);
+    dispersion.check_epsilon(logits.len());
     assert!(logits.len() == n_genes && x.len() == n_genes && scratch.rates.len() * LANES >= n_genes);
     vectorized(
         #[inline(always)]
@@ -459,14 +515,15 @@ pub fn forward_with_epsilon<R: Real>(
             let mean_scale = R::of(library.f64() / total);
             let mut value: Sum<R> = Sum::new();
             let (x_blocks, x_tail) = x.as_chunks::<LANES>();
-            for (b, (x, (rates, genes))) in x_blocks.iter().zip(scratch.rates.iter().zip(&dispersion.genes)).enumerate()
+            for (b, (x, (rates, genes))) in
+                x_blocks.iter().zip(scratch.rates.iter().zip(&dispersion.with_epsilon)).enumerate()
             {
-                value.add(b, &epsilon_value_block(x, rates, &genes.theta, mean_scale, epsilon));
+                value.add(b, &epsilon_value_block(x, rates, genes, mean_scale, epsilon));
             }
             if !x_tail.is_empty() {
                 let (b, x) = (x_blocks.len(), padded(x_tail, R::ZERO));
-                let (rates, theta) = (&scratch.rates[b], &dispersion.genes[b].theta);
-                value.add(b, &epsilon_value_block(&x, rates, theta, mean_scale, epsilon));
+                let (rates, genes) = (&scratch.rates[b], &dispersion.with_epsilon[b]);
+                value.add(b, &epsilon_value_block(&x, rates, genes, mean_scale, epsilon));
             }
             -(value.total() + count_terms)
         },
@@ -478,7 +535,7 @@ pub fn forward_with_epsilon<R: Real>(
 fn epsilon_value_block<R: Real>(
     x: &Block<R>,
     rates: &Block<R>,
-    theta: &Block<R>,
+    genes: &EpsilonBlock<R>,
     mean_scale: R,
     epsilon: R,
 ) -> Block<R> {
@@ -487,7 +544,7 @@ fn epsilon_value_block<R: Real>(
         let mu = rates[i] * mean_scale;
         // x = 0 must not meet ln 0.
         let from_count = if x[i] > R::ZERO { x[i] * (mu + epsilon).ln() } else { R::ZERO };
-        value[i] = from_count - (x[i] + theta[i]) * (mu / (theta[i] + epsilon)).ln_1p();
+        value[i] = from_count - (x[i] + genes.theta[i]) * (mu * genes.inverse_h[i]).ln_1p();
     }
     value
 }
@@ -497,7 +554,7 @@ fn epsilon_value_block<R: Real>(
 fn epsilon_block<R: Real>(
     x: &Block<R>,
     rates: &Block<R>,
-    theta: &Block<R>,
+    genes: &EpsilonBlock<R>,
     mean_scale: R,
     epsilon: R,
 ) -> (Block<R>, Block<R>, Block<R>) {
@@ -505,26 +562,27 @@ fn epsilon_block<R: Real>(
     let mut by_log_mu = [R::ZERO; LANES];
     let mut by_log_theta = [R::ZERO; LANES];
     for i in 0..LANES {
-        (value[i], by_log_mu[i], by_log_theta[i]) = entry_with_epsilon(x[i], rates[i] * mean_scale, theta[i], epsilon);
+        (value[i], by_log_mu[i], by_log_theta[i]) = entry_with_epsilon(x[i], rates[i] * mean_scale, genes, i, epsilon);
     }
     (value, by_log_mu, by_log_theta)
 }
 
-/// As [`entry`], with `epsilon` inside each logarithm: Eqs. (N12)-(N14), h = theta + epsilon, T = mu / h.
+/// As [`entry`], of lane `i`, with `epsilon` inside each logarithm: Eqs. (N12)-(N14), T = mu / h.
 #[inline(always)]
-fn entry_with_epsilon<R: Real>(x: R, mu: R, theta: R, epsilon: R) -> (R, R, R) {
-    let h = theta + epsilon;
-    let t = mu / h;
+fn entry_with_epsilon<R: Real>(x: R, mu: R, genes: &EpsilonBlock<R>, i: usize, epsilon: R) -> (R, R, R) {
+    let (theta, epsilon_share) = (genes.theta[i], genes.epsilon_share[i]);
+    let t = mu * genes.inverse_h[i];
     let (log, excess) = t.ln_1p_pair();
-    let total = h + mu;
-    // x = 0 must not meet ln 0.
-    let count_part = if x > R::ZERO { x * ((mu + epsilon).ln() - (epsilon / theta).ln_1p()) } else { R::ZERO };
+    let inverse_total = R::ONE / (genes.h[i] + mu);
+    let (with_epsilon, mu_share) = (mu + epsilon, mu * inverse_total);
+    // x = 0 must not meet ln 0 or 0 / 0.
+    let count_part = if x > R::ZERO { x * (with_epsilon.ln() - genes.log[i]) } else { R::ZERO };
     let value = count_part - (x + theta) * log;
-    let share = if x > R::ZERO { mu / (mu + epsilon) } else { R::ZERO };
-    let by_log_mu = x * share - (x + theta) * (mu / total);
-    let from_count = x * (epsilon + mu) / total;
-    let small = from_count - theta * excess - theta * (mu / total) * (epsilon / h + t);
-    let large = from_count + theta * (theta / h) * (mu / total) - theta * log;
+    let share = if x > R::ZERO { mu / with_epsilon } else { R::ZERO };
+    let by_log_mu = x * share - (x + theta) * mu_share;
+    let from_count = x * with_epsilon * inverse_total;
+    let small = from_count - theta * excess - theta * mu_share * (epsilon_share + t);
+    let large = from_count + theta * genes.theta_share[i] * mu_share - theta * log;
     (value, by_log_mu, if t < R::ONE { small } else { large })
 }
 

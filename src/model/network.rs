@@ -284,6 +284,9 @@ impl<R: Real> Network<R> {
     /// [`Network::loss_and_gradient`], then a step of the optimiser on the values in `trained`. Each thread moves the
     /// parameters whose gradient it has just formed, while they are in its caches. With a loss that is not finite the
     /// parameters stay as they are.
+    ///
+    /// Where `trained` are shifts alone, nothing behind the divergence is computed, Eq. (H6): the loss is that of the divergence,
+    /// its reconstruction not a number, and running statistics of the decoder stay.
     pub fn training_step(
         &mut self,
         team: &Team,
@@ -297,6 +300,9 @@ impl<R: Real> Network<R> {
         weights: Weights,
         penalty: Penalty,
     ) -> Loss {
+        if self.are_shifts(trained) {
+            return self.shift_step(team, workspace, gradient, adam, trained, settings, batch, noise, weights);
+        }
         if !team.ranks().is_alone() {
             // A gradient is whole only once all processes have sent their parts.
             let loss = self.loss_and_gradient(team, workspace, gradient, batch, noise, weights, penalty);
@@ -312,6 +318,79 @@ impl<R: Real> Network<R> {
             self.parameter_steps(team, workspace, gradient, adam, &step, trained, batch, weights, penalty);
         }
         loss
+    }
+
+    /// Whether `trained` are shifts and nothing else.
+    fn are_shifts(&self, trained: &[Range<usize>]) -> bool {
+        let within =
+            |shift: &Tensor| trained.iter().all(|range| shift.0.start <= range.start && range.end <= shift.0.end);
+        !trained.is_empty() && self.tensors.shift.as_ref().is_some_and(within)
+    }
+
+    /// [`Network::training_step`] on shifts alone.
+    fn shift_step(
+        &mut self,
+        team: &Team,
+        workspace: &mut Workspace<R>,
+        gradient: &mut Buffer<R>,
+        adam: &mut Adam<R>,
+        trained: &[Range<usize>],
+        settings: &AdamSettings,
+        batch: Batch,
+        noise: Noise,
+        weights: Weights,
+    ) -> Loss {
+        let ranks = team.ranks();
+        workspace.share.divide(ranks, batch.cells, self.architecture.n_hidden);
+        let own = std::mem::take(&mut workspace.share.own);
+        let batch = if ranks.is_alone() { batch } else { Batch::new(batch.data, &own) };
+        self.encode_in_training(team, workspace, batch, noise);
+        let kl_scale = R::of(weights.cell * weights.kl);
+        self.stage(team, workspace, batch, |pass, block, rows| {
+            pass.finish_hidden(Side::Encoder, self.architecture.n_layers - 1, block, true);
+            pass.latent(block, false);
+            pass.prior(&mut block.cells, rows);
+            let cells = &mut block.cells;
+            prior::divergence_gradient(cells.d_kl_mean, cells.mean, cells.prior_mean, kl_scale);
+        });
+        let shift = self.tensors.shift.as_ref().expect("shifts are trained");
+        let (d_shift, d_logit): (_, &mut [R]) = match &self.tensors.mask_logit {
+            Some(mask_logit) => two_ranges(&mut gradient.values, shift, mask_logit),
+            None => (&mut gradient[shift], &mut []),
+        };
+        let values = [Some(shift), self.tensors.mask_logit.as_ref()];
+        let values = values.map(|tensor| tensor.map_or(&[][..], |tensor| &self.parameters[tensor]));
+        self.intervention_gradient(workspace, batch, d_shift, d_logit, values, weights, Penalty::None);
+        ranks.sum(d_shift);
+        let mut kl = [workspace.cells.kl[..batch.cells.len()].iter().sum::<f64>()];
+        ranks.sum(&mut kl);
+        workspace.share.own = own;
+        let [kl] = kl;
+        let total = weights.cell * weights.kl * kl;
+        if total.is_finite() {
+            adam.step(team, &mut self.parameters, gradient, trained, settings);
+        }
+        Loss { total, reconstruction: f64::NAN, kl, penalty: 0.0 }
+    }
+
+    /// The encoder in training mode, up to the last hidden layer's linear part and its statistics over the minibatch.
+    fn encode_in_training(&mut self, team: &Team, workspace: &mut Workspace<R>, batch: Batch, noise: Noise) {
+        for l in 0..self.architecture.n_layers {
+            self.stage(team, workspace, batch, |pass, block, rows| {
+                let mut lap = pass.shared.clock.lap();
+                if l == 0 {
+                    pass.load(&mut block.cells, rows.clone());
+                    lap.end(Stage::Minibatch);
+                    pass.draw_noise(&mut block.cells, &mut block.encoder, rows.clone(), noise, true);
+                    lap.end(Stage::Noise);
+                } else {
+                    pass.finish_hidden(Side::Encoder, l - 1, block, true);
+                }
+                pass.start_hidden(Side::Encoder, l, block, rows.clone(), true);
+                lap.end(Stage::Encoder);
+            });
+            self.batch_statistics(team.ranks(), workspace, Side::Encoder, l);
+        }
     }
 
     /// The loss, the gradients of every activation (in the workspace) and those of the normalisations (in `gradient`), of
@@ -333,22 +412,7 @@ impl<R: Real> Network<R> {
         workspace.dispersion.update(&self.parameters[&self.tensors.log_dispersion]);
 
         // Forward: a stage per batch normalisation.
-        for l in 0..n_layers {
-            self.stage(team, workspace, batch, |pass, block, rows| {
-                let mut lap = pass.shared.clock.lap();
-                if l == 0 {
-                    pass.load(&mut block.cells, rows.clone());
-                    lap.end(Stage::Minibatch);
-                    pass.draw_noise(&mut block.cells, &mut block.encoder, rows.clone(), noise, true);
-                    lap.end(Stage::Noise);
-                } else {
-                    pass.finish_hidden(Side::Encoder, l - 1, block, true);
-                }
-                pass.start_hidden(Side::Encoder, l, block, rows.clone(), true);
-                lap.end(Stage::Encoder);
-            });
-            self.batch_statistics(ranks, workspace, Side::Encoder, l);
-        }
+        self.encode_in_training(team, workspace, batch, noise);
         for l in 0..n_layers {
             self.stage(team, workspace, batch, |pass, block, rows| {
                 let mut lap = pass.shared.clock.lap();
@@ -1157,19 +1221,9 @@ impl<R: Real> Pass<'_, R> {
             let nonzero = self.batch.row(row);
             let (library, dispersion) = (cells.library[i], self.shared.dispersion);
             cells.reconstruction[i] = if a.likelihood_epsilon > 0.0 {
-                let unused = &mut cells.d_log_dispersion[..];
-                let epsilon = R::of(a.likelihood_epsilon);
-                negative_binomial::forward_backward_with_epsilon(
-                    logits,
-                    x,
-                    nonzero,
-                    library,
-                    dispersion,
-                    R::ZERO,
-                    epsilon,
-                    unused,
-                    scratch,
-                )
+                let terms = negative_binomial::count_terms(nonzero, dispersion, scratch)
+                    + negative_binomial::epsilon_terms(nonzero, dispersion);
+                negative_binomial::forward_with_epsilon(logits, x, library, dispersion, terms, scratch)
             } else {
                 let terms = negative_binomial::count_terms(nonzero, dispersion, scratch);
                 negative_binomial::forward(logits, x, library, dispersion, terms)
@@ -1190,7 +1244,6 @@ impl<R: Real> Pass<'_, R> {
             let (library, dispersion) = (cells.library[i], self.shared.dispersion);
             let d_log_dispersion = &mut cells.d_log_dispersion[..];
             cells.reconstruction[i] = if a.likelihood_epsilon > 0.0 {
-                let epsilon = R::of(a.likelihood_epsilon);
                 negative_binomial::forward_backward_with_epsilon(
                     logits,
                     x,
@@ -1198,7 +1251,6 @@ impl<R: Real> Pass<'_, R> {
                     library,
                     dispersion,
                     scale,
-                    epsilon,
                     d_log_dispersion,
                     scratch,
                 )

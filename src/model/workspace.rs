@@ -333,7 +333,10 @@ impl<R: Real> Workspace<R> {
             decoder: layers(false),
             encoder_statistics: statistics(),
             decoder_statistics: statistics(),
-            dispersion: Dispersion::new(g),
+            dispersion: match a.likelihood_epsilon > 0.0 {
+                true => Dispersion::with_epsilon(g, R::of(a.likelihood_epsilon)),
+                false => Dispersion::new(g),
+            },
             log1p: Log1pTable::new(),
             max_interventions,
             clock: StageClock::default(),

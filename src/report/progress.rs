@@ -283,6 +283,10 @@ impl<'a, W: Write> Progress<'a, W> {
     /// What a bar says beside itself: it fits, with all of it, into a terminal of 80 columns.
     fn describe_briefly(&self, record: &EpochRecord) -> String {
         let figure = |x: f64| if x.abs() < 1000.0 { format!("{x:.2}") } else { format!("{x:.0}") };
+        if record.train_elbo.is_nan() {
+            let (kl, speed) = (figure(record.train_kl), rate(self.cells_per_epoch as f64 / record.seconds));
+            return format!("divergence {kl} {speed}/s \u{2264}{}", brief(self.remaining(record)));
+        }
         format!(
             "ELBO {} val {} mask {:.2} {}/s \u{2264}{}",
             figure(record.train_elbo),
@@ -294,6 +298,11 @@ impl<'a, W: Write> Progress<'a, W> {
     }
 
     fn describe(&self, record: &EpochRecord) -> String {
+        // A fit of shifts knows nothing else.
+        if record.train_elbo.is_nan() {
+            let (speed, left) = (rate(self.cells_per_epoch as f64 / record.seconds), seconds(self.remaining(record)));
+            return format!("divergence {:.2}  {speed} cells/s  at most {left} left", record.train_kl);
+        }
         format!(
             "ELBO train {:.2}  validation {:.2}  mask {:.3}  {} cells/s  at most {} left",
             record.train_elbo,

@@ -182,7 +182,8 @@ pub fn fit_shifts<R: Real>(
 }
 
 /// Fits the shifts as the reference implementation does for its baselines: in training mode, so that the encoder's
-/// running statistics move with the held-out cells. The decoder's stay. The session knows the training as `stage`.
+/// running statistics move with the held-out cells. The decoder takes no part, Eq. (H6). The session knows the training as
+/// `stage`; what it records is the divergence alone.
 ///
 /// # Errors
 /// As [`train_in`].
@@ -199,15 +200,8 @@ pub fn fit_shifts_drifting<R: Real>(
     on_epoch: impl FnMut(&EpochRecord),
 ) -> Result<Training> {
     let settings = TrainingSettings { trained: Some(shift_ranges(network, held_out)), ..settings.clone() };
-    let before = network.running.clone();
     let trainer = Trainer::new(network, data, cells, &[], objective, &settings);
-    let training = train_in(session, stage, team, trainer, on_epoch)?;
-    for norm in network.tensors.decoder.iter().filter_map(|layer| layer.norm.as_ref()) {
-        for tensor in [&norm.running_mean, &norm.running_variance] {
-            network.running[tensor].copy_from_slice(&before[tensor]);
-        }
-    }
-    Ok(training)
+    train_in(session, stage, team, trainer, on_epoch)
 }
 
 #[cfg(test)]

@@ -254,11 +254,11 @@ impl<R: Real> Pass<'_, R> {
         nonzero.for_each(|gene, count| cells.x[gene] = R::of_count(count));
         self.load_covariates(cells.covariates, 0..ROWS_PER_BLOCK);
         let half_log_variance: f64 = 0.5 * cells.variance[..l].iter().map(|v| Real::ln(v.f64())).sum::<f64>();
-        let epsilon = R::of(a.likelihood_epsilon);
+        let with_epsilon = a.likelihood_epsilon > 0.0;
         let mut count_terms =
             negative_binomial::count_terms(nonzero, self.shared.dispersion, &mut cells.likelihood_scratch[0]);
-        if epsilon > R::ZERO {
-            count_terms += negative_binomial::epsilon_terms(nonzero, self.shared.dispersion, epsilon);
+        if with_epsilon {
+            count_terms += negative_binomial::epsilon_terms(nonzero, self.shared.dispersion);
         }
         let masks_drawn = self.network.tensors.mask_logit.is_some() && self.network.frozen_mask.is_none();
         if !masks_drawn {
@@ -301,17 +301,9 @@ impl<R: Real> Pass<'_, R> {
             for r in 0..n {
                 let (logits, x) = (&mut cells.logits[r * g..(r + 1) * g], &cells.x[..g]);
                 let dispersion = self.shared.dispersion;
-                let nll = if epsilon > R::ZERO {
+                let nll = if with_epsilon {
                     let scratch = &mut cells.likelihood_scratch[0];
-                    negative_binomial::forward_with_epsilon(
-                        logits,
-                        x,
-                        library,
-                        dispersion,
-                        epsilon,
-                        count_terms,
-                        scratch,
-                    )
+                    negative_binomial::forward_with_epsilon(logits, x, library, dispersion, count_terms, scratch)
                 } else {
                     negative_binomial::forward(logits, x, library, dispersion, count_terms)
                 };

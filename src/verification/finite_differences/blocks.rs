@@ -415,7 +415,7 @@ pub fn negative_binomial(n_genes: usize, epsilon: f64, seed: u64) -> Check {
     let scale = 1.7;
     let mut scratch = likelihood::Scratch::new(n_genes);
     let dispersion = |log_theta: &[f64]| {
-        let mut dispersion = likelihood::Dispersion::new(n_genes);
+        let mut dispersion = likelihood::Dispersion::with_epsilon(n_genes, epsilon);
         dispersion.update(log_theta);
         dispersion
     };
@@ -424,7 +424,7 @@ pub fn negative_binomial(n_genes: usize, epsilon: f64, seed: u64) -> Check {
     let at = dispersion(&log_theta);
     let (d, d_t, s) = (&mut d_logits, &mut d_log_theta, &mut scratch);
     if epsilon > 0.0 {
-        likelihood::forward_backward_with_epsilon(d, &x, row, library, &at, scale, epsilon, d_t, s);
+        likelihood::forward_backward_with_epsilon(d, &x, row, library, &at, scale, d_t, s);
     } else {
         likelihood::forward_backward(d, &x, row, library, &at, scale, d_t, s);
     }
@@ -435,7 +435,7 @@ pub fn negative_binomial(n_genes: usize, epsilon: f64, seed: u64) -> Check {
         let mut l = logits.to_vec();
         let loss = if epsilon > 0.0 {
             let unused = &mut vec![0.0; n_genes];
-            likelihood::forward_backward_with_epsilon(&mut l, &x, row, library, &at, 1.0, epsilon, unused, &mut scratch)
+            likelihood::forward_backward_with_epsilon(&mut l, &x, row, library, &at, 1.0, unused, &mut scratch)
         } else {
             let terms = likelihood::count_terms(row, &at, &mut scratch);
             likelihood::forward(&mut l, &x, library, &at, terms)
