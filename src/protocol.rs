@@ -10,20 +10,24 @@ use crate::config::HeldoutBatchNorm;
 use crate::data::dataset::Dataset;
 use crate::data::simulate::MixingNetwork;
 use crate::error::{NonFinite, Result};
+use crate::evaluation::correlation::Correlation;
 use crate::evaluation::held_out::{HeldOutCells, baselines, mean};
 use crate::evaluation::oracle::oracle;
+use crate::evaluation::recovery::Recovery;
 use crate::interruption::Moment;
 use crate::model::network::{Bound, Network};
 use crate::model::objective::Objective;
 use crate::numerics::real::Real;
 use crate::numerics::team::Team;
 use crate::report::metrics::{
-    BaselineMetrics, BoundMetrics, HeldoutMetrics, HeldoutSeconds, InterventionMetrics, OracleMetrics,
+    BaselineMetrics, BoundMetrics, HeldoutMetrics, HeldoutSeconds, InterventionMetrics, OracleMetrics, RecoveryMetrics,
     RetrainingMetrics, StageMetrics, grouped,
 };
 use crate::report::progress::{Progress, ProgressKind};
 use crate::training::held_out;
-use crate::training::trainer::{Snapshot, Trainer, Training, TrainingSettings, evaluation_workspace, train_in};
+use crate::training::trainer::{
+    Snapshot, Trainer, Training, TrainingSettings, evaluation_workspace, posterior_means, train_in,
+};
 
 /// Name of the second training.
 const RETRAINING: &str = "retraining";
@@ -122,7 +126,7 @@ impl Protocol<'_> {
         let ended = RetrainingMetrics { epochs: retraining.history.len(), stop_reason: retraining.stop_reason };
         let batch_norm = network.tensors.shift.is_some().then_some(self.batch_norm);
         let stages = [Some(before), Some(retrained), Some(fitted)];
-        let metrics = self.metrics(team, groups, stages, Some(ended), batch_norm, seconds)?;
+        let metrics = self.metrics(team, network, groups, stages, Some(ended), batch_norm, seconds)?;
         Ok(Adapted { metrics, retraining })
     }
 
@@ -154,7 +158,7 @@ impl Protocol<'_> {
             }
             Some(HeldoutBatchNorm::Drift) => None,
         };
-        self.metrics(team, groups, [Some(before), retrained, Some(after)], None, batch_norm, seconds)
+        self.metrics(team, &fitted, groups, [Some(before), retrained, Some(after)], None, batch_norm, seconds)
     }
 
     /// Fits the shifts of the held-out interventions, and says how many seconds that took.
@@ -280,9 +284,27 @@ impl Protocol<'_> {
         network.bounds_after(team, &mut workspace, self.data, &cells, &posterior, particles, seed, done, between)
     }
 
-    fn metrics(
+    /// How well the latents of the trained interventions' cells are recovered, where the truth is known.
+    fn recovered<R: Real>(&self, team: &Team, network: &Network<R>) -> Result<Option<RecoveryMetrics>> {
+        if self.data.truth.is_none() {
+            return Ok(None);
+        }
+        let all: Vec<usize> = (0..self.data.n_cells()).collect();
+        let mut workspace = evaluation_workspace(network, self.data);
+        let means = posterior_means(team, network, &mut workspace, self.data, &all)?;
+        let is_trained = |a: usize| !self.interventions.contains(&a);
+        let found = Recovery::new(self.data, &means, network.architecture.n_latents, is_trained);
+        Ok(found.map(|found| RecoveryMetrics {
+            mcc_pearson: found.mcc(team, Correlation::Pearson).mean,
+            mcc_spearman: found.mcc(team, Correlation::Spearman).mean,
+            r2: found.r2(),
+        }))
+    }
+
+    fn metrics<R: Real>(
         &self,
         team: &Team,
+        network: &Network<R>,
         groups: HeldOutCells,
         [before, retrained, fitted]: [Option<Bounds>; 3],
         retraining: Option<RetrainingMetrics>,
@@ -290,6 +312,7 @@ impl Protocol<'_> {
         mut seconds: HeldoutSeconds,
     ) -> Result<HeldoutMetrics> {
         let (before, fitted) = (before.expect("the first stage"), fitted.expect("the last stage"));
+        let latents = self.recovered(team, network)?;
         let start = Instant::now();
         let (mut baseline, mut floor) = (None, None);
         // These need the counts of all cells, which the first process has.
@@ -314,6 +337,7 @@ impl Protocol<'_> {
                 after_retraining: retrained.map(|bounds| bounds.mean),
                 after_fitting: fitted.mean,
             },
+            latents,
             baseline,
             oracle: floor.map(|o| OracleMetrics { nll: o.nll, n_cells: o.cells, particles: o.particles }),
             per_intervention: per_intervention

@@ -19,12 +19,12 @@ use crate::data::npz::NpzWriter;
 use crate::data::simulate::MixingNetwork;
 use crate::data::{simulate as simulator, split};
 use crate::error::{Error, InputError, Result};
-use crate::evaluation::correlation::{Correlation, Latents};
+use crate::evaluation::correlation::Correlation;
 use crate::evaluation::oracle::latent_oracle;
 use crate::evaluation::target_graph::{
     TargetScore, masks_from_probabilities, score_targets, targets_from_prior_means, two_largest_shifts,
 };
-use crate::evaluation::{mcc, pooled, regression};
+use crate::evaluation::{pooled, recovery::Recovery};
 use crate::interpretation::{Interpretation, Parts};
 use crate::interruption::Deferral;
 use crate::memory::give_back_large_arrays;
@@ -853,19 +853,14 @@ fn judge<R: Real>(
         });
     }
     if let Some(truth) = &data.truth {
-        // Latents are compared on the cells of the trained interventions, as the reference does.
-        let rows: Vec<usize> = (0..data.n_cells())
-            .filter(|&n| data.interventions.row(n).0.iter().all(|&a| cells.trained[a as usize]))
-            .collect();
-        let inferred: Vec<f64> = rows.iter().flat_map(|&n| &latents[n * l..(n + 1) * l]).map(|z| z.f64()).collect();
-        let k = truth.n_latents;
-        let true_latents: Vec<f64> = rows.iter().flat_map(|&n| &truth.latents[n * k..(n + 1) * k]).copied().collect();
-        let (inferred, true_latents) = (Latents::new(&inferred, l), Latents::new(&true_latents, k));
-        let pearson = mcc::mcc(team, true_latents, inferred, Correlation::Pearson);
+        let recovery = Recovery::new(data, &latents, l, |a| cells.trained[a]).expect("the truth is known");
+        drop(latents);
+        let pearson = recovery.mcc(team, Correlation::Pearson);
         between()?;
-        metrics.mcc_spearman = Some(mcc::mcc(team, true_latents, inferred, Correlation::Spearman).mean);
-        metrics.r2 = Some(regression::linear_r2(inferred, true_latents));
-        let ceiling = screen.mixing.as_ref().and_then(|mixing| latent_oracle(team, data, mixing, &rows, config.seed));
+        metrics.mcc_spearman = Some(recovery.mcc(team, Correlation::Spearman).mean);
+        metrics.r2 = Some(recovery.r2());
+        let of = |mixing: &MixingNetwork| latent_oracle(team, data, mixing, &recovery.cells, config.seed);
+        let ceiling = screen.mixing.as_deref().and_then(of);
         metrics.oracle = ceiling.map(|o| LatentOracleMetrics {
             mcc_pearson: o.mcc_pearson,
             mcc_spearman: o.mcc_spearman,

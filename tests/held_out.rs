@@ -81,6 +81,7 @@ fn the_metrics_hold_every_promised_figure() {
         "n_interventions",
         "batch_norm",
         "stages",
+        "latents",
         "baseline",
         "oracle",
         "per_intervention",
@@ -97,6 +98,10 @@ fn the_metrics_hold_every_promised_figure() {
         assert!(number(&bounds["nll_iwelbo"]) <= number(&bounds["elbo"]), "{bounds}");
     }
     assert_eq!(heldout["stages"]["after_fitting"]["nll_iwelbo"], heldout["nll_iwelbo"]);
+    // Scores of the fitted model, not of the first training.
+    for score in ["mcc_pearson", "mcc_spearman", "r2"] {
+        assert!(number(&heldout["latents"][score]) < 1.0 && heldout["latents"][score] != metrics[score], "{score}");
+    }
     let each = heldout["per_intervention"].as_array().expect("a list");
     let found: Vec<&str> = each.iter().map(|entry| entry["intervention"].as_str().expect("a name")).collect();
     assert_eq!(found, ["intervention_8", "intervention_9"]);

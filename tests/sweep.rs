@@ -160,6 +160,7 @@ fn tables_hold_means_and_deviations_of_the_runs() {
             ("elbo_validation", "/elbo_validation"),
             ("heldout_nll", "/heldout/nll_iwelbo"),
             ("heldout_elbo", "/heldout/elbo"),
+            ("heldout_mcc_pearson", "/heldout/latents/mcc_pearson"),
             ("heldout_oracle", "/heldout/oracle/nll"),
             ("total_seconds", "/timing/total_seconds"),
         ] {

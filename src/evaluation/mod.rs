@@ -8,6 +8,7 @@ pub mod loadings;
 pub mod mcc;
 pub mod oracle;
 pub mod pooled;
+pub mod recovery;
 pub mod regression;
 pub mod target_graph;
 pub mod udr;

@@ -156,6 +156,10 @@ pub struct HeldoutMetrics {
     pub batch_norm: Option<HeldoutBatchNorm>,
     /// The two bounds after each stage.
     pub stages: StageMetrics,
+    /// How well the fitted model, after its second training, recovers the latents of the trained interventions' cells; where the
+    /// truth is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latents: Option<RecoveryMetrics>,
     /// What simple models reach on the same cells.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub baseline: Option<BaselineMetrics>,
@@ -171,6 +175,17 @@ pub struct HeldoutMetrics {
     pub retraining: Option<RetrainingMetrics>,
     /// Seconds spent.
     pub seconds: HeldoutSeconds,
+}
+
+/// How well latents are recovered.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct RecoveryMetrics {
+    /// Mean correlation coefficient (Pearson) of matched latents.
+    pub mcc_pearson: f64,
+    /// Mean correlation coefficient (Spearman) of matched latents.
+    pub mcc_spearman: f64,
+    /// R2 of the linear regression from inferred to true latents.
+    pub r2: f64,
 }
 
 /// Bounds after the stages of the held-out protocol.
@@ -361,6 +376,10 @@ impl HeldoutMetrics {
         if let Some(bounds) = &self.stages.after_retraining {
             row("  after retraining", format!("{:.2}", bounds.nll_iwelbo), "IWELBO; held-out shifts are 0");
         }
+        if let Some(latents) = &self.latents {
+            let note = format!("of the fitted model; Spearman {:.3}, R2 {:.3}", latents.mcc_spearman, latents.r2);
+            row("  MCC, Pearson", format!("{:.3}", latents.mcc_pearson), &note);
+        }
         if let Some(baseline) = &self.baseline {
             let note = "held-out cells; a useful model is lower";
             row("  pooled negative binomial", format!("{:.2}", baseline.pooled_negative_binomial), note);
@@ -480,6 +499,7 @@ mod tests {
                     elbo: 316.0,
                 }],
                 left_out: vec!["b".into()],
+                latents: Some(RecoveryMetrics { mcc_pearson: 0.957, mcc_spearman: 0.889, r2: 0.916 }),
                 retraining: Some(RetrainingMetrics { epochs: 100, stop_reason: StopReason::EarlyStopping }),
                 seconds: HeldoutSeconds::default(),
             }),
@@ -533,12 +553,21 @@ mod tests {
 
     #[test]
     fn figures_that_need_the_truth_are_absent_without_it() {
-        let unknown =
-            Metrics { mcc_pearson: None, mcc_spearman: None, r2: None, graph: None, oracle: None, ..metrics() };
+        let heldout = metrics().heldout.map(|heldout| HeldoutMetrics { latents: None, ..heldout });
+        let unknown = Metrics {
+            mcc_pearson: None,
+            mcc_spearman: None,
+            r2: None,
+            graph: None,
+            oracle: None,
+            heldout,
+            ..metrics()
+        };
         let value: serde_json::Value = serde_json::from_str(&unknown.to_json()).expect("JSON");
         for key in ["mcc_pearson", "mcc_spearman", "r2", "graph"] {
             assert!(value.get(key).is_none(), "{key}");
         }
+        assert!(value["heldout"].get("latents").is_none());
         assert!(!unknown.table().to_string().contains("MCC"));
     }
 
@@ -555,6 +584,9 @@ mod tests {
             "0.667",
             "0.982",
             "0.965",
+            "0.957",
+            "0.889",
+            "0.916",
             "12.5 %",
             "123,457",
             "314.88",
