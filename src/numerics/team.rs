@@ -186,6 +186,8 @@ struct Shared {
     /// One word per thread, its share of the tiles: generation (24 bits), end (20), next tile (20). A tile is claimed by
     /// adding one. Who holds a claim below the end may use `job`: it stays in place until that tile is counted as complete.
     claims: Vec<Claim>,
+    /// Threads that take part; claims of others have no tiles.
+    active: AtomicUsize,
     job: AtomicPtr<Job>,
     complete: AtomicUsize,
     stop: AtomicBool,
@@ -219,10 +221,22 @@ impl Claim {
 }
 
 impl Shared {
+    /// Of `threads` threads, which may become `most`.
+    fn new(threads: usize, most: usize) -> Self {
+        Self {
+            claims: (0..most).map(|_| Claim(AtomicU64::new(0))).collect(),
+            active: AtomicUsize::new(threads),
+            job: AtomicPtr::new(std::ptr::null_mut()),
+            complete: AtomicUsize::new(0),
+            stop: AtomicBool::new(false),
+            panic: Mutex::new(None),
+        }
+    }
+
     /// Claims and runs tiles until none is left: those of thread `me` first, which find what the same tiles of the stage
     /// before left in its caches, then those of slower threads.
     fn work(&self, me: usize) {
-        let n = self.claims.len();
+        let n = self.active.load(Ordering::Relaxed);
         for victim in 0..n {
             while let Some(tile) = self.claims[(me + victim) % n].next() {
                 // SAFETY: an unfinished tile is claimed, so the job (perhaps newer than the one first seen) is in place.
@@ -263,13 +277,40 @@ impl Shared {
 /// A team of threads. The calling thread is one of them.
 pub struct Team<'a> {
     shared: Option<&'a Shared>,
-    threads: usize,
+    /// Starts one more thread if there is one to be had.
+    recruit: Option<&'a (dyn Fn() + Sync)>,
     ranks: &'a Ranks,
 }
 
 impl std::fmt::Debug for Team<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Team of {}", self.threads)
+        write!(f, "Team of {}", self.threads())
+    }
+}
+
+/// Threads that nobody uses, for teams that take on more while they work.
+#[derive(Debug)]
+pub struct Reserve {
+    free: AtomicUsize,
+    most: usize,
+}
+
+impl Reserve {
+    /// None yet, and never more than `most`.
+    pub fn new(most: usize) -> Self {
+        Self { free: AtomicUsize::new(0), most }
+    }
+
+    /// Adds `threads`.
+    pub fn give(&self, threads: usize) {
+        self.free.fetch_add(threads, Ordering::Relaxed);
+    }
+
+    fn take(&self) -> bool {
+        let fewer = |free: usize| free.checked_sub(1);
+        // Nearly always 0, so that it is read first.
+        self.free.load(Ordering::Relaxed) > 0
+            && self.free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer).is_ok()
     }
 }
 
@@ -282,10 +323,23 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
+/// Gives back what a team of `threads` threads at first has taken on, also when the body panics.
+struct GiveBack<'a> {
+    shared: &'a Shared,
+    threads: usize,
+    reserve: &'a Reserve,
+}
+
+impl Drop for GiveBack<'_> {
+    fn drop(&mut self) {
+        self.reserve.give(self.shared.active.load(Ordering::Relaxed) - self.threads);
+    }
+}
+
 impl Team<'_> {
     /// A team of the calling thread alone.
     pub fn single() -> Team<'static> {
-        Team { shared: None, threads: 1, ranks: Ranks::alone() }
+        Team { shared: None, recruit: None, ranks: Ranks::alone() }
     }
 
     /// Runs `body` with a team of `threads` threads (one if 0).
@@ -296,27 +350,48 @@ impl Team<'_> {
     /// Runs `body` with a team of `threads` threads (one if 0) on each of several processes.
     pub fn among<T>(ranks: &Ranks, threads: usize, body: impl FnOnce(&Team) -> T) -> T {
         if threads <= 1 {
-            return body(&Team { shared: None, threads: 1, ranks });
+            return body(&Team { shared: None, recruit: None, ranks });
+        }
+        let shared = Shared::new(threads, threads);
+        Self::start(&shared, || body(&Team { shared: Some(&shared), recruit: None, ranks }))
+    }
+
+    /// As [`Team::with`], of a team that takes on the threads of the `reserve` as they come, and gives them back at its end.
+    pub fn growing<T>(threads: usize, reserve: &Reserve, body: impl FnOnce(&Team) -> T) -> T {
+        let threads = threads.max(1);
+        let shared = &Shared::new(threads, threads.max(reserve.most));
+        let _back = GiveBack { shared, threads, reserve };
+        std::thread::scope(|scope| {
+            // Also when the body panics, before the threads of the scope are waited for.
+            let _stop = StopOnDrop(shared);
+            let recruit = || {
+                let now = shared.active.load(Ordering::Relaxed);
+                if now < shared.claims.len() && reserve.take() {
+                    shared.active.store(now + 1, Ordering::Relaxed);
+                    scope.spawn(move || shared.wait_for_work(now));
+                }
+            };
+            Self::start(shared, || body(&Team { shared: Some(shared), recruit: Some(&recruit), ranks: Ranks::alone() }))
+        })
+    }
+
+    /// Runs `body` beside all but the first of the threads.
+    fn start<T>(shared: &Shared, body: impl FnOnce() -> T) -> T {
+        let threads = shared.active.load(Ordering::Relaxed);
+        if threads == 1 {
+            return body();
         }
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads - 1)
             .thread_name(|i| format!("svae-{}", i + 1))
             .build()
             .expect("the operating system grants the threads that were asked for");
-        let shared = Shared {
-            claims: (0..threads).map(|_| Claim(AtomicU64::new(0))).collect(),
-            job: AtomicPtr::new(std::ptr::null_mut()),
-            complete: AtomicUsize::new(0),
-            stop: AtomicBool::new(false),
-            panic: Mutex::new(None),
-        };
         pool.in_place_scope(|scope| {
             for me in 1..threads {
-                let shared = &shared;
                 scope.spawn(move |_| shared.wait_for_work(me));
             }
-            let _stop = StopOnDrop(&shared);
-            body(&Team { shared: Some(&shared), threads, ranks })
+            let _stop = StopOnDrop(shared);
+            body()
         })
     }
 
@@ -327,7 +402,7 @@ impl Team<'_> {
 
     /// Number of threads.
     pub fn threads(&self) -> usize {
-        self.threads
+        self.shared.map_or(1, |shared| shared.active.load(Ordering::Relaxed))
     }
 
     /// Calls `f(i, part i of output)` for every i below `n`, on any thread, and returns when all are done.
@@ -335,7 +410,11 @@ impl Team<'_> {
     /// # Panics
     /// With the panic of `f`, if it panics.
     pub fn run<S: Split>(&self, n: usize, output: S, f: impl Fn(usize, S::Part) + Sync) {
-        let Some(shared) = self.shared.filter(|_| n > 1) else {
+        if let Some(recruit) = self.recruit {
+            recruit();
+        }
+        let threads = self.threads();
+        let Some(shared) = self.shared.filter(|_| n > 1 && threads > 1) else {
             for i in 0..n {
                 // SAFETY: every index is taken once.
                 f(i, unsafe { output.part(i) });
@@ -350,8 +429,8 @@ impl Team<'_> {
         shared.complete.store(0, Ordering::Relaxed);
         // Every thread gets the same share of every stage with as many tiles: what they work on stays in its caches.
         let generation = (shared.claims[0].0.load(Ordering::Relaxed) >> (2 * TILE_BITS)).wrapping_add(1);
-        let share = |thread: usize| (n * thread / self.threads) as u64;
-        for (thread, claim) in shared.claims.iter().enumerate() {
+        let share = |thread: usize| (n * thread / threads) as u64;
+        for (thread, claim) in shared.claims[..threads].iter().enumerate() {
             let (from, to) = (share(thread), share(thread + 1));
             claim.0.store((generation << (2 * TILE_BITS)) | (to << TILE_BITS) | from, Ordering::Release);
         }
@@ -406,6 +485,46 @@ mod tests {
                 }
             });
         }
+    }
+
+    #[test]
+    fn a_team_takes_on_what_is_in_the_reserve_and_gives_it_back() {
+        let reserve = Reserve::new(3);
+        for start in [1, 2] {
+            let mut counts = vec![0u32; 640];
+            let mut seen = Vec::new();
+            Team::growing(start, &reserve, |team| {
+                for round in 0..3000 {
+                    // In the middle of the work, once by one and once by more than there is room for.
+                    match round {
+                        1000 => reserve.give(1),
+                        2000 => reserve.give(4),
+                        _ => {}
+                    }
+                    team.run(64, tiles(&mut counts, 10), |i, part| part.iter_mut().for_each(|c| *c += i as u32));
+                    if seen.last() != Some(&team.threads()) {
+                        seen.push(team.threads());
+                    }
+                }
+            });
+            assert_eq!(seen, (start..=3).collect::<Vec<_>>(), "threads");
+            assert!(counts.iter().enumerate().all(|(at, &c)| c == 3000 * (at / 10) as u32));
+            assert_eq!(reserve.free.swap(0, Ordering::Relaxed), 5, "all are back");
+        }
+    }
+
+    #[test]
+    fn a_growing_team_ends_when_its_body_panics() {
+        let reserve = Reserve::new(2);
+        reserve.give(1);
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            Team::growing(1, &reserve, |team| {
+                let mut out = [0; 8];
+                team.run(8, tiles(&mut out, 1), |i, _| assert!(i != 5, "tile five"));
+            });
+        }));
+        assert!(outcome.is_err());
+        assert_eq!(reserve.free.into_inner(), 1, "all are back");
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::checkpoint::{Session, file as checkpoint};
 use crate::config::{Config, Grid, threads_or_all};
 use crate::error::{Error, Result};
 use crate::interruption::{Deferral, Watch};
-use crate::numerics::team::Team;
+use crate::numerics::team::{Reserve, Team};
 use crate::ranks::Ranks;
 use crate::report::metrics::{Metrics, seconds};
 use crate::report::progress::ProgressKind;
@@ -148,7 +148,7 @@ pub fn sweep_among(ranks: &Ranks, grid: &Grid, part: Part) -> Result<Outcome> {
         }
         let found = Mutex::new(&mut failures);
         let jobs = own().map(|&(i, _)| i).collect();
-        schedule::share_out(threads_or_all(grid.threads), jobs, |i, threads| {
+        schedule::share_out(threads_or_all(grid.threads), jobs, |i, threads, reserve| {
             let run = &plan.runs[i];
             if watch.cause().is_some() {
                 plan.data[run.data].release();
@@ -157,7 +157,7 @@ pub fn sweep_among(ranks: &Ranks, grid: &Grid, part: Part) -> Result<Outcome> {
             let line = display.begin(&run.name, threads);
             let start = Instant::now();
             let ended = catch_unwind(AssertUnwindSafe(|| {
-                one(&plan, run, grid.overwrite, threads, watch.clone(), display.kind(&line, &run.name))
+                one(&plan, run, grid.overwrite, (threads, reserve), watch.clone(), display.kind(&line, &run.name))
             }));
             plan.data[run.data].release();
             let failure = match ended {
@@ -238,16 +238,16 @@ fn of_json<T: serde::de::DeserializeOwned>(told: &str) -> T {
     serde_json::from_str(told).expect("written by `json`")
 }
 
-/// Does one run, or goes on with it unless it is to be done anew.
+/// Does one run, or goes on with it unless it is to be done anew, on so many threads and those of the reserve.
 fn one(
     plan: &Plan,
     run: &PlannedRun,
     anew: bool,
-    threads: usize,
+    (threads, reserve): (usize, &Reserve),
     watch: Watch,
     progress: ProgressKind<'_>,
 ) -> Result<Metrics> {
-    Team::with(threads, |team| {
+    Team::growing(threads, reserve, |team| {
         let read = plan.data[run.data].get(team)?;
         let start = Instant::now();
         let screen = Screen::of(&run.config, read, progress)?;
