@@ -18,6 +18,28 @@ pub fn forward<R: Real>(y: &mut [R], x: Rows<R>, covariates: Option<Rows<R>>, we
     }
 }
 
+/// As [`forward`], with the transpose of the weight, (n_in + n_c) x n_out, which a product need not turn round: for weights that
+/// many products share.
+pub fn forward_transposed<R: Real>(
+    y: &mut [R],
+    x: Rows<R>,
+    covariates: Option<Rows<R>>,
+    transpose: &[R],
+    bias: &[R],
+    n_in: usize,
+) {
+    let n_out = bias.len();
+    vectorized(
+        #[inline(always)]
+        || y.chunks_exact_mut(n_out).for_each(|row| row.copy_from_slice(bias)),
+    );
+    let (of_input, of_covariates) = transpose.split_at(n_in * n_out);
+    a_b(y, Into::Add, x, Rows::new(of_input, n_in, n_out));
+    if let Some(c) = covariates {
+        a_b(y, Into::Add, c, Rows::new(of_covariates, of_covariates.len() / n_out, n_out));
+    }
+}
+
 /// Gradient of the input, Eq. (L2). d_x: B x n_in, d_y: B x n_out, weight as in [`forward`].
 pub fn backward_input<R: Real>(d_x: &mut [R], into: Into, d_y: Rows<R>, weight: &[R], n_in: usize, n_out: usize) {
     a_b(d_x, into, d_y, Rows::strided(weight, n_out, n_in, weight.len() / n_out));

@@ -4,7 +4,7 @@ use super::{HiddenLayer, Network, Pass, Side};
 use crate::data::dataset::Dataset;
 use crate::data::minibatch::Minibatches;
 use crate::error::Result;
-use crate::model::architecture::LatentDistribution;
+use crate::model::architecture::{LatentDistribution, LinearTensors};
 use crate::model::workspace::{Block, LayerStatistics, ROWS_PER_BLOCK, Workspace, words_per_row};
 use crate::model::{activation, latent, layer_norm, linear, negative_binomial};
 use crate::numerics::matmul::Rows;
@@ -190,12 +190,20 @@ impl<R: Real> Network<R> {
         Ok(bounds)
     }
 
-    /// The decoder's hidden layers with their batch normalisation folded in, Eq. (I8); the workspace holds the running
+    /// The decoder's layers, the hidden ones with their batch normalisation folded in, Eq. (I8); the workspace holds the running
     /// statistics, see [`Network::prepare_evaluation`].
     fn fold_decoder(&self, workspace: &Workspace<R>) -> Vec<FoldedLayer<R>> {
+        let plain = |linear: &LinearTensors| {
+            let (weight, bias) = (self.parameters[&linear.weight].to_vec(), self.parameters[&linear.bias].to_vec());
+            (weight, bias)
+        };
+        let transposed = |(weight, bias): (Vec<R>, Vec<R>)| {
+            let (n_out, width) = (bias.len(), weight.len() / bias.len());
+            let transpose = (0..weight.len()).map(|at| weight[at % n_out * width + at / n_out]).collect();
+            FoldedLayer { transpose, bias }
+        };
         let fold = |(layer, statistics): (&HiddenLayer, &LayerStatistics<R>)| {
-            let mut weight = self.parameters[&layer.linear.weight].to_vec();
-            let mut bias = self.parameters[&layer.linear.bias].to_vec();
+            let (mut weight, mut bias) = plain(&layer.linear);
             if let Some(norm) = &layer.norm {
                 let (gamma, beta) = (&self.parameters[&norm.weight], &self.parameters[&norm.bias]);
                 let width = weight.len() / bias.len();
@@ -205,16 +213,17 @@ impl<R: Real> Network<R> {
                     *bias = scale * (*bias - statistics.mean[j]) + beta[j];
                 }
             }
-            FoldedLayer { weight, bias }
+            transposed((weight, bias))
         };
-        self.hidden(Side::Decoder).iter().zip(&workspace.decoder_statistics).map(fold).collect()
+        let hidden = self.hidden(Side::Decoder).iter().zip(&workspace.decoder_statistics).map(fold);
+        hidden.chain([transposed(plain(&self.tensors.decoder_output))]).collect()
     }
 }
 
-/// A hidden layer as one linear map, of the same shape as its linear part.
+/// A layer as one linear map, of the same shape as its linear part.
 struct FoldedLayer<R> {
-    /// n_out x (n_in + n_c).
-    weight: Vec<R>,
+    /// Of the weight: (n_in + n_c) x n_out.
+    transpose: Vec<R>,
     /// n_out.
     bias: Vec<R>,
 }
@@ -223,7 +232,8 @@ impl<R: Real> Pass<'_, R> {
     /// From `z` to the logits, in evaluation mode, for every row of the block.
     fn decode(&self, block: &mut Block<R>, folded: &[FoldedLayer<R>]) {
         let a = &self.network.architecture;
-        for (l, folded) in folded.iter().enumerate() {
+        let (output, hidden) = folded.split_last().expect("a layer");
+        for (l, folded) in hidden.iter().enumerate() {
             let tensors = &self.network.hidden(Side::Decoder)[l].linear;
             let (before, here) = block.decoder.split_at_mut(l);
             let input = before.last().map_or(&*block.cells.z, |layer| layer.as_ref().expect("a layer before").out);
@@ -231,13 +241,15 @@ impl<R: Real> Pass<'_, R> {
             let n = input.len() / tensors.n_in;
             let covariates = self.network.covariates(tensors, block.cells.covariates, n);
             let input = Rows::new(input, n, tensors.n_in);
-            linear::forward(here.out, input, covariates, &folded.weight, &folded.bias, tensors.n_in);
+            linear::forward_transposed(here.out, input, covariates, &folded.transpose, &folded.bias, tensors.n_in);
             if a.layer_norm {
                 layer_norm::forward(here.out, here.row_statistics, a.n_hidden);
             }
             activation::forward(here.out, None);
         }
-        self.output(block);
+        let last = block.decoder[a.n_layers - 1].as_ref().expect("the last layer").out as &[R];
+        let last = Rows::new(last, last.len() / a.n_hidden, a.n_hidden);
+        linear::forward_transposed(block.cells.logits, last, None, &output.transpose, &output.bias, a.n_hidden);
     }
 
     /// Bounds of the cell that every row of the batch stands for; the block holds its posterior in every row.
