@@ -23,6 +23,9 @@ const RUNS: [&str; 3] = [
     "--method svae --precision f64 --starts 2 --epochs 40 --patience 3 --learning-rate 0.05 --particles 60 --layers 1",
 ];
 
+/// A run that is over at once, and passes through every stage.
+const SHORT: &str = "--epochs 12 --particles 30 --warmup-epochs 3";
+
 const SCREEN: &str = "--sim-interventions 6 --sim-cells 40 --sim-genes 20 --hidden 8 --latents 4 --batch-size 16";
 
 fn words(text: &str) -> Vec<String> {
@@ -502,7 +505,7 @@ fn what_is_resumed_must_be_the_same_run() {
 #[test]
 fn the_same_command_starts_goes_on_and_finds_the_run_finished() {
     let folder = folder();
-    let settings = RUNS[0];
+    let settings = SHORT;
     let expected = in_peace(folder.path(), settings);
     let (code, _, err) = said(&command(folder.path(), settings, "a", "--resume").output().expect("starts"));
     assert!(code == 0 && err.contains("holds no checkpoint"), "{err}");
@@ -607,7 +610,7 @@ fn a_folder_that_vanishes_is_a_clear_error_and_its_checkpoint_still_counts() {
 fn events_are_lines_of_json_with_times() {
     let folder = folder();
     let log = folder.path().join("log");
-    let child = start(command(folder.path(), RUNS[0], "a", "--checkpoint-every 0"), &log);
+    let child = start(command(folder.path(), SHORT, "a", "--checkpoint-every 0"), &log);
     assert_eq!(code(child), Some(0));
     let text = fs::read_to_string(&log).expect("a log");
     let mut last = String::new();
@@ -629,7 +632,7 @@ fn events_are_lines_of_json_with_times() {
     assert_eq!(said.iter().filter(|event| event["event"] == "epoch" && event["stage"] == "training").count(), 12);
 
     // What cannot be done is said in the same way.
-    let mut refused = command(folder.path(), RUNS[0], "b", "--holdout nonsense");
+    let mut refused = command(folder.path(), SHORT, "b", "--holdout nonsense");
     let output = refused.args(["--log-format", "json"]).stderr(Stdio::piped()).output().expect("starts");
     let text = String::from_utf8(output.stderr).expect("UTF-8");
     let event: Value = serde_json::from_str(text.lines().last().expect("a line")).expect("JSON");
