@@ -21,7 +21,7 @@ linear-bias-not-summed|src/model/linear.rs|*d_bias += d_y;|*d_bias = d_y;
 linear-covariates-accumulate|src/model/linear.rs|at_b(&mut d_weight[n_in..], width, Into::Replace, d_y, c);|at_b(&mut d_weight[n_in..], width, Into::Add, d_y, c);
 input-layer-replaces-instead-of-adding|src/model/input_layer.rs|row[j] = factor.fma(d[j], row[j]);|row[j] = factor * d[j];
 input-layer-forgets-the-value|src/model/input_layer.rs|let row = &mut rows[(gene - tile.start) * h..(gene - tile.start + 1) * h];|let (factor, row) = (R::ONE + R::ZERO * factor, &mut rows[(gene - tile.start) * h..(gene - tile.start + 1) * h]);
-fused-relu-passes-everything|src/model/activation.rs|if out[j] > R::ZERO { d[j] * keep[j] } else { R::ZERO }|d[j] * keep[j]
+fused-relu-passes-everything|src/model/activation.rs|d[j] = if out[j] > R::ZERO { d[j] } else { R::ZERO };|d[j] = if out[j] > R::ZERO { d[j] } else { d[j] };
 fused-sums-uncentred|src/model/activation.rs|d_gamma[j] = ((y[j] - mean[j]) * inverse[j]).fma(d[j], d_gamma[j]);|d_gamma[j] = (y[j] * inverse[j]).fma(d[j], d_gamma[j]);
 batch-norm-without-mean-term|src/model/batch_norm.rs|share * (y_hat * d_gamma[j] + d_beta[j])|share * (y_hat * d_gamma[j])
 batch-norm-sign-of-variance-term|src/model/batch_norm.rs|share * (y_hat * d_gamma[j] + d_beta[j])|share * (d_beta[j] - y_hat * d_gamma[j])
@@ -49,6 +49,7 @@ likelihood-softmax-uncentred|src/model/negative_binomial.rs|// d log p / d logit
 likelihood-sign-of-dispersion|src/model/negative_binomial.rs|a[i] = a_i.fma(-row.scale, a[i]);|a[i] = a_i.fma(row.scale, a[i]);
 likelihood-branch-of-dispersion|src/model/negative_binomial.rs|let shape = if small { excess } else { log };|let shape = if small { log } else { log };
 likelihood-with-constant-sign|src/model/negative_binomial.rs|subtract_scaled(&padded(&d_log_theta[here.clone()], R::ZERO), scale, &a)|subtract_scaled(&padded(&d_log_theta[here.clone()], R::ZERO), -scale, &a)
+likelihood-with-constant-share|src/model/negative_binomial.rs|let by_log_mu = x * share - (x + theta) * mu_share;|let by_log_mu = x * share - theta * mu_share;
 adam-without-second-correction|src/training/adam.rs|v[j].sqrt().fma(correction, epsilon)|v[j].sqrt().fma(R::ONE + R::ZERO * correction, epsilon)
 adam-sign-of-decay|src/training/adam.rs|decay.fma(p[j], gradient[j])|(-decay).fma(p[j], gradient[j])
 '

@@ -345,7 +345,7 @@ impl<R: Real> Network<R> {
         let own = std::mem::take(&mut workspace.share.own);
         let batch = if ranks.is_alone() { batch } else { Batch::new(batch.data, &own) };
         self.encode_in_training(team, workspace, batch, noise);
-        let kl_scale = R::of(weights.cell * weights.kl);
+        let kl_scale = R::of(weights.kl * weights.cell);
         self.stage(team, workspace, batch, |pass, block, rows| {
             pass.finish_hidden(Side::Encoder, self.architecture.n_layers - 1, block, true);
             pass.latent(block, false);
