@@ -399,8 +399,8 @@ pub struct RunSizes {
     pub held_out: usize,
     /// Epochs at most.
     pub epochs: usize,
-    /// Trainings from different starting values.
-    pub starts: usize,
+    /// Epochs of trials of starting values that are not kept, or of whole trainings from them.
+    pub other_epochs: usize,
     /// Epochs of the retraining on fixed masks, at most.
     pub retraining_epochs: usize,
     /// Epochs of the fit of held-out shifts.
@@ -415,7 +415,7 @@ pub struct RunSizes {
 pub fn predict(speed: &Speed, sizes: &RunSizes, architecture: &Architecture, data: &Dataset) -> Prediction {
     // An epoch ends with one forward pass over the validation cells, which costs about a third of a step per cell.
     let epoch = (sizes.train as f64 + sizes.validation as f64 / 3.0) / speed.cells_per_second;
-    let training_seconds = (sizes.starts * sizes.epochs) as f64 * epoch;
+    let training_seconds = (sizes.epochs + sizes.other_epochs) as f64 * epoch;
     let heldout_seconds = match sizes.held_out {
         0 => 0.0,
         cells => {

@@ -34,21 +34,22 @@ use crate::model::objective::{Objective, Penalty};
 use crate::numerics::real::Real;
 use crate::numerics::simd;
 use crate::numerics::team::Team;
-use crate::protocol::{Protocol, finish_trained, load_trained};
+use crate::protocol::Protocol;
 use crate::random::{Purpose, shuffle, stream};
 use crate::ranks::Ranks;
 use crate::report::manifest::Manifest;
 use crate::report::metrics::{
-    BaselineMetrics, GraphMetrics, HeldoutMetrics, LatentOracleMetrics, MaskMetrics, Metrics, PrecisionRecall,
-    StartsMetrics, Timing, peak_rss_bytes,
+    BaselineMetrics, GraphMetrics, HeldoutMetrics, LatentOracleMetrics, MaskMetrics, Metrics, PrecisionRecall, Timing,
+    peak_rss_bytes,
 };
 use crate::report::progress::{Progress, ProgressKind, ReadProgress};
 use crate::report::results::{LATENTS, ResultsFolder, TensorValues, check_destination, is_finished};
 use crate::report::verification::Verification;
 use crate::training::adam::AdamSettings;
 use crate::training::held_out::fit_settings;
+use crate::training::starts::{Start, train_from_starts};
 use crate::training::trainer::{
-    Trainer, Training, TrainingSettings, divergence_by_latent, elbo, evaluation_workspace, posterior_means, train_in,
+    Training, TrainingSettings, divergence_by_latent, elbo, evaluation_workspace, posterior_means,
 };
 use crate::verification::{finite_differences, golden};
 
@@ -505,7 +506,19 @@ where
         shown.note(note);
     }
     folder.write_config(config)?;
-    let (mut network, training, starts) = train_from_starts::<R>(team, config, screen, session)?;
+    let settings = training_settings(config, cells.train.len());
+    let start = Start {
+        data,
+        train: &cells.train,
+        validation: &cells.validation,
+        objective: &objective(config, data.n_interventions(), cells.train.len()),
+        settings: &settings,
+        progress: *shown,
+    };
+    let (mut network, training, starts) =
+        train_from_starts(session, team, start, config.starts, config.trial_epochs(settings.epochs), |seed| {
+            Network::<R>::new(architecture(config, data), seed)
+        })?;
     shown.event("stage", json!({ "stage": "evaluation" }));
     let mut metrics = judge(team, config, screen, &network, Some(&training), &mut || session.check())?;
     metrics.starts = starts;
@@ -660,70 +673,6 @@ fn read_model<R: Real>(
         }
     }
     Ok((network, found))
-}
-
-/// Names of the first trainings as stages, one for each starting value.
-const TRAINING: [&str; config::MOST_STARTS] = [
-    "training",
-    "training from start 2",
-    "training from start 3",
-    "training from start 4",
-    "training from start 5",
-    "training from start 6",
-    "training from start 7",
-    "training from start 8",
-    "training from start 9",
-    "training from start 10",
-];
-
-/// The seed of a training from another starting value; the first has that of the run.
-fn seed_of_start(seed: u64, start: usize) -> u64 {
-    // Far from the seeds that people give to other runs.
-    seed.wrapping_add((start as u64) << 40)
-}
-
-/// Trains from each starting value, and keeps the training with the lowest validation ELBO, the first of equals; its times are
-/// those of all together.
-fn train_from_starts<R: Real>(
-    team: &Team,
-    config: &Config,
-    screen: &Screen,
-    session: &mut Session<'_>,
-) -> Result<(Network<R>, Training, Option<StartsMetrics>)> {
-    let Screen { data, cells, progress: shown, .. } = screen;
-    let objective = objective(config, data.n_interventions(), cells.train.len());
-    let mut kept: Option<(f64, usize, Network<R>, Training)> = None;
-    let (mut seconds, mut cells_passed) = (0.0, 0);
-    let mut elbo_validation = Vec::new();
-    for (start, stage) in TRAINING.into_iter().enumerate().take(config.starts) {
-        let seed = seed_of_start(config.seed, start);
-        let settings = TrainingSettings { seed, ..training_settings(config, cells.train.len()) };
-        let mut network = Network::<R>::new(architecture(config, data), seed);
-        let training = match load_trained(session, stage, &mut network)? {
-            Some(training) => training,
-            None => {
-                let name = if start == 0 { "" } else { stage };
-                let mut progress = Progress::of_stage(*shown, name, settings.epochs, cells.train.len());
-                let trainer = Trainer::new(&mut network, data, &cells.train, &cells.validation, &objective, &settings);
-                let training = train_in(session, stage, team, trainer, |record| progress.epoch(record));
-                progress.finish();
-                let training = training?;
-                finish_trained(session, stage, &network, &training)?;
-                training
-            }
-        };
-        seconds += training.seconds;
-        cells_passed += training.cells_passed;
-        let elbo = training.kept_elbo(config.keep).filter(|_| training.non_finite.is_none());
-        elbo_validation.push(elbo);
-        let elbo = elbo.unwrap_or(f64::INFINITY);
-        if kept.as_ref().is_none_or(|(lowest, ..)| elbo < *lowest) {
-            kept = Some((elbo, start, network, training));
-        }
-    }
-    let (_, start, network, training) = kept.expect("at least one start");
-    let starts = (config.starts > 1).then_some(StartsMetrics { elbo_validation, kept: start });
-    Ok((network, Training { seconds, cells_passed, ..training }, starts))
 }
 
 /// Name of the trained model in a results folder.
@@ -1002,7 +951,7 @@ pub fn bench(plan: &crate::cli::bench::Plan) -> Result<Benchmark> {
             validation: cells.validation.len(),
             held_out: if config.heldout { cells.held_out.len() } else { 0 },
             epochs: settings.epochs,
-            starts: config.starts,
+            other_epochs: (config.starts - 1) * config.trial_epochs(settings.epochs).unwrap_or(settings.epochs),
             retraining_epochs: settings.retraining_epochs,
             fit_epochs: fit_settings(&settings, cells.held_out.len()).epochs,
             particles: config.particles,

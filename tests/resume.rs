@@ -16,9 +16,9 @@ use support::{names, program, run, said};
 use svae_cpu::checkpoint::file as checkpoint;
 
 /// Runs that pass through every stage within a moment: masks that are fixed and trained again, shifts that are fitted
-/// in the quick way and as the reference's baselines do, both precisions, both ends of a training.
+/// in the quick way and as the reference's baselines do, both precisions, both ends of a training, trials of several starts.
 const RUNS: [&str; 3] = [
-    "--epochs 60 --particles 30 --warmup-epochs 3",
+    "--epochs 60 --starts 3 --trial-share 0.2 --particles 30 --warmup-epochs 3",
     "--method ivae --heldout-batch-norm drift --epochs 8 --particles 80 --keep last --schedule cosine --batch-size 50",
     "--method svae --precision f64 --starts 2 --epochs 40 --patience 3 --learning-rate 0.05 --particles 60 --layers 1",
 ];

@@ -163,7 +163,7 @@ impl<'a> Session<'a> {
         if found.is_empty() {
             return Ok(());
         }
-        let found = file::read(&found).map_err(|damage| self.foreign("unknown", damage))?;
+        let found = file::read(&found).map_err(|damage| self.damaged("unknown", damage))?;
         self.take_up(found, config, threads);
         Ok(())
     }
@@ -296,7 +296,7 @@ impl<'a> Session<'a> {
         let Some((_, bytes)) = self.finished.iter().find(|(name, _)| name == stage) else { return Ok(None) };
         let mut input = Input::new(bytes);
         let result = load(&mut input).and_then(|result| input.end().map(|()| result));
-        result.map(Some).map_err(|damage| self.foreign(stage, damage))
+        result.map(Some).map_err(|damage| self.damaged(stage, damage))
     }
 
     /// Takes, with `load`, the state in which a stage was interrupted before; `None` if it was not.
@@ -309,10 +309,11 @@ impl<'a> Session<'a> {
         load: impl FnOnce(&mut Input<'_>) -> std::result::Result<T, Damage>,
     ) -> Result<Option<T>> {
         let Some((_, bytes)) = self.begun.take_if(|(name, _)| name == stage) else { return Ok(None) };
-        load(&mut Input::new(&bytes)).map(Some).map_err(|damage| self.foreign(stage, damage))
+        load(&mut Input::new(&bytes)).map(Some).map_err(|damage| self.damaged(stage, damage))
     }
 
-    fn foreign(&self, stage: &str, Damage(reason): Damage) -> Error {
+    /// The error that what was kept of a stage is not what is expected.
+    pub fn damaged(&self, stage: &str, Damage(reason): Damage) -> Error {
         let problem = format!("the run cannot be resumed in the stage {stage}: {reason}");
         let error = InputError::new(problem, "start anew with --overwrite in the place of --resume");
         error.in_file(self.folder.as_deref().unwrap_or(Path::new("")).join(file::CHECKPOINT)).into()

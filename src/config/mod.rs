@@ -383,6 +383,8 @@ pub struct Config {
     pub keep: KeepEpoch,
     /// Trainings from different starting values, of which the one with the lowest validation ELBO is kept.
     pub starts: usize,
+    /// Share of the epochs after which only the best of several starts goes on; 1: each is trained to its end.
+    pub trial_share: f64,
     /// Floating-point type of the training.
     pub precision: Precision,
 
@@ -460,10 +462,13 @@ const DATA_KEYS: [&str; 17] = [
 /// Has no effect where the counts are read into memory.
 const STREAM_BUFFER: &str = "stream_buffer";
 
-/// Keys that say how held-out interventions are treated.
 /// Most trainings from different starting values in one run.
 pub const MOST_STARTS: usize = 10;
 
+/// Has no effect on a single start.
+const TRIAL_SHARE: &str = "trial_share";
+
+/// Keys that say how held-out interventions are treated.
 const HELDOUT_KEYS: [&str; 3] = ["retraining_epochs", "particles", "heldout_batch_norm"];
 
 /// Keys that say how covariates enter the model.
@@ -499,6 +504,9 @@ impl Config {
         }
         if !self.stream {
             table.remove(STREAM_BUFFER);
+        }
+        if self.starts == 1 {
+            table.remove(TRIAL_SHARE);
         }
         if !self.has_covariates() {
             for key in COVARIATE_KEYS {
@@ -562,6 +570,12 @@ impl Config {
     pub fn epochs_for(&self, n_training: usize) -> usize {
         let steps_per_epoch = n_training.div_ceil(self.batch_size).max(1);
         self.epochs.unwrap_or_else(|| usize::max(500, 20_000usize.div_ceil(steps_per_epoch)))
+    }
+
+    /// Epochs, of `epochs`, after which only the best of several starts goes on; `None`: each is trained to its end.
+    pub fn trial_epochs(&self, epochs: usize) -> Option<usize> {
+        let trial = ((self.trial_share * epochs as f64).round() as usize).max(1);
+        (self.starts > 1 && trial < epochs).then_some(trial)
     }
 
     /// What is to be done about a run that the results folder already holds.
@@ -1019,6 +1033,7 @@ impl RawConfig {
             )?,
             keep: training.keep.unwrap_or(KeepEpoch::Best),
             starts: check.whole("starts", training.starts, 1, 1, MOST_STARTS as i64)?,
+            trial_share: check.number(TRIAL_SHARE, training.trial_share, 1.0, Range::above(0.0, 1.0))?,
             precision: training.precision.unwrap_or(Precision::F32),
 
             heldout: training.heldout.unwrap_or(true),
@@ -1076,6 +1091,13 @@ impl RawConfig {
         if !config.stream && is_given(STREAM_BUFFER) {
             let remedy = "leave it out, or add --stream (stream = true)";
             return Err(origin.error(STREAM_BUFFER, "it has no effect on counts that are read into memory", remedy));
+        }
+        if config.starts == 1 && is_given(TRIAL_SHARE) {
+            return Err(origin.error(
+                TRIAL_SHARE,
+                "it has no effect on a single start",
+                "leave it out, or add --starts N",
+            ));
         }
         if !config.has_covariates()
             && let Some(key) = COVARIATE_KEYS.iter().find(|key| is_given(key))

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     HELDOUT_KEYS, HeldoutBatchNorm, IvaeMask, KeepEpoch, LatentDistribution, LogFormat, MaskKind, Method, Origin,
-    PosteriorCovariance, Precision, Recipe, Schedule, Simd, SimulationKind, nearest,
+    PosteriorCovariance, Precision, Recipe, Schedule, Simd, SimulationKind, TRIAL_SHARE, nearest,
 };
 use crate::error::{Error, InputError, Result};
 
@@ -206,6 +206,9 @@ pub struct RawTraining {
     /// Trainings from different starting values, of which the one with the lowest validation ELBO is kept [default: 1]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub starts: Option<i64>,
+    /// Share of the epochs after which only the best of several starts goes on; 1: each is trained to its end [default: 1]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub trial_share: Option<f64>,
     /// Floating-point type of the training [default: f32]
     #[arg(long, value_name = "TYPE")]
     pub precision: Option<Precision>,
@@ -329,7 +332,7 @@ impl RawConfig {
     /// These settings, with those of `flags` in their place where `flags` has any.
     ///
     /// Flags that name data replace a simulation described in the file, and the other way round; a flag that names the
-    /// method drops the file's settings that this method does not use, as `--no-heldout` does its own.
+    /// method drops the file's settings that this method does not use, as `--no-heldout` and `--starts 1` do theirs.
     pub(super) fn overlaid(mut self, flags: Self) -> Result<Self> {
         if flags.data.data.is_some() {
             self.simulation = RawSimulation::default();
@@ -342,6 +345,9 @@ impl RawConfig {
         }
         if flags.training.heldout == Some(false) {
             HELDOUT_KEYS.iter().for_each(|key| drop(table.remove(*key)));
+        }
+        if flags.training.starts == Some(1) {
+            table.remove(TRIAL_SHARE);
         }
         for (key, value) in flags.to_table()? {
             match (table.get_mut(&key), value) {

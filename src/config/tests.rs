@@ -76,6 +76,7 @@ macro_rules! flag_tests {
 
 const FILE: [&str; 2] = ["--data", "screen.h5ad"];
 const STREAM: [&str; 3] = ["--data", "screen.h5ad", "--stream"];
+const STARTS: [&str; 2] = ["--starts", "3"];
 const COVARIATE: [&str; 4] = ["--data", "screen.h5ad", "--batch-key", "lane"];
 
 flag_tests! {
@@ -126,6 +127,7 @@ flag_tests! {
     validation_fraction: [], ["--validation-fraction", "0.2"] => "validation_fraction" = "0.2";
     keep: [], ["--keep", "last"] => "keep" = "\"last\"";
     starts: [], ["--starts", "3"] => "starts" = "3";
+    trial_share: STARTS, ["--trial-share", "0.2"] => "trial_share" = "0.2";
     precision: [], ["--precision", "f64"] => "precision" = "\"f64\"";
     ivae_mask: ["--method", "ivae"], ["--ivae-mask", "learned"] => "ivae_mask" = "\"learned\"";
     heldout: [], ["--no-heldout"] => "heldout" = "false";
@@ -191,8 +193,11 @@ fn help_states_the_true_defaults() {
         let key = id.strip_prefix("sim_").map_or(id.to_owned(), |name| format!("simulation.{name}"));
         let (_, actual) = match defaults.iter().find(|(name, _)| *name == key) {
             Some(found) => found.clone(),
-            // Written only with covariates; its default is seen in a configuration that has some.
-            None => flat(&config(&COVARIATE).unwrap()).into_iter().find(|(name, _)| *name == key).unwrap(),
+            // Written only with covariates or several starts; its default is seen in a configuration that has them.
+            None => {
+                let flags = [&COVARIATE[..], &STARTS].concat();
+                flat(&config(&flags).unwrap()).into_iter().find(|(name, _)| *name == key).unwrap()
+            }
         };
         let same_number = stated.parse::<f64>().ok().is_some_and(|a| actual.parse::<f64>() == Ok(a));
         assert!(same_number || actual.trim_matches('"') == stated, "{key}: help says {stated}, but it is {actual}");
@@ -390,6 +395,7 @@ fn values_out_of_range_name_the_range_and_where_they_were_said() {
         (["--adam-epsilon", "0"], "--adam-epsilon", "above 0"),
         (["--validation-fraction", "0"], "--validation-fraction", "above 0 and at most 0.5"),
         (["--retraining-epochs", "0"], "--retraining-epochs", "from 1 to"),
+        (["--trial-share", "0"], "--trial-share", "above 0 and at most 1"),
         (["--seed", "-1"], "--seed", "from 0 to"),
         (["--threads", "0"], "--threads", "from 1 to 1024"),
         (["--sim-interventions", "1"], "--sim-interventions", "from 2 to"),
@@ -424,6 +430,7 @@ fn settings_without_effect_are_refused() {
         (&["--data", "a.h5ad", "--simulation", "paper"], "--simulation"),
         (&["--label-key", "gene"], "--label-key"),
         (&["--quiet", "--log-format", "json"], "--log-format"),
+        (&["--trial-share", "0.5"], "--trial-share"),
         (&["--resume"], "--resume"),
         (&["--out", "x", "--resume", "--overwrite"], "--resume"),
         (&["--drop-empty-cells"], "--drop-empty-cells"),

@@ -338,6 +338,12 @@ impl Counts {
         }
     }
 
+    /// Asks for what says where cell `n` is to be brought near the processor; has no effect on any result.
+    #[inline]
+    pub fn prefetch_place(&self, n: usize) {
+        prefetch(&self.offsets[n..n + 2]);
+    }
+
     /// Asks for cell `n` to be brought near the processor; has no effect on any result.
     #[inline]
     pub fn prefetch(&self, n: usize) {
@@ -415,7 +421,7 @@ impl Counts {
 
 /// Asks for every cache line of `slice`.
 #[inline(always)]
-fn prefetch<T>(slice: &[T]) {
+pub(super) fn prefetch<T>(slice: &[T]) {
     #[cfg(target_arch = "x86_64")]
     for line in slice.chunks(64 / size_of::<T>()) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};

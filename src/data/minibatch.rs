@@ -6,11 +6,12 @@
 //! seed, epoch and file alone, never from how fast anything was read.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::thread::JoinHandle;
 
-use super::counts::{Counts, CountsBuilder, CountsRow};
+use super::counts::{Counts, CountsBuilder, CountsRow, prefetch};
 use super::dataset::Dataset;
 use super::disk_counts::{DiskCounts, Window};
 use crate::error::{Error, Result};
@@ -50,10 +51,16 @@ impl<'a> Batch<'a> {
         self.counts.row(self.rows[i])
     }
 
-    /// Asks for the counts of the i-th cell to be brought near the processor; has no effect on any result.
+    /// Asks for the counts and size factors of cells, by their rows in the minibatch, to be brought near the processor; has no
+    /// effect on any result.
     #[inline]
-    pub fn prefetch(&self, i: usize) {
-        self.counts.prefetch(self.rows[i]);
+    pub fn prefetch(&self, rows: Range<usize>) {
+        // One cell's places decide where its counts are: all places first, so that no cell waits for another's.
+        for i in rows.clone() {
+            self.counts.prefetch_place(self.rows[i]);
+            prefetch(&self.data.library[self.cells[i]..=self.cells[i]]);
+        }
+        rows.for_each(|i| self.counts.prefetch(self.rows[i]));
     }
 
     /// `copies` times the i-th cell; `cells` and `rows` give room for that.

@@ -909,7 +909,7 @@ impl<R: Real> Pass<'_, R> {
         let g = self.network.architecture.n_genes;
         let numbers = &self.batch.cells[rows.clone()];
         // Cells come in random order from all over memory: fetch them all at once, not one after another.
-        rows.clone().for_each(|i| self.batch.prefetch(i));
+        self.batch.prefetch(rows.clone());
         for (i, &cell) in numbers.iter().enumerate() {
             let x = &mut cells.x[i * g..(i + 1) * g];
             x.fill(R::ZERO);

@@ -93,9 +93,12 @@ pub struct Metrics {
 /// Trainings of one model from several starting values.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct StartsMetrics {
-    /// Validation ELBO of the epoch that each training keeps, as in its history; none where it ended in values that are not
-    /// finite.
+    /// Validation ELBO of the epoch that each training keeps, as in its history, or that of its trial: the mean over the last tenth
+    /// of the epochs; none where it ended in values that are not finite.
     pub elbo_validation: Vec<Option<f64>>,
+    /// Epochs of each trial; none where every start was trained to its end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trial_epochs: Option<usize>,
     /// Number of the training that was kept, from 0.
     pub kept: usize,
 }

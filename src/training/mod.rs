@@ -4,4 +4,5 @@ pub mod adam;
 pub mod early_stopping;
 pub mod held_out;
 pub mod schedule;
+pub mod starts;
 pub mod trainer;

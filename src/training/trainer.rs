@@ -234,6 +234,13 @@ impl Training {
             KeepEpoch::Best => self.history.iter().filter_map(elbo).min_by(f64::total_cmp),
         }
     }
+
+    /// Mean validation ELBO of the last `n` epochs, or of all if there are fewer; none without a finite one.
+    pub fn mean_elbo(&self, n: usize) -> Option<f64> {
+        let last = &self.history[self.history.len().saturating_sub(n)..];
+        let sum: f64 = last.iter().map(|record| record.validation_elbo).sum();
+        Some(sum / last.len() as f64).filter(|mean| mean.is_finite())
+    }
 }
 
 saved_fields! {
@@ -548,6 +555,12 @@ impl<'a, R: Real> Trainer<'a, R> {
         self.training.stop_reason = StopReason::NonFinite;
         self.last_good.restore(self.network);
         self.ended = true;
+    }
+
+    /// How the training has gone so far.
+    pub fn so_far(&self) -> Training {
+        let seconds = self.training.seconds + self.restarted.elapsed().as_secs_f64();
+        Training { seconds, ..self.training.clone() }
     }
 
     /// Leaves the weights that are to be kept in the network.
