@@ -96,6 +96,7 @@ fn epoch(team: &Team, data: &Dataset, cells: &[usize], seed: u64) -> f64 {
         patience: 0,
         keep: KeepEpoch::Last,
         schedule: Schedule::Constant,
+        prune_masks_below: 0.0,
         adam: AdamSettings::default(),
         seed,
         stream_offset: 0,

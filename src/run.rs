@@ -471,6 +471,7 @@ fn training_settings(config: &Config, n_training: usize) -> TrainingSettings {
         patience: config.patience,
         keep: config.keep,
         schedule: config.schedule,
+        prune_masks_below: config.prune_masks_below,
         adam: AdamSettings {
             learning_rate: config.learning_rate,
             epsilon: config.adam_epsilon,

@@ -93,6 +93,7 @@ fn allocations_of_a_training(shape: Shape) -> usize {
         patience: 0,
         keep: KeepEpoch::Last,
         schedule: Schedule::Cosine,
+        prune_masks_below: 0.0,
         adam: AdamSettings::default(),
         seed: 0,
         stream_offset: 0,

@@ -32,6 +32,7 @@ fn bits(shape: Shape, threads: usize) -> Vec<u64> {
         patience: 0,
         keep: KeepEpoch::Last,
         schedule: Schedule::Cosine,
+        prune_masks_below: 0.0,
         adam: AdamSettings::default(),
         seed: 3,
         stream_offset: 0,

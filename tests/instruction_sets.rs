@@ -30,6 +30,7 @@ fn bits<R: Real>(shape: Shape) -> Vec<u64> {
         patience: 0,
         keep: KeepEpoch::Last,
         schedule: Schedule::Cosine,
+        prune_masks_below: 0.0,
         adam: AdamSettings::default(),
         seed: 5,
         stream_offset: 0,

@@ -99,6 +99,7 @@ fn training_reaches_the_known_optimum() {
             patience: 0,
             keep: KeepEpoch::Last,
             schedule: Schedule::Constant,
+            prune_masks_below: 0.0,
             adam: AdamSettings { learning_rate, epsilon: 1e-8, weight_decay: 0.0, ..AdamSettings::default() },
             seed,
             stream_offset: 0,

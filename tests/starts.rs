@@ -1,4 +1,4 @@
-//! Training from several starting values, with and without trials.
+//! What helps a training out of bad minima: several starting values, with and without trials, and masks that are switched off.
 
 mod support;
 
@@ -53,4 +53,32 @@ fn the_best_start_goes_on_from_its_trial_as_if_it_had_been_the_only_one() {
         timing("train_seconds") * timing("cells_per_second")
     };
     assert!((passed(&tried) / passed(&all) - 2.5 / 4.0).abs() < 1e-9, "{} {}", passed(&tried), passed(&all));
+}
+
+#[test]
+fn weak_masks_are_switched_off_twice_and_may_come_back() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let flags = "--epochs 40 --learning-rate 0.05 --warmup-epochs 3 --patience 0 --keep last";
+    let (_, plain, history) = trained(folder.path(), "plain", flags);
+    let (_, pruned, history_pruned) = trained(folder.path(), "pruned", &format!("{flags} --prune-masks-below 0.9"));
+    let column = history[0].split(',').position(|name| name == "mean_mask").expect("a column of that name");
+    let mask = |epoch: usize, history: &[String]| -> f64 {
+        history[epoch].split(',').nth(column).expect("a value").parse().expect("a number")
+    };
+    // Lines 1 to 16 are those of the first two fifths of the epochs.
+    assert_eq!(history[..=16], history_pruned[..=16]);
+    assert!(
+        mask(17, &history_pruned) < mask(16, &history_pruned) - 0.01,
+        "{} {}",
+        mask(16, &history),
+        mask(17, &history_pruned)
+    );
+    // Some are on again before the second time, after 22 epochs.
+    assert!(
+        mask(22, &history_pruned) > mask(17, &history_pruned) && mask(23, &history_pruned) < mask(22, &history_pruned)
+    );
+    assert_ne!(plain, pruned);
+    // A limit that no mask is below changes nothing.
+    let (_, same, _) = trained(folder.path(), "same", &format!("{flags} --prune-masks-below 0.01"));
+    assert!(same == plain, "masks below 0.05 are left as they are");
 }

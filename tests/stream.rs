@@ -246,6 +246,7 @@ fn settings(epochs: usize, seed: u64) -> TrainingSettings {
         patience: 0,
         keep: KeepEpoch::Last,
         schedule: Schedule::Constant,
+        prune_masks_below: 0.0,
         adam: AdamSettings::default(),
         seed,
         stream_offset: 0,

@@ -43,6 +43,7 @@ fn settings() -> TrainingSettings {
         patience: 0,
         keep: KeepEpoch::Best,
         schedule: Schedule::Constant,
+        prune_masks_below: 0.0,
         adam: AdamSettings::default(),
         seed: 5,
         stream_offset: 0,

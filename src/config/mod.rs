@@ -65,9 +65,13 @@ impl Method {
     /// Settings that would do nothing for this method.
     fn unused_keys(self) -> &'static [&'static str] {
         match self {
-            Method::Vae => &["alpha", "beta", "mask", "temperature", "ivae_mask", "heldout_batch_norm"],
-            Method::BetaVae => &["alpha", "mask", "temperature", "ivae_mask", "heldout_batch_norm"],
-            Method::Ivae => &["alpha", "mask", "temperature"],
+            Method::Vae => {
+                &["alpha", "beta", "mask", "temperature", "prune_masks_below", "ivae_mask", "heldout_batch_norm"]
+            }
+            Method::BetaVae => {
+                &["alpha", "mask", "temperature", "prune_masks_below", "ivae_mask", "heldout_batch_norm"]
+            }
+            Method::Ivae => &["alpha", "mask", "temperature", "prune_masks_below"],
             Method::Svae | Method::SvaePlus => &["ivae_mask"],
         }
     }
@@ -381,6 +385,8 @@ pub struct Config {
     pub validation_fraction: f64,
     /// Which epoch's weights are kept.
     pub keep: KeepEpoch,
+    /// Masks of a lower probability are switched off at times and must earn their place anew; 0: none.
+    pub prune_masks_below: f64,
     /// Trainings from different starting values, of which the one with the lowest validation ELBO is kept.
     pub starts: usize,
     /// Share of the epochs after which only the best of several starts goes on; 1: each is trained to its end.
@@ -1032,6 +1038,12 @@ impl RawConfig {
                 Range::above(0.0, 0.5),
             )?,
             keep: training.keep.unwrap_or(KeepEpoch::Best),
+            prune_masks_below: check.number(
+                "prune_masks_below",
+                training.prune_masks_below,
+                0.0,
+                Range::below(0.0, 1.0),
+            )?,
             starts: check.whole("starts", training.starts, 1, 1, MOST_STARTS as i64)?,
             trial_share: check.number(TRIAL_SHARE, training.trial_share, 1.0, Range::above(0.0, 1.0))?,
             precision: training.precision.unwrap_or(Precision::F32),

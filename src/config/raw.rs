@@ -203,6 +203,10 @@ pub struct RawTraining {
     /// Epoch whose weights are kept, by validation ELBO or simply the last [default: best]
     #[arg(long, value_name = "EPOCH")]
     pub keep: Option<KeepEpoch>,
+    /// After 2/5 and 11/20 of the epochs, switch off the masks whose probability is lower; those that matter come back; 0:
+    /// none [default: 0]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    pub prune_masks_below: Option<f64>,
     /// Trainings from different starting values, of which the one with the lowest validation ELBO is kept [default: 1]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub starts: Option<i64>,

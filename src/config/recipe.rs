@@ -50,6 +50,11 @@ impl Recipe {
                 training.schedule = Some(Schedule::LateCosine);
                 training.patience = Some(0);
                 training.retraining_epochs = Some(200);
+                training.starts = Some(8);
+                training.trial_share = Some(0.15);
+                if method.learns_mask() {
+                    training.prune_masks_below = Some(0.75);
+                }
             }
         }
         raw

@@ -126,6 +126,7 @@ flag_tests! {
     adam_epsilon: [], ["--adam-epsilon", "1e-8"] => "adam_epsilon" = "0.00000001";
     validation_fraction: [], ["--validation-fraction", "0.2"] => "validation_fraction" = "0.2";
     keep: [], ["--keep", "last"] => "keep" = "\"last\"";
+    prune_masks_below: [], ["--prune-masks-below", "0.75"] => "prune_masks_below" = "0.75";
     starts: [], ["--starts", "3"] => "starts" = "3";
     trial_share: STARTS, ["--trial-share", "0.2"] => "trial_share" = "0.2";
     precision: [], ["--precision", "f64"] => "precision" = "\"f64\"";
@@ -395,6 +396,7 @@ fn values_out_of_range_name_the_range_and_where_they_were_said() {
         (["--adam-epsilon", "0"], "--adam-epsilon", "above 0"),
         (["--validation-fraction", "0"], "--validation-fraction", "above 0 and at most 0.5"),
         (["--retraining-epochs", "0"], "--retraining-epochs", "from 1 to"),
+        (["--prune-masks-below", "1"], "--prune-masks-below", "at least 0 and below 1"),
         (["--trial-share", "0"], "--trial-share", "above 0 and at most 1"),
         (["--seed", "-1"], "--seed", "from 0 to"),
         (["--threads", "0"], "--threads", "from 1 to 1024"),
@@ -424,6 +426,7 @@ fn settings_without_effect_are_refused() {
         (&["--method", "vae", "--beta", "3"], "--beta"),
         (&["--method", "beta-vae", "--mask", "soft"], "--mask"),
         (&["--method", "ivae", "--temperature", "2"], "--temperature"),
+        (&["--method", "vae", "--prune-masks-below", "0.7"], "--prune-masks-below"),
         (&["--no-heldout", "--retraining-epochs", "2"], "--retraining-epochs"),
         (&["--latents", "1", "--posterior-covariance", "full"], "--posterior-covariance"),
         (&["--data", "a.h5ad", "--sim-cells", "3"], "--sim-cells"),

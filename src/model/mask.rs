@@ -4,6 +4,9 @@ use super::architecture::MaskKind;
 use crate::numerics::real::Real;
 use crate::numerics::simd::vectorized;
 
+/// Logit of a mask that is switched off by hand: a probability of 0.05, from which a gradient still moves it.
+pub const OFF: f64 = -3.0;
+
 /// Logistic function, without overflow at either end, Eq. (M1).
 #[inline(always)]
 pub fn sigmoid<R: Real>(s: R) -> R {

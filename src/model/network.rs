@@ -239,6 +239,18 @@ impl<R: Real> Network<R> {
         });
     }
 
+    /// Gives masks of a lower probability than `probability` the logit [`mask::OFF`], unless theirs is lower still; nothing without
+    /// masks, or once they are frozen. Their shifts stay.
+    pub fn switch_off_masks_below(&mut self, probability: f64) {
+        let Some(mask_logit) = self.tensors.mask_logit.as_ref().filter(|_| self.frozen_mask.is_none()) else { return };
+        let (off, limit) = (R::of(mask::OFF), R::of(Real::ln(probability / (1.0 - probability))));
+        for logit in &mut self.parameters[mask_logit] {
+            if *logit < limit && *logit > off {
+                *logit = off;
+            }
+        }
+    }
+
     /// Places, in the parameters, of everything that a training may change: all but the logits of frozen masks.
     pub fn trainable(&self) -> Vec<Range<usize>> {
         let all = self.parameters.values.len();

@@ -240,6 +240,7 @@ mod tests {
             patience: 0,
             keep: KeepEpoch::Last,
             schedule: Schedule::Constant,
+            prune_masks_below: 0.0,
             adam: AdamSettings::default(),
             seed: 5,
             stream_offset: 0,

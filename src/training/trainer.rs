@@ -27,6 +27,10 @@ const EVALUATION_BATCH: usize = 512;
 /// A last minibatch with fewer cells is left out (scvi-tools; batch statistics of so few mean nothing).
 pub(super) const SMALLEST_BATCH: usize = 3;
 
+/// Shares of the epochs after which weak masks are switched off: late enough for masks to have settled, early enough for them to
+/// settle again.
+pub const PRUNED_AFTER: [f64; 2] = [0.4, 0.55];
+
 /// Settings of a training.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainingSettings {
@@ -46,6 +50,8 @@ pub struct TrainingSettings {
     pub adam: AdamSettings,
     /// Course of its step size over all epochs.
     pub schedule: Schedule,
+    /// Masks of a lower probability are switched off at [`PRUNED_AFTER`]; 0: none.
+    pub prune_masks_below: f64,
     /// Seed of order and noise.
     pub seed: u64,
     /// Added to the epoch in the address of random streams: a second training with another number sees other noise.
@@ -545,6 +551,11 @@ impl<'a, R: Real> Trainer<'a, R> {
             }
             self.training.stop_reason = StopReason::EarlyStopping;
             self.ended = true;
+        }
+        let settings = self.settings;
+        let pruned_after = |share: f64| (share * settings.epochs as f64).round() as usize == record.epoch;
+        if settings.prune_masks_below > 0.0 && !self.ended && PRUNED_AFTER.into_iter().any(pruned_after) {
+            self.network.switch_off_masks_below(settings.prune_masks_below);
         }
         Ok(Advance::Epoch(record))
     }
