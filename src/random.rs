@@ -55,6 +55,28 @@ pub fn fill_words(
 ) {
     debug_assert!(per_row.is_multiple_of(4));
     let key = splitmix64(seed.wrapping_add(0x9e37_79b9_7f4a_7c15));
+    if per_row > 0 && per_row.is_multiple_of(4 * LANES) {
+        // Long rows: all lanes are of one row, and all loops of constant length.
+        for (row, words) in words.chunks_mut(per_row).enumerate() {
+            let (epoch, item) = address(row);
+            let second = (item >> 32) as u32 | (epoch as u32) << 16;
+            let third = (epoch >> 16) as u32 | (purpose as u32) << 16;
+            for (i, words) in words.as_chunks_mut::<{ 4 * LANES }>().0.iter_mut().enumerate() {
+                let first = (first_block + i * LANES) as u32;
+                let mut counter = [[0; LANES], [item as u32; LANES], [second; LANES], [third; LANES]];
+                for lane in 0..LANES {
+                    counter[0][lane] = first + lane as u32;
+                }
+                philox(&mut counter, [key as u32, (key >> 32) as u32]);
+                for lane in 0..LANES {
+                    for k in 0..4 {
+                        words[4 * lane + k] = counter[k][lane];
+                    }
+                }
+            }
+        }
+        return;
+    }
     let (mut row, mut block) = (0, 0);
     for chunk in words.chunks_mut(4 * LANES) {
         let mut counter = [[0; LANES]; 4];
@@ -309,7 +331,7 @@ mod tests {
 
     #[test]
     fn many_rows_at_a_time_are_the_same_as_row_by_row() {
-        for (width, rows) in [(1, 1), (15, 3), (16, 32), (7, 29), (40, 5)] {
+        for (width, rows) in [(1, 1), (15, 3), (16, 32), (7, 29), (40, 5), (63, 3), (127, 4)] {
             let per_row = (width + 1usize).next_multiple_of(4);
             let mut words = vec![0; rows * per_row];
             let address = |row: usize| (3 + row as u64, (row as u64) << 33 | 12);
@@ -325,11 +347,13 @@ mod tests {
                 fill_logistic(&mut want, &mut room, &mut stream(7, Purpose::ParticleMask, epoch, item));
                 assert_eq!(logistic[row * width..][..width], want, "{width} {row}");
                 // Later blocks of a stream continue it.
-                let mut later = vec![0; 8];
-                fill_words(&mut later, 8, 7, Purpose::ParticleMask, 5, |_| address(row));
-                let mut all = vec![0; 28];
-                stream(7, Purpose::ParticleMask, epoch, item).fill_u32(&mut all);
-                assert_eq!(later, all[20..]);
+                for words in [8, 64, 128] {
+                    let mut later = vec![0; words];
+                    fill_words(&mut later, words, 7, Purpose::ParticleMask, 5, |_| address(row));
+                    let mut all = vec![0; 20 + words];
+                    stream(7, Purpose::ParticleMask, epoch, item).fill_u32(&mut all);
+                    assert_eq!(later, all[20..]);
+                }
             }
         }
     }

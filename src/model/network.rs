@@ -587,7 +587,7 @@ impl<R: Real> Network<R> {
             })
     }
 
-    /// Runs `f` on every row block.
+    /// Runs `f` on every stripe of the minibatch's row blocks.
     fn stage(
         &self,
         team: &Team,
@@ -596,11 +596,18 @@ impl<R: Real> Network<R> {
         f: impl Fn(&Pass<R>, &mut Block<R>, Range<usize>) + Sync,
     ) {
         let n = batch.cells.len();
-        let (blocks, shared) = workspace.split(n);
+        let n_blocks = n.div_ceil(ROWS_PER_BLOCK);
+        let bytes = ROWS_PER_BLOCK * self.architecture.n_genes * size_of::<R>();
+        // A product of a single row is summed in another order: a last block that is not whole stays alone on any number of threads.
+        let stripe = match n.is_multiple_of(ROWS_PER_BLOCK) {
+            true => blocks_per_stripe(n_blocks, team.threads(), bytes),
+            false => 1,
+        };
+        let (stripes, shared) = workspace.split(n, stripe);
         let pass = Pass { network: self, batch, shared };
-        team.run(n.div_ceil(ROWS_PER_BLOCK), blocks, |i, mut block| {
-            let from = i * ROWS_PER_BLOCK;
-            f(&pass, &mut block, from..(from + ROWS_PER_BLOCK).min(n));
+        team.run(n_blocks.div_ceil(stripe), stripes, |i, mut block| {
+            let from = i * stripe * ROWS_PER_BLOCK;
+            f(&pass, &mut block, from..(from + stripe * ROWS_PER_BLOCK).min(n));
         });
     }
 
@@ -1034,7 +1041,10 @@ impl<R: Real> Pass<'_, R> {
             linear::forward(here.pre, Rows::new(input, n, n_in), covariates, weight, bias, n_in);
         }
         if training && layer.norm.is_some() {
-            batch_norm::block_moments(here.sums, here.pre);
+            let h = self.network.architecture.n_hidden;
+            for (sums, pre) in here.sums.chunks_mut(2 * h).zip(here.pre.chunks(ROWS_PER_BLOCK * h)) {
+                batch_norm::block_moments(sums, pre);
+            }
         }
     }
 
@@ -1077,27 +1087,37 @@ impl<R: Real> Pass<'_, R> {
         let norm = self.network.hidden(side)[l].norm.as_ref();
         let s = self.statistics(side, l);
         let layer_norm = self.network.architecture.layer_norm;
+        let blocks = layer.d.chunks_mut(ROWS_PER_BLOCK * h).zip(layer.sums.chunks_mut(2 * h)).enumerate();
         if norm.is_some() && !layer_norm {
-            activation::backward_with_sums(layer.d, layer.sums, layer.out, keep, layer.pre, &s.mean, &s.inverse);
+            for (i, (d, sums)) in blocks {
+                let rows = i * ROWS_PER_BLOCK * h..i * ROWS_PER_BLOCK * h + d.len();
+                let (out, pre, keep) =
+                    (&layer.out[rows.clone()], &layer.pre[rows.clone()], keep.map(|keep| &keep[rows]));
+                activation::backward_with_sums(d, sums, out, keep, pre, &s.mean, &s.inverse);
+            }
             return;
         }
         activation::backward(layer.d, layer.out, keep);
         if layer_norm {
+            let row_scratch = &mut layer.row_scratch[..h];
             let rows = layer.d.chunks_exact_mut(h).zip(layer.pre.chunks_exact(h));
             for ((d, pre), statistics) in rows.zip(layer.row_statistics.chunks_exact(2)) {
                 // The input of the layer normalisation is not kept: made again here.
                 match norm {
                     Some(norm) => {
                         let (gamma, beta) = (self.tensor(&norm.weight), self.tensor(&norm.bias));
-                        batch_norm::forward(layer.row_scratch, pre, &s.mean, &s.inverse, gamma, beta);
+                        batch_norm::forward(row_scratch, pre, &s.mean, &s.inverse, gamma, beta);
                     }
-                    None => layer.row_scratch.copy_from_slice(pre),
+                    None => row_scratch.copy_from_slice(pre),
                 }
-                layer_norm::backward_row(d, layer.row_scratch, statistics);
+                layer_norm::backward_row(d, row_scratch, statistics);
             }
         }
         if norm.is_some() {
-            batch_norm::block_gradient_sums(layer.sums, layer.d, layer.pre, &s.mean, &s.inverse);
+            let rows = layer.d.chunks(ROWS_PER_BLOCK * h).zip(layer.pre.chunks(ROWS_PER_BLOCK * h));
+            for (sums, (d, pre)) in layer.sums.chunks_mut(2 * h).zip(rows) {
+                batch_norm::block_gradient_sums(sums, d, pre, &s.mean, &s.inverse);
+            }
         }
     }
 
@@ -1254,7 +1274,8 @@ impl<R: Real> Pass<'_, R> {
             let (logits, x) = (&mut cells.logits[i * g..(i + 1) * g], &cells.x[i * g..(i + 1) * g]);
             let nonzero = self.batch.row(row);
             let (library, dispersion) = (cells.library[i], self.shared.dispersion);
-            let d_log_dispersion = &mut cells.d_log_dispersion[..];
+            let of_block = i / ROWS_PER_BLOCK * g;
+            let d_log_dispersion = &mut cells.d_log_dispersion[of_block..of_block + g];
             cells.reconstruction[i] = if a.likelihood_epsilon > 0.0 {
                 negative_binomial::forward_backward_with_epsilon(
                     logits,
@@ -1338,10 +1359,50 @@ impl<R: Real> Pass<'_, R> {
     }
 }
 
+/// Most row blocks that are worked on as one.
+const MOST_BLOCKS_PER_STRIPE: usize = 4;
+
+/// Most bytes of the logits of a stripe of several blocks, so that they stay in a core's cache.
+const MOST_BYTES_PER_STRIPE: usize = 1 << 20;
+
+/// Row blocks that a thread works on as one, of `n_blocks` with so many bytes of logits each: its whole share, or equal parts
+/// of that.
+fn blocks_per_stripe(n_blocks: usize, threads: usize, bytes: usize) -> usize {
+    let most = (MOST_BYTES_PER_STRIPE / bytes.max(1)).clamp(1, MOST_BLOCKS_PER_STRIPE);
+    let share = n_blocks.div_ceil(threads).max(1);
+    share.div_ceil(share.div_ceil(most))
+}
+
 fn layer_block<'a, 'w, R>(block: &'a mut Block<'w, R>, side: Side, l: usize) -> &'a mut LayerBlock<'w, R> {
     let layers = match side {
         Side::Encoder => &mut block.encoder,
         Side::Decoder => &mut block.decoder,
     };
     layers[l].as_mut().expect("layers up to n_layers exist")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::blocks_per_stripe;
+
+    #[test]
+    fn stripes_are_equal_shares_of_the_blocks_that_fit_a_cache() {
+        for (n_blocks, threads, kilobytes, stripe) in [
+            (4, 1, 16, 4),
+            (4, 2, 16, 2),
+            (4, 3, 16, 2),
+            (4, 4, 16, 1),
+            (4, 8, 16, 1),
+            (0, 2, 16, 1),
+            (6, 2, 16, 3),
+            (10, 2, 16, 3),
+            (16, 2, 16, 4),
+            (16, 2, 300, 3),
+            (16, 2, 600, 1),
+            (16, 2, 5000, 1),
+        ] {
+            let found = blocks_per_stripe(n_blocks, threads, kilobytes * 1024);
+            assert_eq!(found, stripe, "{n_blocks} blocks of {kilobytes} kB, {threads} threads");
+        }
+    }
 }

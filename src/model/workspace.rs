@@ -1,7 +1,9 @@
 //! Every buffer of a training step or an evaluation, allocated once, and their cut into row blocks.
 //!
 //! Legend: B cells of a minibatch, G genes, L latents, H hidden units, C covariates, E interventions per cell at most.
-//! A row block is [`ROWS_PER_BLOCK`] cells; whatever the number of threads, a minibatch has the same blocks.
+//! A row block is [`ROWS_PER_BLOCK`] cells; whatever the number of threads, a minibatch has the same blocks. Sums over rows are
+//! formed by block. Everything else is done row by row, so that a thread may work on several neighbouring blocks, a stripe, as
+//! one: products of more rows are faster.
 
 use super::architecture::{Architecture, MAX_LAYERS};
 use super::negative_binomial::{Dispersion, Scratch};
@@ -36,16 +38,16 @@ macro_rules! block_buffers {
         }
 
         impl<R: Real> $Buffers<R> {
-            fn tiles(&mut self, n_rows: usize) -> $BufferTiles<'_, R> {
+            fn tiles(&mut self, n_rows: usize, stripe: usize) -> $BufferTiles<'_, R> {
                 assert!(n_rows <= self.capacity);
                 let n_blocks = n_rows.div_ceil(ROWS_PER_BLOCK);
                 $(
                     let width = self.$row.len() / self.capacity;
-                    let $row = tiles(&mut self.$row[..n_rows * width], ROWS_PER_BLOCK * width);
+                    let $row = tiles(&mut self.$row[..n_rows * width], stripe * ROWS_PER_BLOCK * width);
                 )*
                 $(
                     let width = self.$per_block.len() / self.capacity.div_ceil(ROWS_PER_BLOCK);
-                    let $per_block = tiles(&mut self.$per_block[..n_blocks * width], width);
+                    let $per_block = tiles(&mut self.$per_block[..n_blocks * width], stripe * width);
                 )*
                 $BufferTiles { $($row,)* $($per_block,)* }
             }
@@ -59,7 +61,7 @@ macro_rules! block_buffers {
 
         impl<'w, R: Real> $BufferTiles<'w, R> {
             /// # Safety
-            /// Each block may be taken once.
+            /// Each stripe may be taken once.
             unsafe fn block(&self, i: usize) -> $Block<'w, R> {
                 // SAFETY: passed on from the caller.
                 unsafe {
@@ -68,7 +70,7 @@ macro_rules! block_buffers {
             }
         }
 
-        /// One row block of the buffers of the same name.
+        /// One stripe of the buffers of the same name.
         #[allow(missing_docs)]
         pub struct $Block<'w, R> {
             $( pub $row: &'w mut [$row_type], )*
@@ -360,22 +362,23 @@ impl<R: Real> Workspace<R> {
         capacity * per_row * size_of::<R>()
     }
 
-    /// Cuts the buffers into row blocks, apart from the statistics, which all blocks read.
-    pub fn split(&mut self, n_rows: usize) -> (Blocks<'_, R>, Shared<'_, R>) {
+    /// Cuts the buffers into stripes of so many row blocks, apart from the statistics, which all of them read.
+    pub fn split(&mut self, n_rows: usize, stripe: usize) -> (Blocks<'_, R>, Shared<'_, R>) {
         fn layers<'w, R: Real>(
             buffers: &'w mut [LayerBuffers<R>],
             n_rows: usize,
+            stripe: usize,
         ) -> [Option<LayerTiles<'w, R>>; MAX_LAYERS] {
             let mut all = [None; MAX_LAYERS];
             for (tiles, buffers) in all.iter_mut().zip(buffers) {
-                *tiles = Some(buffers.tiles(n_rows));
+                *tiles = Some(buffers.tiles(n_rows, stripe));
             }
             all
         }
         let blocks = Blocks {
-            cells: self.cells.tiles(n_rows),
-            encoder: layers(&mut self.encoder, n_rows),
-            decoder: layers(&mut self.decoder, n_rows),
+            cells: self.cells.tiles(n_rows, stripe),
+            encoder: layers(&mut self.encoder, n_rows, stripe),
+            decoder: layers(&mut self.decoder, n_rows, stripe),
         };
         let shared = Shared {
             encoder_statistics: &self.encoder_statistics,
@@ -389,7 +392,7 @@ impl<R: Real> Workspace<R> {
     }
 }
 
-/// What all row blocks read.
+/// What all stripes read.
 #[allow(missing_docs)]
 #[derive(Debug, Clone, Copy)]
 pub struct Shared<'w, R> {
@@ -401,14 +404,14 @@ pub struct Shared<'w, R> {
     pub clock: &'w StageClock,
 }
 
-/// The workspace cut into row blocks.
+/// The workspace cut into stripes.
 pub struct Blocks<'w, R> {
     cells: CellTiles<'w, R>,
     encoder: [Option<LayerTiles<'w, R>>; MAX_LAYERS],
     decoder: [Option<LayerTiles<'w, R>>; MAX_LAYERS],
 }
 
-/// One row block of the workspace.
+/// One stripe of the workspace: one row block or several.
 pub struct Block<'w, R> {
     /// Buffers outside the hidden layers.
     pub cells: CellBlock<'w, R>,

@@ -249,6 +249,36 @@ mod tests {
         }
     }
 
+    fn blocks_alone_and_together<R: Real>(blocks: usize, n: usize, k: usize, into: Into) {
+        let rows = crate::model::workspace::ROWS_PER_BLOCK;
+        let of = |v: Vec<f64>| -> Vec<R> { v.into_iter().map(R::of).collect() };
+        let (a, b) = (of(values(blocks * rows * k, 1)), of(values(n * k, 2)));
+        for product in [
+            |c: &mut [R], into, a: &[R], b: &[R], m, n, k| a_bt(c, into, Rows::new(a, m, k), Rows::new(b, n, k)),
+            |c: &mut [R], into, a: &[R], b: &[R], m, n, k| a_b(c, into, Rows::new(a, m, k), Rows::new(b, k, n)),
+        ] {
+            let mut together = of(values(blocks * rows * n, 3));
+            let mut alone = together.clone();
+            product(&mut together, into, &a, &b, blocks * rows, n, k);
+            for (c, a) in alone.chunks_mut(rows * n).zip(a.chunks(rows * k)) {
+                product(c, into, a, &b, rows, n, k);
+            }
+            assert!(together == alone, "{blocks} blocks, {n} columns, {k} terms, {into:?}");
+        }
+    }
+
+    #[test]
+    fn rows_of_whole_blocks_have_the_same_bits_alone_and_together() {
+        for n in [1, 2, 7, 15, 16, 33, 105, 128, 256, 1187] {
+            for k in [1, 2, 15, 16, 33, 105, 128, 256, 1187] {
+                for (blocks, into) in [(2, Into::Add), (3, Into::Replace), (4, Into::Add)] {
+                    blocks_alone_and_together::<f32>(blocks, n, k, into);
+                    blocks_alone_and_together::<f64>(blocks, n, k, into);
+                }
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn products_agree_with_plain_loops(m in 1usize..70, n in 1usize..70, k in 1usize..70, gap in 0usize..4, add: bool) {

@@ -166,7 +166,7 @@ impl<R: Real> Network<R> {
             let mut own = vec![Bound::default(); places.len()];
             for (places, own) in places.chunks(at_once).zip(own.chunks_mut(at_once)) {
                 let batch = batches.next_of(places.len())?.expect("a minibatch for each chunk of bounds");
-                let (blocks, shared) = workspace.split(places.len() * ROWS_PER_BLOCK);
+                let (blocks, shared) = workspace.split(places.len() * ROWS_PER_BLOCK, 1);
                 team.run(places.len(), (blocks, tiles(own, 1)), |i, (mut block, bound)| {
                     let (mut copies, mut rows) = ([0; ROWS_PER_BLOCK], [0; ROWS_PER_BLOCK]);
                     let pass = Pass { network: self, batch: batch.repeated(i, &mut copies, &mut rows), shared };
@@ -556,7 +556,7 @@ mod tests {
             network.prepare_evaluation(&mut workspace);
             let folded = network.fold_decoder(&workspace);
             let cells: Vec<usize> = (0..12).collect();
-            let (blocks, shared) = workspace.split(cells.len());
+            let (blocks, shared) = workspace.split(cells.len(), 1);
             let pass = Pass { network: &network, batch: Batch::new(&data, &cells), shared };
             // SAFETY: the only block is taken once.
             let mut block = unsafe { blocks.part(0) };
