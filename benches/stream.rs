@@ -11,7 +11,6 @@
 use std::path::Path;
 use std::process::Command;
 
-use svae_cpu::config::{KeepEpoch, Schedule};
 use svae_cpu::data::anndata_writer::{AnnDataWriter, FrameColumn};
 use svae_cpu::data::counts::{Counts, CountsBuilder};
 use svae_cpu::data::dataset::Dataset;
@@ -21,7 +20,6 @@ use svae_cpu::model::network::Network;
 use svae_cpu::model::objective::{Objective, Penalty};
 use svae_cpu::numerics::team::Team;
 use svae_cpu::report::metrics::grouped;
-use svae_cpu::training::adam::AdamSettings;
 use svae_cpu::training::trainer::{TrainingSettings, train};
 
 /// Interventions of the screens; the cells of each lie together.
@@ -89,20 +87,7 @@ fn epoch(team: &Team, data: &Dataset, cells: &[usize], seed: u64) -> f64 {
         scale_to_all_cells: true,
         n_cells: cells.len(),
     };
-    let settings = TrainingSettings {
-        epochs: 1,
-        batch_size: 128,
-        warmup_epochs: 50,
-        patience: 0,
-        keep: KeepEpoch::Last,
-        schedule: Schedule::Constant,
-        prune_masks_below: 0.0,
-        adam: AdamSettings::default(),
-        seed,
-        stream_offset: 0,
-        retraining_epochs: 2,
-        trained: None,
-    };
+    let settings = TrainingSettings { warmup_epochs: 50, seed, ..TrainingSettings::plain(1, 128) };
     train(team, &mut network, data, cells, &[], &objective, &settings, |_| ()).expect("readable").seconds
 }
 

@@ -13,7 +13,7 @@ use crate::data::dataset::{Covariates, Dataset, InterventionRows};
 use crate::data::simulate::{Simulation, simulate};
 use crate::error::Result;
 use crate::model::architecture::Architecture;
-use crate::model::network::{Batch, Network, Noise};
+use crate::model::network::{Batch, Network, Noise, Optimizer, StepInput};
 use crate::model::objective::{Objective, Penalty};
 use crate::model::parameters::Buffer;
 use crate::model::workspace::Workspace;
@@ -301,13 +301,13 @@ fn steps<R: Real>(
             team,
             workspace,
             &mut gradient,
-            &mut adam,
-            &trained,
-            &AdamSettings::default(),
-            Batch::new(data, cells),
-            Noise::Training { seed: 0, epoch },
-            objective.weights(cells.len(), 1.0),
-            objective.penalty,
+            Optimizer { adam: &mut adam, trained: &trained, settings: &AdamSettings::default() },
+            StepInput {
+                batch: Batch::new(data, cells),
+                noise: Noise::Training { seed: 0, epoch },
+                weights: objective.weights(cells.len(), 1.0),
+                penalty: objective.penalty,
+            },
         );
         start.elapsed().as_secs_f64()
     };

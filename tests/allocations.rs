@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use svae_cpu::benchmark::{BATCH, Shape, architecture};
 use svae_cpu::checkpoint::Session;
-use svae_cpu::config::{Config, KeepEpoch, Schedule};
+use svae_cpu::config::{Config, Schedule};
 use svae_cpu::interruption::{Every, Moment, Watch};
-use svae_cpu::model::network::{Batch, Network, Noise};
+use svae_cpu::model::network::{Batch, Network, Noise, StepInput};
 use svae_cpu::model::objective::{Objective, Penalty};
 use svae_cpu::model::parameters::Buffer;
 use svae_cpu::model::workspace::Workspace;
@@ -62,10 +62,12 @@ fn allocations_of_ten_steps(shape: Shape, threads: usize) -> usize {
                 team,
                 &mut workspace,
                 &mut gradient,
-                Batch::new(&data, &cells),
-                Noise::Training { seed: 0, epoch },
-                objective.weights(BATCH, 1.0),
-                objective.penalty,
+                StepInput {
+                    batch: Batch::new(&data, &cells),
+                    noise: Noise::Training { seed: 0, epoch },
+                    weights: objective.weights(BATCH, 1.0),
+                    penalty: objective.penalty,
+                },
             );
             let settings = AdamSettings::default();
             adam.step(team, &mut network.parameters, &gradient, std::slice::from_ref(&all), &settings);
@@ -85,20 +87,7 @@ fn allocations_of_a_training(shape: Shape) -> usize {
         scale_to_all_cells: true,
         n_cells: cells.len(),
     };
-    let settings = TrainingSettings {
-        epochs: 1,
-        retraining_epochs: 1,
-        batch_size: BATCH,
-        warmup_epochs: 0,
-        patience: 0,
-        keep: KeepEpoch::Last,
-        schedule: Schedule::Cosine,
-        prune_masks_below: 0.0,
-        adam: AdamSettings::default(),
-        seed: 0,
-        stream_offset: 0,
-        trained: None,
-    };
+    let settings = TrainingSettings { schedule: Schedule::Cosine, ..TrainingSettings::plain(1, BATCH) };
     let folder = tempfile::tempdir().unwrap();
     let hour = Duration::from_secs(3600);
     let watch = Watch::new(Every::Interval(hour), Some(Instant::now() + hour));

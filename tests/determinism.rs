@@ -1,9 +1,10 @@
 //! The same bytes on any number of threads, and whether gradient and optimiser run one after the other or together.
 
 use svae_cpu::benchmark::{Shape, architecture};
-use svae_cpu::config::{KeepEpoch, Schedule};
+use svae_cpu::config::Schedule;
+use svae_cpu::data::dataset::Dataset;
 use svae_cpu::model::architecture::Architecture;
-use svae_cpu::model::network::{Batch, Network, Noise};
+use svae_cpu::model::network::{Batch, Network, Noise, Optimizer, StepInput};
 use svae_cpu::model::objective::{Objective, Penalty};
 use svae_cpu::model::parameters::Buffer;
 use svae_cpu::model::workspace::Workspace;
@@ -24,20 +25,8 @@ fn bits(shape: Shape, threads: usize) -> Vec<u64> {
         scale_to_all_cells: true,
         n_cells: cells.len(),
     };
-    let settings = TrainingSettings {
-        epochs: 2,
-        retraining_epochs: 2,
-        batch_size: 128,
-        warmup_epochs: 2,
-        patience: 0,
-        keep: KeepEpoch::Last,
-        schedule: Schedule::Cosine,
-        prune_masks_below: 0.0,
-        adam: AdamSettings::default(),
-        seed: 3,
-        stream_offset: 0,
-        trained: None,
-    };
+    let settings =
+        TrainingSettings { warmup_epochs: 2, schedule: Schedule::Cosine, seed: 3, ..TrainingSettings::plain(2, 128) };
     Team::with(threads, |team| {
         let mut bits = Vec::new();
         let training =
@@ -68,6 +57,16 @@ fn threads_do_not_change_a_bit() {
     }
 }
 
+/// What a training step is taken on, where the divergence has half its weight.
+fn halfway_through_warm_up<'a>(data: &'a Dataset, cells: &'a [usize], objective: &Objective) -> StepInput<'a> {
+    StepInput {
+        batch: Batch::new(data, cells),
+        noise: Noise::Training { seed: 1, epoch: 0 },
+        weights: objective.weights(cells.len(), 0.5),
+        penalty: objective.penalty,
+    }
+}
+
 #[test]
 fn a_training_step_is_the_gradient_and_then_the_optimiser() {
     let data = Shape::Simulation.dataset().unwrap();
@@ -89,25 +88,12 @@ fn a_training_step_is_the_gradient_and_then_the_optimiser() {
             let settings = AdamSettings::default();
             Team::with(2, |team| {
                 for cells in cells.chunks(128) {
-                    let batch = Batch::new(&data, cells);
-                    let noise = Noise::Training { seed: 1, epoch: 0 };
-                    let (weights, penalty) = (objective.weights(cells.len(), 0.5), objective.penalty);
+                    let input = halfway_through_warm_up(&data, cells, &objective);
                     let w = &mut workspace;
-                    let loss = apart.loss_and_gradient(team, w, &mut gradient, batch, noise, weights, penalty);
+                    let loss = apart.loss_and_gradient(team, w, &mut gradient, input);
                     adam.step(team, &mut apart.parameters, &gradient, &trained, &settings);
-                    let adam = &mut adam_together;
-                    let found = together.training_step(
-                        team,
-                        w,
-                        &mut gradient,
-                        adam,
-                        &trained,
-                        &settings,
-                        batch,
-                        noise,
-                        weights,
-                        penalty,
-                    );
+                    let optimizer = Optimizer { adam: &mut adam_together, trained: &trained, settings: &settings };
+                    let found = together.training_step(team, w, &mut gradient, optimizer, input);
                     assert_eq!(loss, found);
                 }
             });
@@ -143,16 +129,14 @@ fn a_step_of_shifts_alone_is_that_of_a_whole_pass() {
         let settings = AdamSettings::default();
         Team::with(2, |team| {
             for cells in cells.chunks(128) {
-                let batch = Batch::new(&data, cells);
-                let noise = Noise::Training { seed: 1, epoch: 0 };
-                let (weights, penalty, w) = (objective.weights(cells.len(), 0.5), objective.penalty, &mut workspace);
-                let want = whole.loss_and_gradient(team, w, &mut gradient, batch, noise, weights, penalty);
+                let input = halfway_through_warm_up(&data, cells, &objective);
+                let w = &mut workspace;
+                let want = whole.loss_and_gradient(team, w, &mut gradient, input);
                 adam.step(team, &mut whole.parameters, &gradient, &trained, &settings);
-                let adam = &mut adam_short;
-                let d = &mut gradient;
-                let found = short.training_step(team, w, d, adam, &trained, &settings, batch, noise, weights, penalty);
+                let optimizer = Optimizer { adam: &mut adam_short, trained: &trained, settings: &settings };
+                let found = short.training_step(team, w, &mut gradient, optimizer, input);
                 assert_eq!(found.kl, want.kl);
-                assert_eq!(found.total, weights.cell * weights.kl * want.kl);
+                assert_eq!(found.total, input.weights.cell * input.weights.kl * want.kl);
                 assert!(found.reconstruction.is_nan());
             }
         });

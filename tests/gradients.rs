@@ -9,7 +9,7 @@ use proptest::test_runner::RngSeed;
 use svae_cpu::data::counts::Counts;
 use svae_cpu::data::dataset::{Categorical, Continuous, Covariates, Dataset, InterventionRows};
 use svae_cpu::model::architecture::{Architecture, LatentDistribution, MaskKind, Prior};
-use svae_cpu::model::network::{Batch, Loss, Network, Noise};
+use svae_cpu::model::network::{Batch, Loss, Network, Noise, StepInput};
 use svae_cpu::model::objective::{Objective, Penalty, Weights};
 use svae_cpu::model::parameters::{Buffer, LayoutBuilder};
 use svae_cpu::model::workspace::Workspace;
@@ -305,10 +305,12 @@ fn one_step<R: Real>(case: &Case, screen: &Dataset, threads: usize) -> (Loss, Bu
             team,
             &mut workspace,
             &mut gradient,
-            Batch::new(screen, &cells),
-            Noise::Training { seed: case.seed, epoch: 3 },
-            case.weights(cells.len()),
-            case.penalty,
+            StepInput {
+                batch: Batch::new(screen, &cells),
+                noise: Noise::Training { seed: case.seed, epoch: 3 },
+                weights: case.weights(cells.len()),
+                penalty: case.penalty,
+            },
         )
     });
     (loss, gradient, network.running)

@@ -3,14 +3,13 @@
 //! In a program of its own, because the level holds for a whole process.
 
 use svae_cpu::benchmark::{Shape, architecture};
-use svae_cpu::config::{KeepEpoch, Schedule};
+use svae_cpu::config::Schedule;
 use svae_cpu::model::architecture::Architecture;
 use svae_cpu::model::network::Network;
 use svae_cpu::model::objective::{Objective, Penalty};
 use svae_cpu::numerics::real::Real;
 use svae_cpu::numerics::simd;
 use svae_cpu::numerics::team::Team;
-use svae_cpu::training::adam::AdamSettings;
 use svae_cpu::training::trainer::{TrainingSettings, evaluation_workspace, train};
 
 /// Bits of what a short training and a bound leave.
@@ -22,20 +21,8 @@ fn bits<R: Real>(shape: Shape) -> Vec<u64> {
     let mut network = Network::<R>::new(small, 5);
     let penalty = Penalty::SpikeAndSlab { alpha: 20.0 };
     let objective = Objective { penalty, beta: 1.0, scale_to_all_cells: true, n_cells: cells.len() };
-    let settings = TrainingSettings {
-        epochs: 2,
-        retraining_epochs: 2,
-        batch_size: 40,
-        warmup_epochs: 2,
-        patience: 0,
-        keep: KeepEpoch::Last,
-        schedule: Schedule::Cosine,
-        prune_masks_below: 0.0,
-        adam: AdamSettings::default(),
-        seed: 5,
-        stream_offset: 0,
-        trained: None,
-    };
+    let settings =
+        TrainingSettings { warmup_epochs: 2, schedule: Schedule::Cosine, seed: 5, ..TrainingSettings::plain(2, 40) };
     let team = Team::single();
     let training =
         train(&team, &mut network, &data, &cells, &validation, &objective, &settings, |_| ()).expect("in memory");

@@ -8,7 +8,6 @@ use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
 use rand_distr::{Distribution, Gamma, Poisson};
 use statrs::function::gamma::{digamma, ln_gamma};
-use svae_cpu::config::{KeepEpoch, Schedule};
 use svae_cpu::data::counts::Counts;
 use svae_cpu::data::dataset::{Covariates, Dataset, InterventionRows};
 use svae_cpu::model::architecture::{Architecture, MaskKind, Prior};
@@ -92,18 +91,9 @@ fn training_reaches_the_known_optimum() {
         }
         let objective = Objective { penalty: Penalty::None, beta: 1.0, scale_to_all_cells: false, n_cells: CELLS };
         let settings = |learning_rate, seed| TrainingSettings {
-            epochs: 100,
-            retraining_epochs: 100,
-            batch_size: 200,
-            warmup_epochs: 0,
-            patience: 0,
-            keep: KeepEpoch::Last,
-            schedule: Schedule::Constant,
-            prune_masks_below: 0.0,
             adam: AdamSettings { learning_rate, epsilon: 1e-8, weight_decay: 0.0, ..AdamSettings::default() },
             seed,
-            stream_offset: 0,
-            trained: None,
+            ..TrainingSettings::plain(100, 200)
         };
         let team = Team::single();
         // A falling step size, so that the noise of minibatches dies away.

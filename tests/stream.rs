@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use svae_cpu::Error;
-use svae_cpu::config::{KeepEpoch, Schedule};
 use svae_cpu::data::anndata_writer::{AnnDataWriter, FrameColumn};
 use svae_cpu::data::counts::Counts;
 use svae_cpu::data::dataset::Dataset;
@@ -19,7 +18,6 @@ use svae_cpu::model::architecture::{Architecture, MaskKind, Prior};
 use svae_cpu::model::network::Network;
 use svae_cpu::model::objective::{Objective, Penalty};
 use svae_cpu::numerics::team::Team;
-use svae_cpu::training::adam::AdamSettings;
 use svae_cpu::training::trainer::{TrainingSettings, elbo, evaluation_workspace, posterior_means, train};
 use tempfile::TempDir;
 
@@ -239,20 +237,7 @@ fn network(data: &Dataset) -> Network<f32> {
 }
 
 fn settings(epochs: usize, seed: u64) -> TrainingSettings {
-    TrainingSettings {
-        epochs,
-        batch_size: 32,
-        warmup_epochs: 4,
-        patience: 0,
-        keep: KeepEpoch::Last,
-        schedule: Schedule::Constant,
-        prune_masks_below: 0.0,
-        adam: AdamSettings::default(),
-        seed,
-        stream_offset: 0,
-        retraining_epochs: 2,
-        trained: None,
-    }
+    TrainingSettings { warmup_epochs: 4, retraining_epochs: 2, seed, ..TrainingSettings::plain(epochs, 32) }
 }
 
 fn objective(n_cells: usize) -> Objective {

@@ -14,7 +14,6 @@ use crate::model::network::Network;
 use crate::model::objective::{Objective, Penalty};
 use crate::numerics::real::Real;
 use crate::numerics::team::Team;
-use crate::training::adam::AdamSettings;
 use crate::training::trainer::{Advance, Trainer, Training, TrainingSettings, train};
 
 fn screen(seed: u64) -> Dataset {
@@ -35,20 +34,7 @@ fn network<R: Real>(data: &Dataset) -> Network<R> {
 }
 
 fn settings() -> TrainingSettings {
-    TrainingSettings {
-        epochs: 3,
-        retraining_epochs: 3,
-        batch_size: 16,
-        warmup_epochs: 2,
-        patience: 0,
-        keep: KeepEpoch::Best,
-        schedule: Schedule::Constant,
-        prune_masks_below: 0.0,
-        adam: AdamSettings::default(),
-        seed: 5,
-        stream_offset: 0,
-        trained: None,
-    }
+    TrainingSettings { warmup_epochs: 2, keep: KeepEpoch::Best, seed: 5, ..TrainingSettings::plain(3, 16) }
 }
 
 const OBJECTIVE: Objective =

@@ -48,13 +48,13 @@ pub fn dispatch(cli: Cli, ranks: &Ranks) -> Result<()> {
         Command::Evaluate(args) => {
             let config = args.checked()?;
             interruptible(config.log_format)?;
-            let outcome = crate::run::evaluate(&config, &args.folder)?;
+            let outcome = crate::run::evaluate(&config, &args.of.folder)?;
             evaluated(&config, &outcome)
         }
         Command::FitShifts(args) => {
             let config = args.checked()?;
             interruptible(config.log_format)?;
-            let outcome = crate::run::fit_shifts(&config, &args.folder, args.overwrite)?;
+            let outcome = crate::run::fit_shifts(&config, &args.of.folder, args.overwrite)?;
             evaluated(&config, &outcome)
         }
         Command::Report(args) => {

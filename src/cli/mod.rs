@@ -5,6 +5,7 @@ mod dispatch;
 pub mod embed;
 pub mod evaluate;
 pub mod fit_shifts;
+pub mod groups;
 pub mod inspect;
 pub mod normalize;
 pub mod report;

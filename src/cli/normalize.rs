@@ -2,19 +2,15 @@
 
 use std::path::PathBuf;
 
-use super::evaluate::settings_of;
+use super::groups::ModelArgs;
 use super::{in_range, listed};
 use crate::application::{Normalize, OutputKind, SavedModel};
-use crate::config::{RawOutput, RawTraining};
 use crate::error::{InputError, Result};
 
 /// Arguments of `svae-cpu normalize`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Results folder of the run whose model is used
-    #[arg(long, value_name = "RESULTS_FOLDER")]
-    pub model: PathBuf,
     /// Cells, in any format that `svae-cpu run` reads (by default those of the run); labels are not needed, but the
     /// columns of the model's covariates are
     #[arg(long, value_name = "FILE")]
@@ -37,12 +33,9 @@ pub struct Args {
     /// Leave out cells without any count instead of refusing the data
     #[arg(long)]
     pub drop_empty_cells: bool,
-    /// Replace the file if it exists
-    #[arg(long)]
-    pub overwrite: bool,
-    /// Number of threads (by default RAYON_NUM_THREADS, else all that the machine allows)
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    pub threads: Option<i64>,
+    /// The model.
+    #[command(flatten)]
+    pub of: ModelArgs,
 }
 
 const EXAMPLES: &str = "\
@@ -56,7 +49,7 @@ impl Args {
     /// # Errors
     /// A folder without a run; a number out of range; a file that may not be written.
     pub fn checked(&self) -> Result<(SavedModel, Normalize, OutputKind)> {
-        let kind = OutputKind::check(&self.out, self.overwrite)?;
+        let kind = self.of.kind(&self.out)?;
         if !(self.scale > 0.0 && self.scale.is_finite()) {
             let problem = format!("{} is out of range", self.scale);
             return Err(InputError::new(problem, "give a number above 0").at("--scale").into());
@@ -74,7 +67,6 @@ impl Args {
             seed: in_range(self.seed, 0, i64::MAX, "--seed")? as u64,
             drop_empty_cells: self.drop_empty_cells,
         };
-        let config = settings_of(&self.model, RawTraining::default(), self.threads, RawOutput::default())?;
-        Ok((SavedModel::open(&config, &self.model)?, request, kind))
+        Ok((self.of.open()?, request, kind))
     }
 }

@@ -2,19 +2,15 @@
 
 use std::path::PathBuf;
 
-use super::evaluate::settings_of;
+use super::groups::ModelArgs;
 use super::{in_range, listed};
 use crate::application::{OutputKind, Sample, SavedModel};
-use crate::config::{RawOutput, RawTraining};
 use crate::error::{InputError, Result};
 
 /// Arguments of `svae-cpu sample`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Results folder of the run whose model is used
-    #[arg(long, value_name = "RESULTS_FOLDER")]
-    pub model: PathBuf,
     /// Intervention on the cells; several, separated by commas, act together (@FILE names a file with one per line; by
     /// default none acts)
     #[arg(long, value_name = "LABEL,...", value_delimiter = ',')]
@@ -31,12 +27,9 @@ pub struct Args {
     /// File to write: .npz (which `svae-cpu run` reads), .h5ad or .csv
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
-    /// Replace the file if it exists
-    #[arg(long)]
-    pub overwrite: bool,
-    /// Number of threads (by default RAYON_NUM_THREADS, else all that the machine allows)
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    pub threads: Option<i64>,
+    /// The model.
+    #[command(flatten)]
+    pub of: ModelArgs,
 }
 
 const EXAMPLES: &str = "\
@@ -51,7 +44,7 @@ impl Args {
     /// # Errors
     /// A folder without a run; a number out of range; a file that may not be written.
     pub fn checked(&self) -> Result<(SavedModel, Sample, OutputKind)> {
-        let kind = OutputKind::check(&self.out, self.overwrite)?;
+        let kind = self.of.kind(&self.out)?;
         if let Some(factor) = self.size_factor.filter(|factor| !(*factor > 0.0 && *factor < 1e9)) {
             let problem = format!("{factor} is out of range");
             return Err(InputError::new(problem, "give a number above 0 and below 1e9").at("--size-factor").into());
@@ -62,7 +55,6 @@ impl Args {
             size_factor: self.size_factor,
             seed: in_range(self.seed, 0, i64::MAX, "--seed")? as u64,
         };
-        let config = settings_of(&self.model, RawTraining::default(), self.threads, RawOutput::default())?;
-        Ok((SavedModel::open(&config, &self.model)?, request, kind))
+        Ok((self.of.open()?, request, kind))
     }
 }

@@ -4,7 +4,7 @@ use super::architecture::MaskKind;
 use crate::numerics::real::Real;
 use crate::numerics::simd::vectorized;
 
-/// Logit of a mask that is switched off by hand: a probability of 0.05, from which a gradient still moves it.
+/// Logit of a mask that is switched off: a probability of 0.05, at which a gradient still moves it, Eq. (M8).
 pub const OFF: f64 = -3.0;
 
 /// Logistic function, without overflow at either end, Eq. (M1).
@@ -50,4 +50,29 @@ pub fn forward<R: Real>(mask: &mut [R], slope: &mut [R], logit: &[R], noise: &[R
             }
         },
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Eq. (M8).
+    fn mean_slope(l: f64) -> f64 {
+        let e = f64::exp(l);
+        e * (l * (e + 1.0) - 2.0 * (e - 1.0)) / (e - 1.0).powi(3)
+    }
+
+    #[test]
+    fn a_mask_that_is_switched_off_still_moves() {
+        let n = 100_000;
+        let noise: Vec<f64> = (0..n).map(|i| (i as f64 + 0.5) / n as f64).map(|t| f64::ln(t / (1.0 - t))).collect();
+        let (mut mask, mut slope) = (vec![0.0; n], vec![0.0; n]);
+        for l in [OFF, -1.0, 0.5, 5.0] {
+            forward(&mut mask, &mut slope, &vec![l; n], &noise, MaskKind::Hard, 1.0);
+            let mean = |values: &[f64]| values.iter().sum::<f64>() / n as f64;
+            assert!((mean(&slope) - mean_slope(l)).abs() < 1e-7, "{l}: {} {}", mean(&slope), mean_slope(l));
+            assert!((mean(&mask) - sigmoid(l)).abs() < 1e-5, "{l}: {}", mean(&mask));
+        }
+        assert!((mean_slope(OFF) / (1.0 / 6.0) - 0.43).abs() < 0.005);
+    }
 }

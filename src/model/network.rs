@@ -51,6 +51,30 @@ pub enum Noise {
     Given,
 }
 
+/// What a loss is formed of.
+#[derive(Debug, Clone, Copy)]
+pub struct StepInput<'a> {
+    /// The minibatch.
+    pub batch: Batch<'a>,
+    /// Its noise.
+    pub noise: Noise,
+    /// Weights of the parts of the loss.
+    pub weights: Weights,
+    /// Penalty on the masks.
+    pub penalty: Penalty,
+}
+
+/// What moves the parameters.
+#[derive(Debug)]
+pub struct Optimizer<'a, R> {
+    /// Its moments.
+    pub adam: &'a mut Adam<R>,
+    /// Places of the parameters that are moved.
+    pub trained: &'a [Range<usize>],
+    /// Its settings.
+    pub settings: &'a AdamSettings,
+}
+
 /// Sums over the cells of a minibatch, and the loss made of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Loss {
@@ -271,20 +295,18 @@ impl<R: Real> Network<R> {
         team: &Team,
         workspace: &mut Workspace<R>,
         gradient: &mut Buffer<R>,
-        batch: Batch,
-        noise: Noise,
-        weights: Weights,
-        penalty: Penalty,
+        input: StepInput<'_>,
     ) -> Loss {
         let ranks = team.ranks();
         // From here on the batch is what this process holds of the whole.
-        workspace.share.divide(ranks, batch.cells, self.architecture.n_hidden);
+        workspace.share.divide(ranks, input.batch.cells, self.architecture.n_hidden);
         let own = std::mem::take(&mut workspace.share.own);
-        let batch = if ranks.is_alone() { batch } else { Batch::new(batch.data, &own) };
-        let loss = self.loss_and_activation_gradients(team, workspace, gradient, batch, noise, weights, penalty);
+        let batch = if ranks.is_alone() { input.batch } else { Batch::new(input.batch.data, &own) };
+        let input = StepInput { batch, ..input };
+        let loss = self.loss_and_activation_gradients(team, workspace, gradient, input);
         // The penalty, and the gradients that are sums over all processes already, are added up once.
-        let own_penalty = if ranks.is_first() { penalty } else { Penalty::None };
-        self.parameter_gradients(team, workspace, gradient, batch, weights, own_penalty);
+        let penalty = if ranks.is_first() { input.penalty } else { Penalty::None };
+        self.parameter_gradients(team, workspace, gradient, StepInput { penalty, ..input });
         if !ranks.is_first() {
             self.norm_pieces.iter().for_each(|piece| gradient.values[piece.clone()].fill(R::ZERO));
         }
@@ -304,30 +326,26 @@ impl<R: Real> Network<R> {
         team: &Team,
         workspace: &mut Workspace<R>,
         gradient: &mut Buffer<R>,
-        adam: &mut Adam<R>,
-        trained: &[Range<usize>],
-        settings: &AdamSettings,
-        batch: Batch,
-        noise: Noise,
-        weights: Weights,
-        penalty: Penalty,
+        optimizer: Optimizer<'_, R>,
+        input: StepInput<'_>,
     ) -> Loss {
-        if self.are_shifts(trained) {
-            return self.shift_step(team, workspace, gradient, adam, trained, settings, batch, noise, weights);
+        if self.are_shifts(optimizer.trained) {
+            return self.shift_step(team, workspace, gradient, optimizer, input);
         }
+        let Optimizer { adam, trained, settings } = optimizer;
         if !team.ranks().is_alone() {
             // A gradient is whole only once all processes have sent their parts.
-            let loss = self.loss_and_gradient(team, workspace, gradient, batch, noise, weights, penalty);
+            let loss = self.loss_and_gradient(team, workspace, gradient, input);
             if loss.total.is_finite() {
                 adam.step(team, &mut self.parameters, gradient, trained, settings);
             }
             return loss;
         }
-        workspace.share.divide(team.ranks(), batch.cells, self.architecture.n_hidden);
-        let loss = self.loss_and_activation_gradients(team, workspace, gradient, batch, noise, weights, penalty);
+        workspace.share.divide(team.ranks(), input.batch.cells, self.architecture.n_hidden);
+        let loss = self.loss_and_activation_gradients(team, workspace, gradient, input);
         if loss.total.is_finite() {
             let step = adam.begin_step(settings);
-            self.parameter_steps(team, workspace, gradient, adam, &step, trained, batch, weights, penalty);
+            self.parameter_steps(team, workspace, gradient, adam, &step, trained, input);
         }
         loss
     }
@@ -345,18 +363,14 @@ impl<R: Real> Network<R> {
         team: &Team,
         workspace: &mut Workspace<R>,
         gradient: &mut Buffer<R>,
-        adam: &mut Adam<R>,
-        trained: &[Range<usize>],
-        settings: &AdamSettings,
-        batch: Batch,
-        noise: Noise,
-        weights: Weights,
+        Optimizer { adam, trained, settings }: Optimizer<'_, R>,
+        input: StepInput<'_>,
     ) -> Loss {
-        let ranks = team.ranks();
-        workspace.share.divide(ranks, batch.cells, self.architecture.n_hidden);
+        let (ranks, weights) = (team.ranks(), input.weights);
+        workspace.share.divide(ranks, input.batch.cells, self.architecture.n_hidden);
         let own = std::mem::take(&mut workspace.share.own);
-        let batch = if ranks.is_alone() { batch } else { Batch::new(batch.data, &own) };
-        self.encode_in_training(team, workspace, batch, noise);
+        let batch = if ranks.is_alone() { input.batch } else { Batch::new(input.batch.data, &own) };
+        self.encode_in_training(team, workspace, batch, input.noise);
         let kl_scale = R::of(weights.kl * weights.cell);
         self.stage(team, workspace, batch, |pass, block, rows| {
             pass.finish_hidden(Side::Encoder, self.architecture.n_layers - 1, block, true);
@@ -372,7 +386,8 @@ impl<R: Real> Network<R> {
         };
         let values = [Some(shift), self.tensors.mask_logit.as_ref()];
         let values = values.map(|tensor| tensor.map_or(&[][..], |tensor| &self.parameters[tensor]));
-        self.intervention_gradient(workspace, batch, d_shift, d_logit, values, weights, Penalty::None);
+        let of_divergence = StepInput { batch, penalty: Penalty::None, ..input };
+        self.intervention_gradient(workspace, d_shift, d_logit, values, of_divergence);
         ranks.sum(d_shift);
         let mut kl = [workspace.cells.kl[..batch.cells.len()].iter().sum::<f64>()];
         ranks.sum(&mut kl);
@@ -412,11 +427,9 @@ impl<R: Real> Network<R> {
         team: &Team,
         workspace: &mut Workspace<R>,
         gradient: &mut Buffer<R>,
-        batch: Batch,
-        noise: Noise,
-        weights: Weights,
-        penalty: Penalty,
+        input: StepInput<'_>,
     ) -> Loss {
+        let StepInput { batch, noise, weights, penalty } = input;
         let ranks = team.ranks();
         // Cells of the whole minibatch.
         let n = workspace.share.rows.iter().sum();
@@ -457,34 +470,23 @@ impl<R: Real> Network<R> {
         });
 
         // Backward: a stage per batch normalisation, in the opposite order.
-        for l in (0..n_layers).rev() {
-            self.gradient_sums(ranks, workspace, gradient, Side::Decoder, l);
-            let sums = &*gradient;
-            self.stage(team, workspace, batch, |pass, block, _| {
-                let mut lap = pass.shared.clock.lap();
-                pass.start_hidden_backward(Side::Decoder, l, block, sums, n);
-                if l > 0 {
-                    pass.hidden_input_backward(Side::Decoder, l, block);
-                    pass.finish_hidden_backward(Side::Decoder, l - 1, block);
-                } else {
-                    pass.latent_backward(block, kl_scale);
-                    pass.finish_hidden_backward(Side::Encoder, n_layers - 1, block);
-                }
-                lap.end(Stage::Backward);
-            });
-        }
-        for l in (0..n_layers).rev() {
-            self.gradient_sums(ranks, workspace, gradient, Side::Encoder, l);
-            let sums = &*gradient;
-            self.stage(team, workspace, batch, |pass, block, _| {
-                let mut lap = pass.shared.clock.lap();
-                pass.start_hidden_backward(Side::Encoder, l, block, sums, n);
-                if l > 0 {
-                    pass.hidden_input_backward(Side::Encoder, l, block);
-                    pass.finish_hidden_backward(Side::Encoder, l - 1, block);
-                }
-                lap.end(Stage::Backward);
-            });
+        for side in [Side::Decoder, Side::Encoder] {
+            for l in (0..n_layers).rev() {
+                self.gradient_sums(ranks, workspace, gradient, side, l);
+                let sums = &*gradient;
+                self.stage(team, workspace, batch, |pass, block, _| {
+                    let mut lap = pass.shared.clock.lap();
+                    pass.start_hidden_backward(side, l, block, sums, n);
+                    if l > 0 {
+                        pass.hidden_input_backward(side, l, block);
+                        pass.finish_hidden_backward(side, l - 1, block);
+                    } else if side == Side::Decoder {
+                        pass.latent_backward(block, kl_scale);
+                        pass.finish_hidden_backward(Side::Encoder, n_layers - 1, block);
+                    }
+                    lap.end(Stage::Backward);
+                });
+            }
         }
         let rows = batch.cells.len();
         let mut sums = [&workspace.cells.reconstruction, &workspace.cells.kl].map(|v| v[..rows].iter().sum::<f64>());
@@ -671,9 +673,7 @@ impl<R: Real> Network<R> {
         team: &Team,
         workspace: &Workspace<R>,
         gradient: &mut Buffer<R>,
-        batch: Batch,
-        weights: Weights,
-        penalty: Penalty,
+        input: StepInput<'_>,
     ) {
         let output = pieces_pair(&mut gradient.values, &self.weight_pieces, &self.bias_pieces);
         let output = reordered(output, &self.gradient_order);
@@ -682,7 +682,7 @@ impl<R: Real> Network<R> {
             let i = self.gradient_order.at(i);
             let values =
                 [&self.weight_pieces[i], &self.bias_pieces[i]].map(|piece| &self.parameters.values[piece.clone()]);
-            self.parameter_gradient(i, main, second, values, workspace, batch, weights, penalty);
+            self.parameter_gradient(i, main, second, values, workspace, input);
             lap.end(Stage::ParameterGradients);
         });
     }
@@ -696,9 +696,7 @@ impl<R: Real> Network<R> {
         adam: &mut Adam<R>,
         step: &AdamStep<R>,
         trained: &[Range<usize>],
-        batch: Batch,
-        weights: Weights,
-        penalty: Penalty,
+        input: StepInput<'_>,
     ) {
         let mut parameters = std::mem::take(&mut self.parameters.values);
         // The only gradients that read parameters are those of shifts and mask logits, each its own, before the step.
@@ -715,7 +713,7 @@ impl<R: Real> Network<R> {
             let i = network.gradient_order.at(i);
             let mut lap = workspace.clock.lap();
             let values = [&*parameters.0, &*parameters.1];
-            network.parameter_gradient(i, gradient.0, gradient.1, values, workspace, batch, weights, penalty);
+            network.parameter_gradient(i, gradient.0, gradient.1, values, workspace, input);
             lap.end(Stage::ParameterGradients);
             let of_main = (&weights_at[i], gradient.0, parameters.0, first.0, second.0);
             let of_second = (&biases_at[i], gradient.1, parameters.1, first.1, second.1);
@@ -745,11 +743,9 @@ impl<R: Real> Network<R> {
         second: &mut [R],
         values: [&[R]; 2],
         workspace: &Workspace<R>,
-        batch: Batch,
-        weights: Weights,
-        penalty: Penalty,
+        input: StepInput<'_>,
     ) {
-        let n = batch.cells.len();
+        let n = input.batch.cells.len();
         match &self.gradient_tasks[i] {
             // A process may hold no cell of a minibatch.
             GradientTask::Linear { .. } | GradientTask::Input { .. } if n == 0 => {
@@ -763,8 +759,8 @@ impl<R: Real> Network<R> {
                 let linear = self.linear(LinearLayer::Encoder(0));
                 let d_y = &workspace.encoder[0].d[..n * linear.n_out];
                 let covariates = self.covariates(linear, &workspace.cells.covariates, n);
-                let input = self.input(&workspace.cells.input[..n * linear.n_in], &workspace.log1p, batch, 0);
-                input_layer::backward_weight(main, rows.clone(), d_y, linear.n_out, input, covariates);
+                let counts = self.input(&workspace.cells.input[..n * linear.n_in], &workspace.log1p, input.batch, 0);
+                input_layer::backward_weight(main, rows.clone(), d_y, linear.n_out, counts, covariates);
                 if !second.is_empty() {
                     linear::backward_bias(second, Rows::new(d_y, n, linear.n_out));
                 }
@@ -784,7 +780,7 @@ impl<R: Real> Network<R> {
                 );
             }
             GradientTask::Interventions => {
-                self.intervention_gradient(workspace, batch, main, second, values, weights, penalty);
+                self.intervention_gradient(workspace, main, second, values, input);
             }
         }
     }
@@ -821,12 +817,10 @@ impl<R: Real> Network<R> {
     fn intervention_gradient(
         &self,
         workspace: &Workspace<R>,
-        batch: Batch,
         d_shift: &mut [R],
         d_logit: &mut [R],
         [shifts, mask_logits]: [&[R]; 2],
-        weights: Weights,
-        penalty: Penalty,
+        StepInput { batch, weights, penalty, .. }: StepInput<'_>,
     ) {
         let l = self.architecture.n_latents;
         let cells = &workspace.cells;

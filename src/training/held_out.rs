@@ -210,7 +210,7 @@ mod tests {
     use crate::data::simulate::{Simulation, simulate};
     use crate::model::architecture::{Architecture, MaskKind, Prior};
     use crate::report::progress::ProgressKind;
-    use crate::training::adam::AdamSettings;
+
     use crate::training::trainer::{evaluation_workspace, train};
 
     fn screen() -> Dataset {
@@ -232,20 +232,7 @@ mod tests {
     }
 
     fn settings() -> TrainingSettings {
-        TrainingSettings {
-            epochs: 4,
-            retraining_epochs: 3,
-            batch_size: 16,
-            warmup_epochs: 2,
-            patience: 0,
-            keep: KeepEpoch::Last,
-            schedule: Schedule::Constant,
-            prune_masks_below: 0.0,
-            adam: AdamSettings::default(),
-            seed: 5,
-            stream_offset: 0,
-            trained: None,
-        }
+        TrainingSettings { retraining_epochs: 3, warmup_epochs: 2, seed: 5, ..TrainingSettings::plain(4, 16) }
     }
 
     const MASKED: Prior = Prior::Masked { kind: MaskKind::Hard, temperature: 1.0 };

@@ -10,7 +10,7 @@ use crate::data::dataset::Dataset;
 use crate::data::minibatch::{Minibatches, Order};
 use crate::error::{NonFinite, Result};
 use crate::interruption::Moment;
-use crate::model::network::{Network, Noise};
+use crate::model::network::{Network, Noise, Optimizer, StepInput};
 use crate::model::objective::Objective;
 use crate::model::parameters::Buffer;
 use crate::model::workspace::Workspace;
@@ -61,6 +61,24 @@ pub struct TrainingSettings {
 }
 
 impl TrainingSettings {
+    /// Plain ones: every epoch at full KL weight and the optimiser's own step size, none stopped early, the last one kept.
+    pub fn plain(epochs: usize, batch_size: usize) -> Self {
+        Self {
+            epochs,
+            retraining_epochs: epochs,
+            batch_size,
+            warmup_epochs: 0,
+            patience: 0,
+            keep: KeepEpoch::Last,
+            adam: AdamSettings::default(),
+            schedule: Schedule::Constant,
+            prune_masks_below: 0.0,
+            seed: 0,
+            stream_offset: 0,
+            trained: None,
+        }
+    }
+
     /// KL weight of an epoch (from 0): rises linearly from 0 to 1 over the warm-up.
     pub fn kl_weight(&self, epoch: usize) -> f64 {
         match self.warmup_epochs {
@@ -474,17 +492,18 @@ impl<'a, R: Real> Trainer<'a, R> {
         let n = batch.cells.len();
         let progress = (epoch as f64 + (step * batch_size) as f64 / self.train.len() as f64) / settings.epochs as f64;
         let learning_rate = settings.adam.learning_rate * settings.schedule.factor(progress);
+        let settings_now = AdamSettings { learning_rate, ..settings.adam };
         let loss = self.network.training_step(
             team,
             &mut self.workspace,
             &mut self.gradient,
-            &mut self.adam,
-            &self.trained,
-            &AdamSettings { learning_rate, ..settings.adam },
-            batch,
-            Noise::Training { seed: settings.seed, epoch: stream_epoch },
-            self.objective.weights(n, settings.kl_weight(epoch)),
-            self.objective.penalty,
+            Optimizer { adam: &mut self.adam, trained: &self.trained, settings: &settings_now },
+            StepInput {
+                batch,
+                noise: Noise::Training { seed: settings.seed, epoch: stream_epoch },
+                weights: self.objective.weights(n, settings.kl_weight(epoch)),
+                penalty: self.objective.penalty,
+            },
         );
         if !loss.total.is_finite() {
             let tensor = team

@@ -6,7 +6,7 @@ use crate::data::dataset::{Categorical, Continuous, Covariates, Dataset, Interve
 use crate::data::npz::Npz;
 use crate::error::{Error, InputError, Result};
 use crate::model::architecture::{Architecture, LatentDistribution, MaskKind, Prior};
-use crate::model::network::{Batch, Network, Noise};
+use crate::model::network::{Batch, Network, Noise, StepInput};
 use crate::model::objective::{Objective, Penalty};
 use crate::model::parameters::Buffer;
 use crate::model::workspace::Workspace;
@@ -447,10 +447,7 @@ impl Vector {
             &team,
             &mut workspace,
             &mut gradient,
-            batch,
-            Noise::Given,
-            weights,
-            objective.penalty,
+            StepInput { batch, noise: Noise::Given, weights, penalty: objective.penalty },
         );
 
         let l = s.n_latent;
@@ -515,10 +512,12 @@ impl Vector {
                     &team,
                     &mut workspace,
                     &mut gradient,
-                    batch,
-                    Noise::Given,
-                    objective.weights(n, self.warmup()),
-                    objective.penalty,
+                    StepInput {
+                        batch,
+                        noise: Noise::Given,
+                        weights: objective.weights(n, self.warmup()),
+                        penalty: objective.penalty,
+                    },
                 );
                 losses.push(loss.total);
                 let all = 0..network.parameters.values.len();

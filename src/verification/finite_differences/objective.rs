@@ -3,7 +3,7 @@
 use super::{Comparison, Evaluation, Random};
 use crate::data::dataset::Dataset;
 use crate::model::architecture::{Architecture, MaskKind, Prior};
-use crate::model::network::{Batch, Loss, Network, Noise};
+use crate::model::network::{Batch, Loss, Network, Noise, StepInput};
 use crate::model::objective::{Penalty, Weights};
 use crate::model::parameters::Buffer;
 use crate::model::workspace::Workspace;
@@ -126,10 +126,7 @@ impl<'a> Point<'a> {
             &Team::single(),
             &mut self.workspace,
             &mut self.gradient,
-            Batch::new(self.data, self.cells),
-            noise,
-            self.weights,
-            self.penalty,
+            StepInput { batch: Batch::new(self.data, self.cells), noise, weights: self.weights, penalty: self.penalty },
         )
     }
 
