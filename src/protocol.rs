@@ -37,6 +37,8 @@ const FITTING: &str = "fitting";
 const BEFORE: &str = "before binarisation";
 const RETRAINED: &str = "after retraining";
 const FITTED: &str = "after fitting";
+/// The last two at once.
+const BOTH: &str = "after retraining and after fitting";
 
 /// What is held out of a screen, and how it is to be judged.
 #[derive(Debug)]
@@ -92,7 +94,7 @@ impl Protocol<'_> {
     pub fn run<R: Real>(&self, team: &Team, network: &mut Network<R>, session: &mut Session<'_>) -> Result<Adapted> {
         let mut seconds = HeldoutSeconds::default();
         let groups = HeldOutCells::new(self.data, self.cells, self.interventions);
-        let before = self.bounds_in(session, team, network, &groups, BEFORE, &mut seconds.bounds)?;
+        let [before] = self.bounds_in(session, team, network, [network], &groups, BEFORE, &mut seconds.bounds)?;
 
         held_out::forget(network, self.interventions);
         network.freeze_masks();
@@ -114,13 +116,28 @@ impl Protocol<'_> {
         if let Some(non_finite) = retraining.non_finite {
             return Err(non_finite.into());
         }
-        let retrained = self.bounds_in(session, team, network, &groups, RETRAINED, &mut seconds.bounds)?;
-
-        let fitted = if network.tensors.shift.is_some() {
-            seconds.fitting = self.fit(team, network, session)?;
-            self.bounds_in(session, team, network, &groups, FITTED, &mut seconds.bounds)?
-        } else {
-            retrained.clone()
+        let (retrained, fitted) = match network.tensors.shift.as_ref().map(|_| self.batch_norm) {
+            None => {
+                let [bounds] =
+                    self.bounds_in(session, team, network, [network], &groups, RETRAINED, &mut seconds.bounds)?;
+                (bounds.clone(), bounds)
+            }
+            Some(HeldoutBatchNorm::Frozen) => {
+                seconds.fitting = self.fit(team, network, session)?;
+                let unfitted = self.unfitted(network);
+                let [retrained, fitted] =
+                    self.bounds_in(session, team, network, [&unfitted, network], &groups, BOTH, &mut seconds.bounds)?;
+                (retrained, fitted)
+            }
+            // The fit changes the encoder's statistics and with them the samples.
+            Some(HeldoutBatchNorm::Drift) => {
+                let [retrained] =
+                    self.bounds_in(session, team, network, [network], &groups, RETRAINED, &mut seconds.bounds)?;
+                seconds.fitting = self.fit(team, network, session)?;
+                let [fitted] =
+                    self.bounds_in(session, team, network, [network], &groups, FITTED, &mut seconds.bounds)?;
+                (retrained, fitted)
+            }
         };
         session.check()?;
         let ended = RetrainingMetrics { epochs: retraining.history.len(), stop_reason: retraining.stop_reason };
@@ -144,21 +161,29 @@ impl Protocol<'_> {
         let mut seconds = HeldoutSeconds::default();
         let groups = HeldOutCells::new(self.data, self.cells, self.interventions);
         fitted.freeze_masks();
-        let mut of =
-            |network: &Network<R>, stage| self.bounds_in(session, team, network, &groups, stage, &mut seconds.bounds);
-        let before = of(trained, BEFORE)?;
-        let after = of(&fitted, FITTED)?;
+        let [before] = self.bounds_in(session, team, trained, [trained], &groups, BEFORE, &mut seconds.bounds)?;
         let batch_norm = fitted.tensors.shift.is_some().then_some(self.batch_norm);
-        let retrained = match batch_norm {
-            None => Some(after.clone()),
-            // The fit changed the held-out shifts and nothing else; before it they were 0.
+        let (retrained, after) = match batch_norm {
             Some(HeldoutBatchNorm::Frozen) => {
-                held_out::set_shifts(&mut fitted, self.interventions, R::ZERO);
-                Some(of(&fitted, RETRAINED)?)
+                let priors = [&self.unfitted(&fitted), &fitted];
+                let [retrained, after] =
+                    self.bounds_in(session, team, &fitted, priors, &groups, BOTH, &mut seconds.bounds)?;
+                (Some(retrained), after)
             }
-            Some(HeldoutBatchNorm::Drift) => None,
+            None | Some(HeldoutBatchNorm::Drift) => {
+                let [after] =
+                    self.bounds_in(session, team, &fitted, [&fitted], &groups, FITTED, &mut seconds.bounds)?;
+                (batch_norm.is_none().then(|| after.clone()), after)
+            }
         };
         self.metrics(team, &fitted, groups, [Some(before), retrained, Some(after)], None, batch_norm, seconds)
+    }
+
+    /// A network as it was before its held-out shifts were fitted without a change of anything else: they were 0.
+    fn unfitted<R: Real>(&self, fitted: &Network<R>) -> Network<R> {
+        let mut unfitted = fitted.clone();
+        held_out::set_shifts(&mut unfitted, self.interventions, R::ZERO);
+        unfitted
     }
 
     /// Fits the shifts of the held-out interventions, and says how many seconds that took.
@@ -225,53 +250,60 @@ impl Protocol<'_> {
         Ok(seconds)
     }
 
-    /// Bounds of the held-out cells as the stage of a session that `of` names.
-    fn bounds_in<R: Real>(
+    /// Bounds of the held-out cells under the priors of several networks, as the stage of a session that `of` names.
+    fn bounds_in<R: Real, const N: usize>(
         &self,
         session: &mut Session<'_>,
         team: &Team,
         network: &Network<R>,
+        priors: [&Network<R>; N],
         groups: &HeldOutCells,
         of: &'static str,
         seconds: &mut f64,
-    ) -> Result<Bounds> {
+    ) -> Result<[Bounds; N]> {
         let stage = format!("bounds {of}");
-        let n_cells: usize = groups.groups.iter().map(|group| group.cells.len()).sum();
+        let n_bounds = N * groups.groups.iter().map(|group| group.cells.len()).sum::<usize>();
         let load = |input: &mut Input<'_>| match (Vec::<Bound>::load(input)?, f64::load(input)?) {
-            (bounds, _) if bounds.len() > n_cells => Err(Damage(format!("it has bounds of more than {n_cells} cells"))),
-            found => Ok(found),
+            (bounds, _) if bounds.len() > n_bounds || !bounds.len().is_multiple_of(N) => {
+                Err(Damage(format!("it has {} bounds, not up to {n_bounds}", bounds.len())))
+            }
+            (bounds, seconds) => Ok((bounds.as_chunks::<N>().0.to_vec(), seconds)),
+        };
+        let means = |bounds: &[[Bound; N]]| {
+            std::array::from_fn(|i| means(groups, &bounds.iter().map(|bounds| bounds[i]).collect::<Vec<_>>()))
         };
         if let Some((bounds, spent)) = session.finished(&stage, load)? {
             *seconds += spent;
-            return Ok(means(groups, &bounds));
+            return Ok(means(&bounds));
         }
         let start = Instant::now();
         let (done, before) = session.begun(&stage, load)?.unwrap_or_default();
         let spent = || before + start.elapsed().as_secs_f64();
-        let bounds = self.bounds(team, network, groups, of, done, |bounds| {
+        let bounds = self.bounds(team, network, priors, groups, of, done, |bounds| {
             session.pause(&stage, Moment::Step, |out| {
-                bounds.to_vec().save(out);
+                bounds.as_flattened().to_vec().save(out);
                 spent().save(out);
             })
         })?;
         session.finish(&stage, |out| {
-            bounds.save(out);
+            bounds.as_flattened().to_vec().save(out);
             spent().save(out);
         })?;
         *seconds += spent();
-        Ok(means(groups, &bounds))
+        Ok(means(&bounds))
     }
 
     /// Bounds of the cells of `groups`, of which the first ones are `done`.
-    fn bounds<R: Real>(
+    fn bounds<R: Real, const N: usize>(
         &self,
         team: &Team,
         network: &Network<R>,
+        priors: [&Network<R>; N],
         groups: &HeldOutCells,
         stage: &'static str,
-        done: Vec<Bound>,
-        between: impl FnMut(&[Bound]) -> Result<()>,
-    ) -> Result<Vec<Bound>> {
+        done: Vec<[Bound; N]>,
+        between: impl FnMut(&[[Bound; N]]) -> Result<()>,
+    ) -> Result<Vec<[Bound; N]>> {
         let cells = groups.cells();
         if !cells.is_empty() {
             let (n, particles) = (grouped(cells.len() as u64), grouped(self.particles as u64));
@@ -281,7 +313,18 @@ impl Protocol<'_> {
         let mut workspace = evaluation_workspace(network, self.data);
         let posterior = network.posterior(team, &mut workspace, self.data, &cells)?;
         let (particles, seed) = (self.particles, self.settings.seed);
-        network.bounds_after(team, &mut workspace, self.data, &cells, &posterior, particles, seed, done, between)
+        network.bounds_under(
+            priors,
+            team,
+            &mut workspace,
+            self.data,
+            &cells,
+            &posterior,
+            particles,
+            seed,
+            done,
+            between,
+        )
     }
 
     /// How well the latents of the trained interventions' cells are recovered, where the truth is known.

@@ -1362,9 +1362,13 @@ const MOST_BYTES_PER_STRIPE: usize = 1 << 20;
 /// Row blocks that a thread works on as one, of `n_blocks` with so many bytes of logits each: its whole share, or equal parts
 /// of that.
 fn blocks_per_stripe(n_blocks: usize, threads: usize, bytes: usize) -> usize {
-    let most = (MOST_BYTES_PER_STRIPE / bytes.max(1)).clamp(1, MOST_BLOCKS_PER_STRIPE);
     let share = n_blocks.div_ceil(threads).max(1);
-    share.div_ceil(share.div_ceil(most))
+    share.div_ceil(share.div_ceil(most_blocks_per_stripe(bytes)))
+}
+
+/// Most row blocks, with so many bytes of logits each, that are worked on as one.
+fn most_blocks_per_stripe(bytes: usize) -> usize {
+    (MOST_BYTES_PER_STRIPE / bytes.max(1)).clamp(1, MOST_BLOCKS_PER_STRIPE)
 }
 
 fn layer_block<'a, 'w, R>(block: &'a mut Block<'w, R>, side: Side, l: usize) -> &'a mut LayerBlock<'w, R> {

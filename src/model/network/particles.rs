@@ -1,6 +1,6 @@
 //! Importance-weighted bounds: many latent samples of each cell through the decoder. Derivation: `derivations/iwelbo.md`.
 
-use super::{HiddenLayer, Network, Pass, Side};
+use super::{HiddenLayer, MOST_BLOCKS_PER_STRIPE, Network, Pass, Side, most_blocks_per_stripe};
 use crate::data::dataset::Dataset;
 use crate::data::minibatch::Minibatches;
 use crate::error::Result;
@@ -12,6 +12,9 @@ use crate::numerics::real::Real;
 use crate::numerics::simd::vectorized;
 use crate::numerics::team::{Team, tiles};
 use crate::random::{Purpose, fill_words, logistic_rows, normal_rows};
+
+/// Most samples of a cell that are decoded together.
+const MOST_ROWS: usize = MOST_BLOCKS_PER_STRIPE * ROWS_PER_BLOCK;
 
 /// Posterior of some cells' latents (before the softmax of a logistic-normal).
 #[derive(Debug, Clone, PartialEq)]
@@ -109,7 +112,7 @@ impl<R: Real> Network<R> {
     ///
     /// The noise of sample s of a cell is the stream of (seed, s, cell): the first samples are the same whatever their
     /// number. Where masks are still random, one is drawn per sample. A cell is one tile of the team's work, and its
-    /// samples pass through one row block of the workspace, so memory does not grow with their number.
+    /// samples pass through one stripe of the workspace, so memory does not grow with their number.
     ///
     /// # Errors
     /// Counts on disk that cannot be read.
@@ -126,19 +129,33 @@ impl<R: Real> Network<R> {
         particles: usize,
         seed: u64,
     ) -> Result<Vec<Bound>> {
-        self.bounds_after(team, workspace, data, cells, posterior, particles, seed, Vec::new(), |_| Ok(()))
+        let bounds = self.bounds_under(
+            [self],
+            team,
+            workspace,
+            data,
+            cells,
+            posterior,
+            particles,
+            seed,
+            Vec::new(),
+            |_| Ok(()),
+        )?;
+        Ok(bounds.into_iter().map(|[bound]| bound).collect())
     }
 
-    /// As [`Network::bounds`], of cells of which the first ones are `done` already; calls `between` after every few cells with
-    /// all bounds so far, and ends early with its error.
+    /// As [`Network::bounds`], under the priors of several networks that have the rest in common with this one: their samples
+    /// are decoded once. The first cells are `done` already; `between` is called after every few cells with all bounds so
+    /// far, and its error ends the work early.
     ///
     /// # Errors
     /// Those of `between`, and of [`Network::bounds`].
     ///
     /// # Panics
     /// As [`Network::bounds`]; if more bounds are done than there are cells.
-    pub fn bounds_after(
+    pub fn bounds_under<const N: usize>(
         &self,
+        priors: [&Self; N],
         team: &Team,
         workspace: &mut Workspace<R>,
         data: &Dataset,
@@ -146,30 +163,37 @@ impl<R: Real> Network<R> {
         posterior: &Posterior<R>,
         particles: usize,
         seed: u64,
-        done: Vec<Bound>,
-        mut between: impl FnMut(&[Bound]) -> Result<()>,
-    ) -> Result<Vec<Bound>> {
+        done: Vec<[Bound; N]>,
+        mut between: impl FnMut(&[[Bound; N]]) -> Result<()>,
+    ) -> Result<Vec<[Bound; N]>> {
         assert!(particles > 0 && workspace.capacity() >= ROWS_PER_BLOCK, "a sample, and room for a row block");
         self.prepare_evaluation(workspace);
         let (l, width) = (self.architecture.n_latents, self.architecture.factor_width());
         let folded = self.fold_decoder(workspace);
         let mut bounds = done;
+        // A cell takes a stripe of the workspace, as long as there is one for every thread.
+        let n_blocks = workspace.capacity() / ROWS_PER_BLOCK;
+        let bytes = ROWS_PER_BLOCK * self.architecture.n_genes * size_of::<R>();
+        let stripe = most_blocks_per_stripe(bytes).min(n_blocks / team.threads()).max(1);
+        let rows_of_cell = stripe * ROWS_PER_BLOCK;
         // Every rank passes the same chunks, of which it works on the cells that it holds, so that all call `between` at
         // the same places.
-        let at_once = workspace.capacity() / ROWS_PER_BLOCK;
+        let at_once = n_blocks / stripe;
         let left = &cells[bounds.len()..];
         let own = team.ranks().own(left);
         let mut batches = Minibatches::of_cells(data, &own, at_once)?;
         for chunk in left.chunks(at_once * team.ranks().size()) {
             let first = bounds.len();
             let places = team.ranks().own_places(chunk);
-            let mut own = vec![Bound::default(); places.len()];
+            let mut own = vec![[Bound::default(); N]; places.len()];
             for (places, own) in places.chunks(at_once).zip(own.chunks_mut(at_once)) {
                 let batch = batches.next_of(places.len())?.expect("a minibatch for each chunk of bounds");
-                let (blocks, shared) = workspace.split(places.len() * ROWS_PER_BLOCK, 1);
-                team.run(places.len(), (blocks, tiles(own, 1)), |i, (mut block, bound)| {
-                    let (mut copies, mut rows) = ([0; ROWS_PER_BLOCK], [0; ROWS_PER_BLOCK]);
-                    let pass = Pass { network: self, batch: batch.repeated(i, &mut copies, &mut rows), shared };
+                let (stripes, shared) = workspace.split(places.len() * rows_of_cell, stripe);
+                team.run(places.len(), (stripes, tiles(own, 1)), |i, (mut block, bounds)| {
+                    let (mut copies, mut rows) = ([0; MOST_ROWS], [0; MOST_ROWS]);
+                    let batch = batch.repeated(i, &mut copies[..rows_of_cell], &mut rows[..rows_of_cell]);
+                    let passes = priors.map(|network| Pass { network, batch, shared });
+                    let pass = Pass { network: self, batch, shared };
                     let n = first + places[i];
                     let cells = &mut block.cells;
                     let of_cell = |rows: &mut [R], values: &[R], width: usize| {
@@ -179,12 +203,15 @@ impl<R: Real> Network<R> {
                     of_cell(cells.mean, &posterior.mean, l);
                     of_cell(cells.variance, &posterior.variance, l);
                     of_cell(cells.factor, &posterior.factor, width);
-                    bound[0] = pass.bound(&mut block, &folded, particles, seed);
+                    bounds[0] = pass.bounds(passes, &mut block, &folded, particles, seed);
                 });
             }
-            let own = own.iter().flat_map(|bound| [bound.iwelbo, bound.elbo]).collect();
-            let both = team.ranks().gather_rows(chunk, 2, own);
-            bounds.extend(both.as_chunks::<2>().0.iter().map(|&[iwelbo, elbo]| Bound { iwelbo, elbo }));
+            let own = own.as_flattened().iter().flat_map(|bound| [bound.iwelbo, bound.elbo]).collect();
+            let all = team.ranks().gather_rows(chunk, 2 * N, own);
+            bounds.extend(
+                all.chunks_exact(2 * N)
+                    .map(|values| std::array::from_fn(|i| Bound { iwelbo: values[2 * i], elbo: values[2 * i + 1] })),
+            );
             between(&bounds)?;
         }
         Ok(bounds)
@@ -252,11 +279,19 @@ impl<R: Real> Pass<'_, R> {
         linear::forward_transposed(block.cells.logits, last, None, &output.transpose, &output.bias, a.n_hidden);
     }
 
-    /// Bounds of the cell that every row of the batch stands for; the block holds its posterior in every row.
-    fn bound(&self, block: &mut Block<R>, folded: &[FoldedLayer<R>], particles: usize, seed: u64) -> Bound {
+    /// Bounds of the cell that every row of the batch stands for, under the priors of several passes; the block holds its
+    /// posterior in every row.
+    fn bounds<const N: usize>(
+        &self,
+        priors: [Pass<R>; N],
+        block: &mut Block<R>,
+        folded: &[FoldedLayer<R>],
+        particles: usize,
+        seed: u64,
+    ) -> [Bound; N] {
         let a = &self.network.architecture;
         let (g, l) = (a.n_genes, a.n_latents);
-        let cell = self.batch.cells[0];
+        let (cell, n_rows) = (self.batch.cells[0], self.batch.cells.len());
         let nonzero = self.batch.row(0);
         let library = R::of(self.batch.data.library[cell]);
 
@@ -264,7 +299,7 @@ impl<R: Real> Pass<'_, R> {
         let cells = &mut block.cells;
         cells.x[..g].fill(R::ZERO);
         nonzero.for_each(|gene, count| cells.x[gene] = R::of_count(count));
-        self.load_covariates(cells.covariates, 0..ROWS_PER_BLOCK);
+        self.load_covariates(cells.covariates, 0..n_rows);
         let half_log_variance: f64 = 0.5 * cells.variance[..l].iter().map(|v| Real::ln(v.f64())).sum::<f64>();
         let with_epsilon = a.likelihood_epsilon > 0.0;
         let mut count_terms =
@@ -273,22 +308,15 @@ impl<R: Real> Pass<'_, R> {
             count_terms += negative_binomial::epsilon_terms(nonzero, self.shared.dispersion);
         }
         let masks_drawn = self.network.tensors.mask_logit.is_some() && self.network.frozen_mask.is_none();
-        if !masks_drawn {
-            self.prior(cells, 0..ROWS_PER_BLOCK);
-        }
 
-        let mut weights = LogMeanExp::new();
-        let (mut reconstruction, mut kl) = (0.0, 0.0);
-        for first in (0..particles).step_by(ROWS_PER_BLOCK) {
-            let n = (particles - first).min(ROWS_PER_BLOCK);
+        let mut weights = [LogMeanExp::new(); N];
+        let (mut reconstruction, mut kl) = (0.0, [0.0; N]);
+        for first in (0..particles).step_by(n_rows) {
+            let n = (particles - first).min(n_rows);
             let cells = &mut block.cells;
             self.particle_noise(cells.latent_noise, cells.mask_noise, cells.words, cell, first, seed, masks_drawn);
-            if masks_drawn {
-                self.prior(cells, 0..ROWS_PER_BLOCK);
-            }
-            // z before its softmax, and log p(z) - log q(z) up to the posterior's log-determinant, Eq. (I2).
-            let mut log_ratio = [R::ZERO; ROWS_PER_BLOCK];
-            let (z, noise, prior_mean) = (&mut *cells.z, &*cells.latent_noise, &*cells.prior_mean);
+            // z, before its softmax.
+            let (z, noise) = (&mut *cells.z, &*cells.latent_noise);
             vectorized(
                 #[inline(always)]
                 || {
@@ -296,14 +324,29 @@ impl<R: Real> Pass<'_, R> {
                         *z = v.sqrt().fma(e, m);
                     }
                     latent::correlate(z, cells.factor, noise, l);
-                    for (r, ratio) in log_ratio.iter_mut().enumerate() {
-                        for k in r * l..(r + 1) * l {
-                            let distance = z[k] - prior_mean[k];
-                            *ratio += noise[k].fma(noise[k], -(distance * distance));
-                        }
-                    }
                 },
             );
+            // log p(z) - log q(z) up to the posterior's log-determinant, Eq. (I2).
+            let mut log_ratios = [[R::ZERO; MOST_ROWS]; N];
+            for ((prior, log_ratio), kl) in priors.iter().zip(&mut log_ratios).zip(&mut kl) {
+                // The gradient of z lends its room to divergences, z itself stays.
+                prior.prior(cells, 0..n_rows);
+                let (z, noise, prior_mean) = (&*cells.z, &*cells.latent_noise, &*cells.prior_mean);
+                vectorized(
+                    #[inline(always)]
+                    || {
+                        for (r, ratio) in log_ratio[..n_rows].iter_mut().enumerate() {
+                            for k in r * l..(r + 1) * l {
+                                let distance = z[k] - prior_mean[k];
+                                *ratio += noise[k].fma(noise[k], -(distance * distance));
+                            }
+                        }
+                    },
+                );
+                for &divergence in &cells.kl[..n] {
+                    *kl += divergence;
+                }
+            }
             if a.latent_distribution == LatentDistribution::LogisticNormal {
                 cells.z.chunks_exact_mut(l).for_each(latent::softmax);
             }
@@ -319,13 +362,14 @@ impl<R: Real> Pass<'_, R> {
                 } else {
                     negative_binomial::forward(logits, x, library, dispersion, count_terms)
                 };
-                weights.add(half_log_variance + 0.5 * log_ratio[r].f64() - nll);
+                for (weights, log_ratio) in weights.iter_mut().zip(&log_ratios) {
+                    weights.add(half_log_variance + 0.5 * log_ratio[r].f64() - nll);
+                }
                 reconstruction += nll;
-                kl += cells.kl[r];
             }
         }
         let n = particles as f64;
-        Bound { iwelbo: -weights.value(), elbo: reconstruction / n + kl / n }
+        std::array::from_fn(|i| Bound { iwelbo: -weights[i].value(), elbo: reconstruction / n + kl[i] / n })
     }
 
     /// Noise of the samples `first`, `first` + 1, ... of a cell, a row each.
