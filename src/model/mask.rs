@@ -7,6 +7,9 @@ use crate::numerics::simd::vectorized;
 /// Logit of a mask that is switched off: a probability of 0.05, at which a gradient still moves it, Eq. (M8).
 pub const OFF: f64 = -3.0;
 
+/// Logit of a mask that is switched on: a probability of 0.88.
+pub const ON: f64 = 2.0;
+
 /// Logistic function, without overflow at either end, Eq. (M1).
 #[inline(always)]
 pub fn sigmoid<R: Real>(s: R) -> R {

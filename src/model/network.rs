@@ -275,6 +275,44 @@ impl<R: Real> Network<R> {
         }
     }
 
+    /// Rotates the latents, Eq. (R2): the posterior mean becomes `rotation` (L x L) times what it was, the decoder turns it
+    /// back. Of latents that are `turned`, shifts become the given `effects` (interventions x L), and masks are on where these
+    /// are at least `smallest`, off elsewhere.
+    pub fn rotate_latents(&mut self, rotation: &[f64], effects: &[f64], turned: &[bool], smallest: f64) {
+        let l = self.architecture.n_latents;
+        let rotate = |values: &[R], k: usize| -> R {
+            let axis = &rotation[k * l..(k + 1) * l];
+            R::of(axis.iter().zip(values).map(|(r, value)| r * value.f64()).sum::<f64>())
+        };
+        let turned_latents = || (0..l).filter(|&k| turned[k]);
+        let mut column = vec![R::ZERO; l];
+        for tensor in [&self.tensors.latent_mean.weight, &self.tensors.latent_mean.bias] {
+            let values = &mut self.parameters[tensor];
+            let width = values.len() / l;
+            for at in 0..width {
+                (0..l).for_each(|k| column[k] = values[k * width + at]);
+                turned_latents().for_each(|k| values[k * width + at] = rotate(&column, k));
+            }
+        }
+        let first = &self.tensors.decoder[0].linear.weight;
+        let width = l + self.tensors.decoder[0].linear.n_covariates;
+        for row in self.parameters[first].chunks_exact_mut(width) {
+            column.copy_from_slice(&row[..l]);
+            turned_latents().for_each(|k| row[k] = rotate(&column, k));
+        }
+        let places = |k: usize| (k..effects.len()).step_by(l);
+        if let Some(shift) = &self.tensors.shift {
+            let shifts = &mut self.parameters[shift];
+            turned_latents().flat_map(places).for_each(|at| shifts[at] = R::of(effects[at]));
+        }
+        if let Some(mask_logit) = &self.tensors.mask_logit {
+            let logits = &mut self.parameters[mask_logit];
+            for at in turned_latents().flat_map(places) {
+                logits[at] = R::of(if effects[at].abs() >= smallest { mask::ON } else { mask::OFF });
+            }
+        }
+    }
+
     /// Places, in the parameters, of everything that a training may change: all but the logits of frozen masks.
     pub fn trainable(&self) -> Vec<Range<usize>> {
         let all = self.parameters.values.len();

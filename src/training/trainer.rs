@@ -3,6 +3,7 @@
 
 use super::adam::{Adam, AdamSettings};
 use super::early_stopping::EarlyStopping;
+use super::settling::settle;
 use crate::checkpoint::Session;
 use crate::checkpoint::encoding::{Damage, Input, Saved, load_values, save_values, saved_fields};
 use crate::config::{KeepEpoch, Schedule};
@@ -574,7 +575,7 @@ impl<'a, R: Real> Trainer<'a, R> {
         let settings = self.settings;
         let pruned_after = |share: f64| (share * settings.epochs as f64).round() as usize == record.epoch;
         if settings.prune_masks_below > 0.0 && !self.ended && PRUNED_AFTER.into_iter().any(pruned_after) {
-            self.network.switch_off_masks_below(settings.prune_masks_below);
+            settle(self.network, settings.prune_masks_below);
         }
         Ok(Advance::Epoch(record))
     }
