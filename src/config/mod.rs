@@ -385,7 +385,7 @@ pub struct Config {
     pub validation_fraction: f64,
     /// Which epoch's weights are kept.
     pub keep: KeepEpoch,
-    /// Masks of a lower probability are switched off at times and must earn their place anew; 0: none.
+    /// At times, latents are turned and masks of a lower probability switched off, to earn their place anew; 0: never.
     pub prune_masks_below: f64,
     /// Trainings from different starting values, of which the one with the lowest validation ELBO is kept.
     pub starts: usize,

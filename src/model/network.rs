@@ -275,7 +275,7 @@ impl<R: Real> Network<R> {
         }
     }
 
-    /// Rotates the latents, Eq. (R2): the posterior mean becomes `rotation` (L x L) times what it was, the decoder turns it
+    /// Rotates the latents, Eq. (V2): the posterior mean becomes `rotation` (L x L) times what it was, the decoder turns it
     /// back. Of latents that are `turned`, shifts become the given `effects` (interventions x L), and masks are on where these
     /// are at least `smallest`, off elsewhere.
     pub fn rotate_latents(&mut self, rotation: &[f64], effects: &[f64], turned: &[bool], smallest: f64) {

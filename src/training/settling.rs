@@ -41,7 +41,7 @@ pub fn settle<R: Real>(network: &mut Network<R>, weak: f64) -> usize {
 }
 
 /// The rotation, L x L, after which the sum of the absolute values of `effects` (interventions x L) is smallest among those that
-/// turns of two axes at a time reach, Eq. (R3); `None` if no turn is worth it. The effects are rotated.
+/// turns of two axes at a time reach, Eq. (V3); `None` if no turn is worth it. The effects are rotated.
 fn sparsest_rotation(effects: &mut [f64], l: usize) -> Option<Vec<f64>> {
     let mut rotation: Vec<f64> = (0..l * l).map(|at| if at % (l + 1) == 0 { 1.0 } else { 0.0 }).collect();
     let mut found = false;

@@ -28,9 +28,9 @@ const EVALUATION_BATCH: usize = 512;
 /// A last minibatch with fewer cells is left out (scvi-tools; batch statistics of so few mean nothing).
 pub(super) const SMALLEST_BATCH: usize = 3;
 
-/// Shares of the epochs after which weak masks are switched off: late enough for masks to have settled, early enough for them to
+/// Shares of the epochs after which masks are helped out of bad minima: late enough for masks to have settled, early enough for them to
 /// settle again.
-pub const PRUNED_AFTER: [f64; 2] = [0.4, 0.55];
+pub const SETTLED_AFTER: [f64; 2] = [0.4, 0.55];
 
 /// Settings of a training.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,7 +51,7 @@ pub struct TrainingSettings {
     pub adam: AdamSettings,
     /// Course of its step size over all epochs.
     pub schedule: Schedule,
-    /// Masks of a lower probability are switched off at [`PRUNED_AFTER`]; 0: none.
+    /// At [`SETTLED_AFTER`] latents are turned and masks of a lower probability switched off; 0: never.
     pub prune_masks_below: f64,
     /// Seed of order and noise.
     pub seed: u64,
@@ -573,8 +573,8 @@ impl<'a, R: Real> Trainer<'a, R> {
             self.ended = true;
         }
         let settings = self.settings;
-        let pruned_after = |share: f64| (share * settings.epochs as f64).round() as usize == record.epoch;
-        if settings.prune_masks_below > 0.0 && !self.ended && PRUNED_AFTER.into_iter().any(pruned_after) {
+        let settled_after = |share: f64| (share * settings.epochs as f64).round() as usize == record.epoch;
+        if settings.prune_masks_below > 0.0 && !self.ended && SETTLED_AFTER.into_iter().any(settled_after) {
             settle(self.network, settings.prune_masks_below);
         }
         Ok(Advance::Epoch(record))
