@@ -176,13 +176,13 @@ impl<R: Real> Network<R> {
         let bytes = ROWS_PER_BLOCK * self.architecture.n_genes * size_of::<R>();
         let stripe = most_blocks_per_stripe(bytes).min(n_blocks / team.threads()).max(1);
         let rows_of_cell = stripe * ROWS_PER_BLOCK;
-        // Every rank passes the same chunks, of which it works on the cells that it holds, so that all call `between` at
-        // the same places.
         let at_once = n_blocks / stripe;
         let left = &cells[bounds.len()..];
         let own = team.ranks().own(left);
         let mut batches = Minibatches::of_cells(data, &own, at_once)?;
-        for chunk in left.chunks(at_once * team.ranks().size()) {
+        // Every rank passes the same chunks, whatever its threads, of which it works on the cells that it holds, so that all call
+        // `between` at the same places.
+        for chunk in left.chunks(n_blocks * team.ranks().size()) {
             let first = bounds.len();
             let places = team.ranks().own_places(chunk);
             let mut own = vec![[Bound::default(); N]; places.len()];
@@ -617,6 +617,35 @@ mod tests {
             for (got, want) in got.iter().zip(&*block.cells.logits) {
                 assert!((got - want).abs() < 1e-13 * (1.0 + want.abs()), "{batch_norm} {layer_norm}: {got} {want}");
             }
+        }
+    }
+
+    #[test]
+    fn bounds_under_two_priors_are_those_of_two_networks() {
+        let data = screen();
+        let cells: Vec<usize> = (0..12).collect();
+        for frozen in [true, false] {
+            let mut first = network(MASKED);
+            if frozen {
+                first.freeze_masks();
+            }
+            let mut second = first.clone();
+            let shift = second.tensors.shift.clone().expect("shifts");
+            second.parameters[&shift].iter_mut().enumerate().for_each(|(i, shift)| *shift += 0.3 + i as f64);
+            let team = Team::single();
+            let mut workspace = Workspace::new(&first.architecture, 512, 1);
+            let posterior = first.posterior(&team, &mut workspace, &data, &cells).expect("in memory");
+            let (room, done) = (&mut workspace, Vec::new());
+            let priors = [&second, &first];
+            let both = first
+                .bounds_under(priors, &team, room, &data, &cells, &posterior, 150, 5, done, |_| Ok(()))
+                .expect("in memory");
+            let alone = [&second, &first].map(|network| bounds(network, &data, &cells, 150, 5));
+            for (n, [of_second, of_first]) in both.into_iter().enumerate() {
+                assert_eq!((of_second, of_first), (alone[0][n], alone[1][n]), "cell {n}, frozen: {frozen}");
+            }
+            // Of cells whose mask is on.
+            assert!(alone[0].iter().zip(&alone[1]).any(|(a, b)| a.elbo != b.elbo && a.iwelbo != b.iwelbo));
         }
     }
 
