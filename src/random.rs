@@ -104,22 +104,35 @@ pub fn fill_words(
 const LANES: usize = 16;
 
 /// Philox 4x32-10 (Salmon et al. 2011) of [`LANES`] counters, in place; `counter[k][lane]` is word k.
+///
+/// Each word lies in the low half of 64 bits, and what is left of products in the high half is carried along: the next product
+/// takes the low half alone, so that a vector multiplies without its words being moved apart and together again.
 #[inline(always)]
-fn philox(counter: &mut [[u32; LANES]; 4], mut key: [u32; 2]) {
-    let [mut a, mut b, mut c, mut d] = *counter;
-    for _ in 0..10 {
-        let mut next = [[0; LANES]; 4];
-        for i in 0..LANES {
-            let (left, right) = (a[i] as u64 * 0xd251_1f53, c[i] as u64 * 0xcd9e_8d57);
-            next[0][i] = (right >> 32) as u32 ^ b[i] ^ key[0];
-            next[1][i] = right as u32;
-            next[2][i] = (left >> 32) as u32 ^ d[i] ^ key[1];
-            next[3][i] = left as u32;
+fn philox(counter: &mut [[u32; LANES]; 4], key: [u32; 2]) {
+    const LOW: u64 = u32::MAX as u64;
+    // As many at a time as the state of which stays in registers.
+    const TOGETHER: usize = 8;
+    for from in (0..LANES).step_by(TOGETHER) {
+        let mut key = key;
+        let [mut a, mut b, mut c, mut d] = [[0; TOGETHER]; 4];
+        for i in 0..TOGETHER {
+            (a[i], b[i]) = (u64::from(counter[0][from + i]), u64::from(counter[1][from + i]));
+            (c[i], d[i]) = (u64::from(counter[2][from + i]), u64::from(counter[3][from + i]));
         }
-        [a, b, c, d] = next;
-        key = [key[0].wrapping_add(0x9e37_79b9), key[1].wrapping_add(0xbb67_ae85)];
+        for _ in 0..10 {
+            let keys = key.map(u64::from);
+            for i in 0..TOGETHER {
+                let (left, right) = ((a[i] & LOW) * 0xd251_1f53, (c[i] & LOW) * 0xcd9e_8d57);
+                (a[i], b[i]) = (right >> 32 ^ b[i] ^ keys[0], right);
+                (c[i], d[i]) = (left >> 32 ^ d[i] ^ keys[1], left);
+            }
+            key = [key[0].wrapping_add(0x9e37_79b9), key[1].wrapping_add(0xbb67_ae85)];
+        }
+        for i in 0..TOGETHER {
+            (counter[0][from + i], counter[1][from + i]) = (a[i] as u32, b[i] as u32);
+            (counter[2][from + i], counter[3][from + i]) = (c[i] as u32, d[i] as u32);
+        }
     }
-    *counter = [a, b, c, d];
 }
 
 /// A permutation of `0..n`, uniform, by Fisher and Yates.

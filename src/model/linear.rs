@@ -33,8 +33,21 @@ pub fn forward_transposed<R: Real>(
         #[inline(always)]
         || y.chunks_exact_mut(n_out).for_each(|row| row.copy_from_slice(bias)),
     );
+    multiply_transposed(y, Into::Add, x, covariates, transpose, n_in, n_out);
+}
+
+/// [`forward_transposed`] without the bias.
+pub fn multiply_transposed<R: Real>(
+    y: &mut [R],
+    into: Into,
+    x: Rows<R>,
+    covariates: Option<Rows<R>>,
+    transpose: &[R],
+    n_in: usize,
+    n_out: usize,
+) {
     let (of_input, of_covariates) = transpose.split_at(n_in * n_out);
-    a_b(y, Into::Add, x, Rows::new(of_input, n_in, n_out));
+    a_b(y, into, x, Rows::new(of_input, n_in, n_out));
     if let Some(c) = covariates {
         a_b(y, Into::Add, c, Rows::new(of_covariates, of_covariates.len() / n_out, n_out));
     }

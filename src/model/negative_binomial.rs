@@ -904,13 +904,13 @@ fn exponentials<R: Real>(logits: &[R], top: R, rates: &mut [Block<R>]) -> f64 {
         total.add(b, rates);
     }
     if !tail.is_empty() {
-        let last = &mut rates[blocks.len()];
-        let block = padded(tail, top);
-        for i in 0..LANES {
-            let rate = (block[i] - top).exp_nonpositive();
-            last[i] = if i < tail.len() { rate } else { R::ZERO };
+        let mut last = padded(tail, top);
+        for (i, rate) in last.iter_mut().enumerate() {
+            let here = (*rate - top).exp_nonpositive();
+            *rate = if i < tail.len() { here } else { R::ZERO };
         }
-        total.add(blocks.len(), last);
+        rates[blocks.len()] = last;
+        total.add(blocks.len(), &last);
     }
     total.total()
 }

@@ -961,24 +961,26 @@ impl<R: Real> Pass<'_, R> {
         let numbers = &self.batch.cells[rows.clone()];
         // Cells come in random order from all over memory: fetch them all at once, not one after another.
         self.batch.prefetch(rows.clone());
+        let dense = !self.batch.data.counts.is_mostly_zero();
+        let log1p = self.shared.log1p;
         for (i, &cell) in numbers.iter().enumerate() {
             let x = &mut cells.x[i * g..(i + 1) * g];
             x.fill(R::ZERO);
-            self.batch.row(rows.start + i).for_each(
-                #[inline(always)]
-                |gene, count| x[gene] = R::of_count(count),
-            );
+            let counts = self.batch.row(rows.start + i);
+            if dense {
+                let input = &mut cells.input[i * g..(i + 1) * g];
+                input.fill(R::ZERO);
+                counts.for_each(
+                    #[inline(always)]
+                    |gene, count| (x[gene], input[gene]) = (R::of_count(count), log1p.of(count)),
+                );
+            } else {
+                counts.for_each(
+                    #[inline(always)]
+                    |gene, count| x[gene] = R::of_count(count),
+                );
+            }
             cells.library[i] = R::of(self.batch.data.library[cell]);
-        }
-        if !self.batch.data.counts.is_mostly_zero() {
-            vectorized(
-                #[inline(always)]
-                || {
-                    for (input, &x) in cells.input.iter_mut().zip(cells.x.iter()) {
-                        *input = x.ln_1p();
-                    }
-                },
-            );
         }
         self.load_covariates(cells.covariates, rows);
     }
@@ -1280,7 +1282,10 @@ impl<R: Real> Pass<'_, R> {
         let cells = &mut block.cells;
         let g = a.n_genes;
         let scratch = &mut cells.likelihood_scratch[0];
+        let end = rows.end;
         for (i, row) in rows.enumerate() {
+            // What has left the caches since the rows were loaded is fetched while the one before is worked on.
+            self.batch.prefetch(row + 1..end.min(row + 2));
             let (logits, x) = (&mut cells.logits[i * g..(i + 1) * g], &cells.x[i * g..(i + 1) * g]);
             let nonzero = self.batch.row(row);
             let (library, dispersion) = (cells.library[i], self.shared.dispersion);
@@ -1302,7 +1307,10 @@ impl<R: Real> Pass<'_, R> {
         let g = a.n_genes;
         let scratch = &mut cells.likelihood_scratch[0];
         cells.d_log_dispersion.fill(R::ZERO);
+        let end = rows.end;
         for (i, row) in rows.enumerate() {
+            // What has left the caches since the rows were loaded is fetched while the one before is worked on.
+            self.batch.prefetch(row + 1..end.min(row + 2));
             let (logits, x) = (&mut cells.logits[i * g..(i + 1) * g], &cells.x[i * g..(i + 1) * g]);
             let nonzero = self.batch.row(row);
             let (library, dispersion) = (cells.library[i], self.shared.dispersion);

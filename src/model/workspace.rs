@@ -259,7 +259,7 @@ impl<R: Real> Log1pTable<R> {
     #[cold]
     #[inline(never)]
     fn of_large(x: u32) -> R {
-        R::of(Real::ln_1p(x as f64))
+        R::of_count(x).ln_1p()
     }
 }
 

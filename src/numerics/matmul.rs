@@ -1,7 +1,7 @@
 //! Dense matrix products on row-major slices: a thin layer over faer, always on the calling thread.
 
 use super::real::Real;
-use super::simd::{fixed_order, vectorized};
+use super::simd::{fixed_order, is_avx2, vectorized};
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 
@@ -68,8 +68,7 @@ pub fn a_bt<R: Real>(c: &mut [R], into: Into, a: Rows<R>, b: Rows<R>) {
             (Strided { data: a.data, row: a.stride, column: 1 }, Strided { data: b.data, row: 1, column: b.stride });
         return fixed_order_product(c, n, into, (m, n, k), a, b);
     }
-    let c = MatMut::from_row_major_slice_mut(c, m, n);
-    matmul(c, into.into(), a.view(), b.view().transpose(), R::ONE, Par::Seq);
+    product(MatMut::from_row_major_slice_mut(c, m, n), into, a.view(), b.view().transpose());
 }
 
 /// `c (+)= a b`; a: m x k, b: k x n, c: m x n (contiguous).
@@ -80,8 +79,7 @@ pub fn a_b<R: Real>(c: &mut [R], into: Into, a: Rows<R>, b: Rows<R>) {
             (Strided { data: a.data, row: a.stride, column: 1 }, Strided { data: b.data, row: b.stride, column: 1 });
         return fixed_order_product(c, n, into, (m, n, k), a, b);
     }
-    let c = MatMut::from_row_major_slice_mut(c, m, n);
-    matmul(c, into.into(), a.view(), b.view(), R::ONE, Par::Seq);
+    product(MatMut::from_row_major_slice_mut(c, m, n), into, a.view(), b.view());
 }
 
 /// `c (+)= a^T b`; a: k x m, b: k x n, c: rows of length n, `c_stride` apart.
@@ -94,7 +92,34 @@ pub fn at_b<R: Real>(c: &mut [R], c_stride: usize, into: Into, a: Rows<R>, b: Ro
     }
     // The transpose of a column-major view: faer 0.24.4's row-major one with a stride swaps its strides.
     let c = MatMut::from_column_major_slice_with_stride_mut(c, b.n_cols, a.n_cols, c_stride).transpose_mut();
-    matmul(c, into.into(), a.view().transpose(), b.view(), R::ONE, Par::Seq);
+    product(c, into, a.view().transpose(), b.view());
+}
+
+/// Columns that faer's single-precision kernels for AVX2 work on as one, in vectors of [`VECTOR`]. The last ones of a product are fewer;
+/// a single vector of them takes nearly as long as two, there being too few sums side by side.
+const KERNEL_COLUMNS: usize = 24;
+const VECTOR: usize = 8;
+
+/// Terms from which on a product cut in two pays.
+const CUT_TERMS: usize = 64;
+
+/// `c (+)= a b`, on AVX2 in two pieces where the last columns would be a single vector: 128 columns as 112 and 16, in vectors
+/// 3 + 3 + 3 + 3 + 2 and 2, not 3 + 3 + 3 + 3 + 3 + 1.
+fn product<R: Real>(c: MatMut<R>, into: Into, a: MatRef<R>, b: MatRef<R>) {
+    let (n, last) = (c.ncols(), c.ncols() % KERNEL_COLUMNS);
+    let narrow = n > KERNEL_COLUMNS && (1..=VECTOR).contains(&last);
+    if narrow && a.ncols() >= CUT_TERMS && size_of::<R>() == size_of::<f32>() && is_avx2() {
+        product_in_two(c, into, a, b, n - VECTOR - last);
+    } else {
+        matmul(c, into.into(), a, b, R::ONE, Par::Seq);
+    }
+}
+
+/// `c (+)= a b`, the columns before `at` first. Every value is the same sum either way.
+fn product_in_two<R: Real>(c: MatMut<R>, into: Into, a: MatRef<R>, b: MatRef<R>, at: usize) {
+    let ((c_left, c_right), (b_left, b_right)) = (c.split_at_col_mut(at), b.split_at_col(at));
+    matmul(c_left, into.into(), a, b_left, R::ONE, Par::Seq);
+    matmul(c_right, into.into(), a, b_right, R::ONE, Par::Seq);
 }
 
 /// Values at `data[row * i + column * j]`.
@@ -275,6 +300,22 @@ mod tests {
                     blocks_alone_and_together::<f32>(blocks, n, k, into);
                     blocks_alone_and_together::<f64>(blocks, n, k, into);
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn a_product_cut_in_two_has_the_same_bits() {
+        for (m, n, k) in [(128, 128, 128), (32, 100, 64), (1, 128, 100), (64, 32, 1187), (7, 27, 515)] {
+            let single = |values: Vec<f64>| -> Vec<f32> { values.iter().map(|&v| v as f32).collect() };
+            let (a, b, start) = (single(values(m * k, 1)), single(values(k * n, 2)), single(values(m * n, 3)));
+            for into in [Into::Replace, Into::Add] {
+                let (mut whole, mut cut) = (start.clone(), start.clone());
+                let [a, b] = [(&a, m, k), (&b, k, n)].map(|(v, r, c)| MatRef::from_row_major_slice(v, r, c));
+                let c = MatMut::from_row_major_slice_mut(&mut whole, m, n);
+                matmul(c, into.into(), a, b, 1.0, Par::Seq);
+                product_in_two(MatMut::from_row_major_slice_mut(&mut cut, m, n), into, a, b, n - VECTOR - n % 24);
+                assert!(whole.iter().zip(&cut).all(|(w, c)| w.to_bits() == c.to_bits()), "{m} {n} {k} {into:?}");
             }
         }
     }

@@ -4,6 +4,7 @@
 //! products are faer's, whose order of summation depends on the processor; [`Level::Baseline`] replaces them by products of a
 //! fixed order.
 
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 static FIXED_ORDER: AtomicBool = AtomicBool::new(false);
@@ -36,6 +37,12 @@ pub fn without_vectors(plain: bool) {
 
 fn arch() -> pulp::Arch {
     if PLAIN.load(Ordering::Relaxed) { pulp::Arch::Scalar } else { pulp::Arch::new() }
+}
+
+/// Whether the processor has AVX2, but not AVX-512.
+pub(super) fn is_avx2() -> bool {
+    static IS: LazyLock<bool> = LazyLock::new(|| level() == "avx2");
+    *IS
 }
 
 /// Runs `f` compiled for the widest vector instructions of this processor (AVX-512, AVX2 with FMA, or plain).

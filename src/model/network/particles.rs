@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::model::architecture::{LatentDistribution, LinearTensors};
 use crate::model::workspace::{Block, LayerStatistics, ROWS_PER_BLOCK, Workspace, words_per_row};
 use crate::model::{activation, latent, layer_norm, linear, negative_binomial};
-use crate::numerics::matmul::Rows;
+use crate::numerics::matmul::{Into, Rows};
 use crate::numerics::real::Real;
 use crate::numerics::simd::vectorized;
 use crate::numerics::team::{Team, tiles};
@@ -268,11 +268,16 @@ impl<R: Real> Pass<'_, R> {
             let n = input.len() / tensors.n_in;
             let covariates = self.network.covariates(tensors, block.cells.covariates, n);
             let input = Rows::new(input, n, tensors.n_in);
-            linear::forward_transposed(here.out, input, covariates, &folded.transpose, &folded.bias, tensors.n_in);
+            let FoldedLayer { transpose, bias } = folded;
             if a.layer_norm {
+                linear::forward_transposed(here.out, input, covariates, transpose, bias, tensors.n_in);
                 layer_norm::forward(here.out, here.row_statistics, a.n_hidden);
+                activation::forward(here.out, None);
+            } else {
+                let (n_in, n_out) = (tensors.n_in, a.n_hidden);
+                linear::multiply_transposed(here.out, Into::Replace, input, covariates, transpose, n_in, n_out);
+                activation::forward_with_bias(here.out, bias);
             }
-            activation::forward(here.out, None);
         }
         let last = block.decoder[a.n_layers - 1].as_ref().expect("the last layer").out as &[R];
         let last = Rows::new(last, last.len() / a.n_hidden, a.n_hidden);
