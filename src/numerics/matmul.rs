@@ -314,7 +314,13 @@ mod tests {
                 let [a, b] = [(&a, m, k), (&b, k, n)].map(|(v, r, c)| MatRef::from_row_major_slice(v, r, c));
                 let c = MatMut::from_row_major_slice_mut(&mut whole, m, n);
                 matmul(c, into.into(), a, b, 1.0, Par::Seq);
-                product_in_two(MatMut::from_row_major_slice_mut(&mut cut, m, n), into, a, b, n - VECTOR - n % 24);
+                product_in_two(
+                    MatMut::from_row_major_slice_mut(&mut cut, m, n),
+                    into,
+                    a,
+                    b,
+                    n - VECTOR - n % KERNEL_COLUMNS,
+                );
                 assert!(whole.iter().zip(&cut).all(|(w, c)| w.to_bits() == c.to_bits()), "{m} {n} {k} {into:?}");
             }
         }
