@@ -403,10 +403,12 @@ pub struct RunSizes {
     pub other_epochs: usize,
     /// Epochs of the retraining on fixed masks, at most.
     pub retraining_epochs: usize,
-    /// Epochs of the fit of held-out shifts.
+    /// Epochs of the fit of held-out shifts that pass through the encoder.
     pub fit_epochs: usize,
     /// Samples per held-out cell.
     pub particles: usize,
+    /// How often these are drawn.
+    pub bounds: usize,
     /// Bytes per value.
     pub scalar: usize,
 }
@@ -420,10 +422,9 @@ pub fn predict(speed: &Speed, sizes: &RunSizes, architecture: &Architecture, dat
         0 => 0.0,
         cells => {
             let fit = (sizes.fit_epochs * cells) as f64 / speed.cells_per_second;
-            // The bound is formed after each of three stages.
             sizes.retraining_epochs as f64 * epoch
                 + fit
-                + 3.0 * (cells * sizes.particles) as f64 / speed.particles_per_second
+                + (sizes.bounds * cells * sizes.particles) as f64 / speed.particles_per_second
         }
     };
     let parameters = crate::model::architecture::Tensors::new(architecture).parameters.len() * sizes.scalar;

@@ -139,7 +139,9 @@ impl fmt::Display for InputError {
         if let Some(place) = &self.place {
             write!(f, "{place}: ")?;
         }
-        write!(f, "{}; {}.", self.problem, self.remedy)
+        write!(f, "{}; {}", self.problem, self.remedy)?;
+        // A remedy may be a question: "did you mean `latents`?".
+        if self.remedy.ends_with('?') { Ok(()) } else { f.write_str(".") }
     }
 }
 

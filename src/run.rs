@@ -947,6 +947,8 @@ pub fn bench(plan: &crate::cli::bench::Plan) -> Result<Benchmark> {
             Precision::F32 => benchmark::measure::<f32>(&workload, config.n_threads(), plan.duration),
             Precision::F64 => benchmark::measure::<f64>(&workload, config.n_threads(), plan.duration),
         };
+        // Only an encoder whose statistics drift is run while shifts are fitted, and then changes the samples of a bound.
+        let drifts = config.method.uses_interventions() && config.heldout_batch_norm == HeldoutBatchNorm::Drift;
         let sizes = RunSizes {
             train: cells.train.len(),
             validation: cells.validation.len(),
@@ -954,8 +956,9 @@ pub fn bench(plan: &crate::cli::bench::Plan) -> Result<Benchmark> {
             epochs: settings.epochs,
             other_epochs: (config.starts - 1) * config.trial_epochs(settings.epochs).unwrap_or(settings.epochs),
             retraining_epochs: settings.retraining_epochs,
-            fit_epochs: fit_settings(&settings, cells.held_out.len()).epochs,
+            fit_epochs: if drifts { fit_settings(&settings, cells.held_out.len()).epochs } else { 0 },
             particles: config.particles,
+            bounds: if drifts { 3 } else { 2 },
             scalar: if config.precision == Precision::F32 { 4 } else { 8 },
         };
         prediction = Some(benchmark::predict(&speed, &sizes, &architecture, data));
