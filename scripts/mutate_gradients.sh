@@ -72,18 +72,18 @@ while IFS='|' read -r name file text replacement; do
     fi
     TEXT="$text" NEW="$replacement" perl -0777 -pi -e 's/\Q$ENV{TEXT}\E/$ENV{NEW}/' "$file"
     log=$(mktemp)
-    if ! CARGO_INCREMENTAL=1 cargo build --release --quiet --test gradients >"$log" 2>&1; then
+    if ! CARGO_INCREMENTAL=1 cargo build --release --quiet --test all >"$log" 2>&1; then
         sed 's/^/    /' "$log" >&2
         echo "$name: the mutated code does not compile" >&2
         exit 2
     fi
     if CARGO_INCREMENTAL=1 PROPTEST_MAX_SHRINK_ITERS=0 RUST_BACKTRACE=0 \
-        cargo test --release --quiet --test gradients >"$log" 2>&1 </dev/null; then
+        cargo test --release --quiet --test all gradients:: >"$log" 2>&1 </dev/null; then
         printf '%-40s SURVIVED\n' "$name"
         survived=1
     else
         # Only a test that says so counts as red.
-        red=$(sed -n 's/^---- \(.*\) stdout ----$/\1/p' "$log" | sort -u | paste -sd ' ')
+        red=$(sed -n 's/^---- gradients::\(.*\) stdout ----$/\1/p' "$log" | sort -u | paste -sd ' ')
         if [ -z "$red" ]; then
             sed 's/^/    /' "$log" >&2
             echo "$name: the tests ended without a verdict" >&2

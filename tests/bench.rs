@@ -1,9 +1,7 @@
 //! `svae-cpu bench`: its figures agree with each other, and its mistakes are explained.
 
-mod support;
-
+use crate::support::{run, said};
 use serde_json::Value;
-use support::{run, said};
 
 fn json(args: &[&str]) -> Value {
     let folder = tempfile::tempdir().unwrap();

@@ -1,10 +1,8 @@
 //! The command line: help, exit codes and what is refused before any work begins.
 
-mod support;
-
 use std::fs;
 
-use support::{names, program, run, said};
+use crate::support::{names, program, run, said};
 
 /// Runs the program in an empty folder, expects it to refuse with exit code 2 in one sentence on standard error and to
 /// write nothing, and returns the sentence.

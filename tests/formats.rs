@@ -8,7 +8,7 @@ use svae_cpu::data::load::{LoadOptions, Loaded, load};
 use svae_cpu::data::npz::{Npz, NpzWriter};
 use tempfile::TempDir;
 
-mod support;
+use crate::support::{names, run, said};
 
 const N_CELLS: usize = 12;
 const N_GENES: usize = 9;
@@ -321,14 +321,14 @@ fn variable_genes_are_those_of_scanpy() {
 fn a_run_with_controls() {
     let folder = TempDir::new().unwrap();
     let simulate = ["simulate", "--out", "s.npz", "--sim-interventions", "4", "--sim-cells", "20", "--sim-genes", "12"];
-    let (code, _, err) = support::said(&support::run(folder.path(), &simulate));
+    let (code, _, err) = said(&run(folder.path(), &simulate));
     assert_eq!(code, 0, "{err}");
     let common = ["run", "--data", "s.npz", "--epochs", "1", "--latents", "2", "--hidden", "8", "--particles", "5"];
     let more = ["--control", "intervention_0", "--holdout", "intervention_2", "--top-genes", "9", "--out", "r"];
-    let (code, _, err) = support::said(&support::run(folder.path(), &[&common[..], &more].concat()));
+    let (code, _, err) = said(&run(folder.path(), &[&common[..], &more].concat()));
     assert_eq!(code, 0, "{err}");
     assert!(err.contains("dropped 3 of 12 genes because they are not among the 9 most variable"), "{err}");
-    assert!(support::names(&folder.path().join("r")).contains(&"data.json".to_string()));
+    assert!(names(&folder.path().join("r")).contains(&"data.json".to_string()));
     let masks = std::fs::read_to_string(folder.path().join("r/masks.csv")).unwrap();
     let rows: Vec<&str> = masks.lines().skip(1).map(|line| line.split(',').next().unwrap()).collect();
     assert_eq!(rows, ["intervention_1", "intervention_2", "intervention_3"]);
@@ -341,6 +341,6 @@ fn a_run_with_controls() {
     }
     assert_eq!((&data["n_genes_read"], &data["n_genes"]), (&12.into(), &9.into()));
     assert_eq!(data["dropped"][0]["what"], "genes");
-    let (code, _, err) = support::said(&support::run(folder.path(), &["evaluate", "r", "--quiet"]));
+    let (code, _, err) = said(&run(folder.path(), &["evaluate", "r", "--quiet"]));
     assert_eq!(code, 0, "{err}");
 }

@@ -1,12 +1,10 @@
 //! The held-out protocol from the command line: what it writes, that it repeats, and what it refuses.
 
-mod support;
-
 use std::fs;
 use std::path::Path;
 
+use crate::support::{names, run, said};
 use serde_json::Value;
-use support::{names, run, said};
 
 /// A simulation and a model small enough to be trained in a moment; the last two of ten interventions are held out.
 const SMALL: [&str; 17] = [

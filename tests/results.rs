@@ -1,12 +1,10 @@
 //! What a run hands on: the report, the tables, results.h5ad, and the commands that use a trained model.
 
-mod support;
-
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
-use support::{run, said};
+use crate::support::{run, said};
 use svae_cpu::data::load::{LoadOptions, load};
 use svae_cpu::data::npz::{Npz, NpzWriter};
 

@@ -2,8 +2,6 @@
 //! was left in peace.
 #![cfg(unix)]
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt;
@@ -11,8 +9,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::support::{names, program, run, said};
 use serde_json::Value;
-use support::{names, program, run, said};
 use svae_cpu::checkpoint::file as checkpoint;
 
 /// Runs that pass through every stage within a moment: masks that are fixed and trained again, shifts that are fitted

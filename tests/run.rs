@@ -1,12 +1,10 @@
 //! A whole small run from the command line: what it writes, what it prints and that it repeats.
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use support::{names, run, said};
+use crate::support::{names, run, said};
 
 /// A simulation and a model small enough to be trained in a moment.
 const SMALL: [&str; 13] = [

@@ -2,15 +2,13 @@
 //! finished.
 #![cfg(unix)]
 
-mod support;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use support::{names, said};
+use crate::support::{names, run, said};
 
 const SCREEN: [&str; 12] = [
     "--sim-interventions",
@@ -156,7 +154,7 @@ fn the_shares_of_a_sweep_are_queued_again_until_all_are_finished() {
     }
     assert_eq!(cluster.queue().len(), 1);
     assert_eq!(names(&cluster.path().join("results/grid/runs")).len(), 3);
-    let tables = support::run(cluster.path(), &["sweep", "grid.toml", "--tables-only"]);
+    let tables = run(cluster.path(), &["sweep", "grid.toml", "--tables-only"]);
     assert_eq!(said(&tables).0, 0, "{}", said(&tables).2);
     assert!(cluster.path().join("results/grid/table.md").is_file());
 }

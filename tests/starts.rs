@@ -1,11 +1,9 @@
 //! What helps a training out of bad minima: several starting values, with and without trials, and masks that are switched off.
 
-mod support;
-
+use crate::support::{run, said};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
-use support::{run, said};
 
 const SCREEN: &str = "--sim-interventions 6 --sim-cells 40 --sim-genes 20 --hidden 8 --latents 4 --batch-size 16 --no-heldout \
                       --no-h5ad --quiet";

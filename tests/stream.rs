@@ -1,7 +1,5 @@
 //! Counts that stay on disk give what counts in memory give, in bounded memory, and say what is wrong with their file.
 
-mod support;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -21,7 +19,7 @@ use svae_cpu::numerics::team::Team;
 use svae_cpu::training::trainer::{TrainingSettings, elbo, evaluation_workspace, posterior_means, train};
 use tempfile::TempDir;
 
-use support::{names, program, run, said};
+use crate::support::{names, program, run, said};
 
 /// A buffer that holds few cells of a small screen at a time.
 const SMALL: usize = 6_000;

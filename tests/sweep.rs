@@ -1,13 +1,11 @@
 //! Sweeps from the command line: tables, resumption, failures, and grids that are refused before anything starts.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use crate::support::{names, program, run, said};
 use serde_json::Value;
-use support::{names, program, run, said};
 
 /// Settings small enough to train in a moment.
 const BASE: &str = "epochs = 2\nwarmup_epochs = 1\nhidden = 4\nlayers = 1\nlatents = 2\nparticles = 3\n";

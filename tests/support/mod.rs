@@ -22,7 +22,6 @@ pub fn said(output: &Output) -> (i32, String, String) {
 }
 
 /// Names in a folder, sorted.
-#[allow(dead_code, reason = "not every test program looks into folders")]
 pub fn names(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).expect("a folder");
     let mut names: Vec<String> =
