@@ -3,9 +3,9 @@
 
 use std::hint::black_box;
 use std::time::Instant;
-use svae_cpu::data::counts::Counts;
-use svae_cpu::model::input_layer::{Input, backward_weight, forward as input_forward};
-use svae_cpu::model::negative_binomial::{
+use svae_cpu::data::counts::in_memory::Counts;
+use svae_cpu::model::layers::input_layer::{Input, backward_weight, forward as input_forward};
+use svae_cpu::model::likelihood::negative_binomial::{
     Dispersion, Scratch, count_terms, forward, forward_backward, forward_backward_with_epsilon,
 };
 use svae_cpu::model::workspace::Log1pTable;

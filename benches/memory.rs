@@ -7,9 +7,9 @@
 use std::path::Path;
 use std::process::Command;
 
-use svae_cpu::benchmark::screen;
-use svae_cpu::data::load::{LoadOptions, load, write_npz};
-use svae_cpu::report::metrics::grouped;
+use svae_cpu::commands::bench::screen;
+use svae_cpu::data::loading::load::{LoadOptions, load, write_npz};
+use svae_cpu::evaluation::metrics::grouped;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();

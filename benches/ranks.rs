@@ -4,9 +4,9 @@
 
 use std::time::Instant;
 
-use svae_cpu::benchmark::{Shape, architecture};
+use svae_cpu::commands::bench::{Shape, architecture};
 use svae_cpu::model::architecture::Tensors;
-use svae_cpu::ranks::Job;
+use svae_cpu::parallel::ranks::Job;
 
 /// Median seconds of `work` over several rounds, as this rank sees it.
 fn median(mut work: impl FnMut()) -> f64 {

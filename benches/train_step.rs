@@ -4,7 +4,7 @@
 //! `cargo bench --bench train_step [-- SECONDS]`
 
 use std::time::Duration;
-use svae_cpu::benchmark::{BATCH, Benchmark, Shape, Workload, architecture, measure, objective};
+use svae_cpu::commands::bench::{BATCH, Benchmark, Shape, Workload, architecture, measure, objective};
 use svae_cpu::numerics::simd;
 
 fn main() {

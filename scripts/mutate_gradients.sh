@@ -17,27 +17,27 @@ fi
 
 # name | file | text | replacement
 mutations='
-linear-bias-not-summed|src/model/linear.rs|*d_bias += d_y;|*d_bias = d_y;
-linear-covariates-accumulate|src/model/linear.rs|at_b(&mut d_weight[n_in..], width, Into::Replace, d_y, c);|at_b(&mut d_weight[n_in..], width, Into::Add, d_y, c);
-input-layer-replaces-instead-of-adding|src/model/input_layer.rs|row[j] = factor.fma(d[j], row[j]);|row[j] = factor * d[j];
-input-layer-forgets-the-value|src/model/input_layer.rs|let row = &mut rows[(gene - tile.start) * h..(gene - tile.start + 1) * h];|let (factor, row) = (R::ONE + R::ZERO * factor, &mut rows[(gene - tile.start) * h..(gene - tile.start + 1) * h]);
-fused-relu-passes-everything|src/model/activation.rs|d[j] = if out[j] > R::ZERO { d[j] } else { R::ZERO };|d[j] = if out[j] > R::ZERO { d[j] } else { d[j] };
-fused-sums-uncentred|src/model/activation.rs|d_gamma[j] = ((y[j] - mean[j]) * inverse[j]).fma(d[j], d_gamma[j]);|d_gamma[j] = (y[j] * inverse[j]).fma(d[j], d_gamma[j]);
-batch-norm-without-mean-term|src/model/batch_norm.rs|share * (y_hat * d_gamma[j] + d_beta[j])|share * (y_hat * d_gamma[j])
-batch-norm-sign-of-variance-term|src/model/batch_norm.rs|share * (y_hat * d_gamma[j] + d_beta[j])|share * (d_beta[j] - y_hat * d_gamma[j])
-batch-norm-scale-gradient-uncentred|src/model/batch_norm.rs|d_gamma[j] = ((y[j] - mean[j]) * inverse[j]).fma(d_u[j], d_gamma[j]);|d_gamma[j] = (y[j] * inverse[j]).fma(d_u[j], d_gamma[j]);
-layer-norm-without-mean-term|src/model/layer_norm.rs|*d - sum - (u - mean)|*d - (u - mean)
-relu-passes-everything|src/model/activation.rs|if h > R::ZERO { *d } else { R::ZERO }|if h > R::ZERO { *d } else { *d }
-dropout-not-in-gradient|src/model/activation.rs|*d *= keep;|*d *= if keep > R::ZERO { R::ONE } else { R::ONE };
+linear-bias-not-summed|src/model/layers/linear.rs|*d_bias += d_y;|*d_bias = d_y;
+linear-covariates-accumulate|src/model/layers/linear.rs|at_b(&mut d_weight[n_in..], width, Into::Replace, d_y, c);|at_b(&mut d_weight[n_in..], width, Into::Add, d_y, c);
+input-layer-replaces-instead-of-adding|src/model/layers/input_layer.rs|row[j] = factor.fma(d[j], row[j]);|row[j] = factor * d[j];
+input-layer-forgets-the-value|src/model/layers/input_layer.rs|let row = &mut rows[(gene - tile.start) * h..(gene - tile.start + 1) * h];|let (factor, row) = (R::ONE + R::ZERO * factor, &mut rows[(gene - tile.start) * h..(gene - tile.start + 1) * h]);
+fused-relu-passes-everything|src/model/layers/activation.rs|d[j] = if out[j] > R::ZERO { d[j] } else { R::ZERO };|d[j] = if out[j] > R::ZERO { d[j] } else { d[j] };
+fused-sums-uncentred|src/model/layers/activation.rs|d_gamma[j] = ((y[j] - mean[j]) * inverse[j]).fma(d[j], d_gamma[j]);|d_gamma[j] = (y[j] * inverse[j]).fma(d[j], d_gamma[j]);
+batch-norm-without-mean-term|src/model/layers/batch_norm.rs|share * (y_hat * d_gamma[j] + d_beta[j])|share * (y_hat * d_gamma[j])
+batch-norm-sign-of-variance-term|src/model/layers/batch_norm.rs|share * (y_hat * d_gamma[j] + d_beta[j])|share * (d_beta[j] - y_hat * d_gamma[j])
+batch-norm-scale-gradient-uncentred|src/model/layers/batch_norm.rs|d_gamma[j] = ((y[j] - mean[j]) * inverse[j]).fma(d_u[j], d_gamma[j]);|d_gamma[j] = (y[j] * inverse[j]).fma(d_u[j], d_gamma[j]);
+layer-norm-without-mean-term|src/model/layers/layer_norm.rs|*d - sum - (u - mean)|*d - (u - mean)
+relu-passes-everything|src/model/layers/activation.rs|if h > R::ZERO { *d } else { R::ZERO }|if h > R::ZERO { *d } else { *d }
+dropout-not-in-gradient|src/model/layers/activation.rs|*d *= keep;|*d *= if keep > R::ZERO { R::ONE } else { R::ONE };
 softmax-without-inner-product|src/model/latent.rs|*d = z * (*d - inner);|*d = z * (*d - R::ZERO * inner);
 latent-sign-in-variance|src/model/latent.rs|kl_scale * (R::ONE - R::ONE / v)|kl_scale * (R::ONE + R::ONE / v)
 latent-floor-forgotten|src/model/latent.rs|d_v * (v - floor)|d_v * (v - R::ZERO * floor)
 latent-wrong-root|src/model/latent.rs|d_z[i] * noise[i] / v.sqrt()|d_z[i] * noise[i] / v
 latent-mean-without-divergence|src/model/latent.rs|d_mean[i] = d_z[i] + d_kl_mean[i];|d_mean[i] = d_z[i] + R::ZERO * d_kl_mean[i];
 covariance-factor-without-divergence|src/model/latent.rs|*d = d_z[k].fma(e, kl_scale * f);|*d = d_z[k].fma(e, R::ZERO * kl_scale * f);
-mask-slope-without-temperature|src/model/mask.rs|slope[k] = sigmoid_derivative(s) * inverse;|slope[k] = sigmoid_derivative(s);
-prior-shift-without-weight|src/model/prior.rs|*d_shift += weight * mask * d_p;|*d_shift += mask * d_p;
-prior-sign-of-logit|src/model/prior.rs|*d_logit += weight * shift * d_p * slope;|*d_logit -= weight * shift * d_p * slope;
+mask-slope-without-temperature|src/model/prior/mask.rs|slope[k] = sigmoid_derivative(s) * inverse;|slope[k] = sigmoid_derivative(s);
+prior-shift-without-weight|src/model/prior/shift.rs|*d_shift += weight * mask * d_p;|*d_shift += mask * d_p;
+prior-sign-of-logit|src/model/prior/shift.rs|*d_logit += weight * shift * d_p * slope;|*d_logit -= weight * shift * d_p * slope;
 prior-mean-sign|src/model/network.rs|*d = -d_m;|*d = d_m;
 penalty-of-spike-and-slab|src/model/objective.rs|*d += factor * sigmoid(l);|*d += factor * sigmoid_derivative(l);
 penalty-mean-not-divided|src/model/objective.rs|R::of(weight * alpha / logits.len() as f64)|R::of(weight * alpha)
@@ -45,13 +45,13 @@ kl-weight-forgotten|src/model/network.rs|R::of(weights.cell * weights.kl)|R::of(
 variance-head-replaces-mean-head|src/model/network.rs|(&t.latent_log_variance, &cells.d_log_variance, Into::Add)|(&t.latent_log_variance, &cells.d_log_variance, Into::Replace)
 dispersion-of-first-block-only|src/model/network.rs|blocks.take(n.div_ceil(ROWS_PER_BLOCK))|blocks.take(n.div_ceil(ROWS_PER_BLOCK).min(1))
 frozen-mask-still-learns|src/model/network.rs|let drawn = self.tensors.mask_logit.is_some() && self.frozen_mask.is_none();|let drawn = self.tensors.mask_logit.is_some();
-likelihood-softmax-uncentred|src/model/negative_binomial.rs|// d log p / d logit_g = d_g - rho_g sum_h d_h, Eq. (N9).|let by_logit: Sum<R> = Sum::new();
-likelihood-sign-of-dispersion|src/model/negative_binomial.rs|a[i] = a_i.fma(-row.scale, a[i]);|a[i] = a_i.fma(row.scale, a[i]);
-likelihood-branch-of-dispersion|src/model/negative_binomial.rs|let shape = if small { excess } else { log };|let shape = if small { log } else { log };
-likelihood-with-constant-sign|src/model/negative_binomial.rs|subtract_scaled(&padded(&d_log_theta[here.clone()], R::ZERO), scale, &a)|subtract_scaled(&padded(&d_log_theta[here.clone()], R::ZERO), -scale, &a)
-likelihood-with-constant-share|src/model/negative_binomial.rs|let by_log_mu = x * share - (x + theta) * mu_share;|let by_log_mu = x * share - theta * mu_share;
-adam-without-second-correction|src/training/adam.rs|v[j].sqrt().fma(correction, epsilon)|v[j].sqrt().fma(R::ONE + R::ZERO * correction, epsilon)
-adam-sign-of-decay|src/training/adam.rs|decay.fma(p[j], gradient[j])|(-decay).fma(p[j], gradient[j])
+likelihood-softmax-uncentred|src/model/likelihood/negative_binomial.rs|// d log p / d logit_g = d_g - rho_g sum_h d_h, Eq. (N9).|let by_logit: Sum<R> = Sum::new();
+likelihood-sign-of-dispersion|src/model/likelihood/negative_binomial.rs|a[i] = a_i.fma(-row.scale, a[i]);|a[i] = a_i.fma(row.scale, a[i]);
+likelihood-branch-of-dispersion|src/model/likelihood/negative_binomial.rs|let shape = if small { excess } else { log };|let shape = if small { log } else { log };
+likelihood-with-constant-sign|src/model/likelihood/negative_binomial.rs|subtract_scaled(&padded(&d_log_theta[here.clone()], R::ZERO), scale, &a)|subtract_scaled(&padded(&d_log_theta[here.clone()], R::ZERO), -scale, &a)
+likelihood-with-constant-share|src/model/likelihood/negative_binomial.rs|let by_log_mu = x * share - (x + theta) * mu_share;|let by_log_mu = x * share - theta * mu_share;
+adam-without-second-correction|src/model/adam.rs|v[j].sqrt().fma(correction, epsilon)|v[j].sqrt().fma(R::ONE + R::ZERO * correction, epsilon)
+adam-sign-of-decay|src/model/adam.rs|decay.fma(p[j], gradient[j])|(-decay).fma(p[j], gradient[j])
 '
 
 file=

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use svae_cpu::cli::{Cli, dispatch};
-use svae_cpu::ranks::Job;
-use svae_cpu::report::complaint;
+use svae_cpu::parallel::ranks::Job;
+use svae_cpu::system::console::complaint;
 
 fn main() -> ExitCode {
     let job = match Job::join() {

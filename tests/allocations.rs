@@ -4,17 +4,17 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use svae_cpu::benchmark::{BATCH, Shape, architecture};
 use svae_cpu::checkpoint::Session;
-use svae_cpu::config::{Config, Schedule};
-use svae_cpu::interruption::{Every, Moment, Watch};
+use svae_cpu::commands::bench::{BATCH, Shape, architecture};
+use svae_cpu::display::progress::ProgressKind;
+use svae_cpu::model::adam::{Adam, AdamSettings};
 use svae_cpu::model::network::{Batch, Network, Noise, StepInput};
 use svae_cpu::model::objective::{Objective, Penalty};
 use svae_cpu::model::parameters::Buffer;
 use svae_cpu::model::workspace::Workspace;
-use svae_cpu::numerics::team::Team;
-use svae_cpu::report::progress::ProgressKind;
-use svae_cpu::training::adam::{Adam, AdamSettings};
+use svae_cpu::parallel::team::Team;
+use svae_cpu::settings::{Config, Schedule};
+use svae_cpu::system::interruption::{Every, Moment, Watch};
 use svae_cpu::training::trainer::{Trainer, TrainingSettings};
 
 struct Counting;

@@ -1,15 +1,15 @@
 //! The same bytes on any number of threads, and whether gradient and optimiser run one after the other or together.
 
-use svae_cpu::benchmark::{Shape, architecture};
-use svae_cpu::config::Schedule;
+use svae_cpu::commands::bench::{Shape, architecture};
 use svae_cpu::data::dataset::Dataset;
+use svae_cpu::model::adam::{Adam, AdamSettings};
 use svae_cpu::model::architecture::Architecture;
 use svae_cpu::model::network::{Batch, Network, Noise, Optimizer, StepInput};
 use svae_cpu::model::objective::{Objective, Penalty};
 use svae_cpu::model::parameters::Buffer;
 use svae_cpu::model::workspace::Workspace;
-use svae_cpu::numerics::team::Team;
-use svae_cpu::training::adam::{Adam, AdamSettings};
+use svae_cpu::parallel::team::Team;
+use svae_cpu::settings::Schedule;
 use svae_cpu::training::trainer::{TrainingSettings, evaluation_workspace, posterior_means, train};
 
 /// Bits of everything that a short training leaves: parameters, running statistics, losses, latents, bounds.
@@ -71,7 +71,7 @@ fn halfway_through_warm_up<'a>(data: &'a Dataset, cells: &'a [usize], objective:
 fn a_training_step_is_the_gradient_and_then_the_optimiser() {
     let data = Shape::Simulation.dataset().unwrap();
     let architecture = architecture(&data);
-    let objective = svae_cpu::benchmark::objective(&data);
+    let objective = svae_cpu::commands::bench::objective(&data);
     let cells: Vec<usize> = (0..700).collect();
     for frozen in [false, true] {
         let mut apart = Network::<f32>::new(architecture.clone(), 1);
@@ -111,7 +111,7 @@ fn a_training_step_is_the_gradient_and_then_the_optimiser() {
 #[test]
 fn a_step_of_shifts_alone_is_that_of_a_whole_pass() {
     let data = Shape::Simulation.dataset().unwrap();
-    let objective = svae_cpu::benchmark::objective(&data);
+    let objective = svae_cpu::commands::bench::objective(&data);
     let cells: Vec<usize> = (0..700).collect();
     for (full_covariance, frozen) in [(false, false), (false, true), (true, true)] {
         let architecture = Architecture { full_covariance, dropout_rate: 0.1, ..architecture(&data) };

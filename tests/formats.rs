@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use svae_cpu::Error;
 use svae_cpu::data::dataset::Dataset;
-use svae_cpu::data::load::{LoadOptions, Loaded, load};
-use svae_cpu::data::npz::{Npz, NpzWriter};
+use svae_cpu::data::formats::npz::{Npz, NpzWriter};
+use svae_cpu::data::loading::load::{LoadOptions, Loaded, load};
 use tempfile::TempDir;
 
 use crate::support::{names, run, said};
@@ -233,7 +233,7 @@ fn controls_have_no_intervention() {
     assert_eq!(rows, [None, Some(1), Some(0), None]);
     assert!(dataset.interventions.row(0).0.is_empty());
     assert_eq!((summary.controls[0].label.as_str(), summary.controls[0].n_cells), ("control", 4));
-    let hint = |summary: &svae_cpu::data::load::DataSummary| {
+    let hint = |summary: &svae_cpu::data::loading::load::DataSummary| {
         summary.warnings.iter().any(|warning| warning.contains("looks like a control"))
     };
     assert!(!hint(&summary) && hint(&read("anndata0_12_csr_f32.h5ad", &LoadOptions::default()).summary));

@@ -6,19 +6,22 @@
 
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
-use svae_cpu::data::counts::Counts;
+use svae_cpu::data::counts::in_memory::Counts;
 use svae_cpu::data::dataset::{Categorical, Continuous, Covariates, Dataset, InterventionRows};
+use svae_cpu::model::adam::{Adam, AdamSettings};
 use svae_cpu::model::architecture::{Architecture, LatentDistribution, MaskKind, Prior};
+use svae_cpu::model::latent;
+use svae_cpu::model::layers::batch_norm;
 use svae_cpu::model::network::{Batch, Loss, Network, Noise, StepInput};
 use svae_cpu::model::objective::{Objective, Penalty, Weights};
 use svae_cpu::model::parameters::{Buffer, LayoutBuilder};
+use svae_cpu::model::prior::{mask, shift as prior};
 use svae_cpu::model::workspace::Workspace;
-use svae_cpu::model::{batch_norm, latent, mask, prior};
 use svae_cpu::numerics::real::Real;
-use svae_cpu::numerics::team::Team;
-use svae_cpu::report::verification::Check;
-use svae_cpu::training::adam::{Adam, AdamSettings};
-use svae_cpu::verification::finite_differences::{self as differences, Random};
+use svae_cpu::parallel::team::Team;
+use svae_cpu::verification::finite_differences as differences;
+use svae_cpu::verification::finite_differences::Random;
+use svae_cpu::verification::outcome::Check;
 
 /// The failed checks, as text.
 fn failures(checks: &[Check]) -> Result<(), TestCaseError> {

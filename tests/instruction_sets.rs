@@ -2,14 +2,14 @@
 //!
 //! In a program of its own, because the level holds for a whole process.
 
-use svae_cpu::benchmark::{Shape, architecture};
-use svae_cpu::config::Schedule;
+use svae_cpu::commands::bench::{Shape, architecture};
 use svae_cpu::model::architecture::Architecture;
 use svae_cpu::model::network::Network;
 use svae_cpu::model::objective::{Objective, Penalty};
 use svae_cpu::numerics::real::Real;
 use svae_cpu::numerics::simd;
-use svae_cpu::numerics::team::Team;
+use svae_cpu::parallel::team::Team;
+use svae_cpu::settings::Schedule;
 use svae_cpu::training::trainer::{TrainingSettings, evaluation_workspace, train};
 
 /// Bits of what a short training and a bound leave.

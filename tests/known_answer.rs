@@ -8,13 +8,13 @@ use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
 use rand_distr::{Distribution, Gamma, Poisson};
 use statrs::function::gamma::{digamma, ln_gamma};
-use svae_cpu::data::counts::Counts;
+use svae_cpu::data::counts::in_memory::Counts;
 use svae_cpu::data::dataset::{Covariates, Dataset, InterventionRows};
+use svae_cpu::model::adam::AdamSettings;
 use svae_cpu::model::architecture::{Architecture, MaskKind, Prior};
 use svae_cpu::model::network::Network;
 use svae_cpu::model::objective::{Objective, Penalty};
-use svae_cpu::numerics::team::Team;
-use svae_cpu::training::adam::AdamSettings;
+use svae_cpu::parallel::team::Team;
 use svae_cpu::training::trainer::{TrainingSettings, elbo, evaluation_workspace, train};
 
 const CELLS: usize = 2_000;

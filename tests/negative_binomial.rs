@@ -3,8 +3,8 @@
 //! The table is tests/negative_binomial_table.csv; its first line is the command that made it.
 
 use proptest::prelude::*;
-use svae_cpu::data::counts::Counts;
-use svae_cpu::model::negative_binomial::{
+use svae_cpu::data::counts::in_memory::Counts;
+use svae_cpu::model::likelihood::negative_binomial::{
     Dispersion, Scratch, count_terms, entry, epsilon_terms, forward, forward_backward, forward_backward_with_epsilon,
     forward_with_epsilon, rates,
 };

@@ -5,8 +5,8 @@ use std::fs;
 use std::path::Path;
 
 use crate::support::{run, said};
-use svae_cpu::data::load::{LoadOptions, load};
-use svae_cpu::data::npz::{Npz, NpzWriter};
+use svae_cpu::data::formats::npz::{Npz, NpzWriter};
+use svae_cpu::data::loading::load::{LoadOptions, load};
 
 /// Genes of the screen.
 const GENES: usize = 30;

@@ -4,9 +4,9 @@
 use std::path::PathBuf;
 
 use svae_cpu::data::dataset::Dataset;
-use svae_cpu::data::inspect::inspect;
-use svae_cpu::data::load::{LoadOptions, load};
-use svae_cpu::data::npz::Npz;
+use svae_cpu::data::formats::npz::Npz;
+use svae_cpu::data::loading::inspect::inspect;
+use svae_cpu::data::loading::load::{LoadOptions, load};
 use svae_cpu::data::simulate::{Simulation, simulate};
 
 fn shared(file: &str) -> Option<PathBuf> {

@@ -10,8 +10,8 @@ use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 use rust_hdf5::H5File;
 use svae_cpu::Error;
-use svae_cpu::data::inspect::inspect;
-use svae_cpu::data::load::{LoadOptions, load};
+use svae_cpu::data::loading::inspect::inspect;
+use svae_cpu::data::loading::load::{LoadOptions, load};
 use tempfile::TempDir;
 
 mod support;

@@ -6,16 +6,16 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use svae_cpu::Error;
-use svae_cpu::data::anndata_writer::{AnnDataWriter, FrameColumn};
-use svae_cpu::data::counts::Counts;
+use svae_cpu::data::counts::in_memory::Counts;
 use svae_cpu::data::dataset::Dataset;
-use svae_cpu::data::load::{LoadOptions, Loaded, load};
+use svae_cpu::data::formats::anndata_writer::{AnnDataWriter, FrameColumn};
+use svae_cpu::data::loading::load::{LoadOptions, Loaded, load};
 use svae_cpu::data::minibatch::{Minibatches, Order};
 use svae_cpu::data::simulate::{Simulation, simulate};
 use svae_cpu::model::architecture::{Architecture, MaskKind, Prior};
 use svae_cpu::model::network::Network;
 use svae_cpu::model::objective::{Objective, Penalty};
-use svae_cpu::numerics::team::Team;
+use svae_cpu::parallel::team::Team;
 use svae_cpu::training::trainer::{TrainingSettings, elbo, evaluation_workspace, posterior_means, train};
 use tempfile::TempDir;
 

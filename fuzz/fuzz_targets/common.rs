@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use svae_cpu::Error;
-use svae_cpu::data::inspect::inspect;
-use svae_cpu::data::load::{LoadOptions, load};
+use svae_cpu::data::loading::inspect::inspect;
+use svae_cpu::data::loading::load::{LoadOptions, load};
 
 /// Calls `check` with a file of that name that holds `bytes`.
 pub fn with_file(name: &str, bytes: &[u8], check: impl FnOnce(&Path)) {

@@ -5,7 +5,7 @@
 mod common;
 
 use libfuzzer_sys::fuzz_target;
-use svae_cpu::data::load::LoadOptions;
+use svae_cpu::data::loading::load::LoadOptions;
 
 fuzz_target!(|bytes: &[u8]| {
     let options = LoadOptions {

@@ -5,7 +5,7 @@
 mod common;
 
 use libfuzzer_sys::fuzz_target;
-use svae_cpu::data::load::LoadOptions;
+use svae_cpu::data::loading::load::LoadOptions;
 
 fuzz_target!(|bytes: &[u8]| {
     let screen = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/formats/tenx_v2.h5");

@@ -2,7 +2,7 @@
 //!
 //! Layout: 8 bytes of magic, the number of the format (32 bits), the header (JSON, for people too), the results of
 //! finished stages by name, the work in progress if there is any, and XXH3-64 of all bytes before. Encoding:
-//! [`super::encoding`].
+//! [`crate::checkpoint::encoding`].
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -11,9 +11,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use super::encoding::{Damage, Input, Saved};
+use crate::checkpoint::encoding::{Damage, Input, Saved};
 use crate::error::{Error, Result};
-use crate::report::results::{sync_folder, write_atomically};
+use crate::results::folder::{sync_folder, write_atomically};
 
 /// Name of the newest checkpoint in a results folder.
 pub const CHECKPOINT: &str = "checkpoint";
@@ -209,7 +209,7 @@ pub fn remove(folder: &Path) -> Result<()> {
 }
 
 /// The bytes of a file; `None` if there is none.
-pub(super) fn bytes(path: &Path) -> io::Result<Option<Vec<u8>>> {
+pub(crate) fn bytes(path: &Path) -> io::Result<Option<Vec<u8>>> {
     match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),

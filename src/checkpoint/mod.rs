@@ -13,17 +13,17 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use serde_json::json;
 use xxhash_rust::xxh3::Xxh3;
 
-use self::encoding::{Damage, Input};
-use self::file::{Checkpoint, DataIdentity, Header, Part, Resume};
-use crate::config::{Config, Simd};
+use crate::checkpoint::encoding::{Damage, Input};
+use crate::checkpoint::file::{Checkpoint, DataIdentity, Header, Part, Resume};
 use crate::data::dataset::Dataset;
+use crate::display::progress::ProgressKind;
 use crate::error::{Error, InputError, Result};
-use crate::interruption::{Cause, Moment, Next, Watch};
+use crate::evaluation::metrics::seconds as in_words;
 use crate::numerics::simd;
-use crate::ranks::Ranks;
-use crate::report::manifest::host;
-use crate::report::metrics::seconds as in_words;
-use crate::report::progress::ProgressKind;
+use crate::parallel::ranks::Ranks;
+use crate::results::manifest::host;
+use crate::settings::{Config, Simd};
+use crate::system::interruption::{Cause, Moment, Next, Watch};
 
 /// Settings that results do not depend on: how many threads, and where files are (their contents are compared).
 pub const INDIFFERENT_KEYS: [&str; 4] = ["threads", "data", "labels", "genes"];

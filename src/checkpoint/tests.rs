@@ -4,16 +4,16 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::encoding::Saved;
-use super::*;
-use crate::config::{KeepEpoch, RawConfig, Schedule};
+use crate::checkpoint::encoding::Saved;
+use crate::checkpoint::*;
 use crate::data::simulate::{Simulation, simulate};
-use crate::interruption::Every;
 use crate::model::architecture::Architecture;
 use crate::model::network::Network;
 use crate::model::objective::{Objective, Penalty};
 use crate::numerics::real::Real;
-use crate::numerics::team::Team;
+use crate::parallel::team::Team;
+use crate::settings::{KeepEpoch, RawConfig, Schedule};
+use crate::system::interruption::Every;
 use crate::training::trainer::{Advance, Trainer, Training, TrainingSettings, train};
 
 fn screen(seed: u64) -> Dataset {

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::benchmark::Shape;
-use crate::config::{Config, RawConfig, RawData, RawExecution, RawModel, RawOutput, RawSimulation, RawTraining};
+use crate::commands::bench::Shape;
 use crate::error::{InputError, Result};
+use crate::settings::{Config, RawConfig, RawData, RawExecution, RawModel, RawOutput, RawSimulation, RawTraining};
 
 /// Arguments of `svae-cpu bench`.
 #[derive(Debug, Clone, clap::Args)]

@@ -3,19 +3,21 @@
 use std::io::Write;
 use std::path::Path;
 
-use super::{Cli, Command, shell};
-use crate::application::Applied;
-use crate::config::{Config, Grid, LogFormat};
+use crate::cli::{Cli, Command, shell};
+use crate::commands::run::Outcome;
+use crate::commands::saved_model::Applied;
+use crate::commands::sweep;
+use crate::commands::sweep::Part;
+use crate::commands::sweep::table::Status;
+use crate::display::progress;
+use crate::display::progress::{Progress, ProgressKind};
+use crate::display::table::Table;
 use crate::error::{Error, InputError, Result};
-use crate::interruption;
-use crate::ranks::Ranks;
-use crate::report;
-use crate::report::metrics::grouped;
-use crate::report::progress::{self, Progress, ProgressKind};
-use crate::report::results::ResultsFolder;
-use crate::run::Outcome;
-use crate::sweep::table::Status;
-use crate::sweep::{self, Part};
+use crate::evaluation::metrics::grouped;
+use crate::parallel::ranks::Ranks;
+use crate::results::folder::ResultsFolder;
+use crate::settings::{Config, Grid, LogFormat};
+use crate::system::{console, interruption};
 
 /// Does what the command line asks for.
 ///
@@ -31,36 +33,36 @@ pub fn dispatch(cli: Cli, ranks: &Ranks) -> Result<()> {
         Command::Run(args) => {
             let config = ranks.agree(args.checked())?;
             interruptible(config.log_format)?;
-            let finished = if ranks.is_first() { crate::run::finished(&config) } else { Ok(None) };
+            let finished = if ranks.is_first() { crate::commands::run::finished(&config) } else { Ok(None) };
             let finished = ranks.agree(finished)?;
             if ranks.any(finished.is_some()) {
                 return finished.map_or(Ok(()), |folder| finished_before(&config, &folder));
             }
-            let outcome = crate::run::run_among(ranks, &config)?;
+            let outcome = crate::commands::run::run_among(ranks, &config)?;
             if !ranks.is_first() {
                 Ok(())
             } else if config.json {
-                report::print(&outcome.metrics.to_json())
+                console::print(&outcome.metrics.to_json())
             } else {
-                report::print(&format!("{}\n\nResults: {}", outcome.metrics.table(), outcome.folder.display()))
+                console::print(&format!("{}\n\nResults: {}", outcome.metrics.table(), outcome.folder.display()))
             }
         }
         Command::Evaluate(args) => {
             let config = args.checked()?;
             interruptible(config.log_format)?;
-            let outcome = crate::run::evaluate(&config, &args.of.folder)?;
+            let outcome = crate::commands::run::evaluate(&config, &args.of.folder)?;
             evaluated(&config, &outcome)
         }
         Command::FitShifts(args) => {
             let config = args.checked()?;
             interruptible(config.log_format)?;
-            let outcome = crate::run::fit_shifts(&config, &args.of.folder, args.overwrite)?;
+            let outcome = crate::commands::run::fit_shifts(&config, &args.of.folder, args.overwrite)?;
             evaluated(&config, &outcome)
         }
         Command::Report(args) => {
             let folder = ResultsFolder::open(&args.folder)?;
             folder.write_report(None)?;
-            report::print(&format!("Report: {}", folder.path().join("report.html").display()))
+            console::print(&format!("Report: {}", folder.path().join("report.html").display()))
         }
         Command::Embed(args) => {
             let (model, kind) = args.checked()?;
@@ -74,12 +76,12 @@ pub fn dispatch(cli: Cli, ranks: &Ranks) -> Result<()> {
             let (model, request, kind) = args.checked()?;
             applied(&args.out, &model.sample(&request, &args.out, kind)?)
         }
-        Command::Completions(args) => report::print(shell::completions(args.shell).trim_end()),
+        Command::Completions(args) => console::print(shell::completions(args.shell).trim_end()),
         Command::Man(args) => match &args.out {
-            None => report::print(shell::manual().trim_end()),
+            None => console::print(shell::manual().trim_end()),
             Some(folder) => {
                 let names = shell::write_manuals(folder)?;
-                report::print(&format!("{}: {}", folder.display(), names.join(", ")))
+                console::print(&format!("{}: {}", folder.display(), names.join(", ")))
             }
         },
         Command::Sweep(args) => {
@@ -90,8 +92,8 @@ pub fn dispatch(cli: Cli, ranks: &Ranks) -> Result<()> {
         }
         Command::Simulate(args) => {
             let (simulation, out) = args.checked()?;
-            crate::run::simulate(&simulation, &out)?;
-            report::print(&format!(
+            crate::commands::run::simulate(&simulation, &out)?;
+            console::print(&format!(
                 "{}: {} cells x {} genes, {} interventions.",
                 out.display(),
                 simulation.interventions * simulation.cells,
@@ -101,21 +103,21 @@ pub fn dispatch(cli: Cli, ranks: &Ranks) -> Result<()> {
         }
         Command::Bench(args) => {
             let plan = args.checked()?;
-            let figures = crate::run::bench(&plan)?;
-            report::print(&if plan.json { figures.to_json() } else { figures.text() })
+            let figures = crate::commands::run::bench(&plan)?;
+            console::print(&if plan.json { figures.to_json() } else { figures.text() })
         }
         Command::Inspect(args) => {
             let (layer, genome) = (args.layer.as_deref(), args.genome.as_deref());
-            let found = crate::data::inspect::inspect(&args.file, layer, genome, args.labels.as_deref())?;
-            report::print(&if args.json { found.to_json() } else { found.text() })
+            let found = crate::data::loading::inspect::inspect(&args.file, layer, genome, args.labels.as_deref())?;
+            console::print(&if args.json { found.to_json() } else { found.text() })
         }
         Command::Verify(args) => {
             let (config, golden) = args.checked()?;
-            let verification = crate::run::verify(&config, golden.as_deref())?;
+            let verification = crate::commands::run::verify(&config, golden.as_deref())?;
             if config.json {
-                report::print(&verification.to_json())?;
+                console::print(&verification.to_json())?;
             } else {
-                report::print(&format!("{}\n\n{}", verification.table(), verification.summary()))?;
+                console::print(&format!("{}\n\n{}", verification.table(), verification.summary()))?;
             }
             if verification.pass { Ok(()) } else { Err(Error::Verification(verification.summary())) }
         }
@@ -127,7 +129,7 @@ fn interruptible(format: LogFormat) -> Result<()> {
     progress::choose_format(format);
     let farewell = |cause| {
         let text = format!("stopped by {cause}; nothing had to be saved: start the same command again");
-        let _ = writeln!(std::io::stderr(), "{}", report::complaint(&Error::Stopped(text)));
+        let _ = writeln!(std::io::stderr(), "{}", console::complaint(&Error::Stopped(text)));
     };
     interruption::listen(farewell).map_err(|source| Error::io("listening to", "signals", source))
 }
@@ -156,25 +158,25 @@ fn finished_before(config: &Config, folder: &Path) -> Result<()> {
     if config.json {
         let path = folder.join("metrics.json");
         let text = std::fs::read_to_string(&path).map_err(|source| Error::io("reading", &path, source))?;
-        return report::print(text.trim_end());
+        return console::print(text.trim_end());
     }
-    report::print(&format!("Results: {}", folder.display()))
+    console::print(&format!("Results: {}", folder.display()))
 }
 
 /// Says what a model was used for: notes on standard error, the file on standard output.
 fn applied(out: &Path, applied: &Applied) -> Result<()> {
     let mut progress = Progress::new(ProgressKind::Lines, 0, 0);
     applied.notes.iter().for_each(|note| progress.note(&format!("{note}.")));
-    report::print(&format!("{}: {} cells.", out.display(), grouped(applied.n_cells as u64)))
+    console::print(&format!("{}: {} cells.", out.display(), grouped(applied.n_cells as u64)))
 }
 
 /// Prints the figures of a model that was read.
 fn evaluated(config: &Config, outcome: &Outcome) -> Result<()> {
     if config.json {
-        report::print(&outcome.metrics.to_json())
+        console::print(&outcome.metrics.to_json())
     } else {
         let file = outcome.folder.join("evaluation.json");
-        report::print(&format!("{}\n\nFigures: {}", outcome.metrics.table(), file.display()))
+        console::print(&format!("{}\n\nFigures: {}", outcome.metrics.table(), file.display()))
     }
 }
 
@@ -188,25 +190,25 @@ fn swept(grid: &Grid, part: Part, outcome: &sweep::Outcome) -> Result<()> {
         Status::Missing(reason) => ("missing", reason.clone()),
     };
     match &outcome.tables {
-        Some(tables) if grid.json => report::print(&tables.to_json())?,
-        Some(tables) => report::print(&format!("{}\n\nTables: {folder}/table.md, .csv, .json", tables.text()))?,
+        Some(tables) if grid.json => console::print(&tables.to_json())?,
+        Some(tables) => console::print(&format!("{}\n\nTables: {folder}/table.md, .csv, .json", tables.text()))?,
         None if grid.json => {
             let runs = runs.iter().map(|(name, of)| {
                 let (status, reason) = status(of);
                 serde_json::json!({ "run": name, "status": status, "reason": reason })
             });
             let object = serde_json::json!({ "runs": runs.collect::<Vec<_>>() });
-            report::print(&serde_json::to_string_pretty(&object).expect("names and words"))?;
+            console::print(&serde_json::to_string_pretty(&object).expect("names and words"))?;
         }
         None => {
-            let mut table = report::table::Table::new(["run", "status", "reason"]);
+            let mut table = Table::new(["run", "status", "reason"]);
             for (name, of) in runs {
                 let (status, reason) = status(of);
                 table.push([name.clone(), status.to_owned(), reason]);
             }
             let finished = runs.iter().filter(|(_, of)| matches!(of, Status::Finished(_))).count();
             let rest = if part == Part::List { "" } else { "; call again without --shard for the tables" };
-            report::print(&format!("{table}\n\n{finished} of {} runs are finished in {folder}{rest}.", runs.len()))?;
+            console::print(&format!("{table}\n\n{finished} of {} runs are finished in {folder}{rest}.", runs.len()))?;
         }
     }
     let failed: Vec<&str> =

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::groups::ModelArgs;
-use crate::application::{OutputKind, SavedModel};
+use crate::cli::groups::ModelArgs;
+use crate::commands::saved_model::{OutputKind, SavedModel};
 use crate::error::Result;
 
 /// Arguments of `svae-cpu embed`.

@@ -1,8 +1,8 @@
 //! Arguments of `svae-cpu evaluate`.
 
-use super::groups::JudgeArgs;
-use crate::config::{Config, RawTraining};
+use crate::cli::groups::JudgeArgs;
 use crate::error::Result;
+use crate::settings::{Config, RawTraining};
 
 /// Arguments of `svae-cpu evaluate`.
 #[derive(Debug, Clone, clap::Args)]

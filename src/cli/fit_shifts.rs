@@ -1,8 +1,8 @@
 //! Arguments of `svae-cpu fit-shifts`.
 
-use super::groups::JudgeArgs;
-use crate::config::{Config, HeldoutBatchNorm, RawTraining};
+use crate::cli::groups::JudgeArgs;
 use crate::error::Result;
+use crate::settings::{Config, HeldoutBatchNorm, RawTraining};
 
 /// Arguments of `svae-cpu fit-shifts`.
 #[derive(Debug, Clone, clap::Args)]

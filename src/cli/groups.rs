@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::application::{OutputKind, SavedModel};
-use crate::config::{Config, LogFormat, RawConfig, RawExecution, RawOutput, RawTraining};
+use crate::commands::saved_model::{OutputKind, SavedModel};
 use crate::error::Result;
-use crate::report::results::ResultsFolder;
+use crate::results::folder::ResultsFolder;
+use crate::settings::{Config, LogFormat, RawConfig, RawExecution, RawOutput, RawTraining};
 
 /// A trained model that a file is made with.
 #[derive(Debug, Clone, clap::Args)]

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::groups::ModelArgs;
-use super::{in_range, listed};
-use crate::application::{Normalize, OutputKind, SavedModel};
+use crate::cli::groups::ModelArgs;
+use crate::cli::{in_range, listed};
+use crate::commands::saved_model::{Normalize, OutputKind, SavedModel};
 use crate::error::{InputError, Result};
 
 /// Arguments of `svae-cpu normalize`.

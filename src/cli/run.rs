@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::config::{Config, RawConfig};
 use crate::error::{InputError, Result};
+use crate::settings::{Config, RawConfig};
 
 /// Arguments of `svae-cpu run`.
 #[derive(Debug, Clone, clap::Args)]

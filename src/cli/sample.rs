@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::groups::ModelArgs;
-use super::{in_range, listed};
-use crate::application::{OutputKind, Sample, SavedModel};
+use crate::cli::groups::ModelArgs;
+use crate::cli::{in_range, listed};
+use crate::commands::saved_model::{OutputKind, Sample, SavedModel};
 use crate::error::{InputError, Result};
 
 /// Arguments of `svae-cpu sample`.

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use clap::CommandFactory;
 
-use super::Cli;
+use crate::cli::Cli;
 use crate::error::{Error, InputError, Result};
-use crate::report::results::write_atomically;
+use crate::results::folder::write_atomically;
 
 /// Arguments of `svae-cpu completions`.
 #[derive(Debug, Clone, clap::Args)]

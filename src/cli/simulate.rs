@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::config::{RawSimulation, Simulation};
 use crate::error::{Error, InputError, Result};
+use crate::settings::{RawSimulation, Simulation};
 
 /// Arguments of `svae-cpu simulate`.
 #[derive(Debug, Clone, clap::Args)]

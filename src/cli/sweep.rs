@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use crate::config::{Criterion, Grid, RawConfig};
+use crate::commands::sweep::{Part, Shard};
 use crate::error::Result;
-use crate::sweep::{Part, Shard};
+use crate::settings::{Criterion, Grid, RawConfig};
 
 /// Arguments of `svae-cpu sweep`.
 #[derive(Debug, Clone, clap::Args)]

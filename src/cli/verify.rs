@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::config::{Config, RawConfig, RawData, RawExecution, RawModel, RawOutput, RawSimulation};
 use crate::error::{InputError, Result};
+use crate::settings::{Config, RawConfig, RawData, RawExecution, RawModel, RawOutput, RawSimulation};
 
 /// Arguments of `svae-cpu verify`.
 #[derive(Debug, Clone, clap::Args)]

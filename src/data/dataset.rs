@@ -1,7 +1,7 @@
 //! A screen in memory: counts, size factors, interventions, covariates and, for simulations, the truth.
 
-use super::counts::Counts;
-use super::names::Names;
+use crate::data::counts::in_memory::Counts;
+use crate::data::names::Names;
 use crate::error::Result;
 
 /// Which interventions each cell received, as sparse rows of weights over interventions.

@@ -11,11 +11,11 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::thread::JoinHandle;
 
-use super::counts::{Counts, CountsBuilder, CountsRow, prefetch};
-use super::dataset::Dataset;
-use super::disk_counts::{DiskCounts, Window};
+use crate::data::counts::in_memory::{Counts, CountsBuilder, CountsRow, prefetch};
+use crate::data::counts::on_disk::{DiskCounts, Window};
+use crate::data::dataset::Dataset;
 use crate::error::{Error, Result};
-use crate::random::{Purpose, shuffle, stream};
+use crate::numerics::random::{Purpose, shuffle, stream};
 
 /// Cells to work on.
 #[derive(Debug, Clone, Copy)]

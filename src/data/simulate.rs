@@ -6,12 +6,12 @@ use rand::seq::index;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_distr::{Distribution, Normal, Poisson, StandardNormal};
 
-use super::counts::CountsBuilder;
-use super::dataset::{Covariates, Dataset, InterventionRows, Truth};
+use crate::data::counts::in_memory::CountsBuilder;
+use crate::data::dataset::{Covariates, Dataset, InterventionRows, Truth};
 use crate::error::{InputError, Result};
 use crate::numerics::real::Real;
 use crate::numerics::simd::{by_columns, columns, columns_mut, vectorized};
-use crate::numerics::team::{Team, tiles};
+use crate::parallel::team::{Team, tiles};
 
 /// Negative slope of the mixing network's LeakyReLU.
 const LEAK: f64 = 0.2;

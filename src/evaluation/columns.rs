@@ -1,7 +1,7 @@
 //! Columns of a table centred and brought to unit norm, one tile of rows at a time.
 
 /// Rows standardised at once: 100 columns of a tile stay in the second-level cache.
-pub(super) const TILE: usize = 1024;
+pub(crate) const TILE: usize = 1024;
 
 /// Centre and Euclidean norm of each column of a table that is read through a function of (row, column).
 ///
@@ -9,7 +9,7 @@ pub(super) const TILE: usize = 1024;
 /// Columns that carry no information have norm infinity and standardise to zeros: constant up to rounding, or holding a
 /// value that is not finite.
 #[derive(Debug, Clone)]
-pub(super) struct Columns<F> {
+pub(crate) struct Columns<F> {
     pub n_rows: usize,
     pub n_columns: usize,
     centre: Vec<f64>,

@@ -4,8 +4,8 @@ use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 use serde::Serialize;
 
-use super::columns::{Columns, TILE};
-use crate::numerics::team::{Team, tiles};
+use crate::evaluation::columns::{Columns, TILE};
+use crate::parallel::team::{Team, tiles};
 
 /// A table of latents, cells x latents, row-major.
 #[derive(Debug, Clone, Copy)]
@@ -99,7 +99,7 @@ pub fn correlation_matrix(team: &Team, first: Latents, second: Latents, kind: Co
 }
 
 /// Spearman correlations of `l` columns with `k` columns of ranks, each column-major as [`doubled_ranks`] returns them.
-pub(super) fn correlate_ranks(n_cells: usize, l: usize, first: &[u32], k: usize, second: &[u32]) -> CorrelationMatrix {
+pub(crate) fn correlate_ranks(n_cells: usize, l: usize, first: &[u32], k: usize, second: &[u32]) -> CorrelationMatrix {
     correlate(
         &Columns::new(n_cells, l, |r, c| first[c * n_cells + r] as f64),
         &Columns::new(n_cells, k, |r, c| second[c * n_cells + r] as f64),
@@ -139,7 +139,7 @@ where
 ///
 /// Doubled ranks are whole numbers even where ties share a half-integer one. A column with a NaN gets rank 0
 /// throughout.
-pub(super) fn doubled_ranks(team: &Team, table: Latents) -> Vec<u32> {
+pub(crate) fn doubled_ranks(team: &Team, table: Latents) -> Vec<u32> {
     let n = table.n_cells();
     let mut ranks = vec![0u32; n * table.n_latents];
     team.run(table.n_latents, tiles(&mut ranks, n), |c, ranks| {

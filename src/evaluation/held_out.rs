@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::pooled;
 use crate::data::dataset::Dataset;
 use crate::error::Result;
-use crate::numerics::team::Team;
+use crate::evaluation::pooled;
+use crate::parallel::team::Team;
 
 /// Interventions with this many cells or fewer are left out of the means, as the reference implementation does.
 pub const TOO_FEW_CELLS: usize = 10;

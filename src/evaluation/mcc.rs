@@ -1,8 +1,8 @@
 //! Mean correlation coefficient (MCC): how well inferred latents match true ones, one to one.
 
-use super::assignment::largest_assignment;
-use super::correlation::{Correlation, CorrelationMatrix, Latents, correlation_matrix};
-use crate::numerics::team::Team;
+use crate::evaluation::assignment::largest_assignment;
+use crate::evaluation::correlation::{Correlation, CorrelationMatrix, Latents, correlation_matrix};
+use crate::parallel::team::Team;
 
 /// A one-to-one matching of true and inferred latents.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,11 +1,13 @@
 //! How good a fitted model is: recovered latents, recovered targets, likelihood against plain baselines.
 
 pub mod assignment;
-mod columns;
+pub(crate) mod columns;
 pub mod correlation;
 pub mod held_out;
-pub mod loadings;
+pub mod held_out_protocol;
+pub mod interpretation;
 pub mod mcc;
+pub mod metrics;
 pub mod oracle;
 pub mod pooled;
 pub mod recovery;

@@ -3,16 +3,16 @@
 //!
 //! Derivation: `derivations/iwelbo.md`, the section on the oracle.
 
-use super::correlation::{Correlation, Latents};
-use super::held_out::{Group, mean};
-use super::mcc::mcc;
-use super::regression::linear_r2;
 use crate::data::dataset::{Dataset, Truth};
 use crate::data::simulate::MixingNetwork;
+use crate::evaluation::correlation::{Correlation, Latents};
+use crate::evaluation::held_out::{Group, mean};
+use crate::evaluation::mcc::mcc;
+use crate::evaluation::regression::linear_r2;
 use crate::model::network::LogMeanExp;
+use crate::numerics::random::{Purpose, fill_normal, stream};
 use crate::numerics::special::LnFactorial;
-use crate::numerics::team::{Team, tiles};
-use crate::random::{Purpose, fill_normal, stream};
+use crate::parallel::team::{Team, tiles};
 
 /// Cells at most: of the floor shared out evenly over the interventions, of the latents spread evenly over all cells.
 pub const CELLS: usize = 2000;

@@ -8,11 +8,11 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use crate::data::counts::Counts;
+use crate::data::counts::in_memory::Counts;
 use crate::data::dataset::Dataset;
 use crate::error::{InputError, Result};
-use crate::evaluation::loadings::spread_places;
-use crate::numerics::team::{Team, tiles};
+use crate::inference::loadings::spread_places;
+use crate::parallel::team::{Team, tiles};
 
 /// Smallest inverse dispersion considered.
 pub const THETA_MIN: f64 = 1e-6;

@@ -1,11 +1,11 @@
 //! How well the latents of a simulated screen are recovered.
 
-use super::correlation::{Correlation, Latents};
-use super::mcc::{Matching, mcc};
-use super::regression::linear_r2;
 use crate::data::dataset::Dataset;
+use crate::evaluation::correlation::{Correlation, Latents};
+use crate::evaluation::mcc::{Matching, mcc};
+use crate::evaluation::regression::linear_r2;
 use crate::numerics::real::Real;
-use crate::numerics::team::Team;
+use crate::parallel::team::Team;
 
 /// True and inferred latents of the cells of trained interventions, on which the reference compares them too.
 #[derive(Debug)]

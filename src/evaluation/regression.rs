@@ -2,8 +2,8 @@
 
 use faer::Mat;
 
-use super::columns::{Columns, TILE};
-use super::correlation::Latents;
+use crate::evaluation::columns::{Columns, TILE};
+use crate::evaluation::correlation::Latents;
 
 /// A direction of the inferred latents is spurious when less than this share of a column's norm remains after those
 /// before it.

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use super::assignment::largest_assignment;
-use super::correlation::CorrelationMatrix;
+use crate::evaluation::assignment::largest_assignment;
+use crate::evaluation::correlation::CorrelationMatrix;
 
 /// Precision, recall and F1 over all (intervention, latent) entries taken together; 0 where a denominator is 0.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -177,7 +177,7 @@ mod tests {
                 z.chunks(L).flat_map(|row| (0..L).map(|k| signs[k] * row[order[k]]).collect::<Vec<_>>()).collect();
             let masks: Vec<bool> = (0..A * L).map(|t| t / L < TRAINED && targets[t / L * L + order[t % L]]).collect();
             let r = correlation_matrix(
-                &crate::numerics::team::Team::single(),
+                &crate::parallel::team::Team::single(),
                 Latents::new(&z, L),
                 Latents::new(&inferred, L),
                 Correlation::Pearson,

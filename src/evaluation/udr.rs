@@ -4,9 +4,9 @@
 //! way (Duan, Matthey, Saraiva, Watters, Burgess, Lerchner, Higgins, *Unsupervised Model Selection for Variational
 //! Disentangled Representation Learning*, ICLR 2020). The formulas stand in derivations/udr.md.
 
-use super::correlation::{CorrelationMatrix, Latents, correlate_ranks, doubled_ranks};
 use crate::error::InputError;
-use crate::numerics::team::Team;
+use crate::evaluation::correlation::{CorrelationMatrix, Latents, correlate_ranks, doubled_ranks};
+use crate::parallel::team::Team;
 
 /// A latent is informative when its mean Kullback-Leibler divergence to the prior exceeds this, in nats (the paper's
 /// threshold).

@@ -1,6 +1,6 @@
 //! Sizes and choices of a network, and from them the table of its tensors.
 
-use super::parameters::{Layout, LayoutBuilder, Tensor};
+use crate::model::parameters::{Layout, LayoutBuilder, Tensor};
 use std::sync::Arc;
 
 /// Most hidden layers an encoder or a decoder may have.

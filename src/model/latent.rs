@@ -1,6 +1,6 @@
 //! The posterior of a cell's latents and a sample from it. Derivation: `derivations/latent.md`.
 
-use super::architecture::LatentDistribution;
+use crate::model::architecture::LatentDistribution;
 use crate::numerics::real::Real;
 use crate::numerics::simd::vectorized;
 

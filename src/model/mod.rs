@@ -1,14 +1,11 @@
-//! The model, in the order its data flow: encoder, latent, mask, prior, decoder, likelihood, objective.
+//! The model, in the order its data flow: encoder, latent, prior, decoder, likelihood, objective.
 
-pub mod activation;
+pub mod adam;
 pub mod architecture;
-pub mod batch_norm;
-pub mod input_layer;
+pub mod clock;
 pub mod latent;
-pub mod layer_norm;
-pub mod linear;
-pub mod mask;
-pub mod negative_binomial;
+pub mod layers;
+pub mod likelihood;
 pub mod network;
 pub mod objective;
 pub mod parameters;

@@ -10,24 +10,27 @@ mod saved;
 pub use particles::{Bound, LogMeanExp, Posterior};
 pub use saved::saved_metadata;
 
-use super::architecture::{Architecture, HiddenLayer, Injection, LinearTensors, Prior, Tensors};
-use super::objective::{Penalty, Weights};
-use super::parameters::{Buffer, Tensor, initialize, initialize_running};
-use super::workspace::{
+use crate::data::counts::in_memory::CountsRow;
+pub use crate::data::minibatch::Batch;
+use crate::model::adam::{Adam, AdamSettings, AdamStep};
+use crate::model::architecture::{Architecture, HiddenLayer, Injection, LinearTensors, Prior, Tensors};
+use crate::model::clock::Stage;
+use crate::model::latent;
+use crate::model::layers::{activation, batch_norm, input_layer, layer_norm, linear};
+use crate::model::likelihood::negative_binomial;
+use crate::model::objective::{Penalty, Weights};
+use crate::model::parameters::{Buffer, Tensor, initialize, initialize_running};
+use crate::model::prior::{mask, shift};
+use crate::model::workspace::{
     Block, CellBlock, LayerBlock, LayerBuffers, LayerStatistics, Log1pTable, ROWS_PER_BLOCK, Shared, Workspace,
     words_per_row,
 };
-use super::{activation, batch_norm, input_layer, latent, layer_norm, linear, mask, negative_binomial, prior};
-use crate::data::counts::CountsRow;
-pub use crate::data::minibatch::Batch;
-use crate::numerics::clock::Stage;
 use crate::numerics::matmul::{Into, Rows};
+use crate::numerics::random::{Purpose, dropout_rows, fill_words, logistic_rows, normal_rows};
 use crate::numerics::real::Real;
 use crate::numerics::simd::vectorized;
-use crate::numerics::team::{Permutation, Team, pieces_pair, reordered};
-use crate::random::{Purpose, dropout_rows, fill_words, logistic_rows, normal_rows};
-use crate::ranks::Ranks;
-use crate::training::adam::{Adam, AdamSettings, AdamStep};
+use crate::parallel::ranks::Ranks;
+use crate::parallel::team::{Permutation, Team, pieces_pair, reordered};
 use std::ops::Range;
 
 /// Where the noise of a pass comes from.
@@ -415,7 +418,7 @@ impl<R: Real> Network<R> {
             pass.latent(block, false);
             pass.prior(&mut block.cells, rows);
             let cells = &mut block.cells;
-            prior::divergence_gradient(cells.d_kl_mean, cells.mean, cells.prior_mean, kl_scale);
+            shift::divergence_gradient(cells.d_kl_mean, cells.mean, cells.prior_mean, kl_scale);
         });
         let shift = self.tensors.shift.as_ref().expect("shifts are trained");
         let (d_shift, d_logit): (_, &mut [R]) = match &self.tensors.mask_logit {
@@ -878,7 +881,7 @@ impl<R: Real> Network<R> {
                     for (d, &d_m) in d.iter_mut().zip(&cells.d_kl_mean[row * l + from..row * l + to]) {
                         *d = -d_m;
                     }
-                    prior::add_intervention_gradient(
+                    shift::add_intervention_gradient(
                         &mut d_shift[a + from..a + to],
                         drawn.then(|| &mut d_logit[a + from..a + to]),
                         d,
@@ -1250,15 +1253,15 @@ impl<R: Real> Pass<'_, R> {
                             let at = place(i, e);
                             let dose = R::of(doses[e] as f64);
                             let (mask, shifts) = (&cells.mask[at..at + l], &shifts[of(interventions[e])]);
-                            prior::add_intervention(prior_mean, dose, mask, shifts);
+                            shift::add_intervention(prior_mean, dose, mask, shifts);
                         }
                     }
                 },
             );
         }
         // The gradient of z is not in use yet: it lends its room.
-        prior::divergences(cells.kl, cells.d_z, cells.mean, cells.variance, cells.prior_mean);
-        prior::add_factor_divergences(cells.kl, cells.factor);
+        shift::divergences(cells.kl, cells.d_z, cells.mean, cells.variance, cells.prior_mean);
+        shift::add_factor_divergences(cells.kl, cells.factor);
     }
 
     /// Logits of the expression rates.
@@ -1362,7 +1365,7 @@ impl<R: Real> Pass<'_, R> {
         let d_y = Rows::new(first.d, n, of_first.n_out);
         let weight = self.tensor(&of_first.weight);
         linear::backward_input(cells.d_z, Into::Replace, d_y, weight, of_first.n_in, of_first.n_out);
-        prior::divergence_gradient(cells.d_kl_mean, cells.mean, cells.prior_mean, kl_scale);
+        shift::divergence_gradient(cells.d_kl_mean, cells.mean, cells.prior_mean, kl_scale);
         latent::backward(
             cells.d_mean,
             cells.d_log_variance,

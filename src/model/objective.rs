@@ -1,7 +1,7 @@
 //! The objective: the only place that knows the number of cells, the mean over a minibatch and the KL weight.
 //! Derivation: `derivations/objective.md`.
 
-use super::mask::{sigmoid, sigmoid_derivative, softplus};
+use crate::model::prior::mask::{sigmoid, sigmoid_derivative, softplus};
 use crate::numerics::real::Real;
 use crate::numerics::simd::vectorized;
 use crate::numerics::sum::sum_of;

@@ -2,10 +2,10 @@
 //!
 //! Parameters, gradients and the moments of Adam are buffers of the same layout.
 
-use super::architecture::Tensors;
+use crate::model::architecture::Tensors;
 use crate::numerics::aligned::{Aligned, LINE};
+use crate::numerics::random::{Purpose, stream};
 use crate::numerics::real::Real;
-use crate::random::{Purpose, stream};
 use rand_philox::u32_to_unit_f64;
 use std::ops::{Index, IndexMut, Range};
 use std::sync::Arc;
@@ -174,7 +174,7 @@ pub fn initialize<R: Real>(tensors: &Tensors, seed: u64) -> Buffer<R> {
     }
     for tensor in [Some(&tensors.log_dispersion), tensors.shift.as_ref()].into_iter().flatten() {
         let mut words = vec![0; tensor.0.len() + 1];
-        crate::random::fill_normal(&mut parameters[tensor], &mut words, &mut next_stream());
+        crate::numerics::random::fill_normal(&mut parameters[tensor], &mut words, &mut next_stream());
     }
     if let Some(mask_logit) = &tensors.mask_logit {
         parameters[mask_logit].fill(R::of(INITIAL_MASK_LOGIT));

@@ -5,13 +5,13 @@
 //! formed by block. Everything else is done row by row, so that a thread may work on several neighbouring blocks, a stripe, as
 //! one: products of more rows are faster.
 
-use super::architecture::{Architecture, MAX_LAYERS};
-use super::negative_binomial::{Dispersion, Scratch};
+use crate::model::architecture::{Architecture, MAX_LAYERS};
+use crate::model::clock::StageClock;
+use crate::model::likelihood::negative_binomial::{Dispersion, Scratch};
 use crate::numerics::aligned::Aligned;
-use crate::numerics::clock::StageClock;
 use crate::numerics::real::Real;
-use crate::numerics::team::{Split, Tiles, tiles};
-use crate::ranks::Ranks;
+use crate::parallel::ranks::Ranks;
+use crate::parallel::team::{Split, Tiles, tiles};
 
 /// Cells of a row block.
 pub const ROWS_PER_BLOCK: usize = 32;

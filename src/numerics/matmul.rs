@@ -1,7 +1,7 @@
 //! Dense matrix products on row-major slices: a thin layer over faer, always on the calling thread.
 
-use super::real::Real;
-use super::simd::{fixed_order, is_avx2, vectorized};
+use crate::numerics::real::Real;
+use crate::numerics::simd::{fixed_order, is_avx2, vectorized};
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 

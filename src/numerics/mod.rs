@@ -1,10 +1,9 @@
-//! Arithmetic under the model: scalars, vectorised loops, matrix products, fixed-order sums.
+//! Arithmetic under the model: scalars, vectorised loops, matrix products, fixed-order sums, random streams.
 
 pub mod aligned;
-pub mod clock;
 pub mod matmul;
+pub mod random;
 pub mod real;
 pub mod simd;
 pub mod special;
 pub mod sum;
-pub mod team;

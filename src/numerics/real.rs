@@ -1,7 +1,7 @@
 //! The scalar of the model: `f32` to train, `f64` to verify, one code for both.
 //!
 //! `exp`, `ln` and `ln_1p` are branch-free polynomials, so that loops over them vectorise (see
-//! [`vectorized`](super::simd::vectorized)) and give the same bits at every vector width.
+//! [`vectorized`](crate::numerics::simd::vectorized)) and give the same bits at every vector width.
 
 use std::fmt::{Debug, Display};
 use std::iter::Sum;

@@ -26,7 +26,7 @@ pub fn choose(level: Level) {
 
 /// Whether matrix products keep a fixed order of summation.
 #[inline(always)]
-pub(super) fn fixed_order() -> bool {
+pub(crate) fn fixed_order() -> bool {
     FIXED_ORDER.load(Ordering::Relaxed)
 }
 
@@ -40,7 +40,7 @@ fn arch() -> pulp::Arch {
 }
 
 /// Whether the processor has AVX2, but not AVX-512.
-pub(super) fn is_avx2() -> bool {
+pub(crate) fn is_avx2() -> bool {
     static IS: LazyLock<bool> = LazyLock::new(|| level() == "avx2");
     *IS
 }

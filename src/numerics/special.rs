@@ -9,7 +9,7 @@
 //! theta is much larger than x; nothing here subtracts such large values. Counts below [`table_counts`] are sums, kept
 //! in a table per gene; larger counts continue the sum from K = `table_counts` by [`rising_differences`].
 
-use super::real::Real;
+use crate::numerics::real::Real;
 use std::sync::LazyLock;
 
 /// K: counts below it are looked up as sums, counts from it on use Stirling's series, whose argument is then >= K.

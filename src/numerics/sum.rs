@@ -1,7 +1,7 @@
 //! Sums in a fixed order, whatever the vector width.
 
-use super::real::Real;
-use super::simd::vectorized;
+use crate::numerics::real::Real;
+use crate::numerics::simd::vectorized;
 
 /// Partial sums kept side by side.
 const LANES: usize = 16;

@@ -1,9 +1,8 @@
 //! From a network and a screen to a trained network.
 
-pub mod adam;
 pub mod early_stopping;
-pub mod held_out;
+pub mod rotation;
 pub mod schedule;
-pub mod settling;
+pub mod shift_fit;
 pub mod starts;
 pub mod trainer;

@@ -1,6 +1,6 @@
 //! How the step size changes in the course of a training.
 
-use crate::config::Schedule;
+use crate::settings::Schedule;
 
 /// What is left of the step size at the end of a cosine.
 pub const FINAL_SHARE: f64 = 0.01;

@@ -1,20 +1,20 @@
 //! Training from several starting values, of which one is kept: the loss has many minima, and chance decides in which of them a
 //! training ends. `docs/recipe.md` shows what this brings.
 
-use super::trainer::{Advance, Trainer, Training, TrainingSettings, train_in};
 use crate::checkpoint::Session;
 use crate::checkpoint::encoding::{Damage, Input, Saved, saved_fields};
-use crate::config::MOST_STARTS;
 use crate::data::dataset::Dataset;
+use crate::display::progress::{Progress, ProgressKind};
 use crate::error::Result;
-use crate::interruption::Moment;
+use crate::evaluation::held_out_protocol::{finish_trained, load_trained};
+use crate::evaluation::metrics::StartsMetrics;
 use crate::model::network::Network;
 use crate::model::objective::Objective;
 use crate::numerics::real::Real;
-use crate::numerics::team::Team;
-use crate::protocol::{finish_trained, load_trained};
-use crate::report::metrics::StartsMetrics;
-use crate::report::progress::{Progress, ProgressKind};
+use crate::parallel::team::Team;
+use crate::settings::MOST_STARTS;
+use crate::system::interruption::Moment;
+use crate::training::trainer::{Advance, Trainer, Training, TrainingSettings, train_in};
 
 /// Names of the trainings as stages, one for each starting value.
 const TRAINING: [&str; MOST_STARTS] = [

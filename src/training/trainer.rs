@@ -1,24 +1,24 @@
 //! The training loop: epochs of minibatches, validation after each, early stopping; it can be left and taken up again
 //! anywhere.
 
-use super::adam::{Adam, AdamSettings};
-use super::early_stopping::EarlyStopping;
-use super::settling::settle;
 use crate::checkpoint::Session;
 use crate::checkpoint::encoding::{Damage, Input, Saved, load_values, save_values, saved_fields};
-use crate::config::{KeepEpoch, Schedule};
 use crate::data::dataset::Dataset;
 use crate::data::minibatch::{Minibatches, Order};
+use crate::display::progress::EpochRecord;
 use crate::error::{NonFinite, Result};
-use crate::interruption::Moment;
+use crate::evaluation::metrics::StopReason;
+use crate::model::adam::{Adam, AdamSettings};
 use crate::model::network::{Network, Noise, Optimizer, StepInput};
 use crate::model::objective::Objective;
 use crate::model::parameters::Buffer;
 use crate::model::workspace::Workspace;
 use crate::numerics::real::Real;
-use crate::numerics::team::Team;
-use crate::report::metrics::StopReason;
-use crate::report::progress::EpochRecord;
+use crate::parallel::team::Team;
+use crate::settings::{KeepEpoch, Schedule};
+use crate::system::interruption::Moment;
+use crate::training::early_stopping::EarlyStopping;
+use crate::training::rotation::settle;
 use std::ops::Range;
 use std::time::Instant;
 
@@ -26,7 +26,7 @@ use std::time::Instant;
 const EVALUATION_BATCH: usize = 512;
 
 /// A last minibatch with fewer cells is left out (scvi-tools; batch statistics of so few mean nothing).
-pub(super) const SMALLEST_BATCH: usize = 3;
+pub(crate) const SMALLEST_BATCH: usize = 3;
 
 /// Shares of the epochs after which masks are helped out of bad minima: late enough for masks to have settled, early enough for them to
 /// settle again.

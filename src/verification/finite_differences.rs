@@ -18,8 +18,8 @@ pub use blocks::{
 };
 pub use objective::{check_network, check_objective, network_at_a_random_point};
 
-use crate::random::{Purpose, fill_normal, stream};
-use crate::report::verification::{Check, CheckKind};
+use crate::numerics::random::{Purpose, fill_normal, stream};
+use crate::verification::outcome::{Check, CheckKind};
 use rand_philox::{Philox, u32_to_unit_f64};
 
 /// How far a derivative may be from its difference: a relative part, and a floor for what rounding leaves.

@@ -1,19 +1,19 @@
 //! Checks against golden vectors: forward, gradients, running statistics, evaluation mode and Adam trajectories that
 //! another system (PyTorch autograd in float64) computed. The format is described in `tests/golden/README.md`.
 
-use crate::data::counts::Counts;
+use crate::data::counts::in_memory::Counts;
 use crate::data::dataset::{Categorical, Continuous, Covariates, Dataset, InterventionRows};
-use crate::data::npz::Npz;
+use crate::data::formats::npz::Npz;
 use crate::error::{Error, InputError, Result};
+use crate::model::adam::{Adam, AdamSettings};
 use crate::model::architecture::{Architecture, LatentDistribution, MaskKind, Prior};
 use crate::model::network::{Batch, Network, Noise, StepInput};
 use crate::model::objective::{Objective, Penalty};
 use crate::model::parameters::Buffer;
 use crate::model::workspace::Workspace;
 use crate::numerics::real::Real;
-use crate::numerics::team::Team;
-use crate::report::verification::{Check, CheckKind};
-use crate::training::adam::{Adam, AdamSettings};
+use crate::parallel::team::Team;
+use crate::verification::outcome::{Check, CheckKind};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 

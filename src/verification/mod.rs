@@ -2,3 +2,4 @@
 
 pub mod finite_differences;
 pub mod golden;
+pub mod outcome;

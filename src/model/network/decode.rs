@@ -1,12 +1,12 @@
 //! The decoder alone: expression rates of latents that need not come from the encoder.
 
-use super::{Batch, Network, Noise, Side};
 use crate::model::architecture::LatentDistribution;
 use crate::model::latent;
+use crate::model::network::{Batch, Network, Noise, Side};
 use crate::model::workspace::Workspace;
 use crate::numerics::real::Real;
 use crate::numerics::simd::vectorized;
-use crate::numerics::team::Team;
+use crate::parallel::team::Team;
 
 impl<R: Real> Network<R> {
     /// Log rates log rho (cells x G, natural logarithm; a row's exponentials sum to one) of the latents `z` (cells x L,

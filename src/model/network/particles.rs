@@ -1,17 +1,19 @@
 //! Importance-weighted bounds: many latent samples of each cell through the decoder. Derivation: `derivations/iwelbo.md`.
 
-use super::{HiddenLayer, MOST_BLOCKS_PER_STRIPE, Network, Pass, Side, most_blocks_per_stripe};
 use crate::data::dataset::Dataset;
 use crate::data::minibatch::Minibatches;
 use crate::error::Result;
 use crate::model::architecture::{LatentDistribution, LinearTensors};
+use crate::model::latent;
+use crate::model::layers::{activation, layer_norm, linear};
+use crate::model::likelihood::negative_binomial;
+use crate::model::network::{HiddenLayer, MOST_BLOCKS_PER_STRIPE, Network, Pass, Side, most_blocks_per_stripe};
 use crate::model::workspace::{Block, LayerStatistics, ROWS_PER_BLOCK, Workspace, words_per_row};
-use crate::model::{activation, latent, layer_norm, linear, negative_binomial};
 use crate::numerics::matmul::{Into, Rows};
+use crate::numerics::random::{Purpose, fill_words, logistic_rows, normal_rows};
 use crate::numerics::real::Real;
 use crate::numerics::simd::vectorized;
-use crate::numerics::team::{Team, tiles};
-use crate::random::{Purpose, fill_words, logistic_rows, normal_rows};
+use crate::parallel::team::{Team, tiles};
 
 /// Most samples of a cell that are decoded together.
 const MOST_ROWS: usize = MOST_BLOCKS_PER_STRIPE * ROWS_PER_BLOCK;
@@ -412,13 +414,13 @@ impl<R: Real> Pass<'_, R> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::counts::Counts;
+    use crate::data::counts::in_memory::Counts;
     use crate::data::dataset::{Categorical, Continuous, Covariates, InterventionRows};
     use crate::data::minibatch::Batch;
     use crate::data::simulate::{Simulation, simulate};
     use crate::model::architecture::{Architecture, MaskKind, Prior};
-    use crate::model::batch_norm;
-    use crate::numerics::team::Split;
+    use crate::model::layers::batch_norm;
+    use crate::parallel::team::Split;
 
     const MASKED: Prior = Prior::Masked { kind: MaskKind::Hard, temperature: 0.7 };
 

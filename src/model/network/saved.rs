@@ -5,12 +5,12 @@ use std::path::Path;
 
 use safetensors::{Dtype, SafeTensors};
 
-use super::Network;
 use crate::error::{Error, InputError, Result};
 use crate::model::architecture::Architecture;
+use crate::model::network::Network;
 use crate::model::parameters::Buffer;
 use crate::numerics::real::Real;
-use crate::report::results::{Tensor, TensorValues};
+use crate::results::folder::{Tensor, TensorValues};
 
 /// The values of a network as they are saved: every tensor in the order of its shape.
 #[derive(Debug)]
@@ -165,7 +165,7 @@ fn fill<R: Real>(buffer: &mut Buffer<R>, file: &SafeTensors, path: &Path) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::results::write_safetensors;
+    use crate::results::folder::write_safetensors;
 
     fn network() -> Network<f32> {
         Network::new(Architecture { n_hidden: 5, ..Architecture::new(7, 3, 2) }, 4)

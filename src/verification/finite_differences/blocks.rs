@@ -3,20 +3,22 @@
 //! A block with many outputs is turned into one number, the sum of its outputs with random weights; the weights are
 //! then the gradient that its backward receives. Sizes are arguments, so that tests can draw them.
 
-use super::{Comparison, Evaluation, Random};
-use crate::data::counts::Counts;
+use crate::data::counts::in_memory::Counts;
+use crate::model::adam::{Adam, AdamSettings};
 use crate::model::architecture::{LatentDistribution, MaskKind};
+use crate::model::latent as posterior;
+use crate::model::layers::{
+    activation as relu, batch_norm as norm, input_layer as first, layer_norm as row_norm, linear as layer,
+};
+use crate::model::likelihood::negative_binomial as likelihood;
 use crate::model::objective::Penalty;
 use crate::model::parameters::{Buffer, LayoutBuilder};
+use crate::model::prior::{mask, shift};
 use crate::model::workspace::Log1pTable;
-use crate::model::{
-    activation as relu, batch_norm as norm, input_layer as first, latent as posterior, layer_norm as row_norm,
-    linear as layer, mask, negative_binomial as likelihood, prior as kl,
-};
 use crate::numerics::matmul::{Into, Rows};
-use crate::numerics::team::Team;
-use crate::report::verification::{Check, CheckKind};
-use crate::training::adam::{Adam, AdamSettings};
+use crate::parallel::team::Team;
+use crate::verification::finite_differences::{Comparison, Evaluation, Random};
+use crate::verification::outcome::{Check, CheckKind};
 
 /// Rows of a block, as the workspace cuts them.
 const ROWS: usize = crate::model::workspace::ROWS_PER_BLOCK;
@@ -51,7 +53,7 @@ pub fn check_blocks(seed: u64) -> Vec<Check> {
 /// Divergences of all cells, summed.
 fn divergence(batch: usize, mean: &[f64], variance: &[f64], prior_mean: &[f64]) -> f64 {
     let mut each = vec![0.0; batch];
-    kl::divergences(&mut each, &mut vec![0.0; mean.len()], mean, variance, prior_mean);
+    shift::divergences(&mut each, &mut vec![0.0; mean.len()], mean, variance, prior_mean);
     each.iter().sum()
 }
 
@@ -59,7 +61,7 @@ fn named(check: Check, name: &str) -> Check {
     Check { name: name.to_owned(), ..check }
 }
 
-/// [`crate::model::linear`] of `batch` rows: gradients of input, weight and bias, the latter two in tiles of 16 rows.
+/// [`crate::model::layers::linear`] of `batch` rows: gradients of input, weight and bias, the latter two in tiles of 16 rows.
 pub fn linear(batch: usize, n_in: usize, n_covariates: usize, n_out: usize, seed: u64) -> Check {
     let mut random = Random::new(seed, 1);
     let width = n_in + n_covariates;
@@ -97,7 +99,7 @@ pub fn linear(batch: usize, n_in: usize, n_covariates: usize, n_out: usize, seed
     comparison.check("linear")
 }
 
-/// [`crate::model::input_layer`] of `batch` cells, dense or by non-zero counts: gradients of weight (in tiles of 32 rows)
+/// [`crate::model::layers::input_layer`] of `batch` cells, dense or by non-zero counts: gradients of weight (in tiles of 32 rows)
 /// and bias. Every third count is not zero.
 pub fn input_layer(batch: usize, n_genes: usize, n_covariates: usize, n_out: usize, sparse: bool, seed: u64) -> Check {
     let mut random = Random::new(seed, 11);
@@ -133,7 +135,7 @@ pub fn input_layer(batch: usize, n_genes: usize, n_covariates: usize, n_out: usi
     comparison.check("input layer")
 }
 
-/// [`crate::model::batch_norm`] in training mode, over row blocks: gradients of input, scale and offset.
+/// [`crate::model::layers::batch_norm`] in training mode, over row blocks: gradients of input, scale and offset.
 pub fn batch_norm(batch: usize, width: usize, seed: u64) -> Check {
     let mut random = Random::new(seed, 2);
     let y = random.normal(batch * width);
@@ -174,7 +176,7 @@ pub fn batch_norm(batch: usize, width: usize, seed: u64) -> Check {
     comparison.check("batch normalisation")
 }
 
-/// [`crate::model::layer_norm`]: gradient of the input.
+/// [`crate::model::layers::layer_norm`]: gradient of the input.
 pub fn layer_norm(batch: usize, width: usize, seed: u64) -> Check {
     let mut random = Random::new(seed, 3);
     let u = random.normal(batch * width);
@@ -194,7 +196,7 @@ pub fn layer_norm(batch: usize, width: usize, seed: u64) -> Check {
     comparison.check("layer normalisation")
 }
 
-/// [`crate::model::activation`], with dropout at this rate if given: gradient of the input.
+/// [`crate::model::layers::activation`], with dropout at this rate if given: gradient of the input.
 pub fn activation(batch: usize, width: usize, dropout: Option<f64>, seed: u64) -> Check {
     let mut random = Random::new(seed, 4);
     let n = batch * width;
@@ -219,7 +221,7 @@ pub fn activation(batch: usize, width: usize, dropout: Option<f64>, seed: u64) -
     comparison.check("ReLU")
 }
 
-/// [`crate::model::latent`] with the divergence of [`crate::model::prior`]: gradients of mean, log-variance and, with a
+/// [`crate::model::latent`] with the divergence of [`crate::model::prior::shift`]: gradients of mean, log-variance and, with a
 /// `full` covariance, of its factor.
 pub fn latent(batch: usize, n_latents: usize, distribution: LatentDistribution, full: bool, seed: u64) -> Check {
     let mut random = Random::new(seed, 5);
@@ -238,7 +240,7 @@ pub fn latent(batch: usize, n_latents: usize, distribution: LatentDistribution, 
     let value = |mean: &[f64], log_variance: &[f64], factor: &[f64]| {
         let (z, variance) = forward(mean, log_variance, factor);
         let mut of_factor = vec![0.0; batch];
-        kl::add_factor_divergences(&mut of_factor, factor);
+        shift::add_factor_divergences(&mut of_factor, factor);
         let divergence = divergence(batch, mean, &variance, &prior_mean) + of_factor.iter().sum::<f64>();
         let of_sample = Evaluation::weighted(&weight, &z);
         let (value, magnitude) = (of_sample.value + scale * divergence, of_sample.magnitude + divergence);
@@ -248,7 +250,7 @@ pub fn latent(batch: usize, n_latents: usize, distribution: LatentDistribution, 
     let (z, variance) = forward(&mean, &log_variance, &factor);
     let mut d_z = weight.clone();
     let (mut d_kl_mean, mut d_mean, mut d_log_variance) = (vec![0.0; n], vec![0.0; n], vec![0.0; n]);
-    kl::divergence_gradient(&mut d_kl_mean, &mean, &prior_mean, scale);
+    shift::divergence_gradient(&mut d_kl_mean, &mean, &prior_mean, scale);
     posterior::backward(
         &mut d_mean,
         &mut d_log_variance,
@@ -273,7 +275,7 @@ pub fn latent(batch: usize, n_latents: usize, distribution: LatentDistribution, 
     comparison.check("latent")
 }
 
-/// [`crate::model::mask`], soft: derivative in the logit.
+/// [`crate::model::prior::mask`], soft: derivative in the logit.
 pub fn soft_mask(n: usize, temperature: f64, seed: u64) -> Check {
     let mut random = Random::new(seed, 6);
     let logit: Vec<f64> = random.normal(n).iter().map(|l| 3.0 * l).collect();
@@ -291,7 +293,7 @@ pub fn soft_mask(n: usize, temperature: f64, seed: u64) -> Check {
     comparison.check("soft mask")
 }
 
-/// [`crate::model::mask`], hard, at the noise of a soft one: the same slope, and 1 where the soft mask exceeds 1/2.
+/// [`crate::model::prior::mask`], hard, at the noise of a soft one: the same slope, and 1 where the soft mask exceeds 1/2.
 ///
 /// The error is that of the slope against y (1 - y) / temperature, y by the plain formula; a wrong forward value or a
 /// slope that differs from the soft mask's in a single bit counts as infinite.
@@ -316,7 +318,7 @@ pub fn hard_mask(n: usize, temperature: f64, seed: u64) -> Check {
     Check::new("hard mask: the slope of the soft one", CheckKind::Formula, n, worst, 1e-14)
 }
 
-/// [`crate::model::prior`]: gradients of the divergence in mean, shifts and mask logits, each cell under several
+/// [`crate::model::prior::shift`]: gradients of the divergence in mean, shifts and mask logits, each cell under several
 /// interventions of different weights, with soft masks.
 pub fn prior(batch: usize, n_interventions: usize, n_latents: usize, per_cell: usize, seed: u64) -> Check {
     let mut random = Random::new(seed, 8);
@@ -337,7 +339,7 @@ pub fn prior(batch: usize, n_interventions: usize, n_latents: usize, per_cell: u
             let (y, slope, noise) = (&mut y[at.clone()], &mut slope[at.clone()], &noise[at]);
             mask::forward(y, slope, &logit[of_a.clone()], noise, MaskKind::Soft, 0.8);
             let prior_mean = &mut prior_mean[cell * n_latents..(cell + 1) * n_latents];
-            kl::add_intervention(prior_mean, weights[entry], y, &shift[of_a]);
+            shift::add_intervention(prior_mean, weights[entry], y, &shift[of_a]);
         }
         (y, slope, prior_mean)
     };
@@ -349,14 +351,14 @@ pub fn prior(batch: usize, n_interventions: usize, n_latents: usize, per_cell: u
 
     let (y, slope, prior_mean) = forward(&shift, &logit);
     let mut d_mean = vec![0.0; n];
-    kl::divergence_gradient(&mut d_mean, &mean, &prior_mean, scale);
+    shift::divergence_gradient(&mut d_mean, &mean, &prior_mean, scale);
     let d_prior_mean: Vec<f64> = d_mean.iter().map(|d| -d).collect();
     let (mut d_shift, mut d_logit) = (vec![0.0; table], vec![0.0; table]);
     for (entry, &a) in interventions.iter().enumerate() {
         let at = entry * n_latents..(entry + 1) * n_latents;
         let of_a = a * n_latents..(a + 1) * n_latents;
         let cell = entry / per_cell;
-        kl::add_intervention_gradient(
+        shift::add_intervention_gradient(
             &mut d_shift[of_a.clone()],
             Some(&mut d_logit[of_a.clone()]),
             &d_prior_mean[cell * n_latents..(cell + 1) * n_latents],
@@ -397,7 +399,7 @@ pub fn penalty(penalty: Penalty, n: usize, seed: u64) -> Check {
     })
 }
 
-/// [`crate::model::negative_binomial`] of one cell: gradients in logits and log-dispersions.
+/// [`crate::model::likelihood::negative_binomial`] of one cell: gradients in logits and log-dispersions.
 ///
 /// Without `epsilon` it is the likelihood of evaluation that is differenced, and the gradient that of training.
 pub fn negative_binomial(n_genes: usize, epsilon: f64, seed: u64) -> Check {

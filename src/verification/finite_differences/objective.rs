@@ -1,14 +1,14 @@
 //! The whole objective with respect to every tensor of a network.
 
-use super::{Comparison, Evaluation, Random};
 use crate::data::dataset::Dataset;
 use crate::model::architecture::{Architecture, MaskKind, Prior};
 use crate::model::network::{Batch, Loss, Network, Noise, StepInput};
 use crate::model::objective::{Penalty, Weights};
 use crate::model::parameters::Buffer;
 use crate::model::workspace::Workspace;
-use crate::numerics::team::Team;
-use crate::report::verification::{Check, CheckKind};
+use crate::parallel::team::Team;
+use crate::verification::finite_differences::{Comparison, Evaluation, Random};
+use crate::verification::outcome::{Check, CheckKind};
 
 /// The objective of a network of this architecture, at a random point, on these cells, by [`check_network`].
 pub fn check_objective(

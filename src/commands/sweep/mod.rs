@@ -1,0 +1,349 @@
+//! Many runs as one job: a grid of settings, data shared, cores shared out, finished runs kept, tables at the end.
+
+pub mod display;
+pub mod figures;
+pub mod plan;
+pub mod schedule;
+pub mod select;
+pub mod table;
+
+use std::any::Any;
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Mutex;
+use std::time::Instant;
+
+use crate::checkpoint::{Session, file as checkpoint};
+use crate::commands::run::{Screen, train_and_judge};
+use crate::commands::sweep::display::Display;
+use crate::commands::sweep::figures::Figures;
+use crate::commands::sweep::plan::{Plan, PlannedRun, State, state};
+use crate::commands::sweep::table::{Status, Tables};
+use crate::display::progress::ProgressKind;
+use crate::error::{Error, Result};
+use crate::evaluation::metrics::{Metrics, seconds};
+use crate::parallel::ranks::Ranks;
+use crate::parallel::team::{Reserve, Team};
+use crate::results::folder::{Earlier, ResultsFolder, write_atomically};
+use crate::settings::{Config, Grid, threads_or_all};
+use crate::system::interruption::{Deferral, Watch};
+
+/// A share of the runs, for a job array: the i-th of n, counted from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shard {
+    /// Which.
+    pub number: usize,
+    /// Of how many.
+    pub of: usize,
+}
+
+impl Shard {
+    fn holds(self, run: usize) -> bool {
+        run % self.of == self.number - 1
+    }
+}
+
+impl FromStr for Shard {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let parts = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
+        match parts {
+            Some((number, of)) if (1..=of).contains(&number) => Ok(Self { number, of }),
+            _ => Err("give a share as i/n, from 1/n to n/n, such as 2/8".to_owned()),
+        }
+    }
+}
+
+/// Which part of a sweep is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// All runs, then the tables.
+    Whole,
+    /// A share of the runs, without tables.
+    Shard(Shard),
+    /// The tables, of the runs that are finished.
+    TablesOnly,
+    /// Nothing: the runs are listed.
+    List,
+}
+
+/// What a sweep leaves behind.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Its tables; `None` for a share of the runs.
+    pub tables: Option<Tables>,
+    /// Every run of the part that was wanted, with how it stands.
+    pub runs: Vec<(String, Status)>,
+}
+
+/// Does the runs of a grid that are not finished, and writes the tables.
+///
+/// # Errors
+/// A grid that asks for what cannot be done: nothing is started then. A run that fails is no error here but a
+/// [`Status::Failed`].
+///
+/// [`Error::Stopped`] for a sweep that was stopped early: the same call goes on with it.
+pub fn sweep(grid: &Grid, part: Part) -> Result<Outcome> {
+    sweep_among(Ranks::alone(), grid, part)
+}
+
+/// As [`sweep`], on several processes that share out the runs; the first one makes the tables.
+///
+/// # Errors
+/// As [`sweep`].
+pub fn sweep_among(ranks: &Ranks, grid: &Grid, part: Part) -> Result<Outcome> {
+    let begin = Instant::now();
+    let plan = Plan::new(grid).and_then(|plan| {
+        select::check(grid, &plan)?;
+        Ok(plan)
+    });
+    let plan = ranks.agree(plan)?;
+    ranks.check_same("grid", &plan.runs.iter().map(|run| run.config.to_toml()).collect::<String>())?;
+    if let Some(run) = plan.runs.first() {
+        run.config.simd.choose();
+    }
+    let wanted: Vec<usize> = (0..plan.runs.len())
+        .filter(|&i| match part {
+            Part::Shard(shard) => shard.holds(i),
+            _ => true,
+        })
+        .collect();
+    // One rank looks, before any of them begins, and tells the others.
+    let todo = if ranks.is_first() { to_do(grid, &plan, &wanted) } else { Ok(Vec::new()) };
+    let todo = ranks.agree(todo)?;
+    let todo: Vec<(usize, Option<String>)> = of_json(&ranks.first_text(&json(&todo)));
+    if part == Part::List {
+        return Ok(listed(&plan, &todo));
+    }
+    if ranks.is_first() {
+        std::fs::create_dir_all(&plan.folder).map_err(|source| Error::io("creating", &plan.folder, source))?;
+        write_atomically(&plan.folder.join("grid.toml"), |file| file.write_all(grid.text.as_bytes()))?;
+    }
+
+    let _deferral = Deferral::begin();
+    let watch = Config { checkpoint_every: grid.checkpoint_every, time_limit: grid.time_limit, ..Config::default() };
+    let watch = watch.watch(begin);
+    let mut failures = vec![None; plan.runs.len()];
+    if part != Part::TablesOnly {
+        let own = || todo.iter().skip(ranks.rank()).step_by(ranks.size());
+        let display = Display::new(own().count(), grid.quiet);
+        if ranks.is_first() {
+            plan.notes.iter().for_each(|note| display.note(note));
+            if wanted.len() > todo.len() {
+                display.note(&format!("{} of {} runs are finished already.", wanted.len() - todo.len(), wanted.len()));
+            }
+        }
+        for (i, reason) in own() {
+            plan.data[plan.runs[*i].data].expect_use();
+            if let Some(reason) =
+                reason.as_ref().filter(|_| grid.overwrite || !checkpoint::exists(&plan.runs[*i].folder))
+            {
+                display.note(&format!("{} is done again: {reason}.", plan.runs[*i].name));
+            }
+        }
+        let found = Mutex::new(&mut failures);
+        let jobs = own().map(|&(i, _)| i).collect();
+        schedule::share_out(threads_or_all(grid.threads), jobs, |i, threads, reserve| {
+            let run = &plan.runs[i];
+            if watch.cause().is_some() {
+                plan.data[run.data].release();
+                return;
+            }
+            let line = display.begin(&run.name, threads);
+            let start = Instant::now();
+            let ended = catch_unwind(AssertUnwindSafe(|| {
+                one(&plan, run, grid.overwrite, (threads, reserve), watch.clone(), display.kind(&line, &run.name))
+            }));
+            plan.data[run.data].release();
+            let failure = match ended {
+                Ok(Ok(metrics)) => {
+                    display.end(&line, &run.name, &summary(&metrics, start));
+                    return;
+                }
+                Ok(Err(Error::Stopped(_))) => {
+                    display.pause(&line, &run.name, &format!("stopped after {}, to be gone on with", since(start)));
+                    return;
+                }
+                Ok(Err(error)) => error.to_string(),
+                Err(payload) => format!("the program has a fault: {}", panic_message(&*payload)),
+            };
+            display.end(&line, &run.name, &format!("FAILED after {}: {failure}", since(start)));
+            found.lock().unwrap_or_else(|poisoned| poisoned.into_inner())[i] = Some(failure);
+        });
+        display.close();
+        // A rank that has to stop does not leave the others waiting.
+        if let Some(cause) = ranks.first_of(watch.cause().map(|cause| cause.to_string())) {
+            let done = wanted.iter().filter(|&&i| matches!(state(&plan.runs[i]), State::Finished(_))).count();
+            let how = if grid.overwrite {
+                "the same command without --overwrite goes on"
+            } else {
+                "the same command goes on"
+            };
+            return Err(Error::Stopped(format!(
+                "stopped by {cause}; {done} of {} runs are finished in {}; {how}.",
+                wanted.len(),
+                plan.folder.display()
+            )));
+        }
+    }
+    // Also the point where the first rank knows that all are done.
+    let told: Vec<(usize, &String)> = failures.iter().enumerate().filter_map(|(i, f)| Some((i, f.as_ref()?))).collect();
+    for told in ranks.texts(&json(&told)) {
+        for (i, failure) in of_json::<Vec<(usize, String)>>(&told) {
+            failures[i] = Some(failure);
+        }
+    }
+
+    let mut statuses: Vec<Status> = plan.runs.iter().zip(failures).map(|(run, failure)| status(run, failure)).collect();
+    let tables = match part {
+        Part::Shard(_) => None,
+        _ if !ranks.is_first() => None,
+        _ => {
+            let tables = tables(grid, &plan, &mut statuses);
+            tables.write(&plan.folder)?;
+            Some(tables)
+        }
+    };
+    let runs = wanted.iter().map(|&i| (plan.runs[i].name.clone(), statuses[i].clone())).collect();
+    Ok(Outcome { folder: plan.folder, tables, runs })
+}
+
+/// Numbers of the runs that have to be done, and why they are done again.
+fn to_do(grid: &Grid, plan: &Plan, wanted: &[usize]) -> Result<Vec<(usize, Option<String>)>> {
+    let mut todo = Vec::new();
+    for &i in wanted {
+        match state(&plan.runs[i]) {
+            State::Finished(_) if !grid.overwrite => ResultsFolder::tidy(&plan.runs[i].folder)?,
+            State::Finished(_) => todo.push((i, Some("--overwrite is given".to_owned()))),
+            State::Absent => todo.push((i, None)),
+            State::Unfinished(reason) => todo.push((i, Some(reason))),
+        }
+    }
+    // Runs on the same data stand together, so that few data are in memory at a time.
+    todo.sort_by_key(|&(i, _)| (plan.runs[i].data, i));
+    Ok(todo)
+}
+
+/// What ranks tell each other, as text.
+fn json(told: &impl serde::Serialize) -> String {
+    serde_json::to_string(told).expect("numbers and sentences")
+}
+
+fn of_json<T: serde::de::DeserializeOwned>(told: &str) -> T {
+    serde_json::from_str(told).expect("written by `json`")
+}
+
+/// Does one run, or goes on with it unless it is to be done anew, on so many threads and those of the reserve.
+fn one(
+    plan: &Plan,
+    run: &PlannedRun,
+    anew: bool,
+    (threads, reserve): (usize, &Reserve),
+    watch: Watch,
+    progress: ProgressKind<'_>,
+) -> Result<Metrics> {
+    Team::growing(threads, reserve, |team| {
+        let read = plan.data[run.data].get(team)?;
+        let start = Instant::now();
+        let screen = Screen::of(&run.config, read, progress)?;
+        // Of many runs on the same cells, each would copy the counts.
+        let config = Config { h5ad: false, ..run.config.clone() };
+        let begin = |earlier| -> Result<(ResultsFolder, Session<'_>)> {
+            let folder = ResultsFolder::create(Some(&run.folder), earlier)?;
+            let mut session = Session::new(&run.folder, &config, &screen.data, watch.clone(), progress, start)?;
+            if earlier == Earlier::Resume {
+                session.resume(&config, threads)?;
+            }
+            Ok((folder, session))
+        };
+        let begun = match !anew && checkpoint::exists(&run.folder) {
+            true => begin(Earlier::Resume),
+            false => begin(Earlier::Replace),
+        };
+        let (folder, current) = match begun {
+            // As with a finished run of other settings: what is there does not count.
+            Err(Error::Input(reason)) if !anew => {
+                progress.warn(&format!("{} is done from its beginning: {}.", run.name, reason.problem));
+                begin(Earlier::Replace)?
+            }
+            begun => begun?,
+        };
+        Ok(train_and_judge(team, &config, &screen, &folder, current)?.metrics)
+    })
+}
+
+fn since(start: Instant) -> String {
+    seconds(start.elapsed().as_secs_f64())
+}
+
+/// A finished run in a line.
+fn summary(metrics: &Metrics, start: Instant) -> String {
+    let mut text = format!("finished in {}, ELBO validation {:.2}", since(start), metrics.elbo_validation);
+    if let Some(mcc) = metrics.mcc_pearson {
+        text += &format!(", MCC {mcc:.3}");
+    }
+    if let Some(heldout) = &metrics.heldout {
+        text += &format!(", held-out NLL {:.2}", heldout.nll_iwelbo);
+        if !heldout.left_out.is_empty() {
+            text += &format!(" ({} interventions left out: too few cells)", heldout.left_out.len());
+        }
+    }
+    text
+}
+
+/// What a panic said.
+fn panic_message(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<String>().map(String::as_str);
+    text.or(payload.downcast_ref::<&str>().copied()).unwrap_or("it panicked without a message").to_owned()
+}
+
+/// How a run stands now; its figures are read back, so that they are the same whenever it was done.
+fn status(run: &PlannedRun, failure: Option<String>) -> Status {
+    match (failure, state(run)) {
+        (Some(failure), _) => Status::Failed(failure),
+        (None, State::Finished(figures)) => Status::Finished(figures),
+        (None, State::Absent) => Status::Missing("it has not been done".to_owned()),
+        (None, State::Unfinished(reason)) => Status::Missing(reason),
+    }
+}
+
+/// The tables, UDR and selection included.
+fn tables(grid: &Grid, plan: &Plan, statuses: &mut [Status]) -> Tables {
+    let mut figures: Vec<Option<Figures>> = statuses
+        .iter()
+        .map(|status| match status {
+            Status::Finished(figures) => Some((**figures).clone()),
+            _ => None,
+        })
+        .collect();
+    let mut notes = Team::with(threads_or_all(grid.threads), |team| select::rank(team, plan, &mut figures));
+    for (status, figures) in statuses.iter_mut().zip(figures) {
+        if let Some(figures) = figures {
+            *status = Status::Finished(Box::new(figures));
+        }
+    }
+    let mut rows = table::rows(plan, statuses);
+    if let Some(selection) = &grid.selection {
+        notes.extend(select::select(plan, selection, &mut rows));
+    }
+    Tables::new(plan, rows, statuses, grid.selection.clone(), notes)
+}
+
+/// The runs as they stand, with nothing done.
+fn listed(plan: &Plan, todo: &[(usize, Option<String>)]) -> Outcome {
+    let runs = plan.runs.iter().enumerate().map(|(i, run)| {
+        let status = match (todo.iter().find(|(j, _)| *j == i), state(run)) {
+            (None, State::Finished(figures)) => Status::Finished(figures),
+            (Some((_, Some(reason))), _) => Status::Missing(reason.clone()),
+            _ => Status::Missing("it has not been done".to_owned()),
+        };
+        (run.name.clone(), status)
+    });
+    let runs = runs.collect();
+    Outcome { folder: plan.folder.clone(), tables: None, runs }
+}

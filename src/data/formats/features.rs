@@ -1,0 +1,128 @@
+//! The list of features that 10x files come with: which of them are genes, and which genome they belong to.
+
+use crate::data::formats::npz::list;
+use crate::error::InputError;
+
+/// The kind of features whose counts are modelled.
+const GENE_EXPRESSION: &str = "Gene Expression";
+
+/// Features as listed.
+#[derive(Debug, Default)]
+pub(crate) struct Features {
+    pub ids: Vec<String>,
+    pub names: Vec<String>,
+    /// Kind of each feature; empty if all are genes.
+    pub kinds: Vec<String>,
+    /// Genome of each feature; empty if not said.
+    pub genomes: Vec<String>,
+}
+
+/// The features that are read.
+#[derive(Debug)]
+pub(crate) struct Genes {
+    pub ids: Vec<String>,
+    pub names: Vec<String>,
+    /// Number among the genes of each listed feature; -1 if it is none.
+    pub number: Vec<i64>,
+    /// What was left out.
+    pub notes: Vec<String>,
+}
+
+impl Features {
+    /// The genes among the features, of one genome if it is named.
+    ///
+    /// # Errors
+    /// [`InputError`] if there are none, or no such genome.
+    pub fn genes(self, genome: Option<&str>) -> Result<Genes, InputError> {
+        let mut genomes: Vec<&String> = self.genomes.iter().filter(|genome| !genome.is_empty()).collect();
+        genomes.sort_unstable();
+        genomes.dedup();
+        if let Some(genome) = genome
+            && !genomes.iter().any(|known| *known == genome)
+        {
+            let remedy = match genomes.is_empty() {
+                true => "leave out --genome: the features have no genome".to_string(),
+                false => format!("--genome may be {}", list(&genomes)),
+            };
+            return Err(InputError::new(format!("there are no features of genome `{genome}`"), remedy));
+        }
+        // Where no feature is called a gene, all are taken.
+        let any_gene = self.kinds.iter().any(|kind| kind == GENE_EXPRESSION);
+        let mut notes = Vec::new();
+        let mut others: Vec<(&str, usize)> = Vec::new();
+        let (mut n_genes, mut n_foreign) = (0, 0);
+        let mut number = Vec::with_capacity(self.names.len());
+        for n in 0..self.names.len() {
+            if any_gene && self.kinds[n] != GENE_EXPRESSION {
+                match others.iter_mut().find(|(kind, _)| *kind == self.kinds[n]) {
+                    Some((_, size)) => *size += 1,
+                    None => others.push((&self.kinds[n], 1)),
+                }
+                number.push(-1);
+            } else if genome.is_some_and(|genome| self.genomes[n] != genome) {
+                n_foreign += 1;
+                number.push(-1);
+            } else {
+                number.push(n_genes);
+                n_genes += 1;
+            }
+        }
+        for (kind, n) in others {
+            notes.push(format!("left out {n} features of type {kind}: only gene expression is modelled"));
+        }
+        if n_foreign > 0 {
+            notes.push(format!("left out {n_foreign} genes of other genomes"));
+        }
+        if genome.is_none() && genomes.len() > 1 {
+            let known = list(&genomes);
+            notes.push(format!("genes of several genomes are read: {known}; choose one with --genome"));
+        }
+        let kept = |values: Vec<String>| -> Vec<String> {
+            values.into_iter().zip(&number).filter(|(_, number)| **number >= 0).map(|(value, _)| value).collect()
+        };
+        Ok(Genes { ids: kept(self.ids), names: kept(self.names), number, notes })
+    }
+}
+
+/// The GEM well of each cell, if every barcode ends in one ("AAACCTGA-2") and there are several.
+pub(crate) fn gem_wells(barcodes: &[String]) -> Option<Vec<i64>> {
+    let well = |barcode: &String| barcode.rsplit_once('-')?.1.parse::<u16>().ok().map(i64::from);
+    let wells: Vec<i64> = barcodes.iter().map(well).collect::<Option<_>>()?;
+    wells.iter().any(|well| *well != wells[0]).then_some(wells)
+}
+
+/// The one column that barcodes give.
+pub(crate) const GEM_WELL: &str = "gem_well";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(values: &[&str]) -> Vec<String> {
+        values.iter().map(|value| value.to_string()).collect()
+    }
+
+    #[test]
+    fn only_genes_of_the_genome_are_kept() {
+        let features = || Features {
+            ids: texts(&["i0", "i1", "i2", "i3"]),
+            names: texts(&["a", "b", "c", "d"]),
+            kinds: texts(&["Gene Expression", "CRISPR Guide Capture", "Gene Expression", "Gene Expression"]),
+            genomes: texts(&["GRCh38", "", "mm10", "GRCh38"]),
+        };
+        let all = features().genes(None).unwrap();
+        assert_eq!((all.names, all.number), (texts(&["a", "c", "d"]), vec![0, -1, 1, 2]));
+        assert_eq!(all.notes.len(), 2, "{:?}", all.notes);
+        let human = features().genes(Some("GRCh38")).unwrap();
+        assert_eq!((human.ids, human.number), (texts(&["i0", "i3"]), vec![0, -1, -1, 1]));
+        assert!(features().genes(Some("hg19")).unwrap_err().to_string().contains("`GRCh38`, `mm10`"));
+    }
+
+    #[test]
+    fn gem_wells_are_read_from_barcodes() {
+        assert_eq!(gem_wells(&texts(&["AA-1", "AC-2"])), Some(vec![1, 2]));
+        assert_eq!(gem_wells(&texts(&["AA-1", "AC-1"])), None);
+        assert_eq!(gem_wells(&texts(&["AA-1", "AC"])), None);
+        assert_eq!(gem_wells(&[]), None);
+    }
+}

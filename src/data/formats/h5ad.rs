@@ -1,0 +1,408 @@
+//! AnnData files (.h5ad), from those of AnnData 0.5 (tables of records) to those of 0.12.
+
+use std::path::Path;
+
+use crate::data::formats::anndata_writer::{Frame, FrameColumn};
+use crate::data::formats::counts_sink::CountsSink;
+use crate::data::formats::hdf5::{Hdf5, Matrix, RowReader, Storage, place};
+use crate::data::formats::npz::list;
+use crate::data::formats::screen_file::{Column, RawTruth, ScreenFile, StoredMatrix};
+use crate::data::names::Names;
+use crate::error::{InputError, Result};
+
+const WRITE_AGAIN: &str = "open the file with a current AnnData and write it again";
+
+/// An open .h5ad file and the matrix of it that is read.
+pub(crate) struct H5ad {
+    hdf5: Hdf5,
+    /// As given by `--layer`.
+    layer: Option<String>,
+}
+
+impl H5ad {
+    /// Takes over an open file; `layer` names the matrix to read, else `X`.
+    pub fn new(hdf5: Hdf5, layer: Option<String>) -> Self {
+        Self { hdf5, layer }
+    }
+
+    /// Whether a file looks like AnnData's.
+    pub fn recognises(hdf5: &Hdf5) -> bool {
+        ["obs", "var"].iter().any(|name| hdf5.group(name).is_some() || hdf5.has_dataset(name))
+    }
+
+    fn fault(&self, name: &str, problem: impl Into<String>, remedy: impl Into<String>) -> InputError {
+        self.hdf5.fault(name, problem, remedy)
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.hdf5.has_dataset(name)
+    }
+
+    /// `raw/X`, or `raw.X` as AnnData 0.6 and older called it.
+    fn raw(&self, part: &str) -> Option<String> {
+        let names = [format!("raw/{part}"), format!("raw.{part}")];
+        names.into_iter().find(|name| self.has(name) || self.hdf5.group(name).is_some())
+    }
+
+    /// Path of the matrix that `--layer` names.
+    fn counts_name(&self) -> Result<String> {
+        let layers = || self.hdf5.children("layers");
+        match self.layer.as_deref() {
+            None | Some("X") => Ok("X".to_string()),
+            Some(layer) if layers()?.iter().any(|name| name == layer) => Ok(format!("layers/{layer}")),
+            Some("raw" | "raw.X" | "raw/X") => {
+                let missing = || self.fault("raw", "it holds no counts", "leave out --layer, or name a layer");
+                Ok(self.raw("X").ok_or_else(missing)?)
+            }
+            Some(layer) => {
+                let mut known = vec!["X".to_string()];
+                known.extend(layers()?);
+                known.extend(self.raw("X").map(|_| "raw".to_string()));
+                let known = list(&known);
+                let error =
+                    self.fault("layers", format!("there is no layer `{layer}`"), format!("--layer may be {known}"));
+                Err(error.into())
+            }
+        }
+    }
+
+    /// The table that names the genes of the matrix that is read.
+    fn genes_table(&self) -> Result<String> {
+        Ok(match self.counts_name()?.strip_prefix("raw") {
+            Some(_) => self.raw("var").ok_or_else(|| self.fault("raw/var", "it is missing", WRITE_AGAIN))?,
+            None => "var".to_string(),
+        })
+    }
+
+    /// How the matrix `name` is stored.
+    fn matrix(&self, name: &str) -> Result<Matrix> {
+        let matrix = |storage| Ok(Matrix { name: name.to_string(), storage });
+        if self.hdf5.group(name).is_none() {
+            return match self.hdf5.dataset(name)? {
+                Some(_) => matrix(Storage::Dense),
+                None => Err(self.fault(name, "there are no counts", "store raw counts in X or in a layer").into()),
+            };
+        }
+        let attribute = |attribute| self.hdf5.attribute(name, attribute);
+        match attribute("encoding-type").or_else(|| attribute("h5sparse_format")).as_deref() {
+            Some("csr_matrix" | "csr") => matrix(Storage::Rows),
+            Some("csc_matrix" | "csc") => matrix(Storage::Columns),
+            Some(other) => Err(self
+                .fault(
+                    name,
+                    format!("matrices stored as `{other}` are not read"),
+                    "convert with .tocsr() before writing",
+                )
+                .into()),
+            None => Err(self.fault(name, "it does not say how it is stored", WRITE_AGAIN).into()),
+        }
+    }
+
+    /// A column of `obs` or `var` in any of its encodings.
+    fn stored_column(&self, table: &str, column: &str) -> Result<Column> {
+        let name = format!("{table}/{column}");
+        if self.hdf5.record_fields(table).is_some() {
+            let values = self.hdf5.record_column(table, column)?;
+            // Levels were kept apart from the table.
+            let levels = format!("uns/{column}_categories");
+            return match values {
+                Column::Integers(codes) if self.has(&levels) => self.categorical(&name, &levels, codes),
+                values => Ok(values),
+            };
+        }
+        if self.hdf5.group(&name).is_none() {
+            // AnnData 0.7 kept the levels beside the columns.
+            let levels = format!("{table}/__categories/{column}");
+            return match self.hdf5.dataset(&levels)? {
+                Some(_) => self.categorical(&name, &levels, self.hdf5.integers(&name)?),
+                None => self.hdf5.plain_column(&name),
+            };
+        }
+        let has = |child: &str| self.has(&format!("{name}/{child}"));
+        if has("codes") && has("categories") {
+            return self.categorical(
+                &name,
+                &format!("{name}/categories"),
+                self.hdf5.integers(&format!("{name}/codes"))?,
+            );
+        }
+        if has("values") && has("mask") {
+            let values = self.hdf5.plain_column(&format!("{name}/values"))?;
+            let Column::Flags(missing) = self.hdf5.plain_column(&format!("{name}/mask"))? else {
+                return Err(self.fault(&name, "its mask holds no booleans", "write the file again").into());
+            };
+            return self.masked(&name, values, &missing);
+        }
+        Err(self.fault(&name, "this kind of column is not read", "convert it to text, numbers or categories").into())
+    }
+
+    fn categorical(&self, name: &str, levels: &str, codes: Vec<i64>) -> Result<Column> {
+        let flag = |flag: bool| if flag { "True" } else { "False" }.to_string();
+        let (levels, numbers) = match self.hdf5.plain_column(levels)? {
+            Column::Strings(levels) => (levels, None),
+            Column::Integers(levels) => (levels.iter().map(i64::to_string).collect(), Some(levels)),
+            Column::Numbers(levels) => (levels.iter().map(f64::to_string).collect(), None),
+            Column::Flags(levels) => (levels.into_iter().map(flag).collect(), None),
+            Column::Categorical { .. } => {
+                return Err(self.fault(name, "its levels are categories themselves", "convert it to text").into());
+            }
+        };
+        Ok(Column::Categorical { levels, numbers, codes })
+    }
+
+    /// A nullable column: values where the mask is true are missing.
+    fn masked(&self, name: &str, values: Column, missing: &[bool]) -> Result<Column> {
+        if values.len() != missing.len() {
+            return Err(self.fault(name, "values and mask differ in length", "write the file again").into());
+        }
+        Ok(match values {
+            Column::Integers(values) => match missing.contains(&true) {
+                false => Column::Integers(values),
+                true => Column::Numbers(
+                    values.iter().zip(missing).map(|(&x, &gone)| if gone { f64::NAN } else { x as f64 }).collect(),
+                ),
+            },
+            Column::Numbers(mut values) => {
+                values.iter_mut().zip(missing).filter(|(_, gone)| **gone).for_each(|(x, _)| *x = f64::NAN);
+                Column::Numbers(values)
+            }
+            Column::Strings(mut values) => {
+                values.iter_mut().zip(missing).filter(|(_, gone)| **gone).for_each(|(text, _)| text.clear());
+                Column::Strings(values)
+            }
+            Column::Flags(values) => Column::Categorical {
+                levels: vec!["False".into(), "True".into()],
+                numbers: None,
+                codes: values.iter().zip(missing).map(|(&x, &gone)| if gone { -1 } else { x as i64 }).collect(),
+            },
+            categorical @ Column::Categorical { .. } => categorical,
+        })
+    }
+
+    /// Name of the column of `obs` or `var` that names the rows.
+    fn index_name(&self, table: &str) -> Result<String> {
+        let usual = ["_index", "index"];
+        if let Some(fields) = self.hdf5.record_fields(table) {
+            let found = fields.into_iter().find(|field| usual.contains(&field.as_str()));
+            let missing = || self.fault(table, "its index (the names of its rows) is missing", WRITE_AGAIN);
+            return Ok(found.ok_or_else(missing)?);
+        }
+        if self.hdf5.group(table).is_none() {
+            let problem = if self.has(table) { "it is no table" } else { "it is missing" };
+            return Err(self.fault(table, problem, WRITE_AGAIN).into());
+        }
+        let named = self.hdf5.attribute(table, "_index");
+        let exists = |name: &String| {
+            let name = format!("{table}/{name}");
+            !name.ends_with('/') && (self.has(&name) || self.hdf5.group(&name).is_some())
+        };
+        named
+            .into_iter()
+            .chain(usual.map(str::to_string))
+            .find(exists)
+            .ok_or_else(|| self.fault(table, "its index (the names of its rows) is missing", WRITE_AGAIN).into())
+    }
+
+    fn n_rows(&self, table: &str) -> Result<usize> {
+        let index = self.index_name(table)?;
+        if self.hdf5.record_fields(table).is_some() {
+            return Ok(self.hdf5.vector(table)?.shape()[0]);
+        }
+        let name = format!("{table}/{index}");
+        match self.hdf5.group(&name) {
+            Some(_) => Ok(self.stored_column(table, &index)?.len()),
+            None => Ok(self.hdf5.vector(&name)?.shape()[0]),
+        }
+    }
+
+    fn row_names(&self, table: &str) -> Result<Vec<String>> {
+        let index = self.index_name(table)?;
+        match self.stored_column(table, &index)? {
+            Column::Strings(names) => Ok(names),
+            Column::Integers(names) => Ok(names.iter().map(i64::to_string).collect()),
+            Column::Categorical { levels, codes, .. } => {
+                let name = |&code: &i64| usize::try_from(code).ok().and_then(|code| levels.get(code)).cloned();
+                codes.iter().map(name).collect::<Option<_>>().ok_or_else(|| {
+                    self.fault(&format!("{table}/{index}"), "a name is missing", "write the file again").into()
+                })
+            }
+            _ => Err(self
+                .fault(&format!("{table}/{index}"), "names are expected to be text", "write the file again")
+                .into()),
+        }
+    }
+
+    /// As [`H5ad::row_names`], in few bytes.
+    fn many_row_names(&self, table: &str) -> Result<Names> {
+        let index = self.index_name(table)?;
+        let name = format!("{table}/{index}");
+        // Text as it is stored nearly always.
+        let plain = self.hdf5.record_fields(table).is_none()
+            && self.hdf5.group(&name).is_none()
+            && !self.has(&format!("{table}/__categories/{index}"));
+        if plain && let Some(names) = self.hdf5.names(&name)? {
+            return Ok(names);
+        }
+        Ok(self.row_names(table)?.into())
+    }
+
+    fn fields(&self, table: &str) -> Result<Vec<String>> {
+        let index = self.index_name(table)?;
+        let mut names = match self.hdf5.record_fields(table) {
+            Some(fields) => fields,
+            None => self.hdf5.children(table)?,
+        };
+        names.retain(|name| *name != index && name != "__categories");
+        names.sort_unstable();
+        Ok(names)
+    }
+}
+
+impl ScreenFile for H5ad {
+    fn path(&self) -> &Path {
+        self.hdf5.path()
+    }
+
+    fn format(&self) -> String {
+        match self.hdf5.record_fields("obs") {
+            Some(_) => "AnnData (0.6 or older)".to_string(),
+            None => "AnnData".to_string(),
+        }
+    }
+
+    fn shape(&self) -> Result<(usize, usize)> {
+        Ok((self.n_rows("obs")?, self.n_rows(&self.genes_table()?)?))
+    }
+
+    fn cell_names(&self) -> Result<Option<Names>> {
+        self.many_row_names("obs").map(Some)
+    }
+
+    fn gene_names(&self) -> Result<Option<Vec<String>>> {
+        self.row_names(&self.genes_table()?).map(Some)
+    }
+
+    fn gene_ids(&self) -> Result<Option<Vec<String>>> {
+        let table = self.genes_table()?;
+        let usual = ["gene_ids", "gene_id", "ensembl_id", "feature_id", "gene_name", "gene_symbols", "feature_name"];
+        let Some(column) = self.fields(&table)?.into_iter().find(|name| usual.contains(&name.as_str())) else {
+            return Ok(None);
+        };
+        Ok(match self.stored_column(&table, &column)? {
+            Column::Strings(ids) => Some(ids),
+            Column::Categorical { levels, codes, .. } => {
+                let id = |&code: &i64| usize::try_from(code).ok().and_then(|code| levels.get(code));
+                Some(codes.iter().map(|code| id(code).cloned().unwrap_or_default()).collect())
+            }
+            _ => None,
+        })
+    }
+
+    fn counts_place(&self) -> String {
+        self.counts_name().map_or_else(|_| "X".to_string(), |name| place(&name))
+    }
+
+    fn read_counts(&self, sink: &mut CountsSink) -> Result<()> {
+        self.hdf5.read_matrix(&self.matrix(&self.counts_name()?)?, sink)
+    }
+
+    fn rows(&self) -> Result<RowReader> {
+        RowReader::open(self.path(), &self.matrix(&self.counts_name()?)?, self.shape()?.1)
+    }
+
+    fn column_names(&self) -> Result<Vec<String>> {
+        self.fields("obs")
+    }
+
+    fn column_place(&self, name: &str) -> String {
+        place(&format!("obs/{name}"))
+    }
+
+    fn column(&self, name: &str, _label: bool) -> Result<Column> {
+        self.stored_column("obs", name)
+    }
+
+    fn truth(&self) -> Result<Option<RawTruth>> {
+        let names = ["obsm/groundtruth_latent", "uns/prior_mean"];
+        let (Some(latents), Some(prior_means)) = (self.hdf5.table(names[0])?, self.hdf5.table(names[1])?) else {
+            return Ok(None);
+        };
+        Ok(Some(RawTruth { latents, prior_means }))
+    }
+
+    fn matrices(&self) -> Result<Vec<StoredMatrix>> {
+        let chosen = self.counts_name()?;
+        let mut names = vec![("X".to_string(), "X".to_string())];
+        for layer in self.hdf5.children("layers")? {
+            names.push((format!("layers/{layer}"), layer));
+        }
+        names.extend(self.raw("X").map(|name| (name, "raw".to_string())));
+        names.sort_by_key(|(path, _)| *path != chosen);
+        let n_cells = self.n_rows("obs")?;
+        let mut matrices = Vec::new();
+        for (path, name) in names {
+            if path == "X" && !self.has("X") && self.hdf5.group("X").is_none() && path != chosen {
+                continue;
+            }
+            // One that cannot be read is no candidate, unless it was asked for.
+            let matrix = match self.matrix(&path) {
+                Ok(matrix) => matrix,
+                Err(error) if path == chosen => return Err(error),
+                Err(_) => continue,
+            };
+            let facts = self.hdf5.matrix_facts(&matrix)?;
+            let table = match path.strip_prefix("raw") {
+                Some(_) => self.raw("var").unwrap_or_default(),
+                None => "var".to_string(),
+            };
+            matrices.push(StoredMatrix {
+                name,
+                n_cells,
+                n_genes: self.n_rows(&table)?,
+                storage: match matrix.storage {
+                    Storage::Dense => "dense",
+                    Storage::Rows => "CSR",
+                    Storage::Columns => "CSC",
+                },
+                dtype: facts.dtype,
+                compression: facts.compression,
+                n_stored: facts.n_stored,
+                sample: self.hdf5.sample(&matrix)?,
+            });
+        }
+        Ok(matrices)
+    }
+}
+
+impl H5ad {
+    /// The tables of cells and of genes of the file at `path`, with the genes of the matrix that `layer` names.
+    pub(crate) fn frames(path: &Path, layer: Option<String>) -> Option<(Frame, Frame)> {
+        let file = Self::new(Hdf5::open(path).ok()?, layer);
+        Some((file.frame("obs")?, file.frame(&file.genes_table().ok()?)?))
+    }
+
+    /// The table `obs` or `var` for being copied: names of the rows, and each column that can be read, by name. A column
+    /// of an unusual kind is left out, and so is the whole table where its names cannot be read.
+    fn frame(&self, table: &str) -> Option<Frame> {
+        let names = self.many_row_names(table).ok()?;
+        let columns = self.fields(table).ok()?.into_iter().filter_map(|key| {
+            let column = match self.stored_column(table, &key).ok()? {
+                Column::Categorical { levels, numbers, codes } => {
+                    let known = |code: i64| if (0..levels.len() as i64).contains(&code) { code } else { -1 };
+                    let codes = codes.into_iter().map(known).collect();
+                    match numbers {
+                        Some(numbers) => FrameColumn::CategoricalNumbers(numbers, codes),
+                        None => FrameColumn::Categorical(levels, codes),
+                    }
+                }
+                Column::Strings(values) => FrameColumn::Strings(values),
+                Column::Integers(values) => FrameColumn::Integers(values),
+                Column::Numbers(values) => FrameColumn::Numbers(values),
+                Column::Flags(values) => FrameColumn::Flags(values),
+            };
+            (column.len() == names.len()).then_some((key, column))
+        });
+        let columns = columns.collect();
+        Some((names, columns))
+    }
+}

@@ -1,0 +1,283 @@
+//! A table of labels beside the counts (CSV or TSV): a row per barcode, and a column with its intervention.
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use flate2::read::MultiGzDecoder;
+
+use crate::data::formats::npz::{list, open_input};
+use crate::data::formats::screen_file::Column;
+use crate::data::names::Names;
+use crate::error::{Error, InputError, Result};
+
+/// Columns that usually hold the barcode; else it is the first.
+const USUAL_BARCODES: [&str; 8] =
+    ["barcode", "barcodes", "cell_barcode", "cell", "cell_id", "cell_name", "cb", "index"];
+/// Names of the columns of a table without header.
+const WITHOUT_HEADER: [&str; 2] = ["barcode", "intervention"];
+
+/// A table of labels, matched to the cells.
+#[derive(Debug)]
+pub(crate) struct LabelTable {
+    path: PathBuf,
+    columns: Vec<String>,
+    /// Text of each column and cell; empty if missing.
+    values: Vec<Vec<String>>,
+    /// What there is to say about the match.
+    pub notes: Vec<String>,
+}
+
+impl LabelTable {
+    /// Reads the table at `path` and matches its barcodes to `cells`.
+    ///
+    /// # Errors
+    /// [`InputError`], with the line, if it is absent or no table, if a barcode comes twice with different values, or
+    /// if no barcode is that of a cell.
+    pub fn read(path: &Path, cells: &Names) -> Result<Self> {
+        let fault = |problem: String, remedy: &str| InputError::new(problem, remedy).in_file(path);
+        let bytes = read_whole(path)?;
+        let Ok(text) = std::str::from_utf8(&bytes) else {
+            let end = std::str::from_utf8(&bytes).map_or_else(|e| e.valid_up_to(), |_| 0);
+            let line = 1 + bytes[..end].iter().filter(|byte| **byte == b'\n').count();
+            return Err(fault("it is not valid UTF-8".into(), "store it as UTF-8").at(format!("line {line}")).into());
+        };
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let first = text.lines().next().unwrap_or_default();
+        let delimiter = [b'\t', b',', b';'].into_iter().find(|d| first.contains(*d as char)).unwrap_or(b',');
+        let mut reader = csv::ReaderBuilder::new()
+            .delimiter(delimiter)
+            .has_headers(false)
+            .trim(csv::Trim::All)
+            .from_reader(text.as_bytes());
+        let mut rows = Vec::new();
+        for record in reader.records() {
+            let record = record.map_err(|e| {
+                let line = e.position().map_or(0, |position| position.line());
+                let problem = match e.kind() {
+                    csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+                        format!("it has {len} fields, the first line has {expected_len}")
+                    }
+                    _ => format!("it is no row of a table ({e})"),
+                };
+                fault(problem, "mend the table").at(format!("line {line}"))
+            })?;
+            let line = record.position().map_or(0, |position| position.line());
+            rows.push((line, record.iter().map(str::to_string).collect::<Vec<String>>()));
+        }
+        let width = rows.first().map_or(0, |(_, row)| row.len());
+        if rows.is_empty() || width < 2 {
+            let problem = "it is no table of at least two columns";
+            return Err(fault(problem.into(), "give barcode and intervention, separated by commas or tabs").into());
+        }
+
+        let mut numbers: HashMap<&str, Vec<usize>> = HashMap::with_capacity(cells.len());
+        cells.iter().enumerate().for_each(|(n, cell)| numbers.entry(cell).or_default().push(n));
+        // Where the first line names a cell, there is no header.
+        let headless = rows[0].1.iter().any(|field| numbers.contains_key(field.as_str()));
+        let header: Vec<String> = match headless {
+            true => {
+                let name = |i: usize| {
+                    WITHOUT_HEADER.get(i).map_or_else(|| format!("column_{}", i + 1), |name| name.to_string())
+                };
+                (0..width).map(name).collect()
+            }
+            false => rows.remove(0).1,
+        };
+        let usual = |name: &String| USUAL_BARCODES.contains(&name.to_lowercase().as_str());
+        let key = header.iter().position(usual).unwrap_or(0);
+
+        // Barcodes without the suffix of their GEM well are matched too, where that is unambiguous.
+        let mut bare: HashMap<&str, Vec<usize>> = HashMap::new();
+        let exact = rows.iter().filter(|(_, row)| numbers.contains_key(row[key].as_str())).count();
+        if exact == 0 {
+            for (n, cell) in cells.iter().enumerate() {
+                bare.entry(without_well(cell)).or_default().push(n);
+            }
+        }
+        let mut row_of: Vec<Option<usize>> = vec![None; cells.len()];
+        let mut n_strangers = 0;
+        for (r, (line, row)) in rows.iter().enumerate() {
+            let barcode = row[key].as_str();
+            let found = match exact {
+                0 => bare.get(without_well(barcode)).filter(|cells| cells.len() == 1),
+                _ => numbers.get(barcode),
+            };
+            let Some(found) = found else {
+                n_strangers += 1;
+                continue;
+            };
+            for &n in found {
+                match row_of[n] {
+                    Some(before) if rows[before].1 != *row => {
+                        let problem = format!(
+                            "the barcode `{barcode}` comes again with other values, it was first on line {}",
+                            rows[before].0
+                        );
+                        return Err(fault(problem, "keep one row per barcode").at(format!("line {line}")).into());
+                    }
+                    Some(_) => {}
+                    None => row_of[n] = Some(r),
+                }
+            }
+        }
+        let n_matched = row_of.iter().flatten().count();
+        if n_matched == 0 {
+            let example = rows.first().map_or("", |(_, row)| row[key].as_str());
+            return Err(fault(
+                format!(
+                    "none of its {} barcodes (`{example}`, ...) is that of a cell (`{}`, ...)",
+                    rows.len(),
+                    cells.get(0).unwrap_or("")
+                ),
+                "write the barcodes as the data file does",
+            )
+            .into());
+        }
+        let mut notes = Vec::new();
+        if exact == 0 {
+            notes.push("barcodes of the labels are matched to cells without regard to their GEM well (-1)".to_string());
+        }
+        if n_strangers > 0 {
+            notes.push(format!("{n_strangers} of {} rows of the labels belong to no cell of the data", rows.len()));
+        }
+        let (mut columns, mut values) = (Vec::new(), Vec::new());
+        for (c, name) in header.into_iter().enumerate().filter(|(c, _)| *c != key) {
+            let value = |row: &Option<usize>| row.map_or_else(String::new, |r| rows[r].1[c].clone());
+            columns.push(name);
+            values.push(row_of.iter().map(value).collect());
+        }
+        Ok(Self { path: path.to_path_buf(), columns, values, notes })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Names of the columns, but for the barcodes.
+    pub fn columns(&self) -> &[String] {
+        &self.columns
+    }
+
+    /// One column; as text if it is the label, else as numbers where all values are.
+    ///
+    /// # Errors
+    /// [`InputError`] if there is no such column.
+    pub fn column(&self, name: &str, label: bool) -> Result<Column> {
+        let at = self.columns.iter().position(|column| column == name).ok_or_else(|| {
+            InputError::new(format!("there is no column `{name}`"), format!("the columns are {}", list(&self.columns)))
+                .in_file(&self.path)
+        })?;
+        let missing = |text: &str| matches!(text, "" | "NA" | "nan" | "NaN" | "None");
+        let values = self.values[at].iter().map(|text| if missing(text) { "" } else { text });
+        if !label {
+            if let Some(whole) = values.clone().map(|text| text.parse().ok()).collect::<Option<Vec<i64>>>() {
+                return Ok(Column::Integers(whole));
+            }
+            let number = |text: &str| if text.is_empty() { Some(f64::NAN) } else { text.parse().ok() };
+            if let Some(numbers) = values.clone().map(number).collect::<Option<Vec<f64>>>() {
+                return Ok(Column::Numbers(numbers));
+            }
+        }
+        Ok(Column::Strings(values.map(str::to_string).collect()))
+    }
+}
+
+/// The names on the lines of a file, one each (the first field, if there are several).
+///
+/// # Errors
+/// [`InputError`] if the file is absent, not UTF-8 or empty.
+pub(crate) fn read_names(path: &Path) -> Result<Vec<String>> {
+    let bytes = read_whole(path)?;
+    let fault = |problem: &str, remedy: &str| InputError::new(problem, remedy).in_file(path);
+    let text = String::from_utf8(bytes).map_err(|_| fault("it is not valid UTF-8", "store it as UTF-8"))?;
+    let name =
+        |line: &str| line.split(['\t', ',', ';']).next().unwrap_or_default().trim().trim_matches('"').to_string();
+    let names: Vec<String> = text.lines().map(name).filter(|name| !name.is_empty()).collect();
+    match names.is_empty() {
+        true => Err(fault("it holds no names", "write one name per line").into()),
+        false => Ok(names),
+    }
+}
+
+/// Largest table of labels or names read, in bytes after decompression.
+const MOST_BYTES: u64 = 1 << 31;
+
+fn read_whole(path: &Path) -> Result<Vec<u8>> {
+    let file = open_input(path)?;
+    let mut bytes = Vec::new();
+    let compressed = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gz"));
+    let result = match compressed {
+        true => MultiGzDecoder::new(std::io::BufReader::new(file)).take(MOST_BYTES).read_to_end(&mut bytes),
+        false => file.take(MOST_BYTES).read_to_end(&mut bytes),
+    };
+    match result {
+        Ok(n) if (n as u64) < MOST_BYTES => Ok(bytes),
+        Ok(_) => Err(InputError::new("it is too large for a table", "check the file").in_file(path).into()),
+        Err(e) if compressed => {
+            let problem = format!("it cannot be decompressed ({e})");
+            Err(InputError::new(problem, "copy or write the file again").in_file(path).into())
+        }
+        Err(e) => Err(Error::io("reading", path, e)),
+    }
+}
+
+fn without_well(barcode: &str) -> &str {
+    match barcode.rsplit_once('-') {
+        Some((bare, well)) if !well.is_empty() && well.bytes().all(|byte| byte.is_ascii_digit()) => bare,
+        _ => barcode,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str, cells: &[&str]) -> Result<LabelTable> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("labels.csv");
+        std::fs::write(&path, text).unwrap();
+        LabelTable::read(&path, &cells.iter().collect())
+    }
+
+    fn texts(column: Column) -> Vec<String> {
+        match column {
+            Column::Strings(texts) => texts,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn tables_with_and_without_header_in_any_order() {
+        let with = read("gene,cell_barcode,age\nTP53,AC-1,3\ncontrol,AA-1,4.5\nX,ZZ-1,1\n", &["AA-1", "AC-1", "AG-1"])
+            .unwrap();
+        assert_eq!(with.columns(), ["gene", "age"]);
+        assert_eq!(texts(with.column("gene", true).unwrap()), ["control", "TP53", ""]);
+        assert!(
+            matches!(with.column("age", false).unwrap(), Column::Numbers(ages) if ages[0] == 4.5 && ages[2].is_nan())
+        );
+        assert!(with.notes[0].contains("1 of 3 rows"), "{:?}", with.notes);
+        assert!(with.column("sex", false).unwrap_err().to_string().contains("`gene`, `age`"));
+        let without = read("AA-1\tcontrol\nAC-1\tNA\n", &["AC-1", "AA-1"]).unwrap();
+        assert_eq!(texts(without.column("intervention", true).unwrap()), ["", "control"]);
+        let bare = read("barcode,intervention\nAA,1\nAC,2\n", &["AC-1", "AA-1"]).unwrap();
+        assert_eq!(texts(bare.column("intervention", true).unwrap()), ["2", "1"]);
+        assert!(matches!(bare.column("intervention", false).unwrap(), Column::Integers(values) if values == [2, 1]));
+    }
+
+    #[test]
+    fn tables_that_do_not_fit() {
+        let refused = |text: &str, part: &str| {
+            let message = read(text, &["AA-1", "AC-1"]).unwrap_err().to_string();
+            assert!(message.contains(part) && message.contains("labels.csv"), "{message}");
+        };
+        refused("", "no table");
+        refused("AA-1\n", "no table");
+        refused("barcode,gene\nAA-1,x,y\n", "line 2: it has 3 fields");
+        refused("barcode,gene\nAA-1,x\nAA-1,y\n", "line 3");
+        refused("barcode,gene\nGG-1,x\n", "none of its 1 barcodes");
+        let same = read("barcode,gene\nAA-1,x\nAA-1,x\n", &["AA-1"]).unwrap();
+        assert_eq!(texts(same.column("gene", true).unwrap()), ["x"]);
+    }
+}

@@ -1,0 +1,448 @@
+//! Matrix-market folders: matrix.mtx, barcodes.tsv, features.tsv or genes.tsv, each plain or gzip-compressed.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use flate2::read::MultiGzDecoder;
+
+use crate::data::formats::counts_sink::{CountsSink, Entry};
+use crate::data::formats::features::{Features, GEM_WELL, Genes, gem_wells};
+use crate::data::formats::npz::{list, open_input};
+use crate::data::formats::screen_file::{Column, ScreenFile, StoredMatrix};
+use crate::data::names::Names;
+use crate::error::{Error, InputError, Result};
+
+/// Longest line read, in bytes.
+const MAX_LINE: usize = 1 << 16;
+/// Entries looked at to tell what the matrix holds.
+const SAMPLE: usize = 1 << 15;
+/// Entries between two reports of progress.
+const REPORT: u64 = 1 << 18;
+
+/// A matrix with its names.
+pub(crate) struct MatrixMarket {
+    matrix: PathBuf,
+    genes: Genes,
+    barcodes: Vec<String>,
+    header: Header,
+    /// Whether rows are cells, rather than genes as CellRanger writes.
+    rows_are_cells: bool,
+    notes: Vec<String>,
+}
+
+/// What the first lines of a matrix say.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Header {
+    real: bool,
+    n_rows: usize,
+    n_columns: usize,
+    n_entries: u64,
+}
+
+impl MatrixMarket {
+    /// Finds the three files of a folder, or those beside a matrix.mtx, and reads the names.
+    ///
+    /// # Errors
+    /// [`InputError`] if one of them is absent or damaged, or if they do not fit together.
+    pub fn open(path: &Path) -> Result<Self> {
+        let matrix = if path.is_dir() { find_matrix(path)? } else { path.to_path_buf() };
+        let barcodes_path = beside(&matrix, &["barcodes"])?;
+        let features_path = beside(&matrix, &["features", "genes"])?;
+        let barcodes: Vec<String> =
+            read_table(&barcodes_path)?.into_iter().map(|mut line| line.swap_remove(0)).collect();
+        let mut features = Features::default();
+        for line in read_table(&features_path)? {
+            let mut fields = line.into_iter();
+            let id = fields.next().unwrap_or_default();
+            features.names.push(fields.next().unwrap_or_else(|| id.clone()));
+            features.ids.push(id);
+            features.kinds.push(fields.next().unwrap_or_default());
+        }
+        let mut genes = features.genes(None).map_err(|error| error.in_file(&features_path))?;
+        let mut notes = std::mem::take(&mut genes.notes);
+
+        let mut lines = Lines::open(&matrix)?;
+        let header = read_header(&mut lines)?;
+        let (n_cells, n_features) = (barcodes.len(), genes.number.len());
+        let rows_are_cells = match (header.n_rows, header.n_columns) {
+            (rows, columns) if (rows, columns) == (n_features, n_cells) => false,
+            (rows, columns) if (rows, columns) == (n_cells, n_features) => {
+                notes.push("the matrix holds a cell per row; CellRanger writes a cell per column".to_string());
+                true
+            }
+            (rows, columns) => {
+                let problem =
+                    format!("it is {rows} x {columns}, but there are {n_features} features and {n_cells} barcodes");
+                let remedy = format!("check {} and {}", barcodes_path.display(), features_path.display());
+                return Err(lines.fault(problem, remedy).into());
+            }
+        };
+        Ok(Self { matrix, genes, barcodes, header, rows_are_cells, notes })
+    }
+
+    /// Whether a file is a matrix of this kind, by its name.
+    pub fn recognises(path: &Path) -> bool {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_lowercase();
+        name.ends_with(".mtx") || name.ends_with(".mtx.gz")
+    }
+
+    /// Delivers every entry as cell, gene (-1: no gene), value, with the bytes of the file read so far.
+    fn read_entries(&self, mut entry: impl FnMut(i64, i64, f64, Option<u64>) -> Result<bool>) -> Result<()> {
+        let mut lines = Lines::open(&self.matrix)?;
+        let header = read_header(&mut lines)?;
+        if header != self.header {
+            return Err(lines.fault("it changed while it was read", "try again").into());
+        }
+        let mut n = 0;
+        while let Some(line) = lines.next()? {
+            let parsed = match parse_entry(line) {
+                Some(parsed) => parsed,
+                None if line.is_empty() => continue,
+                None => return Err(lines.bad_line("it is no entry (row, column, value)").into()),
+            };
+            let (row, column, value) = parsed;
+            n += 1;
+            if n > header.n_entries {
+                let problem = format!("more than the promised {} entries follow", header.n_entries);
+                return Err(lines.bad_line(problem).into());
+            }
+            if row == 0 || column == 0 || row > header.n_rows as u64 || column > header.n_columns as u64 {
+                let problem =
+                    format!("row {row}, column {column} lies outside of {} x {}", header.n_rows, header.n_columns);
+                return Err(lines.bad_line(problem).into());
+            }
+            let (cell, feature) = if self.rows_are_cells { (row, column) } else { (column, row) };
+            let bytes = (n % REPORT == 0).then(|| lines.bytes());
+            if !entry(cell as i64 - 1, self.genes.number[feature as usize - 1], value, bytes)? {
+                return Ok(());
+            }
+        }
+        if n < header.n_entries {
+            let problem = format!("it ends after {n} of {} entries", header.n_entries);
+            return Err(lines.fault(problem, "the file is truncated, copy or write it again").into());
+        }
+        Ok(())
+    }
+
+    /// Passes the cells in order; false as soon as they are found not to come in order.
+    fn read_in_order(&self, sink: &mut CountsSink) -> Result<bool> {
+        let mut told = 0;
+        let mut in_order = true;
+        self.read_entries(|cell, gene, value, bytes| {
+            while (sink.n_ended() as i64) < cell {
+                sink.end_cell()?;
+            }
+            in_order = sink.n_ended() as i64 == cell;
+            if in_order && gene >= 0 {
+                sink.push(gene, value)?;
+            }
+            if let Some(bytes) = bytes {
+                sink.advance(bytes - told);
+                told = bytes;
+            }
+            Ok(in_order)
+        })?;
+        while in_order && sink.n_ended() < sink.n_cells() {
+            sink.end_cell()?;
+        }
+        Ok(in_order)
+    }
+}
+
+impl ScreenFile for MatrixMarket {
+    fn path(&self) -> &Path {
+        &self.matrix
+    }
+
+    fn format(&self) -> String {
+        "matrix market".to_string()
+    }
+
+    fn shape(&self) -> Result<(usize, usize)> {
+        Ok((self.barcodes.len(), self.genes.names.len()))
+    }
+
+    fn cell_names(&self) -> Result<Option<Names>> {
+        Ok(Some(self.barcodes.iter().collect()))
+    }
+
+    fn gene_names(&self) -> Result<Option<Vec<String>>> {
+        Ok(Some(self.genes.names.clone()))
+    }
+
+    fn gene_ids(&self) -> Result<Option<Vec<String>>> {
+        Ok(Some(self.genes.ids.clone()))
+    }
+
+    fn counts_place(&self) -> String {
+        "matrix".to_string()
+    }
+
+    fn read_counts(&self, sink: &mut CountsSink) -> Result<()> {
+        let length = std::fs::metadata(&self.matrix).map_or(0, |metadata| metadata.len());
+        sink.expect_bytes(length);
+        if self.read_in_order(sink)? {
+            return Ok(());
+        }
+        // Sorted by gene, or not at all: entries are counted first, then put in their places.
+        sink.reset();
+        sink.expect_bytes(2 * length);
+        sink.receive_unordered(|sink, entry: Entry| {
+            let mut told = 0;
+            self.read_entries(|cell, gene, value, bytes| {
+                if gene >= 0 {
+                    entry(cell, gene, value)?;
+                }
+                if let Some(bytes) = bytes {
+                    sink.advance(bytes - told);
+                    told = bytes;
+                }
+                Ok(true)
+            })
+        })
+    }
+
+    fn column_names(&self) -> Result<Vec<String>> {
+        Ok(gem_wells(&self.barcodes).map(|_| GEM_WELL.to_string()).into_iter().collect())
+    }
+
+    fn column_place(&self, name: &str) -> String {
+        format!("column `{name}`")
+    }
+
+    fn column(&self, _name: &str, _label: bool) -> Result<Column> {
+        Ok(Column::Integers(gem_wells(&self.barcodes).unwrap_or_default()))
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.notes.clone()
+    }
+
+    fn matrices(&self) -> Result<Vec<StoredMatrix>> {
+        let mut sample = Vec::new();
+        self.read_entries(|_, _, value, _| {
+            sample.push(value);
+            Ok(sample.len() < SAMPLE)
+        })?;
+        Ok(vec![StoredMatrix {
+            name: self.matrix.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
+            n_cells: self.barcodes.len(),
+            n_genes: self.genes.number.len(),
+            storage: "coordinates",
+            dtype: if self.header.real { "real" } else { "integer" }.to_string(),
+            compression: is_gzip(&self.matrix).then(|| "gzip".to_string()),
+            n_stored: Some(self.header.n_entries as usize),
+            sample,
+        }])
+    }
+}
+
+/// The matrix of a folder: the one file whose name ends in matrix.mtx or matrix.mtx.gz, else in .mtx or .mtx.gz.
+fn find_matrix(folder: &Path) -> Result<PathBuf> {
+    let entries = std::fs::read_dir(folder).map_err(|e| Error::io("reading", folder, e))?;
+    let mut files: Vec<PathBuf> =
+        entries.flatten().map(|entry| entry.path()).filter(|path| MatrixMarket::recognises(path)).collect();
+    files.sort();
+    let refused = |problem: String, remedy: &str| InputError::new(problem, remedy).in_file(folder);
+    match &files[..] {
+        [file] => Ok(file.clone()),
+        [] => {
+            let remedy =
+                "name a folder with matrix.mtx, barcodes.tsv and features.tsv (each may be .gz), or a data file";
+            Err(refused("this is a folder, and there is no matrix.mtx in it".to_string(), remedy).into())
+        }
+        files => {
+            let names: Vec<String> =
+                files.iter().filter_map(|path| path.file_name()?.to_str().map(str::to_string)).collect();
+            let problem = format!("the folder holds several matrices: {}", list(&names));
+            Err(refused(problem, "name one of these files; its barcodes and features are those with the same prefix")
+                .into())
+        }
+    }
+}
+
+/// The table that belongs to a matrix: `GSM1_matrix.mtx.gz` goes with `GSM1_barcodes.tsv.gz`.
+fn beside(matrix: &Path, stems: &[&str]) -> Result<PathBuf> {
+    let name = matrix.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let bare = name.trim_end_matches(".gz").trim_end_matches(".mtx");
+    let prefix = bare.strip_suffix("matrix").unwrap_or("");
+    let folder = matrix.parent().unwrap_or(Path::new(""));
+    let mut tried = Vec::new();
+    for stem in stems {
+        for ending in ["tsv.gz", "tsv"] {
+            let path = folder.join(format!("{prefix}{stem}.{ending}"));
+            if path.is_file() {
+                return Ok(path);
+            }
+            tried.push(format!("{prefix}{stem}.{ending}"));
+        }
+    }
+    Err(InputError::new(
+        format!("the file of its {} is missing", stems[0]),
+        format!("put one of {} beside it", list(&tried)),
+    )
+    .in_file(matrix)
+    .into())
+}
+
+/// The lines of a tab-separated file without header.
+fn read_table(path: &Path) -> Result<Vec<Vec<String>>> {
+    let mut lines = Lines::open(path)?;
+    let mut table = Vec::new();
+    while let Some(line) = lines.next()? {
+        let Ok(text) = std::str::from_utf8(line) else {
+            return Err(lines.bad_line("it is not valid UTF-8").into());
+        };
+        table.push(text.split('\t').map(|field| field.trim().to_string()).collect());
+    }
+    // An empty last line is no entry.
+    while table.last().is_some_and(|line: &Vec<String>| line.len() == 1 && line[0].is_empty()) {
+        table.pop();
+    }
+    Ok(table)
+}
+
+fn read_header(lines: &mut Lines) -> Result<Header> {
+    let first = match lines.next()? {
+        Some(line) => String::from_utf8_lossy(line).to_lowercase(),
+        None => return Err(lines.fault("it is empty", "write it again").into()),
+    };
+    let words: Vec<&str> = first.split_whitespace().collect();
+    let real = match words[..] {
+        ["%%matrixmarket", "matrix", "coordinate", "integer", "general"] => false,
+        ["%%matrixmarket", "matrix", "coordinate", "real", "general"] => true,
+        ["%%matrixmarket", ..] => {
+            let problem = format!("matrices of kind `{}` are not read", words[1..].join(" "));
+            return Err(lines.fault(problem, "write it as coordinates of integers, general").into());
+        }
+        _ => return Err(lines.fault("it does not begin with %%MatrixMarket", "check the file").into()),
+    };
+    loop {
+        let Some(line) = lines.next()? else {
+            return Err(lines.fault("it ends before its size", "the file is truncated, copy or write it again").into());
+        };
+        if line.first() == Some(&b'%') || line.is_empty() {
+            continue;
+        }
+        let numbers: Option<Vec<u64>> =
+            std::str::from_utf8(line).ok().and_then(|line| line.split_whitespace().map(|n| n.parse().ok()).collect());
+        return match numbers.as_deref() {
+            // Indices are four bytes wide at most.
+            Some(&[n_rows @ 0..=0xffff_ffff, n_columns @ 0..=0xffff_ffff, n_entries]) => {
+                Ok(Header { real, n_rows: n_rows as usize, n_columns: n_columns as usize, n_entries })
+            }
+            _ => Err(lines.bad_line("it should hold the numbers of rows, columns and entries").into()),
+        };
+    }
+}
+
+/// `row column value`, counted from 1.
+fn parse_entry(line: &[u8]) -> Option<(u64, u64, f64)> {
+    let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+    let (row, column, value) = (whole(words.next()?)?, whole(words.next()?)?, words.next()?);
+    if words.next().is_some() {
+        return None;
+    }
+    let value = match whole(value) {
+        Some(value) if value < 1 << 53 => value as f64,
+        _ => std::str::from_utf8(value).ok()?.parse().ok()?,
+    };
+    Some((row, column, value))
+}
+
+fn whole(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() || digits.len() > 18 {
+        return None;
+    }
+    digits.iter().try_fold(0, |n, &digit| digit.is_ascii_digit().then(|| n * 10 + (digit - b'0') as u64))
+}
+
+fn is_gzip(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gz"))
+}
+
+/// The lines of a file, plain or compressed, and how far it has been read.
+pub(crate) struct Lines {
+    path: PathBuf,
+    reader: BufReader<Box<dyn Read>>,
+    line: Vec<u8>,
+    number: usize,
+    read: Rc<RefCell<u64>>,
+}
+
+/// Counts the bytes that pass.
+struct Counted {
+    file: File,
+    read: Rc<RefCell<u64>>,
+}
+
+impl Read for Counted {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.file.read(buffer)?;
+        *self.read.borrow_mut() += n as u64;
+        Ok(n)
+    }
+}
+
+impl Lines {
+    pub fn open(path: &Path) -> Result<Self> {
+        let read = Rc::new(RefCell::new(0));
+        let file = Counted { file: open_input(path)?, read: read.clone() };
+        let reader: Box<dyn Read> = match is_gzip(path) {
+            true => Box::new(MultiGzDecoder::new(BufReader::with_capacity(1 << 16, file))),
+            false => Box::new(file),
+        };
+        let reader = BufReader::with_capacity(1 << 16, reader);
+        Ok(Self { path: path.to_path_buf(), reader, line: Vec::new(), number: 0, read })
+    }
+
+    /// The next line without its end; `None` after the last.
+    pub fn next(&mut self) -> Result<Option<&[u8]>> {
+        self.line.clear();
+        self.number += 1;
+        let n = (&mut self.reader).take(MAX_LINE as u64 + 1).read_until(b'\n', &mut self.line).map_err(|e| {
+            self.fault(format!("line {}: it cannot be read ({e})", self.number), "copy or write the file again")
+        })?;
+        if n > MAX_LINE {
+            return Err(self.bad_line("it is too long").into());
+        }
+        if n == 0 {
+            return Ok(None);
+        }
+        while self.line.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
+            self.line.pop();
+        }
+        Ok(Some(&self.line))
+    }
+
+    /// Bytes of the file read so far.
+    fn bytes(&self) -> u64 {
+        *self.read.borrow()
+    }
+
+    pub fn fault(&self, problem: impl Into<String>, remedy: impl Into<String>) -> InputError {
+        InputError::new(problem, remedy).in_file(&self.path)
+    }
+
+    pub fn bad_line(&self, problem: impl Into<String>) -> InputError {
+        self.fault(problem, "the file is damaged or of another kind").at(format!("line {}", self.number))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_three_numbers() {
+        assert_eq!(parse_entry(b"3 14 159"), Some((3, 14, 159.0)));
+        assert_eq!(parse_entry(b" 3\t14  1.5e1 "), Some((3, 14, 15.0)));
+        assert_eq!(parse_entry(b"1 2 -3"), Some((1, 2, -3.0)));
+        for bad in [&b""[..], b"1 2", b"1 2 3 4", b"-1 2 3", b"1 x 3", b"1 2 x", b"99999999999999999999 1 1"] {
+            assert_eq!(parse_entry(bad), None, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,486 @@
+//! What is in a data file, and the command that would train on it.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::data::dataset::{Categorical, InterventionRows};
+use crate::data::formats::labels::LabelTable;
+use crate::data::formats::screen_file::{Column, Levels};
+use crate::data::loading::guards;
+use crate::data::loading::guards::Look;
+use crate::data::loading::load::{LabelCount, USUAL_LABELS, open};
+use crate::error::Result;
+
+/// Parts of names of columns that may hold the intervention.
+const LABEL_PARTS: [&str; 11] =
+    ["pert", "guide", "sgrna", "grna", "gene", "target", "treat", "drug", "compound", "condition", "interven"];
+/// Columns that usually hold a batch.
+const USUAL_BATCHES: [&str; 14] = [
+    "batch",
+    "replicate",
+    "rep",
+    "lane",
+    "gem_group",
+    "gem_well",
+    "donor",
+    "donor_id",
+    "sample",
+    "sample_id",
+    "plate",
+    "orig.ident",
+    "library_id",
+    "channel",
+];
+/// Levels shown of a column.
+const SHOWN_LEVELS: usize = 12;
+/// Genes above which the most variable ones are suggested, and how many.
+const MANY_GENES: (usize, usize) = (5000, 2000);
+/// Cells of an intervention below which little is learned of it.
+const FEW_CELLS: usize = 10;
+
+/// What is in a data file.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Inspection {
+    /// The file.
+    pub file: String,
+    /// Its format.
+    pub format: String,
+    /// Number of cells.
+    pub n_cells: usize,
+    /// Number of genes (of the matrix that would be read).
+    pub n_genes: usize,
+    /// Every matrix that could hold counts; the first is the one that would be read as the file was named.
+    pub matrices: Vec<MatrixReport>,
+    /// The columns that annotate cells.
+    pub columns: Vec<ColumnReport>,
+    /// What might mislead.
+    pub warnings: Vec<String>,
+    /// The command that would train on this file.
+    pub command: String,
+}
+
+/// A matrix of a file.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct MatrixReport {
+    /// Name, as `--layer` takes it.
+    pub name: String,
+    /// Rows.
+    pub n_cells: usize,
+    /// Columns.
+    pub n_genes: usize,
+    /// dense, CSR, CSC or coordinates.
+    pub storage: String,
+    /// Type of the values.
+    pub dtype: String,
+    /// Compression, if any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compression: Option<String>,
+    /// Share of values that are not zero (of a sample, if the matrix is dense).
+    pub density: f64,
+    /// Largest value of a sample.
+    pub largest: f64,
+    /// What the values look like, from a sample.
+    pub looks_like: String,
+    /// Whether that can be trained on.
+    pub is_counts: bool,
+}
+
+/// A column that annotates cells.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ColumnReport {
+    /// Name.
+    pub name: String,
+    /// categorical, text, integer, number, boolean, or why it cannot be read.
+    pub kind: String,
+    /// Cells without a value.
+    pub n_missing: usize,
+    /// Number of different values; absent for numbers with fractions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub n_levels: Option<usize>,
+    /// The most frequent values.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub levels: Vec<LabelCount>,
+    /// Smallest and largest number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub range: Option<(f64, f64)>,
+}
+
+/// Looks into a data file; `layer` and `genome` as for a run, `labels` a table of labels to look at as well.
+///
+/// # Errors
+/// As [`load`](crate::data::loading::load::load) for files that cannot be opened; a column that cannot be read is only reported.
+pub fn inspect(path: &Path, layer: Option<&str>, genome: Option<&str>, labels: Option<&Path>) -> Result<Inspection> {
+    let file = open(path, layer, genome)?;
+    let (n_cells, n_genes) = file.shape()?;
+    let cell_names = file.cell_names()?;
+    let gene_names = file.gene_names()?;
+    let mut warnings = file.notes();
+    if let Some(names) = &cell_names {
+        warnings.extend(guards::doubled_names(names, "cells", "such cells cannot be told apart by name"));
+    }
+    if let Some(names) = &gene_names {
+        warnings.extend(guards::doubled_names(names, "genes", "the later ones get the endings -1, -2, ..."));
+    }
+
+    let mut matrices = Vec::new();
+    for matrix in file.matrices()? {
+        let look = Look::of(&matrix.sample);
+        let cells = (matrix.n_cells as f64) * (matrix.n_genes as f64);
+        let nonzero = matrix.sample.iter().filter(|x| **x != 0.0).count();
+        matrices.push(MatrixReport {
+            name: matrix.name,
+            n_cells: matrix.n_cells,
+            n_genes: matrix.n_genes,
+            storage: matrix.storage.to_string(),
+            dtype: matrix.dtype,
+            compression: matrix.compression,
+            density: match matrix.n_stored {
+                Some(n) => n as f64 / cells.max(1.0),
+                None => nonzero as f64 / matrix.sample.len().max(1) as f64,
+            },
+            largest: matrix.sample.iter().copied().fold(0.0, f64::max),
+            looks_like: look.describe().to_string(),
+            is_counts: look.is_counts(),
+        });
+    }
+
+    let table = match (labels, &cell_names) {
+        (Some(labels), Some(names)) => Some(LabelTable::read(labels, names)?),
+        _ => None,
+    };
+    warnings.extend(table.iter().flat_map(|table| table.notes.clone()));
+    let (mut columns, mut levels) = (Vec::new(), Vec::new());
+    let of_table = table.iter().flat_map(|table| table.columns().iter().cloned());
+    let n_of_table = of_table.clone().count();
+    for (at, name) in of_table.chain(file.column_names()?).enumerate() {
+        let column = match (&table, at < n_of_table) {
+            (Some(table), true) => table.column(&name, false),
+            _ => file.column(&name, USUAL_LABELS.contains(&name.as_str())),
+        };
+        let (report, found) = describe(name, column);
+        columns.push(report);
+        levels.push(found);
+    }
+    let mut inspection = Inspection {
+        file: path.display().to_string(),
+        format: file.format(),
+        n_cells,
+        n_genes,
+        matrices,
+        columns,
+        warnings,
+        command: String::new(),
+    };
+    inspection.suggest(&levels, layer, genome, labels, n_of_table);
+    Ok(inspection)
+}
+
+fn describe(name: String, column: Result<Column>) -> (ColumnReport, Option<Levels>) {
+    let unreadable = |name, why: String| ColumnReport {
+        name,
+        kind: format!("not readable: {why}"),
+        n_missing: 0,
+        n_levels: None,
+        levels: Vec::new(),
+        range: None,
+    };
+    let column = match column {
+        Ok(column) => column,
+        Err(error) => return (unreadable(name, error.to_string()), None),
+    };
+    let (kind, numbers) = match &column {
+        Column::Categorical { .. } => ("categorical", None),
+        Column::Strings(_) => ("text", None),
+        Column::Integers(values) => ("integer", Some(values.iter().map(|x| *x as f64).collect::<Vec<_>>())),
+        Column::Numbers(values) => ("number", Some(values.clone())),
+        Column::Flags(_) => ("boolean", None),
+    };
+    let mut report = unreadable(name, String::new());
+    report.kind = kind.to_string();
+    if let Some(numbers) = &numbers {
+        report.n_missing = numbers.iter().filter(|x| x.is_nan()).count();
+        let present = || numbers.iter().copied().filter(|x| !x.is_nan());
+        if present().next().is_some() {
+            report.range = Some((present().fold(f64::INFINITY, f64::min), present().fold(f64::NEG_INFINITY, f64::max)));
+        }
+    }
+    match column.into_levels() {
+        Ok(levels) => {
+            let sizes = levels.sizes();
+            report.n_missing = levels.codes.iter().filter(|code| code.is_none()).count();
+            report.n_levels = Some(sizes.iter().filter(|size| **size > 0).count());
+            let mut order: Vec<usize> = (0..sizes.len()).filter(|&level| sizes[level] > 0).collect();
+            order.sort_by_key(|&level| std::cmp::Reverse(sizes[level]));
+            let shown = order.iter().take(SHOWN_LEVELS);
+            report.levels =
+                shown.map(|&level| LabelCount { label: levels.names[level].clone(), n_cells: sizes[level] }).collect();
+            (report, Some(levels))
+        }
+        Err(error) if numbers.is_none() => (unreadable(report.name, error.to_string()), None),
+        // Numbers with fractions are no categories, and that is fine.
+        Err(_) => (report, None),
+    }
+}
+
+impl Inspection {
+    /// Finds the columns to use and fills in the command; adds warnings about what it found.
+    fn suggest(
+        &mut self,
+        levels: &[Option<Levels>],
+        layer: Option<&str>,
+        genome: Option<&str>,
+        labels: Option<&Path>,
+        n_of_table: usize,
+    ) {
+        let mut words = vec!["svae-cpu run --data".to_string(), quoted(&self.file)];
+        let mut add = |flag: &str, value: Option<&str>| {
+            words.push(flag.to_string());
+            words.extend(value.map(quoted));
+        };
+        if let Some(genome) = genome {
+            add("--genome", Some(genome));
+        }
+        match self.matrices.first() {
+            Some(matrix) if matrix.is_counts => {
+                if let Some(layer) = layer {
+                    add("--layer", Some(layer));
+                }
+            }
+            Some(matrix) => {
+                // A layer of the same genes rather than `raw`.
+                let others = || self.matrices.iter().skip(1).filter(|other| other.is_counts);
+                let other = others().find(|other| other.name == "counts").or_else(|| others().next());
+                let problem = format!("{} holds {}, not raw counts", matrix.name, matrix.looks_like);
+                match other {
+                    Some(other) => {
+                        self.warnings.push(format!("{problem}; {} holds raw counts", other.name));
+                        add("--layer", Some(&other.name));
+                    }
+                    None => self.warnings.push(format!("{problem}, and no other matrix of the file holds any")),
+                }
+            }
+            None => {}
+        }
+
+        let usable = |at: usize| -> Option<&Levels> {
+            let n_levels = self.columns[at].n_levels?;
+            levels[at].as_ref().filter(|_| n_levels >= 2 && n_levels <= (self.n_cells / 2).max(2))
+        };
+        let has_control = |found: &Levels| found.names.iter().any(|name| guards::is_usual_control(name));
+        let score = |at: usize| -> usize {
+            let Some(found) = usable(at) else { return 0 };
+            let name = self.columns[at].name.to_lowercase();
+            let number = matches!(self.columns[at].kind.as_str(), "integer" | "number");
+            let usual = USUAL_LABELS.contains(&name.as_str());
+            let similar = !number && LABEL_PARTS.iter().any(|part| name.contains(part));
+            // The order of the usual names decides between two.
+            let rank = USUAL_LABELS.iter().rev().position(|usual| *usual == name).unwrap_or(0);
+            1000 * (4 * usual as usize + 3 * has_control(found) as usize + 2 * similar as usize)
+                + 10_000 * (at < n_of_table) as usize
+                + rank
+        };
+        let best =
+            (0..levels.len()).max_by_key(|&at| (score(at), std::cmp::Reverse(at))).filter(|&at| score(at) >= 2000);
+        if let Some(labels) = labels {
+            add("--labels", Some(&labels.display().to_string()));
+        }
+        let Some(best) = best else {
+            let problem = match levels.iter().any(Option::is_some) {
+                true => "no column of the cells looks like the intervention; name it with --label-key",
+                false => "the file has no labels; give a table of barcodes and interventions with --labels",
+            };
+            self.warnings.push(problem.to_string());
+            add(if levels.iter().any(Option::is_some) { "--label-key COLUMN" } else { "--labels FILE" }, None);
+            self.command = words.join(" ");
+            return;
+        };
+        let found = levels[best].as_ref().expect("a label has levels");
+        add("--label-key", Some(&self.columns[best].name));
+        let controls: Vec<&str> =
+            found.names.iter().map(String::as_str).filter(|name| guards::is_usual_control(name)).collect();
+        if !controls.is_empty() {
+            add("--control", Some(&controls.join(",")));
+        }
+        if self.columns[best].n_missing > 0 {
+            let n = self.columns[best].n_missing;
+            self.warnings.push(format!("{n} of {} cells have no label in `{}`", self.n_cells, self.columns[best].name));
+            add("--drop-unlabelled-cells", None);
+        }
+        let sizes = found.sizes();
+        let few = sizes.iter().filter(|size| (1..FEW_CELLS).contains(*size)).count();
+        if few > 0 && sizes.iter().any(|size| *size >= FEW_CELLS) {
+            self.warnings.push(format!("{few} interventions have fewer than {FEW_CELLS} cells"));
+            add("--min-cells-per-label", Some(&FEW_CELLS.to_string()));
+        }
+        let mut rows = InterventionRows::default();
+        for code in &found.codes {
+            match code.filter(|&code| !guards::is_usual_control(&found.names[code as usize])) {
+                Some(code) => rows.push(&[(code, 1.0)]),
+                None => rows.push(&[]),
+            }
+        }
+        let batch = USUAL_BATCHES.iter().find_map(|usual| {
+            (0..levels.len())
+                .find(|&at| at != best && usable(at).is_some() && self.columns[at].name.to_lowercase() == *usual)
+        });
+        if let Some(at) = batch
+            && let Some(Levels { names, codes, .. }) = &levels[at]
+            && codes.iter().all(Option::is_some)
+        {
+            let name = self.columns[at].name.clone();
+            let codes = codes.iter().flatten().copied().collect();
+            let covariate = Categorical { name: name.clone(), levels: names.clone(), codes };
+            match guards::confounding(&covariate, &rows, &found.names) {
+                Ok(warning) => {
+                    self.warnings.extend(warning);
+                    add("--batch-key", Some(&name));
+                }
+                Err(error) => self.warnings.push(format!("`{name}` cannot be the batch: {}", error.problem)),
+            }
+        }
+        if self.n_genes > MANY_GENES.0 {
+            add("--top-genes", Some(&MANY_GENES.1.to_string()));
+        }
+        self.command = words.join(" ");
+    }
+
+    /// As one JSON object.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("an inspection is plain data")
+    }
+
+    /// For people.
+    pub fn text(&self) -> String {
+        let mut text = format!("{}: {}, {} cells x {} genes\n", self.file, self.format, self.n_cells, self.n_genes);
+        text += "\nMatrices\n";
+        for matrix in &self.matrices {
+            let compression = matrix.compression.as_ref().map_or_else(String::new, |name| format!(", {name}"));
+            text += &format!(
+                "  {}: {} x {}, {} {}{compression}, {:.1} % not zero, largest {} in a sample: {}\n",
+                matrix.name,
+                matrix.n_cells,
+                matrix.n_genes,
+                matrix.storage,
+                matrix.dtype,
+                100.0 * matrix.density,
+                matrix.largest,
+                matrix.looks_like,
+            );
+        }
+        text += "\nColumns of the cells\n";
+        if self.columns.is_empty() {
+            text += "  none\n";
+        }
+        for column in &self.columns {
+            text += &format!("  {}: {}", column.name, column.kind);
+            if let Some(n) = column.n_levels {
+                text += &format!(", {n} levels");
+            }
+            if let Some((low, high)) = column.range {
+                text += &format!(", {low} to {high}");
+            }
+            if column.n_missing > 0 {
+                text += &format!(", {} missing", column.n_missing);
+            }
+            // A value per cell is a name, and many numbers are a measurement.
+            let measured = column.range.is_some() && column.n_levels.is_some_and(|n| n > 50);
+            if !measured && column.levels.first().is_some_and(|level| level.n_cells > 1) {
+                let shown: Vec<String> =
+                    column.levels.iter().map(|level| format!("{} ({})", level.label, level.n_cells)).collect();
+                let more = column.n_levels.is_some_and(|n| n > shown.len());
+                text += &format!(": {}{}", shown.join(", "), if more { ", ..." } else { "" });
+            }
+            text.push('\n');
+        }
+        if !self.warnings.is_empty() {
+            text += "\nNotice\n";
+            self.warnings.iter().for_each(|warning| text += &format!("  {warning}\n"));
+        }
+        text += &format!("\nTrain on it with\n  {}", self.command);
+        text
+    }
+}
+
+/// A word of a command line, in quotes if a shell would change it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./=,+:@%".contains(c);
+    match !word.is_empty() && word.chars().all(plain) {
+        true => word.to_string(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fixture(name: &str) -> std::path::PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats").join(name)
+    }
+
+    /// The command without its first words, which name the file.
+    fn flags(inspection: &Inspection) -> &str {
+        inspection.command.split_once(&quoted(&inspection.file)).expect("the file is named").1.trim()
+    }
+
+    #[test]
+    fn a_plain_file_and_its_command() {
+        let found = inspect(&fixture("anndata0_12_csr_lzf_u16.h5ad"), None, None, None).unwrap();
+        assert_eq!((found.n_cells, found.n_genes, found.matrices.len()), (12, 9, 1));
+        let matrix = &found.matrices[0];
+        assert_eq!((matrix.name.as_str(), matrix.storage.as_str(), matrix.dtype.as_str()), ("X", "CSR", "uint16"));
+        assert_eq!((matrix.compression.as_deref(), matrix.largest, matrix.is_counts), (Some("lzf"), 4664.0, true));
+        let column = |name: &str| found.columns.iter().find(|column| column.name == name).unwrap();
+        assert_eq!((column("perturbation").n_levels, column("perturbation").levels[0].n_cells), (Some(3), 4));
+        assert_eq!((column("ncounts").kind.as_str(), column("ncounts").range), ("number", Some((0.5, 11.5))));
+        assert_eq!(flags(&found), "--label-key perturbation --control control --batch-key batch");
+        assert!(found.text().contains("raw counts") && found.to_json().contains("\"n_cells\": 12"));
+    }
+
+    #[test]
+    fn logarithms_in_x_point_to_the_layer_of_counts() {
+        let found = inspect(&fixture("anndata0_12_layers.h5ad"), None, None, None).unwrap();
+        let looks: Vec<(&str, &str, &str)> =
+            found.matrices.iter().map(|m| (m.name.as_str(), m.storage.as_str(), m.looks_like.as_str())).collect();
+        assert_eq!(
+            looks,
+            [
+                ("X", "CSR", "log-normalised values"),
+                ("counts", "CSC", "raw counts"),
+                ("dense", "dense", "raw counts"),
+                ("raw", "CSR", "raw counts")
+            ]
+        );
+        assert_eq!(found.matrices[3].n_genes, 11);
+        assert!(flags(&found).starts_with("--layer counts --label-key perturbation"), "{}", found.command);
+        assert!(
+            found.warnings.iter().any(|warning| warning.contains("X holds log-normalised")),
+            "{:?}",
+            found.warnings
+        );
+    }
+
+    #[test]
+    fn a_file_without_labels_asks_for_them() {
+        let path = fixture("tenx_v3.h5");
+        let found = inspect(&path, None, None, None).unwrap();
+        assert!(flags(&found).ends_with("--label-key COLUMN"), "{}", found.command);
+        let labels = fixture("labels.csv");
+        let found = inspect(&path, None, None, Some(&labels)).unwrap();
+        assert!(
+            flags(&found).ends_with("--label-key intervention --control control --batch-key batch"),
+            "{}",
+            found.command
+        );
+        let found = inspect(&fixture("anndata0_12_nullable.h5ad"), None, None, None).unwrap();
+        assert!(found.command.contains("--drop-unlabelled-cells"), "{}", found.command);
+    }
+
+    #[test]
+    fn words_that_a_shell_would_change_are_quoted() {
+        assert_eq!(quoted("a/b-1.h5ad"), "a/b-1.h5ad");
+        assert_eq!(quoted("non targeting's"), "'non targeting'\\''s'");
+        assert_eq!(quoted(""), "''");
+    }
+}

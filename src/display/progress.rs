@@ -1,0 +1,482 @@
+//! Progress of a run on standard error: a bar on a terminal, plain lines in a log file, or a JSON object per event.
+
+use std::io::{IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::evaluation::metrics::{rate, seconds};
+use crate::settings::LogFormat;
+
+/// One epoch, a row of `history.csv`. ELBO parts are negative ELBO parts in nats per cell: lower is better.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct EpochRecord {
+    /// Epoch, counted from 1.
+    pub epoch: usize,
+    /// Weight of the KL divergence in this epoch's loss.
+    pub kl_weight: f64,
+    /// Mean loss of the minibatches, as minimised (for sVAE+ it carries the number of training cells as a factor).
+    pub train_loss: f64,
+    /// Negative ELBO of the training cells: reconstruction + KL + share of the global KL.
+    pub train_elbo: f64,
+    /// Negative log-likelihood of the training cells.
+    pub train_reconstruction: f64,
+    /// KL divergence of the latents of the training cells.
+    pub train_kl: f64,
+    /// KL divergence of the mask, for the whole data set (not per cell).
+    pub kl_global: f64,
+    /// Negative ELBO of the validation cells.
+    pub validation_elbo: f64,
+    /// Negative log-likelihood of the validation cells.
+    pub validation_reconstruction: f64,
+    /// KL divergence of the latents of the validation cells.
+    pub validation_kl: f64,
+    /// Mean probability of the mask; 1 for methods without.
+    pub mean_mask: f64,
+    /// Seconds that the epoch took.
+    pub seconds: f64,
+}
+
+/// How progress is shown.
+#[derive(Debug, Clone, Copy)]
+pub enum ProgressKind<'a> {
+    /// A bar that redraws itself.
+    Bar,
+    /// A line at the first and the last epoch, and in between at most one per interval.
+    Lines,
+    /// Nothing.
+    Silent,
+    /// One line among those of other runs: stage, epoch and validation ELBO; notes are left to whoever owns the lines.
+    Within(&'a ProgressBar),
+    /// A JSON object per event, in a line of its own; with the name of the run where several share the output.
+    Json(Option<&'a str>),
+}
+
+/// Whether the process speaks JSON on standard error.
+static JSON: AtomicBool = AtomicBool::new(false);
+
+/// Chooses the format of everything that the process says on standard error. To be called before any work is done.
+pub fn choose_format(format: LogFormat) {
+    JSON.store(format == LogFormat::Json, Ordering::Relaxed);
+}
+
+/// Whether the process speaks JSON on standard error.
+pub fn speaks_json() -> bool {
+    JSON.load(Ordering::Relaxed)
+}
+
+impl ProgressKind<'_> {
+    /// Nothing if `quiet`, JSON if that was chosen, a bar if standard error is a terminal, lines otherwise.
+    pub fn choose(quiet: bool) -> Self {
+        match (quiet, std::io::stderr().is_terminal()) {
+            (true, _) => ProgressKind::Silent,
+            _ if speaks_json() => ProgressKind::Json(None),
+            (false, true) => ProgressKind::Bar,
+            (false, false) => ProgressKind::Lines,
+        }
+    }
+
+    /// Reports an event to whoever reads JSON: `fields` is an object. Otherwise nothing: people see lines and bars.
+    pub fn event(&self, name: &str, fields: Value) {
+        if let ProgressKind::Json(run) = self {
+            write_line(&mut std::io::stderr(), &event(name, *run, fields));
+        }
+    }
+
+    /// Says a sentence between displays of progress.
+    pub fn note(&self, text: &str) {
+        match self {
+            ProgressKind::Silent | ProgressKind::Within(_) => {}
+            ProgressKind::Json(_) => self.event("note", json!({ "message": text })),
+            ProgressKind::Bar | ProgressKind::Lines => write_line(&mut std::io::stderr(), text),
+        }
+    }
+
+    /// Says what may cost the user something, also where progress is not shown; `text` is a sentence.
+    pub fn warn(&self, text: &str) {
+        let line = format!("Warning: {text}");
+        match self {
+            ProgressKind::Json(_) => self.event("warning", json!({ "message": text })),
+            ProgressKind::Silent if speaks_json() => {
+                write_line(&mut std::io::stderr(), &event("warning", None, json!({ "message": text })));
+            }
+            ProgressKind::Within(bar) => bar.suspend(|| write_line(&mut std::io::stderr(), &line)),
+            _ => write_line(&mut std::io::stderr(), &line),
+        }
+    }
+}
+
+/// An event as a line of JSON: time, event, run, then its fields.
+pub fn event(name: &str, run: Option<&str>, fields: Value) -> String {
+    let mut object = serde_json::Map::new();
+    object.insert("time".to_owned(), timestamp(SystemTime::now()).into());
+    object.insert("event".to_owned(), name.into());
+    if let Some(run) = run {
+        object.insert("run".to_owned(), run.into());
+    }
+    if let Value::Object(fields) = fields {
+        object.extend(fields);
+    }
+    Value::Object(object).to_string()
+}
+
+/// A time in UTC as RFC 3339 writes it, to the millisecond.
+pub fn timestamp(time: SystemTime) -> String {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
+    // Days from the first of March of the year 0, in which leap days come last (the Gregorian calendar repeats after 146,097).
+    let days = days + 719_468;
+    let (era, of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    let (year, month) = match month {
+        0..10 => (400 * era + year_of_era, month + 3),
+        _ => (400 * era + year_of_era + 1, month - 9),
+    };
+    let (hour, minute, second, milli) = (second / 3600, second / 60 % 60, second % 60, since.subsec_millis());
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
+}
+
+/// Least time between two lines of a log file.
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Shows the progress of a training.
+#[derive(Debug)]
+pub struct Progress<'a, W: Write = std::io::Stderr> {
+    kind: ProgressKind<'a>,
+    /// What is trained, before the number of the epoch; empty for the first training.
+    stage: &'static str,
+    out: W,
+    bar: Option<ProgressBar>,
+    total_epochs: usize,
+    cells_per_epoch: usize,
+    line_interval: Duration,
+    started: Instant,
+    epochs: usize,
+    last_line: Option<(Instant, usize)>,
+    last_record: Option<EpochRecord>,
+}
+
+impl<'a> Progress<'a> {
+    /// Progress on standard error over at most `total_epochs` epochs of `cells_per_epoch` training cells.
+    pub fn new(kind: ProgressKind<'a>, total_epochs: usize, cells_per_epoch: usize) -> Self {
+        Self::to(std::io::stderr(), kind, "", total_epochs, cells_per_epoch)
+    }
+
+    /// Progress of a later stage, whose name is shown.
+    pub fn of_stage(kind: ProgressKind<'a>, stage: &'static str, total_epochs: usize, cells_per_epoch: usize) -> Self {
+        Self::to(std::io::stderr(), kind, stage, total_epochs, cells_per_epoch)
+    }
+}
+
+impl<'a, W: Write> Progress<'a, W> {
+    fn to(out: W, kind: ProgressKind<'a>, stage: &'static str, total_epochs: usize, cells_per_epoch: usize) -> Self {
+        if let ProgressKind::Within(line) = kind {
+            line.set_length(total_epochs as u64);
+            line.set_position(0);
+            line.set_message(if stage.is_empty() { "training" } else { stage });
+        }
+        if let ProgressKind::Json(_) = kind {
+            kind.event("stage", json!({ "stage": name_of(stage), "epochs": total_epochs, "cells": cells_per_epoch }));
+        }
+        let bar = matches!(kind, ProgressKind::Bar).then(|| {
+            let bar = ProgressBar::with_draw_target(Some(total_epochs as u64), ProgressDrawTarget::stderr());
+            let style = ProgressStyle::with_template("{bar:10} {prefix}{pos}/{len} {wide_msg}");
+            bar.set_style(style.expect("the template is valid"));
+            if !stage.is_empty() {
+                bar.set_prefix(format!("{stage} "));
+            }
+            bar
+        });
+        Self {
+            kind,
+            stage,
+            out,
+            bar,
+            total_epochs,
+            cells_per_epoch,
+            line_interval: LINE_INTERVAL,
+            started: Instant::now(),
+            epochs: 0,
+            last_line: None,
+            last_record: None,
+        }
+    }
+
+    /// Shows an epoch that has ended.
+    pub fn epoch(&mut self, record: &EpochRecord) {
+        self.epochs += 1;
+        self.last_record = Some(*record);
+        match self.kind {
+            ProgressKind::Silent => {}
+            ProgressKind::Json(_) => {
+                let mut fields = json!({ "stage": name_of(self.stage) });
+                if let (Value::Object(fields), Ok(Value::Object(record))) = (&mut fields, serde_json::to_value(record))
+                {
+                    fields.extend(record);
+                }
+                self.kind.event("epoch", fields);
+            }
+            ProgressKind::Within(line) => {
+                let stage = if self.stage.is_empty() { "training" } else { self.stage };
+                line.set_message(format!("{stage}, ELBO validation {:.2}", record.validation_elbo));
+                line.set_position(record.epoch as u64);
+            }
+            ProgressKind::Bar => {
+                let message = self.describe_briefly(record);
+                if let Some(bar) = &self.bar {
+                    bar.set_message(message);
+                    bar.set_position(record.epoch as u64);
+                }
+            }
+            ProgressKind::Lines => {
+                let due = self.last_line.is_none_or(|(time, _)| time.elapsed() >= self.line_interval);
+                if due || record.epoch == self.total_epochs {
+                    self.line(record);
+                }
+            }
+        }
+    }
+
+    /// Prints a sentence, without disturbing the bar.
+    pub fn note(&mut self, text: &str) {
+        match (self.kind, &self.bar) {
+            (ProgressKind::Silent | ProgressKind::Within(_), _) => {}
+            (ProgressKind::Json(_), _) => self.kind.note(text),
+            (_, Some(bar)) => bar.suspend(|| write_line(&mut self.out, text)),
+            (_, None) => write_line(&mut self.out, text),
+        }
+    }
+
+    /// Ends the display; in a log file the last epoch is shown if it was not yet.
+    pub fn finish(mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.abandon();
+        }
+        if matches!(self.kind, ProgressKind::Lines)
+            && let Some(record) = self.last_record
+            && self.last_line.is_none_or(|(_, epoch)| epoch != record.epoch)
+        {
+            self.line(&record);
+        }
+    }
+
+    fn line(&mut self, record: &EpochRecord) {
+        let width = self.total_epochs.to_string().len();
+        let stage = if self.stage.is_empty() { String::new() } else { format!("{}, ", self.stage) };
+        let text = format!("{stage}epoch {:>width$}/{}  {}", record.epoch, self.total_epochs, self.describe(record));
+        write_line(&mut self.out, &text);
+        self.last_line = Some((Instant::now(), record.epoch));
+    }
+
+    /// Seconds to the last epoch, if the training goes so far.
+    fn remaining(&self, record: &EpochRecord) -> f64 {
+        let left = self.total_epochs.saturating_sub(record.epoch) as f64;
+        self.started.elapsed().as_secs_f64() / self.epochs as f64 * left
+    }
+
+    /// What a bar says beside itself: it fits, with all of it, into a terminal of 80 columns.
+    fn describe_briefly(&self, record: &EpochRecord) -> String {
+        let figure = |x: f64| if x.abs() < 1000.0 { format!("{x:.2}") } else { format!("{x:.0}") };
+        if record.train_elbo.is_nan() {
+            let (kl, speed) = (figure(record.train_kl), rate(self.cells_per_epoch as f64 / record.seconds));
+            return format!("divergence {kl} {speed}/s \u{2264}{}", brief(self.remaining(record)));
+        }
+        format!(
+            "ELBO {} val {} mask {:.2} {}/s \u{2264}{}",
+            figure(record.train_elbo),
+            figure(record.validation_elbo),
+            record.mean_mask,
+            rate(self.cells_per_epoch as f64 / record.seconds),
+            brief(self.remaining(record)),
+        )
+    }
+
+    fn describe(&self, record: &EpochRecord) -> String {
+        // A fit of shifts knows nothing else.
+        if record.train_elbo.is_nan() {
+            let (speed, left) = (rate(self.cells_per_epoch as f64 / record.seconds), seconds(self.remaining(record)));
+            return format!("divergence {:.2}  {speed} cells/s  at most {left} left", record.train_kl);
+        }
+        format!(
+            "ELBO train {:.2}  validation {:.2}  mask {:.3}  {} cells/s  at most {} left",
+            record.train_elbo,
+            record.validation_elbo,
+            record.mean_mask,
+            rate(self.cells_per_epoch as f64 / record.seconds),
+            seconds(self.remaining(record)),
+        )
+    }
+}
+
+/// The name of a stage; the first training has none in lines for people.
+fn name_of(stage: &'static str) -> &'static str {
+    if stage.is_empty() { "training" } else { stage }
+}
+
+/// A duration in few characters: 52s, 4m05s, 2h03m.
+fn brief(seconds: f64) -> String {
+    if !seconds.is_finite() {
+        return "-".to_owned();
+    }
+    let whole = seconds.round() as u64;
+    match whole {
+        0..60 => format!("{whole}s"),
+        60..3600 => format!("{}m{:02}s", whole / 60, whole % 60),
+        _ => format!("{}h{:02}m", whole / 3600, whole % 3600 / 60),
+    }
+}
+
+/// A closed standard error must not end a training, so failures to write are ignored.
+fn write_line(out: &mut impl Write, text: &str) {
+    let _ = writeln!(out, "{text}");
+}
+
+/// Least number of bytes whose reading is shown.
+const SHOWN_BYTES: u64 = 1 << 24;
+
+/// Shows how much of a data file has been read: a bar on a terminal, nothing elsewhere, for reading is quick.
+#[derive(Debug)]
+pub struct ReadProgress {
+    shown: bool,
+    bar: Option<ProgressBar>,
+}
+
+impl ReadProgress {
+    /// Nothing is shown yet.
+    pub fn new(kind: ProgressKind) -> Self {
+        Self { shown: matches!(kind, ProgressKind::Bar), bar: None }
+    }
+
+    /// Shows that `bytes` of `of` have been read.
+    pub fn show(&mut self, bytes: u64, of: u64) {
+        if !self.shown || of < SHOWN_BYTES {
+            return;
+        }
+        let bar = self.bar.get_or_insert_with(|| {
+            let bar = ProgressBar::with_draw_target(Some(of), ProgressDrawTarget::stderr());
+            let style = ProgressStyle::with_template("{bar:24} reading {bytes}/{total_bytes}  {bytes_per_sec}");
+            bar.set_style(style.expect("the template is valid"));
+            bar
+        });
+        bar.set_length(of);
+        bar.set_position(bytes);
+    }
+
+    /// Takes the bar away.
+    pub fn finish(self) {}
+}
+
+impl Drop for ReadProgress {
+    fn drop(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(epoch: usize) -> EpochRecord {
+        EpochRecord {
+            epoch,
+            kl_weight: 0.5,
+            train_loss: 1.0,
+            train_elbo: 400.25,
+            train_reconstruction: 380.0,
+            train_kl: 20.0,
+            kl_global: 5.0,
+            validation_elbo: 401.5,
+            validation_reconstruction: 381.0,
+            validation_kl: 20.0,
+            mean_mask: 0.25,
+            seconds: 0.5,
+        }
+    }
+
+    fn shown(kind: ProgressKind, epochs: usize, total: usize, interval: Duration) -> String {
+        let mut text = Vec::new();
+        let mut progress = Progress::to(&mut text, kind, "", total, 10_000);
+        progress.line_interval = interval;
+        for epoch in 1..=epochs {
+            progress.epoch(&record(epoch));
+        }
+        progress.note("A note.");
+        progress.finish();
+        String::from_utf8(text).expect("text")
+    }
+
+    #[test]
+    fn a_log_file_gets_the_first_and_the_last_epoch() {
+        for (epochs, total) in [(300, 300), (212, 300)] {
+            let text = shown(ProgressKind::Lines, epochs, total, Duration::from_secs(3600));
+            let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("epoch")).collect();
+            assert_eq!(lines.len(), 2, "{text}");
+            assert!(lines[0].starts_with("epoch   1/300") && lines[1].starts_with(&format!("epoch {epochs}/300")));
+            for part in ["400.25", "401.50", "0.250", "20,000 cells/s"] {
+                assert!(lines[1].contains(part), "{part} in {text}");
+            }
+            assert!(text.contains("A note.\n"));
+        }
+    }
+
+    #[test]
+    fn a_log_file_gets_a_line_per_interval() {
+        let text = shown(ProgressKind::Lines, 7, 7, Duration::ZERO);
+        assert_eq!(text.lines().filter(|line| line.starts_with("epoch")).count(), 7);
+    }
+
+    #[test]
+    fn the_line_of_the_bar_fits_into_80_columns() {
+        let mut progress = Progress::to(Vec::new(), ProgressKind::Silent, "retraining", 500, 45_000);
+        progress.started = Instant::now() - Duration::from_secs(7000);
+        progress.epochs = 1;
+        let record = EpochRecord {
+            train_elbo: 12_345.678,
+            validation_elbo: 12_345.678,
+            seconds: 45_000.0 / 231_507.0,
+            ..record(1)
+        };
+        let line = format!("{} retraining 499/500 {}", "\u{2588}".repeat(10), progress.describe_briefly(&record));
+        assert!(line.chars().count() <= 80, "{} columns: {line}", line.chars().count());
+        for part in ["12346", "231,507/s", "h"] {
+            assert!(line.contains(part), "{part} in {line}");
+        }
+    }
+
+    #[test]
+    fn times_are_those_of_the_calendar() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_782_400, "2000-02-29T00:00:00.000Z"),
+            (1_709_251_199, "2024-02-29T23:59:59.000Z"),
+            (1_709_251_200, "2024-03-01T00:00:00.000Z"),
+            (4_107_542_399, "2100-02-28T23:59:59.000Z"),
+            (4_107_542_400, "2100-03-01T00:00:00.000Z"),
+        ] {
+            assert_eq!(timestamp(UNIX_EPOCH + Duration::from_secs(seconds)), text);
+        }
+        assert!(timestamp(UNIX_EPOCH + Duration::from_millis(1_234)).ends_with("01.234Z"));
+    }
+
+    #[test]
+    fn an_event_is_a_line_of_json() {
+        let line = event("epoch", Some("a"), json!({ "stage": "training", "text": "two\nlines" }));
+        assert!(!line.contains('\n'), "{line}");
+        let value: Value = serde_json::from_str(&line).expect("JSON");
+        assert_eq!([&value["event"], &value["run"], &value["stage"]], ["epoch", "a", "training"]);
+        assert_eq!(value["time"].as_str().map(str::len), Some(24));
+    }
+
+    #[test]
+    fn quiet_is_silent() {
+        assert_eq!(shown(ProgressKind::Silent, 5, 5, Duration::ZERO), "");
+    }
+}

@@ -1,0 +1,185 @@
+//! What a trained model says about a screen, in the terms of its users: targets, genes of each latent, cells.
+
+use crate::data::dataset::Dataset;
+use crate::data::minibatch::Minibatches;
+use crate::error::Result;
+use crate::inference::loadings::{MOST_CELLS, gene_loadings, spread};
+use crate::model::network::Network;
+use crate::numerics::real::Real;
+use crate::parallel::team::Team;
+use crate::results::tables::{CellRecord, Nearest, Split, Target, targets};
+use crate::training::trainer::evaluation_workspace;
+
+/// Which cells were trained on, watched, held out; and which interventions were trained on.
+#[derive(Debug, Clone, Copy)]
+pub struct Parts<'a> {
+    /// Cells trained on.
+    pub train: &'a [usize],
+    /// Cells watched.
+    pub validation: &'a [usize],
+    /// Whether each intervention was trained on.
+    pub trained: &'a [bool],
+}
+
+/// What a trained model says about a screen.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Interpretation {
+    /// Probabilities of the masks, interventions x L, for models with masks.
+    pub masks: Option<Vec<f64>>,
+    /// Shifts, interventions x L, for models with shifts.
+    pub shifts: Option<Vec<f64>>,
+    /// Likely pairs of intervention and latent.
+    pub targets: Vec<Target>,
+    /// Change of each gene's log2 rate per unit of each latent, genes x L, Eq. (D2).
+    pub loadings: Vec<f64>,
+    /// What is found of each cell, where it is asked for.
+    pub cells: Option<CellFigures>,
+}
+
+/// What is found of the cells, in their order.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct CellFigures {
+    /// Part of the screen.
+    pub split: Vec<Split>,
+    /// Negative log-likelihood, nats.
+    pub reconstruction: Vec<f64>,
+    /// Divergence of the latents from their prior, nats.
+    pub kl: Vec<f64>,
+    /// Nearest prior: its number plus 1, 0 for the prior without any shift, -1 where that is unknown.
+    pub nearest: Vec<i32>,
+}
+
+impl CellFigures {
+    fn push(&mut self, record: &CellRecord) {
+        self.split.push(record.split);
+        self.reconstruction.push(record.reconstruction);
+        self.kl.push(record.kl);
+        self.nearest.push(match record.nearest {
+            Nearest::Intervention(a) => a as i32 + 1,
+            Nearest::NoTarget => 0,
+            Nearest::Unknown => -1,
+        });
+    }
+}
+
+impl Interpretation {
+    /// Reads `network` out in one pass over the cells, and calls `cell(mean, record)` for each of them, in their order, with
+    /// its posterior mean: on the first process, which is the one that writes. `keep` says whether the figures of the cells
+    /// are held as well.
+    ///
+    /// # Errors
+    /// Counts on disk that cannot be read; what `cell` fails with.
+    pub fn new<R: Real>(
+        team: &Team,
+        network: &Network<R>,
+        data: &Dataset,
+        parts: Parts,
+        seed: u64,
+        keep: bool,
+        mut cell: impl FnMut(&[f64], &CellRecord) -> Result<()>,
+    ) -> Result<Self> {
+        let l = network.architecture.n_latents;
+        let wide = |values: &[R]| values.iter().map(|v| v.f64()).collect::<Vec<f64>>();
+        let masks = network.mask_probabilities().map(|masks| wide(&masks));
+        let shifts = network.tensors.shift.as_ref().map(|shift| wide(&network.parameters[shift]));
+        let targets = shifts.as_ref().map_or(Vec::new(), |shifts| targets(l, masks.as_deref(), shifts, parts.trained));
+        let priors = priors(&targets, l, data.n_interventions());
+
+        let first = team.ranks().is_first();
+        // Decoded from latents, without counts: the first process has all it needs.
+        let chosen = if first { spread(parts.train, MOST_CELLS) } else { Vec::new() };
+        let mut latents_chosen: Vec<R> = Vec::with_capacity(chosen.len() * l);
+        let mut left = chosen.iter().copied().peekable();
+        let mut train = parts.train.iter().copied().peekable();
+        let mut validation = parts.validation.iter().copied().peekable();
+        let mut cells = (keep && first).then(CellFigures::default);
+        let mut latent = vec![0.0; l];
+
+        let mut workspace = evaluation_workspace(network, data);
+        network.prepare_evaluation(&mut workspace);
+        let all: Vec<usize> = (0..data.n_cells()).collect();
+        let own = team.ranks().own(&all);
+        let mut batches = Minibatches::of_cells(data, &own, workspace.capacity())?;
+        // As many cells at a time as give each process a minibatch: cells go round among processes.
+        for piece in all.chunks(workspace.capacity() * team.ranks().size()) {
+            let (mut found, mut means) = (Vec::new(), Vec::new());
+            if let Some(batch) = batches.next()? {
+                let (reconstruction, kl) = network.cell_elbo(team, &mut workspace, batch, seed);
+                for (i, (&reconstruction, &kl)) in reconstruction.iter().zip(kl).enumerate() {
+                    let row = batch.row(i);
+                    found.extend([reconstruction, kl, row.sum() as f64, row.len() as f64]);
+                }
+                means.extend_from_slice(&workspace.cells.mean[..batch.cells.len() * l]);
+            }
+            let found = team.ranks().gather_rows(piece, 4, found);
+            let means = team.ranks().gather_rows(piece, l, means);
+            if !first {
+                continue;
+            }
+            for ((&n, &[reconstruction, kl, total, n_genes]), mean) in
+                piece.iter().zip(found.as_chunks::<4>().0).zip(means.chunks_exact(l))
+            {
+                if left.next_if_eq(&n).is_some() {
+                    latents_chosen.extend_from_slice(mean);
+                }
+                latent.iter_mut().zip(mean).for_each(|(wide, z)| *wide = z.f64());
+                let record = CellRecord {
+                    split: match (train.next_if_eq(&n), validation.next_if_eq(&n)) {
+                        (Some(_), _) => Split::Train,
+                        (_, Some(_)) => Split::Validation,
+                        _ => Split::HeldOut,
+                    },
+                    total: total as u64,
+                    n_genes: n_genes as usize,
+                    reconstruction,
+                    kl,
+                    nearest: if shifts.is_none() { Nearest::Unknown } else { nearest(&latent, &priors) },
+                };
+                cell(&latent, &record)?;
+                cells.iter_mut().for_each(|cells| cells.push(&record));
+            }
+        }
+        let loadings = gene_loadings(team, network, &mut workspace, data, &chosen, &latents_chosen);
+        Ok(Self { masks, shifts, targets, loadings, cells })
+    }
+}
+
+/// Prior mean of each intervention that has targets.
+fn priors(targets: &[Target], l: usize, n_interventions: usize) -> Vec<(usize, Vec<f64>)> {
+    let mut means = vec![Vec::new(); n_interventions];
+    for t in targets {
+        means[t.intervention].resize(l, 0.0);
+        means[t.intervention][t.latent] = t.shift;
+    }
+    means.into_iter().enumerate().filter(|(_, mean)| !mean.is_empty()).collect()
+}
+
+/// The nearest of the priors and the one without shift; all have variance 1, so distance decides.
+fn nearest(latent: &[f64], priors: &[(usize, Vec<f64>)]) -> Nearest {
+    let mut best = (latent.iter().map(|z| z * z).sum::<f64>(), Nearest::NoTarget);
+    for (a, mean) in priors {
+        let distance = latent.iter().zip(mean).map(|(z, m)| (z - m) * (z - m)).sum::<f64>();
+        if distance < best.0 {
+            best = (distance, Nearest::Intervention(*a));
+        }
+    }
+    best.1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_prior_is_found_and_interventions_without_targets_share_one() {
+        let targets = [
+            Target { intervention: 2, latent: 1, probability: 0.9, shift: 4.0 },
+            Target { intervention: 0, latent: 0, probability: 0.9, shift: -4.0 },
+        ];
+        let priors = priors(&targets, 2, 3);
+        assert_eq!(priors, [(0, vec![-4.0, 0.0]), (2, vec![0.0, 4.0])]);
+        assert_eq!(nearest(&[0.3, 3.0], &priors), Nearest::Intervention(2));
+        assert_eq!(nearest(&[-3.0, 1.0], &priors), Nearest::Intervention(0));
+        assert_eq!(nearest(&[1.0, -1.0], &priors), Nearest::NoTarget);
+    }
+}

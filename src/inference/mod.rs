@@ -1,0 +1,3 @@
+//! What a network says of many cells.
+
+pub mod loadings;

@@ -1,0 +1,3 @@
+//! The likelihood of counts given the decoder's rates.
+
+pub mod negative_binomial;

@@ -1,0 +1,4 @@
+//! The prior of the latents given the interventions of a cell: masks and shifts.
+
+pub mod mask;
+pub mod shift;

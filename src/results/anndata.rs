@@ -1,0 +1,250 @@
+//! `results.h5ad`: the screen with the results in it, for scanpy and everything else that reads AnnData.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use crate::data::dataset::Dataset;
+use crate::data::formats::anndata_writer::{AnnDataWriter, Frame, FrameColumn};
+use crate::data::formats::h5ad::H5ad;
+use crate::data::formats::npz::Npz;
+use crate::display::progress::EpochRecord;
+use crate::error::Result;
+use crate::evaluation::interpretation::{CellFigures, Interpretation};
+use crate::evaluation::metrics::Metrics;
+use crate::results::folder::{LATENTS, ResultsFolder};
+use crate::results::tables::{NO_TARGET, intervention_of};
+use crate::settings::Config;
+
+/// Columns of `obs` that hold results begin with this.
+const PREFIX: &str = "svae_";
+
+impl ResultsFolder {
+    /// Writes `results.h5ad`: counts, the input's `obs` and `var` (of an .h5ad file all columns that can be read),
+    /// `obsm["X_svae"]`, `varm["svae_loadings"]`, the columns `svae_...` of `obs`, and `uns["svae"]`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`] naming the file.
+    pub fn write_h5ad(
+        &self,
+        config: &Config,
+        data: &Dataset,
+        found: Interpretation,
+        history: &[EpochRecord],
+        metrics: &Metrics,
+    ) -> Result<()> {
+        if !self.writes() {
+            return Ok(());
+        }
+        let file = AnnDataWriter::create(&self.path().join("results.h5ad"))?;
+        file.counts("X", &data.counts)?;
+        let input = config.data.as_deref().and_then(|path| input_tables(path, config.layer.clone()));
+        let (input_obs, input_var) = input.unzip();
+        let mut obs = match input_obs.and_then(|obs| matching(obs, data.cell_names.iter())) {
+            Some(columns) => columns,
+            None => annotations(data),
+        };
+        obs.retain(|(name, _)| !name.starts_with(PREFIX));
+        obs.extend(predictions(data, found.cells.unwrap_or_default(), found.shifts.is_some()));
+        file.frame("obs", &data.cell_names, &obs)?;
+        drop(obs);
+        let var =
+            input_var.and_then(|var| matching(var, data.gene_names.iter().map(String::as_str))).unwrap_or_default();
+        file.frame("var", &data.gene_names, &var)?;
+
+        let (n, g, l, a) = (data.n_cells(), data.n_genes(), config.latents, data.n_interventions());
+        // Not held since they were found.
+        let latents = Npz::open(self.path().join(LATENTS))?;
+        let mut latents = latents.array("latents")?;
+        file.array_f32_by("obsm/X_svae", &[n, l], |n| {
+            let mut values = Vec::with_capacity(n);
+            latents.next_f64(n, &mut values)?;
+            Ok(values.into_iter().map(|z| z as f32).collect())
+        })?;
+        file.array_f32("varm/svae_loadings", &[g, l], &found.loadings)?;
+        if let Some(truth) = &data.truth {
+            file.array_f64("obsm/groundtruth_latent", &[n, truth.n_latents], &truth.latents)?;
+            file.array_f64("uns/prior_mean", &[a, truth.n_latents], &truth.prior_means)?;
+        }
+
+        file.dict("uns/svae")?;
+        file.string("uns/svae/program", concat!("svae-cpu ", env!("CARGO_PKG_VERSION")))?;
+        file.string("uns/svae/method", config.method.name())?;
+        // The number of threads changes nothing, so it must not change the file either.
+        let settings = Config { threads: None, ..config.clone() };
+        file.string("uns/svae/config", &settings.to_toml())?;
+        // Times are the one thing that differs between two runs.
+        let mut figures = metrics.to_value();
+        if let Some(figures) = figures.as_object_mut() {
+            figures.remove("timing");
+            if let Some(heldout) = figures.get_mut("heldout").and_then(|heldout| heldout.as_object_mut()) {
+                heldout.remove("seconds");
+            }
+        }
+        file.string("uns/svae/metrics", &figures.to_string())?;
+        file.strings("uns/svae/interventions", &data.intervention_names)?;
+        let latents: Vec<String> = (0..l).map(|k| format!("latent_{k}")).collect();
+        file.strings("uns/svae/latents", &latents)?;
+        if let Some(masks) = &found.masks {
+            file.array_f64("uns/svae/masks", &[a, l], masks)?;
+        }
+        if let Some(shifts) = &found.shifts {
+            file.array_f64("uns/svae/shifts", &[a, l], shifts)?;
+            let targets = &found.targets;
+            let column = |name: &str, values: FrameColumn| (name.to_owned(), values);
+            let index: Vec<String> = (0..targets.len()).map(|i| i.to_string()).collect();
+            let named = |names: &[String], of: fn(&crate::results::tables::Target) -> usize| {
+                FrameColumn::Strings(targets.iter().map(|t| names[of(t)].clone()).collect())
+            };
+            let columns = [
+                column("intervention", named(&data.intervention_names, |t| t.intervention)),
+                column("latent", named(&latents, |t| t.latent)),
+                column("probability", FrameColumn::Numbers(targets.iter().map(|t| t.probability).collect())),
+                column("shift", FrameColumn::Numbers(targets.iter().map(|t| t.shift).collect())),
+            ];
+            file.frame("uns/svae/targets", &index, &columns)?;
+        }
+        let index: Vec<String> = history.iter().map(|r| r.epoch.to_string()).collect();
+        let numbers = |name: &str, of: fn(&EpochRecord) -> f64| {
+            (name.to_owned(), FrameColumn::Numbers(history.iter().map(of).collect()))
+        };
+        let columns = [
+            numbers("kl_weight", |r| r.kl_weight),
+            numbers("train_loss", |r| r.train_loss),
+            numbers("train_elbo", |r| r.train_elbo),
+            numbers("train_reconstruction", |r| r.train_reconstruction),
+            numbers("train_kl", |r| r.train_kl),
+            numbers("kl_global", |r| r.kl_global),
+            numbers("validation_elbo", |r| r.validation_elbo),
+            numbers("validation_reconstruction", |r| r.validation_reconstruction),
+            numbers("validation_kl", |r| r.validation_kl),
+            numbers("mean_mask", |r| r.mean_mask),
+        ];
+        file.frame("uns/svae/history", &index, &columns)?;
+        file.finish()
+    }
+}
+
+/// The tables `obs` and `var` of an .h5ad file that was read; `None` for files of other kinds.
+fn input_tables(path: &Path, layer: Option<String>) -> Option<(Frame, Frame)> {
+    if path.extension()?.to_str()?.to_lowercase() != "h5ad" {
+        return None;
+    }
+    H5ad::frames(path, layer)
+}
+
+/// The rows of a table that are called `names`, which follow the table's order or are named uniquely in it; `None` where
+/// they cannot be told.
+fn matching<'a>(
+    (rows, columns): Frame,
+    names: impl Iterator<Item = &'a str> + Clone,
+) -> Option<Vec<(String, FrameColumn)>> {
+    if names.clone().eq(&rows) {
+        return Some(columns);
+    }
+    let mut next = rows.iter().enumerate();
+    let in_order: Option<Vec<usize>> =
+        names.clone().map(|name| next.by_ref().find(|(_, row)| *row == name).map(|(i, _)| i)).collect();
+    let chosen = match in_order {
+        Some(chosen) => chosen,
+        None => {
+            let mut places: HashMap<&str, usize> = HashMap::new();
+            for (i, row) in rows.iter().enumerate() {
+                if places.insert(row, i).is_some() {
+                    return None;
+                }
+            }
+            names.map(|name| places.get(name).copied()).collect::<Option<Vec<usize>>>()?
+        }
+    };
+    Some(columns.iter().map(|(name, column)| (name.clone(), column.select(&chosen))).collect())
+}
+
+/// Names as a categorical column, levels in alphabetical order.
+pub(crate) fn categories<S: AsRef<str>>(values: impl Iterator<Item = S>) -> FrameColumn {
+    let mut numbers: HashMap<String, i64> = HashMap::new();
+    // By order of appearance first: so no name is held for every row.
+    let number = |value: S| match numbers.get(value.as_ref()) {
+        Some(&number) => number,
+        None => {
+            let number = numbers.len() as i64;
+            numbers.insert(value.as_ref().to_owned(), number);
+            number
+        }
+    };
+    let mut codes: Vec<i64> = values.map(number).collect();
+    let mut levels: Vec<(String, i64)> = numbers.into_iter().collect();
+    levels.sort_unstable();
+    let mut sorted = vec![0; levels.len()];
+    levels.iter().enumerate().for_each(|(place, &(_, number))| sorted[number as usize] = place as i64);
+    codes.iter_mut().for_each(|code| *code = sorted[*code as usize]);
+    FrameColumn::Categorical(levels.into_iter().map(|(name, _)| name).collect(), codes)
+}
+
+/// What is known of the cells where the input has no `obs`.
+pub(crate) fn annotations(data: &Dataset) -> Vec<(String, FrameColumn)> {
+    let interventions = (0..data.n_cells()).map(|n| intervention_of(data, n));
+    let mut columns = vec![("intervention".to_owned(), categories(interventions))];
+    for covariate in &data.covariates.categorical {
+        let codes = covariate.codes.iter().map(|&code| i64::from(code)).collect();
+        columns.push((covariate.name.clone(), FrameColumn::Categorical(covariate.levels.clone(), codes)));
+    }
+    for covariate in &data.covariates.continuous {
+        columns.push((covariate.name.clone(), FrameColumn::Numbers(covariate.values.clone())));
+    }
+    let mut seen = std::collections::HashSet::new();
+    columns.retain(|(name, _)| seen.insert(name.clone()));
+    columns
+}
+
+/// The results of each cell.
+fn predictions(data: &Dataset, cells: CellFigures, with_shifts: bool) -> Vec<(String, FrameColumn)> {
+    let column = |name: &str, values: FrameColumn| (format!("{PREFIX}{name}"), values);
+    let mut columns = vec![
+        column("intervention", categories((0..data.n_cells()).map(|n| intervention_of(data, n)))),
+        column("split", categories(cells.split.iter().map(|split| split.name()))),
+        column("size_factor", FrameColumn::Numbers(data.library.clone())),
+        column("reconstruction", FrameColumn::Numbers(cells.reconstruction)),
+        column("kl", FrameColumn::Numbers(cells.kl)),
+    ];
+    if with_shifts {
+        let mut levels = vec![NO_TARGET.to_owned()];
+        levels.extend(data.intervention_names.iter().cloned());
+        let codes = cells.nearest.iter().map(|&code| i64::from(code)).collect();
+        columns.push(column("nearest_intervention", FrameColumn::Categorical(levels, codes)));
+    }
+    columns
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(rows: &[&str]) -> Frame {
+        let names = rows.iter().collect();
+        let numbers = (0..rows.len() as i64).collect();
+        (names, vec![("number".to_owned(), FrameColumn::Integers(numbers))])
+    }
+
+    fn matched(rows: &[&str], names: &[&str]) -> Option<Vec<i64>> {
+        match &matching(frame(rows), names.iter().copied())?[0].1 {
+            FrameColumn::Integers(numbers) => Some(numbers.clone()),
+            _ => unreachable!("the column is of integers"),
+        }
+    }
+
+    #[test]
+    fn rows_are_matched_by_name_whether_some_are_gone_or_the_order_changed() {
+        assert_eq!(matched(&["a", "b", "c", "d"], &["a", "c", "d"]), Some(vec![0, 2, 3]));
+        assert_eq!(matched(&["a", "b", "c"], &["c", "a"]), Some(vec![2, 0]));
+        // Names that occur twice are told apart by their order alone.
+        assert_eq!(matched(&["a", "a", "b"], &["a", "a", "b"]), Some(vec![0, 1, 2]));
+        assert_eq!(matched(&["a", "a", "b"], &["b", "a"]), None);
+        assert_eq!(matched(&["a", "b"], &["x"]), None);
+    }
+
+    #[test]
+    fn levels_are_sorted_and_codes_follow() {
+        let column = categories(["b", "a", "b"].into_iter());
+        assert_eq!(column, FrameColumn::Categorical(vec!["a".into(), "b".into()], vec![1, 0, 1]));
+    }
+}

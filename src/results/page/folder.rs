@@ -1,0 +1,425 @@
+//! What the report shows, read back from the files of a results folder.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use crate::data::formats::npz::Npz;
+use crate::display::progress::EpochRecord;
+use crate::error::{Error, InputError, Result};
+use crate::inference::loadings::spread_places;
+use crate::results::folder::LATENTS;
+use crate::results::page::MOST_POINTS;
+use crate::results::page::charts::Histogram;
+use crate::results::page::pca::Covariance;
+use crate::results::tables::CELL_COLUMNS;
+
+/// A results folder in memory.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Run {
+    /// Text of config.toml.
+    pub config_text: String,
+    /// The settings.
+    pub config: toml::Table,
+    /// metrics.json, with what evaluation.json knows besides.
+    pub metrics: serde_json::Value,
+    /// data.json, for data from a file.
+    pub summary: Option<serde_json::Value>,
+    pub history: Vec<EpochRecord>,
+    pub retraining: Vec<EpochRecord>,
+    /// Names of the interventions, in the order of masks and shifts.
+    pub interventions: Vec<String>,
+    /// Whether each was trained on.
+    pub trained: Vec<bool>,
+    pub n_latents: usize,
+    /// Probabilities, interventions x L.
+    pub masks: Option<Vec<f64>>,
+    /// Interventions x L.
+    pub shifts: Option<Vec<f64>>,
+    /// Fitted to held-out cells, interventions x L.
+    pub held_out_shifts: Option<Vec<f64>>,
+    /// Strongest genes of each latent and their log2 fold change.
+    pub genes: Vec<Vec<(String, f64)>>,
+    pub cells: Cells,
+    /// Their principal components.
+    pub space: Space,
+}
+
+/// What the report says of the cells, summed up: none of it is held for each of them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Cells {
+    /// Number of cells.
+    pub n: usize,
+    /// Names of all interventions that cells have, in order of appearance.
+    pub names: Vec<String>,
+    /// Cells of each.
+    pub sizes: Vec<usize>,
+    /// Whether cells of each were trained on.
+    pub trained: Vec<bool>,
+    pub total: Column,
+    pub n_genes: Column,
+    /// Where it is not the total.
+    pub size_factor: Option<Column>,
+    /// The first categorical covariate: name, levels, cells of each level.
+    pub batch: Option<(String, Vec<String>, Vec<usize>)>,
+    /// The cells that are drawn, evenly spaced.
+    pub drawn: Vec<Drawn>,
+}
+
+/// A column of cells.csv.
+#[derive(Debug, Clone)]
+pub(crate) struct Column {
+    pub sum: f64,
+    pub median: f64,
+    /// What a quarter, two and three quarters of the cells lie below.
+    pub quarters: [f64; 3],
+    pub histogram: Histogram,
+}
+
+/// A cell that is drawn.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Drawn {
+    /// Its place among all cells.
+    pub cell: usize,
+    /// Number of its intervention's name.
+    pub intervention: usize,
+    pub total: f64,
+    /// Level of the first categorical covariate.
+    pub batch: usize,
+    /// Where it lies on the principal components of the latents.
+    pub point: [f64; 2],
+}
+
+/// The latents of all cells, summed up.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Space {
+    /// Share of the variance along each of two principal components.
+    pub explained: [f64; 2],
+    /// Mean of the latents.
+    pub mean: Vec<f64>,
+    /// Sums of the latents of each intervention's cells, names x L.
+    pub sums: Vec<f64>,
+}
+
+impl Default for Column {
+    fn default() -> Self {
+        Self::of(Vec::new())
+    }
+}
+
+impl Column {
+    fn of(mut values: Vec<f64>) -> Self {
+        values.sort_unstable_by(f64::total_cmp);
+        let n = values.len();
+        let at = |place: usize| values.get(place).copied().unwrap_or(0.0);
+        Self {
+            sum: values.iter().sum(),
+            median: at(n / 2),
+            quarters: [1, 2, 3].map(|q| at((q * n / 4).min(n.saturating_sub(1)))),
+            histogram: Histogram::of(&values),
+        }
+    }
+}
+
+/// Reads what the report shows. `metrics` stands in for metrics.json where that is not written yet.
+pub(crate) fn read(folder: &Path, metrics: Option<serde_json::Value>) -> Result<Run> {
+    let mut run = Run::default();
+    run.config_text = text(&folder.join("config.toml"))?;
+    run.config = run.config_text.parse().map_err(|_| damaged(&folder.join("config.toml"), "it is not valid TOML"))?;
+    run.metrics = match metrics {
+        Some(metrics) => metrics,
+        None => json(&folder.join("metrics.json"))?,
+    };
+    let evaluation = folder.join("evaluation.json");
+    if run.metrics.get("heldout").is_none()
+        && evaluation.is_file()
+        && let Some(heldout) = json(&evaluation)?.get("heldout")
+    {
+        run.metrics["heldout"] = heldout.clone();
+    }
+    let summary = folder.join("data.json");
+    if summary.is_file() {
+        run.summary = Some(json(&summary)?);
+    }
+    run.history = history(&folder.join("history.csv"))?;
+    let retraining = folder.join("history_retrain.csv");
+    if retraining.is_file() {
+        run.retraining = history(&retraining)?;
+    }
+
+    run.genes = genes(&folder.join("genes_per_latent.csv"))?;
+    run.n_latents = run.genes.len();
+    let mut table = |name: &str| -> Result<Option<Vec<f64>>> {
+        let path = folder.join(name);
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let (names, values) = intervention_table(&path, run.n_latents)?;
+        run.interventions = names;
+        Ok(Some(values))
+    };
+    (run.masks, run.held_out_shifts, run.shifts) =
+        (table("masks.csv")?, table("shifts_heldout.csv")?, table("shifts.csv")?);
+    let n = run.interventions.len() * run.n_latents;
+    for (name, values) in [("masks.csv", &run.masks), ("shifts_heldout.csv", &run.held_out_shifts)] {
+        if values.as_ref().is_some_and(|values| values.len() != n) {
+            return Err(damaged(&folder.join(name), "it has other interventions than shifts.csv").into());
+        }
+    }
+
+    let path = folder.join("cells.csv");
+    let interventions: Vec<u32>;
+    (run.cells, interventions) = self::cells(&path)?;
+    let trained: HashMap<&str, bool> =
+        run.cells.names.iter().map(String::as_str).zip(run.cells.trained.iter().copied()).collect();
+    run.trained = run.interventions.iter().map(|name| trained.get(name.as_str()).copied().unwrap_or(false)).collect();
+    run.space = space(&folder.join(LATENTS), run.n_latents, &mut run.cells, interventions)?;
+    columns(&path, &mut run.cells)?;
+    Ok(run)
+}
+
+fn damaged(path: &Path, problem: &str) -> InputError {
+    InputError::new(problem, "restore the file, or repeat the run with `svae-cpu run` on the folder's config.toml")
+        .in_file(path)
+}
+
+fn text(path: &Path) -> Result<String> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(text),
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound => Err(missing(path).into()),
+        Err(source) if source.kind() == std::io::ErrorKind::InvalidData => {
+            Err(damaged(path, "it is not valid UTF-8").into())
+        }
+        Err(source) => Err(Error::io("reading", path, source)),
+    }
+}
+
+fn missing(path: &Path) -> InputError {
+    InputError::new("there is no such file", "name the folder of a finished run of this version").in_file(path)
+}
+
+fn json(path: &Path) -> Result<serde_json::Value> {
+    let value: serde_json::Value =
+        serde_json::from_str(&text(path)?).map_err(|e| damaged(path, &format!("it is not valid JSON ({e})")))?;
+    match value.is_object() {
+        true => Ok(value),
+        false => Err(damaged(path, "it holds no JSON object").into()),
+    }
+}
+
+fn history(path: &Path) -> Result<Vec<EpochRecord>> {
+    let content = text(path)?;
+    let rows = csv::Reader::from_reader(content.as_bytes()).into_deserialize().collect::<Result<_, csv::Error>>();
+    Ok(rows.map_err(|e| damaged(path, &format!("it is no history ({e})")))?)
+}
+
+/// Header and rows of a CSV table.
+fn rows(path: &Path) -> Result<(csv::StringRecord, Vec<csv::StringRecord>)> {
+    let content = text(path)?;
+    let mut table = csv::Reader::from_reader(content.as_bytes());
+    let bad = |e: csv::Error| damaged(path, &format!("it is no table ({e})"));
+    let header = table.headers().map_err(bad)?.clone();
+    let rows = table.into_records().collect::<Result<_, csv::Error>>().map_err(bad)?;
+    Ok((header, rows))
+}
+
+fn number(path: &Path, row: usize, text: &str) -> Result<f64> {
+    let value = text.parse::<f64>().ok();
+    Ok(value.ok_or_else(|| damaged(path, "it holds text where a number belongs").at(format!("row {}", row + 2)))?)
+}
+
+/// Names and values of a table with a row per intervention.
+fn intervention_table(path: &Path, n_latents: usize) -> Result<(Vec<String>, Vec<f64>)> {
+    let (header, rows) = rows(path)?;
+    if header.len() != n_latents + 1 {
+        return Err(damaged(path, "it has other latents than genes_per_latent.csv").into());
+    }
+    let (mut names, mut values) = (Vec::new(), Vec::new());
+    for (i, row) in rows.iter().enumerate() {
+        names.push(row[0].to_owned());
+        for field in row.iter().skip(1) {
+            values.push(number(path, i, field)?);
+        }
+    }
+    Ok((names, values))
+}
+
+fn genes(path: &Path) -> Result<Vec<Vec<(String, f64)>>> {
+    let (header, rows) = rows(path)?;
+    if header.iter().ne(["latent", "rank", "gene", "log2_fold_change"]) || rows.is_empty() {
+        return Err(damaged(path, "its columns are not latent, rank, gene, log2_fold_change").into());
+    }
+    let mut genes: Vec<Vec<(String, f64)>> = Vec::new();
+    for (i, row) in rows.iter().enumerate() {
+        if row[0] == *format!("latent_{}", genes.len()) {
+            genes.push(Vec::new());
+        }
+        match genes.last_mut() {
+            Some(of_latent) => of_latent.push((row[2].to_owned(), number(path, i, &row[3])?)),
+            None => return Err(damaged(path, "it does not begin with latent_0").into()),
+        }
+    }
+    Ok(genes)
+}
+
+/// Passes over the rows of cells.csv; `row` gets their number and the row.
+fn each_cell(path: &Path, mut row: impl FnMut(usize, &csv::StringRecord) -> Result<()>) -> Result<csv::StringRecord> {
+    let bad = |e: csv::Error| -> Error {
+        match e.into_kind() {
+            csv::ErrorKind::Io(source) if source.kind() == std::io::ErrorKind::NotFound => missing(path).into(),
+            csv::ErrorKind::Io(source) => Error::io("reading", path, source),
+            csv::ErrorKind::Utf8 { .. } => damaged(path, "it is not valid UTF-8").into(),
+            csv::ErrorKind::UnequalLengths { expected_len, len, pos } => {
+                let line = pos.map_or(0, |pos| pos.line());
+                let problem = format!("it is no table (line {line} has {len} fields, the first line {expected_len})");
+                damaged(path, &problem).into()
+            }
+            _ => damaged(path, "it is no table").into(),
+        }
+    };
+    let mut table = csv::ReaderBuilder::new().buffer_capacity(1 << 16).from_path(path).map_err(bad)?;
+    let header = table.headers().map_err(bad)?.clone();
+    if header.len() < CELL_COLUMNS.len() || header.iter().zip(CELL_COLUMNS).any(|(found, wanted)| found != wanted) {
+        return Err(damaged(path, &format!("its columns do not begin with {}", CELL_COLUMNS.join(", "))).into());
+    }
+    let (mut record, mut n) = (csv::StringRecord::new(), 0);
+    while table.read_record(&mut record).map_err(bad)? {
+        row(n, &record)?;
+        n += 1;
+    }
+    Ok(header)
+}
+
+/// Places of columns of cells.csv.
+const SIZE_FACTOR: usize = 3;
+const TOTAL: usize = 4;
+const N_GENES: usize = 5;
+/// Most levels of a covariate that is shown as a category.
+const MOST_LEVELS: usize = 40;
+
+/// Sums up cells.csv but for its numbers, and gives the intervention of each cell too.
+fn cells(path: &Path) -> Result<(Cells, Vec<u32>)> {
+    let mut cells = Cells::default();
+    let mut numbers: HashMap<String, usize> = HashMap::new();
+    let mut interventions = Vec::new();
+    let mut differs = false;
+    let mut levels: BTreeMap<String, usize> = BTreeMap::new();
+    let header = each_cell(path, |i, row| {
+        let a = match numbers.get(&row[1]) {
+            Some(&a) => a,
+            None => {
+                let next = numbers.len();
+                numbers.insert(row[1].to_owned(), next);
+                cells.names.push(row[1].to_owned());
+                cells.sizes.push(0);
+                cells.trained.push(false);
+                next
+            }
+        };
+        interventions.push(a as u32);
+        cells.n += 1;
+        cells.sizes[a] += 1;
+        cells.trained[a] |= &row[2] != "held-out";
+        let (size_factor, total) = (number(path, i, &row[SIZE_FACTOR])?, number(path, i, &row[TOTAL])?);
+        differs |= size_factor != total;
+        number(path, i, &row[N_GENES])?;
+        if let Some(level) = row.get(CELL_COLUMNS.len()) {
+            if let Some(size) = levels.get_mut(level) {
+                *size += 1;
+            } else if levels.len() <= MOST_LEVELS {
+                // One more than are shown says that there are too many.
+                levels.insert(level.to_owned(), 1);
+            }
+        }
+        Ok(())
+    })?;
+    // Filled in later.
+    cells.size_factor = differs.then(Column::default);
+    // The first covariate, if it looks like a category.
+    if let Some(name) = header.get(CELL_COLUMNS.len())
+        && (2..=MOST_LEVELS).contains(&levels.len())
+    {
+        let (levels, sizes) = levels.into_iter().unzip();
+        cells.batch = Some((name.to_owned(), levels, sizes));
+    }
+    let drawn = spread_places(cells.n, MOST_POINTS);
+    cells.drawn =
+        drawn.map(|cell| Drawn { cell, intervention: interventions[cell] as usize, ..Drawn::default() }).collect();
+    Ok((cells, interventions))
+}
+
+/// Sums up the numbers of cells.csv, one column at a time so that only one is held.
+fn columns(path: &Path, cells: &mut Cells) -> Result<()> {
+    let changed = || damaged(path, "it has changed while it was read");
+    let read = |column: usize, see: &mut dyn FnMut(usize, f64, &csv::StringRecord)| -> Result<Column> {
+        let mut values = Vec::new();
+        each_cell(path, |i, row| {
+            let value = number(path, i, &row[column])?;
+            see(i, value, row);
+            values.push(value);
+            Ok(())
+        })?;
+        Ok(Column::of(values))
+    };
+    let mut drawn = cells.drawn.iter_mut().peekable();
+    let levels = cells.batch.as_ref().map(|(_, levels, _)| levels);
+    cells.total = read(TOTAL, &mut |i, total, row| {
+        if let Some(drawn) = drawn.next_if(|drawn| drawn.cell == i) {
+            drawn.total = total;
+            let level = row.get(CELL_COLUMNS.len()).zip(levels);
+            drawn.batch = level.map_or(0, |(level, levels)| levels.iter().position(|l| l == level).unwrap_or(0));
+        }
+    })?;
+    if drawn.next().is_some() {
+        return Err(changed().into());
+    }
+    cells.n_genes = read(N_GENES, &mut |_, _, _| ())?;
+    if cells.size_factor.is_some() {
+        cells.size_factor = Some(read(SIZE_FACTOR, &mut |_, _, _| ())?);
+    }
+    Ok(())
+}
+
+/// Sums up the latents of the cells, which are under `interventions`, in two passes over their file, and places those that
+/// are drawn.
+fn space(path: &Path, n_latents: usize, cells: &mut Cells, interventions: Vec<u32>) -> Result<Space> {
+    let (n, l) = (cells.n, n_latents);
+    let archive = Npz::open(path)?;
+    let wrong = || damaged(path, "its latents do not fit cells.csv and genes_per_latent.csv");
+    let pass = |row: &mut dyn FnMut(usize, &[f64])| -> Result<()> {
+        let mut array = archive.array("latents")?;
+        if array.shape() != [n, l] || array.is_fortran() {
+            return Err(wrong().into());
+        }
+        let mut values = Vec::new();
+        for first in (0..n).step_by(LATENT_ROWS) {
+            values.clear();
+            array.next_f64(LATENT_ROWS.min(n - first) * l, &mut values)?;
+            if values.iter().any(|z| !z.is_finite()) {
+                return Err(wrong().into());
+            }
+            values.chunks_exact(l).enumerate().for_each(|(i, values)| row(first + i, values));
+        }
+        Ok(())
+    };
+    let mut space = Space { explained: [0.0; 2], mean: vec![0.0; l], sums: vec![0.0; cells.names.len() * l] };
+    let mut rows_drawn = Vec::with_capacity(cells.drawn.len() * l);
+    let mut drawn = cells.drawn.iter().peekable();
+    pass(&mut |i, row| {
+        let of_intervention = &mut space.sums[interventions[i] as usize * l..][..l];
+        of_intervention.iter_mut().zip(row).for_each(|(sum, z)| *sum += z);
+        space.mean.iter_mut().zip(row).for_each(|(mean, z)| *mean += z / n as f64);
+        if drawn.next_if(|drawn| drawn.cell == i).is_some() {
+            rows_drawn.extend_from_slice(row);
+        }
+    })?;
+    drop(interventions);
+    let mut covariance = Covariance::new(space.mean.clone(), n);
+    pass(&mut |_, row| covariance.add(row))?;
+    let pca = covariance.components();
+    space.explained = pca.explained;
+    cells.drawn.iter_mut().zip(rows_drawn.chunks_exact(l)).for_each(|(drawn, row)| drawn.point = pca.point(row));
+    Ok(space)
+}
+
+/// Cells whose latents are read at a time.
+const LATENT_ROWS: usize = 1 << 10;

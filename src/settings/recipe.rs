@@ -1,0 +1,75 @@
+//! Recipes: named sets of defaults, in whose place anything that is said explicitly wins.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+use crate::settings::{HeldoutBatchNorm, IvaeMask, KeepEpoch, Method, PosteriorCovariance, RawConfig, Schedule};
+
+/// A named set of defaults for model and training; `docs/recipe.md` says how each was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Recipe {
+    /// What the published code does, its traits included
+    Reference,
+    /// What recovers simulated latents and targets best
+    Tuned,
+}
+
+impl Recipe {
+    /// Its name as on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Recipe::Reference => "reference",
+            Recipe::Tuned => "tuned",
+        }
+    }
+
+    /// The defaults that it sets for `method`, without those that the method does not use.
+    fn defaults(self, method: Method) -> RawConfig {
+        let mut raw = RawConfig::default();
+        let (model, training) = (&mut raw.model, &mut raw.training);
+        match self {
+            Recipe::Reference => {
+                model.likelihood_epsilon = Some(1e-8);
+                training.epochs = Some(300);
+                training.keep = Some(KeepEpoch::Last);
+                if method == Method::Ivae {
+                    model.ivae_mask = Some(IvaeMask::Learned);
+                }
+                // The published sVAE+ freezes its encoder while it fits shifts, the published baselines do not.
+                if matches!(method, Method::Ivae | Method::Svae) {
+                    training.heldout_batch_norm = Some(HeldoutBatchNorm::Drift);
+                }
+            }
+            Recipe::Tuned => {
+                model.dropout = Some(0.0);
+                model.hidden = Some(256);
+                model.posterior_covariance = Some(PosteriorCovariance::Full);
+                training.batch_size = Some(1024);
+                training.learning_rate = Some(0.004);
+                training.schedule = Some(Schedule::LateCosine);
+                training.patience = Some(0);
+                training.retraining_epochs = Some(200);
+                training.starts = Some(8);
+                training.trial_share = Some(0.15);
+                if method.learns_mask() {
+                    training.prune_masks_below = Some(0.75);
+                }
+            }
+        }
+        raw
+    }
+}
+
+impl RawConfig {
+    /// These settings over the defaults of their recipe, if they name one.
+    pub(crate) fn over_recipe(self) -> Result<Self> {
+        let Some(recipe) = self.model.recipe else { return Ok(self) };
+        let defaults = recipe.defaults(self.model.method.unwrap_or(Method::SvaePlus));
+        let mut table = defaults.to_table()?;
+        for (key, value) in self.to_table()? {
+            table.insert(key, value);
+        }
+        Ok(table.try_into().expect("both tables were written from this type"))
+    }
+}

@@ -1,0 +1,369 @@
+//! Held-out interventions: masks fixed for a second training, then their shifts fitted with all else frozen.
+//!
+//! Derivation: `derivations/heldout.md`.
+
+use crate::checkpoint::Session;
+use crate::data::dataset::Dataset;
+use crate::display::progress::EpochRecord;
+use crate::error::Result;
+use crate::model::adam::Adam;
+use crate::model::network::{Network, Posterior};
+use crate::model::objective::{Objective, Penalty};
+use crate::model::parameters::{Buffer, INITIAL_MASK_LOGIT};
+use crate::model::prior::shift;
+use crate::numerics::random::{Purpose, shuffle, stream};
+use crate::numerics::real::Real;
+use crate::parallel::team::Team;
+use crate::settings::{KeepEpoch, Schedule};
+use crate::training::trainer::{SMALLEST_BATCH, Trainer, Training, TrainingSettings, train_in};
+use std::ops::Range;
+
+/// Epochs of the fit of the shifts.
+pub const FIT_EPOCHS: usize = 300;
+/// Steps of the fit, at least.
+pub const FIT_STEPS: usize = 5000;
+/// Adam's step size in the fit of the shifts.
+pub const FIT_LEARNING_RATE: f64 = 0.005;
+/// Distance between the stages in the addresses of random streams; more than any number of epochs.
+const STREAMS_PER_STAGE: u64 = 1 << 24;
+
+/// Settings of the second training, on fixed masks: those of the first, but the KL weight is 1 from the start.
+pub fn retraining_settings(first: &TrainingSettings) -> TrainingSettings {
+    TrainingSettings {
+        epochs: first.retraining_epochs,
+        warmup_epochs: 0,
+        stream_offset: STREAMS_PER_STAGE,
+        ..first.clone()
+    }
+}
+
+/// Settings of the fit of the shifts to `n_cells` cells: step size 0.005, without early stopping, 300 epochs or as many
+/// as make 5,000 steps.
+///
+/// Adam moves a shift by about the step size a step, and shifts start at 0: one of 5, as a simulation has, is 1,000
+/// steps away, more than 300 epochs of a few cells hold.
+pub fn fit_settings(first: &TrainingSettings, n_cells: usize) -> TrainingSettings {
+    let steps_per_epoch = n_cells.div_ceil(first.batch_size).max(1);
+    let mut settings = TrainingSettings {
+        epochs: FIT_EPOCHS.max(FIT_STEPS.div_ceil(steps_per_epoch)),
+        warmup_epochs: 0,
+        patience: 0,
+        keep: KeepEpoch::Last,
+        stream_offset: 2 * STREAMS_PER_STAGE,
+        schedule: Schedule::Constant,
+        ..first.clone()
+    };
+    settings.adam.learning_rate = FIT_LEARNING_RATE;
+    settings
+}
+
+/// The objective once masks are fixed: no penalty; `n_cells` is the number of cells trained or fitted on.
+pub fn fixed_objective(first: &Objective, n_cells: usize) -> Objective {
+    Objective { penalty: Penalty::None, n_cells, ..*first }
+}
+
+/// Forgets the `held_out` interventions, Eq. (H1): shift 0, mask logit 5. Nothing where the prior has neither.
+pub fn forget<R: Real>(network: &mut Network<R>, held_out: &[usize]) {
+    set_shifts(network, held_out, R::ZERO);
+    let l = network.architecture.n_latents;
+    if let Some(mask_logit) = network.tensors.mask_logit.clone() {
+        let logits = &mut network.parameters[&mask_logit];
+        held_out.iter().for_each(|&a| logits[a * l..(a + 1) * l].fill(R::of(INITIAL_MASK_LOGIT)));
+    }
+}
+
+/// Sets every shift of the `held_out` interventions to `value`.
+pub fn set_shifts<R: Real>(network: &mut Network<R>, held_out: &[usize], value: R) {
+    let l = network.architecture.n_latents;
+    if let Some(shift) = network.tensors.shift.clone() {
+        let shifts = &mut network.parameters[&shift];
+        held_out.iter().for_each(|&a| shifts[a * l..(a + 1) * l].fill(value));
+    }
+}
+
+/// Places of the shifts of `held_out` (ascending) in the parameters; adjacent rows in one range.
+fn shift_ranges<R: Real>(network: &Network<R>, held_out: &[usize]) -> Vec<Range<usize>> {
+    let Some(shift) = &network.tensors.shift else { return Vec::new() };
+    let l = network.architecture.n_latents;
+    let mut ranges: Vec<Range<usize>> = Vec::new();
+    for &a in held_out {
+        let row = shift.0.start + a * l..shift.0.start + (a + 1) * l;
+        match ranges.last_mut() {
+            Some(last) if last.end == row.start => last.end = row.end,
+            _ => ranges.push(row),
+        }
+    }
+    ranges
+}
+
+/// Fits the shifts of the `held_out` interventions (ascending) to `cells` with everything else frozen, running
+/// statistics included, Eqs. (H3)-(H5).
+///
+/// With the encoder in evaluation mode the posterior of a cell does not change, and only the divergence depends on the
+/// shifts: `posterior` (of `cells`, in that order) is all that is needed, and no pass through the network. `between` is
+/// called after every step, and ends the fit with its error.
+///
+/// # Errors
+/// Those of `between`.
+///
+/// # Panics
+/// If masks are still random.
+pub fn fit_shifts<R: Real>(
+    team: &Team,
+    network: &mut Network<R>,
+    data: &Dataset,
+    cells: &[usize],
+    posterior: &Posterior<R>,
+    held_out: &[usize],
+    objective: &Objective,
+    settings: &TrainingSettings,
+    mut between: impl FnMut() -> Result<()>,
+) -> Result<()> {
+    let Some(shift) = network.tensors.shift.clone() else { return Ok(()) };
+    assert!(network.tensors.mask_logit.is_none() || network.frozen_mask.is_some(), "masks are frozen first");
+    let l = network.architecture.n_latents;
+    let ranges = shift_ranges(network, held_out);
+    let mut fitted = vec![false; network.architecture.n_interventions];
+    held_out.iter().for_each(|&a| fitted[a] = true);
+    let ones = vec![R::ONE; l];
+    let frozen = network.frozen_mask.clone();
+    let mask = |a: usize| frozen.as_ref().map_or(&ones[..], |mask| &mask[a * l..(a + 1) * l]);
+
+    let batch_size = settings.batch_size.min(cells.len()).max(1);
+    let mut gradient = Buffer::zeros(&network.parameters.layout);
+    let mut adam = Adam::new(&network.parameters);
+    let (mut prior_mean, mut d_prior_mean) = (vec![R::ZERO; l], vec![R::ZERO; l]);
+    let mut order: Vec<usize> = Vec::new();
+    for epoch in 0..settings.epochs {
+        order.clear();
+        order.extend(0..cells.len());
+        let stream_epoch = settings.stream_offset + epoch as u64;
+        shuffle(&mut order, &mut stream(settings.seed, Purpose::Shuffle, stream_epoch, 0));
+        for batch in order.chunks(batch_size) {
+            if batch.len() < SMALLEST_BATCH && order.len() >= SMALLEST_BATCH {
+                break;
+            }
+            let weights = objective.weights(batch.len(), 1.0);
+            let scale = R::of(weights.cell * weights.kl);
+            let shifts = &network.parameters[&shift];
+            let d_shifts = &mut gradient[&shift];
+            d_shifts.fill(R::ZERO);
+            for &i in batch {
+                let (interventions, doses) = data.interventions.row(cells[i]);
+                prior_mean.fill(R::ZERO);
+                for (&a, &dose) in interventions.iter().zip(doses) {
+                    let a = a as usize;
+                    shift::add_intervention(&mut prior_mean, R::of(dose as f64), mask(a), &shifts[a * l..(a + 1) * l]);
+                }
+                // The gradient in the prior mean is the negative of that in the posterior mean.
+                let mean = &posterior.mean[i * l..(i + 1) * l];
+                shift::divergence_gradient(&mut d_prior_mean, mean, &prior_mean, -scale);
+                for (&a, &dose) in interventions.iter().zip(doses) {
+                    let a = a as usize;
+                    if fitted[a] {
+                        let row = a * l..(a + 1) * l;
+                        shift::add_intervention_gradient(
+                            &mut d_shifts[row.clone()],
+                            None,
+                            &d_prior_mean,
+                            R::of(dose as f64),
+                            mask(a),
+                            &ones,
+                            &shifts[row],
+                        );
+                    }
+                }
+            }
+            adam.step(team, &mut network.parameters, &gradient, &ranges, &settings.adam);
+            between()?;
+        }
+    }
+    Ok(())
+}
+
+/// Fits the shifts as the reference implementation does for its baselines: in training mode, so that the encoder's
+/// running statistics move with the held-out cells. The decoder takes no part, Eq. (H6). The session knows the training as
+/// `stage`; what it records is the divergence alone.
+///
+/// # Errors
+/// As [`train_in`].
+pub fn fit_shifts_drifting<R: Real>(
+    team: &Team,
+    network: &mut Network<R>,
+    data: &Dataset,
+    cells: &[usize],
+    held_out: &[usize],
+    objective: &Objective,
+    settings: &TrainingSettings,
+    session: &mut Session<'_>,
+    stage: &'static str,
+    on_epoch: impl FnMut(&EpochRecord),
+) -> Result<Training> {
+    let settings = TrainingSettings { trained: Some(shift_ranges(network, held_out)), ..settings.clone() };
+    let trainer = Trainer::new(network, data, cells, &[], objective, &settings);
+    train_in(session, stage, team, trainer, on_epoch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::simulate::{Simulation, simulate};
+    use crate::display::progress::ProgressKind;
+    use crate::model::architecture::{Architecture, MaskKind, Prior};
+
+    use crate::training::trainer::{evaluation_workspace, train};
+
+    fn screen() -> Dataset {
+        let simulation = Simulation {
+            n_interventions: 6,
+            n_latents: 3,
+            n_genes: 12,
+            cells_per_intervention: 30,
+            seed: 1,
+            ..Simulation::default()
+        };
+        simulate(&simulation).expect("a simulation").dataset
+    }
+
+    fn network(data: &Dataset, prior: Prior) -> Network<f64> {
+        let architecture =
+            Architecture { n_hidden: 8, prior, ..Architecture::new(data.n_genes(), data.n_interventions(), 4) };
+        Network::new(architecture, 3)
+    }
+
+    fn settings() -> TrainingSettings {
+        TrainingSettings { retraining_epochs: 3, warmup_epochs: 2, seed: 5, ..TrainingSettings::plain(4, 16) }
+    }
+
+    const MASKED: Prior = Prior::Masked { kind: MaskKind::Hard, temperature: 1.0 };
+
+    fn objective(scale_to_all_cells: bool) -> Objective {
+        let penalty = Penalty::SpikeAndSlab { alpha: 10.0 };
+        Objective { penalty, beta: 1.0, scale_to_all_cells, n_cells: 120 }
+    }
+
+    #[test]
+    fn fitted_shifts_are_the_mean_posterior_means_and_nothing_else_changes() {
+        let data = screen();
+        let held_out = [1, 4, 5];
+        let cells: Vec<usize> = (0..data.n_cells())
+            .filter(|&n| data.interventions.row(n).0.iter().all(|&a| held_out.contains(&(a as usize))))
+            .collect();
+        let team = Team::single();
+        for (prior, scaled) in [(MASKED, true), (MASKED, false), (Prior::Shifted, false)] {
+            let mut network = network(&data, prior);
+            let l = network.architecture.n_latents;
+            // Masks of held-out interventions start on; one is switched off by hand to see that it is obeyed.
+            forget(&mut network, &held_out);
+            if let Some(mask_logit) = network.tensors.mask_logit.clone() {
+                network.parameters[&mask_logit][4 * l + 2] = -1.0;
+            }
+            network.freeze_masks();
+            let before = network.clone();
+            let mut workspace = evaluation_workspace(&network, &data);
+            let posterior = network.posterior(&team, &mut workspace, &data, &cells).expect("in memory");
+            // Enough steps, and all cells in each, so that the optimiser comes to rest.
+            let fit = TrainingSettings { epochs: 6000, batch_size: 1000, ..fit_settings(&settings(), cells.len()) };
+            let objective = fixed_objective(&objective(scaled), cells.len());
+            let never = || Ok(());
+            fit_shifts(&team, &mut network, &data, &cells, &posterior, &held_out, &objective, &fit, never).unwrap();
+
+            let shift = network.tensors.shift.clone().expect("shifts");
+            let ranges = shift_ranges(&network, &held_out);
+            assert_eq!(ranges.len(), 2, "rows 4 and 5 are one range");
+            for (i, (&now, &was)) in network.parameters.values.iter().zip(&before.parameters.values).enumerate() {
+                assert!(ranges.iter().any(|range| range.contains(&i)) || now == was, "parameter {i} moved");
+            }
+            assert_eq!(network.running, before.running);
+            for &a in &held_out {
+                for k in 0..l {
+                    let of_a: Vec<f64> = (0..cells.len())
+                        .filter(|&i| data.interventions.single(cells[i]) == Some(a))
+                        .map(|i| posterior.mean[i * l + k])
+                        .collect();
+                    let off = prior == MASKED && (a, k) == (4, 2);
+                    // Weight decay of 1e-6 draws towards 0 by 3e-6 of the value at most.
+                    let want = if off { 0.0 } else { of_a.iter().sum::<f64>() / of_a.len() as f64 };
+                    let got = network.parameters[&shift][a * l + k];
+                    assert!((got - want).abs() < 1e-5 * (1.0 + want.abs()), "{prior:?} {a} {k}: {got} {want}");
+                }
+            }
+
+            // The protocol's own settings end near it: minibatches leave a jitter of some steps of 0.005.
+            let mut by_protocol = before.clone();
+            let fit = fit_settings(&settings(), cells.len());
+            fit_shifts(&team, &mut by_protocol, &data, &cells, &posterior, &held_out, &objective, &fit, never).unwrap();
+            for (got, want) in by_protocol.parameters[&shift].iter().zip(&network.parameters[&shift]) {
+                assert!((got - want).abs() < 0.05, "{got} {want}");
+            }
+        }
+    }
+
+    #[test]
+    fn fixed_masks_are_not_trained_and_held_out_rows_stay_forgotten() {
+        let data = screen();
+        let held_out = [5];
+        let cells: Vec<usize> = (0..data.n_cells()).filter(|&n| data.interventions.single(n) != Some(5)).collect();
+        let mut network = network(&data, MASKED);
+        let mask_logit = network.tensors.mask_logit.clone().expect("masks");
+        let shift = network.tensors.shift.clone().expect("shifts");
+        let l = network.architecture.n_latents;
+        network.parameters[&mask_logit][..l].fill(-2.0);
+        forget(&mut network, &held_out);
+        network.freeze_masks();
+        let before = network.clone();
+        let settings = retraining_settings(&settings());
+        assert_eq!(settings.kl_weight(0), 1.0);
+        let objective = fixed_objective(&objective(true), cells.len());
+        let ran =
+            train(&Team::single(), &mut network, &data, &cells, &[], &objective, &settings, |_| {}).expect("in memory");
+        assert_eq!(ran.history.len(), 3, "the retraining has epochs of its own");
+        assert!(ran.history.iter().all(|record| record.kl_weight == 1.0 && record.kl_global == 0.0));
+        assert_eq!(network.parameters[&mask_logit], before.parameters[&mask_logit]);
+        assert_eq!(network.frozen_mask, before.frozen_mask);
+        assert!(network.parameters[&shift][5 * l..].iter().all(|&s| s == 0.0));
+        assert!(
+            network.parameters[&shift][l..5 * l].iter().zip(&before.parameters[&shift][l..5 * l]).all(|(a, b)| a != b)
+        );
+        let frozen = network.frozen_mask.as_ref().expect("frozen");
+        assert!(frozen[..l].iter().all(|&m| m == 0.0) && frozen[l..].iter().all(|&m| m == 1.0));
+    }
+
+    #[test]
+    fn drift_moves_the_encoders_statistics_and_the_held_out_shifts_only() {
+        let data = screen();
+        let held_out = [4, 5];
+        let cells: Vec<usize> = (120..180).collect();
+        let mut network = network(&data, Prior::Shifted);
+        forget(&mut network, &held_out);
+        let before = network.clone();
+        let fit = TrainingSettings { epochs: 3, ..fit_settings(&settings(), cells.len()) };
+        let objective = fixed_objective(&objective(false), cells.len());
+        let team = Team::single();
+        let session = &mut Session::unsaved(ProgressKind::Silent);
+        fit_shifts_drifting(
+            &team,
+            &mut network,
+            &data,
+            &cells,
+            &held_out,
+            &objective,
+            &fit,
+            session,
+            "fitting",
+            |_| {},
+        )
+        .unwrap();
+        let ranges = shift_ranges(&network, &held_out);
+        for (i, (&now, &was)) in network.parameters.values.iter().zip(&before.parameters.values).enumerate() {
+            assert_eq!(ranges.iter().any(|range| range.contains(&i)), now != was, "parameter {i}");
+        }
+        let statistics = |network: &Network<f64>, encoder: bool| -> Vec<f64> {
+            let layers = if encoder { &network.tensors.encoder } else { &network.tensors.decoder };
+            let norms = layers.iter().map(|layer| layer.norm.as_ref().expect("normalised"));
+            norms.flat_map(|norm| network.running[&norm.running_mean].to_vec()).collect()
+        };
+        assert_ne!(statistics(&network, true), statistics(&before, true));
+        assert_eq!(statistics(&network, false), statistics(&before, false));
+    }
+}
