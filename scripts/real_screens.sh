@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The table of real screens in the README. Usage: scripts/real_screens.sh FOLDER_OF_H5AD_FILES [FOLDER]
+# The table of real screens in docs/results.md. Usage: scripts/real_screens.sh FOLDER_OF_H5AD_FILES [FOLDER]
 set -euo pipefail
 data=$(cd "$1" && pwd)
 cd "$(dirname "$0")/.."

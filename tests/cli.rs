@@ -178,17 +178,17 @@ fn a_closed_standard_output_is_no_panic() {
 }
 
 #[test]
-fn the_readme_lists_every_flag() {
+fn the_page_of_settings_lists_every_flag() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (_, help, _) = said(&run(folder.path(), &["run", "-h"]));
-    let readme = include_str!("../README.md");
+    let page = include_str!("../docs/settings.md");
     let flags: Vec<&str> = help
         .split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))
         .filter(|word| word.starts_with("--") && word.len() > 2 && *word != "--help")
         .collect();
     assert!(flags.len() > 40, "{flags:?}");
     for flag in flags {
-        let listed = |end: char| readme.contains(&format!("`{flag}{end}"));
-        assert!(listed('`') || listed(' '), "{flag} is not in the README");
+        let listed = |end: char| page.contains(&format!("`{flag}{end}"));
+        assert!(listed('`') || listed(' '), "{flag} is not in docs/settings.md");
     }
 }
