@@ -12,6 +12,7 @@ mod bench;
 mod cli;
 mod derivations;
 mod determinism;
+mod documentation;
 mod formats;
 mod golden;
 mod gradients;
