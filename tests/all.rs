@@ -20,6 +20,7 @@ mod held_out;
 mod known_answer;
 mod malformed_input;
 mod negative_binomial;
+mod poisson;
 mod results;
 mod resume;
 mod run;

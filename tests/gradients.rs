@@ -124,6 +124,11 @@ proptest! {
     }
 
     #[test]
+    fn poisson(n_genes in 1..70usize, seed: u64) {
+        failures(&[differences::poisson(n_genes, seed)])?;
+    }
+
+    #[test]
     fn adam_follows_its_formulas(n in 1..100usize, steps in 1..8usize, seed: u64) {
         failures(&[differences::adam(n, steps, seed)])?;
     }

@@ -14,7 +14,7 @@ mod objective;
 
 pub use blocks::{
     activation, adam, batch_norm, check_blocks, hard_mask, input_layer, latent, layer_norm, linear, negative_binomial,
-    penalty, prior, soft_mask,
+    penalty, poisson, prior, soft_mask,
 };
 pub use objective::{check_network, check_objective, network_at_a_random_point};
 

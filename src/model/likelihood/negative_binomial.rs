@@ -16,10 +16,10 @@ use crate::numerics::special::{LnFactorial, Rising, rising_differences, stirling
 /// Genes per block, and parallel sums of every reduction: the single-precision lanes of the widest vectors.
 pub const LANES: usize = 16;
 
-type Block<R> = [R; LANES];
+pub(super) type Block<R> = [R; LANES];
 
 /// A sum in [`LANES`] parallel sums of R, emptied into f64 every [`Sum::PERIOD`] blocks so that long rows lose no digits.
-struct Sum<R> {
+pub(super) struct Sum<R> {
     lanes: Block<R>,
     flushed: [f64; LANES],
 }
@@ -28,13 +28,13 @@ impl<R: Real> Sum<R> {
     const PERIOD: usize = 16;
 
     #[inline(always)]
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { lanes: [R::ZERO; LANES], flushed: [0.0; LANES] }
     }
 
     /// Adds the values of block number `b`.
     #[inline(always)]
-    fn add(&mut self, b: usize, values: &Block<R>) {
+    pub(super) fn add(&mut self, b: usize, values: &Block<R>) {
         for i in 0..LANES {
             self.lanes[i] += values[i];
         }
@@ -60,7 +60,7 @@ impl<R: Real> Sum<R> {
 
     /// Sum of the lanes, pairwise.
     #[inline(always)]
-    fn total(mut self) -> f64 {
+    pub(super) fn total(mut self) -> f64 {
         self.flush();
         let mut s = self.flushed;
         let mut width = LANES / 2;
@@ -249,7 +249,7 @@ impl<R: Real> Dispersion<R> {
 #[derive(Debug, Clone)]
 pub struct Scratch<R> {
     /// exp(logit - largest logit); n_genes, in blocks.
-    rates: Vec<Block<R>>,
+    pub(super) rates: Vec<Block<R>>,
     /// Genes whose count is K or more, and count - K; the first `n_large`, then leftovers.
     large_genes: Vec<u32>,
     large_counts: Vec<R>,
@@ -848,7 +848,7 @@ fn counts_block<R: Real>(b: usize, x: &Block<R>, dispersion: &Dispersion<R>) -> 
 
 /// Sum of `f` in four parallel sums, so that additions need not wait for each other.
 #[inline(always)]
-fn sum_four<T>(items: &[T], f: impl Fn(&T) -> f64) -> f64 {
+pub(super) fn sum_four<T>(items: &[T], f: impl Fn(&T) -> f64) -> f64 {
     let mut sums = [0.0; 4];
     let (fours, rest) = items.as_chunks::<4>();
     for four in fours {
@@ -871,7 +871,7 @@ fn log_offset<R: Real>(mean_scale: f64, top: f64) -> R {
 
 /// Largest of `values`; NaN are passed over (they reach the sums by themselves).
 #[inline(always)]
-fn largest<R: Real>(values: &[R]) -> R {
+pub(super) fn largest<R: Real>(values: &[R]) -> R {
     let mut top = [-R::INFINITY; LANES];
     let (blocks, tail) = values.as_chunks::<LANES>();
     for block in blocks {
@@ -894,7 +894,7 @@ fn largest<R: Real>(values: &[R]) -> R {
 
 /// `rates = exp(logits - top)` and their sum.
 #[inline(always)]
-fn exponentials<R: Real>(logits: &[R], top: R, rates: &mut [Block<R>]) -> f64 {
+pub(super) fn exponentials<R: Real>(logits: &[R], top: R, rates: &mut [Block<R>]) -> f64 {
     let mut total = Sum::new();
     let (blocks, tail) = logits.as_chunks::<LANES>();
     for (b, (block, rates)) in blocks.iter().zip(rates.iter_mut()).enumerate() {
@@ -917,7 +917,7 @@ fn exponentials<R: Real>(logits: &[R], top: R, rates: &mut [Block<R>]) -> f64 {
 
 /// The incomplete last block, completed by `with`. Copied in pieces of fixed size: a call of memcpy takes longer.
 #[inline(always)]
-fn padded<R: Real>(tail: &[R], with: R) -> Block<R> {
+pub(super) fn padded<R: Real>(tail: &[R], with: R) -> Block<R> {
     let mut block = [with; LANES];
     copy_pieces(&mut block, tail, tail.len());
     block
@@ -925,7 +925,7 @@ fn padded<R: Real>(tail: &[R], with: R) -> Block<R> {
 
 /// The used part of a block, back to where [`padded`] took it.
 #[inline(always)]
-fn copy_back<R: Real>(tail: &mut [R], block: &Block<R>) {
+pub(super) fn copy_back<R: Real>(tail: &mut [R], block: &Block<R>) {
     let n = tail.len();
     copy_pieces(tail, block, n);
 }

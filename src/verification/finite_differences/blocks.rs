@@ -11,6 +11,7 @@ use crate::model::layers::{
     activation as relu, batch_norm as norm, input_layer as first, layer_norm as row_norm, linear as layer,
 };
 use crate::model::likelihood::negative_binomial as likelihood;
+use crate::model::likelihood::poisson as poisson_likelihood;
 use crate::model::objective::Penalty;
 use crate::model::parameters::{Buffer, LayoutBuilder};
 use crate::model::prior::{mask, shift};
@@ -45,6 +46,7 @@ pub fn check_blocks(seed: u64) -> Vec<Check> {
         penalty(Penalty::MeanProbability { alpha: 10.0 }, 35, seed),
         negative_binomial(37, 0.0, seed),
         negative_binomial(37, 1e-8, seed),
+        poisson(37, seed),
     ];
     checks.push(adam(1000, 5, seed));
     checks
@@ -452,6 +454,35 @@ pub fn negative_binomial(n_genes: usize, epsilon: f64, seed: u64) -> Check {
     } else {
         "negative binomial"
     })
+}
+
+/// [`crate::model::likelihood::poisson`] of one cell: the gradient of training against differences of the likelihood of
+/// evaluation.
+pub fn poisson(n_genes: usize, seed: u64) -> Check {
+    let mut random = Random::new(seed, 12);
+    let logits = random.normal(n_genes);
+    // Counts from zero to thousands, many of them zero.
+    let exponents = random.uniform(n_genes, -3.0, 8.0);
+    let counts: Vec<u32> = exponents.iter().map(|e| e.exp() as u32).collect();
+    let counts = Counts::from_dense(n_genes, &counts);
+    let row = counts.row(0);
+    let mut x = vec![0.0; n_genes];
+    row.for_each(|g, count| x[g] = count as f64);
+    let library = 1.3 * row.sum() as f64 + 0.7;
+    let scale = 1.7;
+
+    let mut d_logits = logits.clone();
+    let scratch = &mut likelihood::Scratch::new(n_genes);
+    poisson_likelihood::forward_backward(&mut d_logits, &x, row, library, scale, scratch);
+    // ln x! and x log mu, of size x ln x each, all but cancel.
+    let magnitude: f64 = x.iter().map(|&x| 2.0 * x * x.ln_1p() + 1.0).sum();
+    let terms = poisson_likelihood::count_terms(row);
+    let mut comparison = Comparison::default();
+    comparison.gradient(&mut random, &logits, &d_logits, |logits| {
+        let loss = poisson_likelihood::forward(logits, &x, library, terms);
+        Evaluation { value: scale * loss, magnitude: scale * (loss.abs() + magnitude), sides: 0 }
+    });
+    comparison.check("Poisson")
 }
 
 /// [`Adam`] against the formulas of its paper, applied parameter by parameter, over `steps` steps on part of the
