@@ -9,7 +9,7 @@ use std::process::Command;
 
 use svae_cpu::commands::bench::screen;
 use svae_cpu::data::loading::load::{LoadOptions, load, write_npz};
-use svae_cpu::evaluation::metrics::grouped;
+use svae_cpu::words::grouped;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();

@@ -15,12 +15,12 @@ use svae_cpu::data::counts::in_memory::{Counts, CountsBuilder};
 use svae_cpu::data::dataset::Dataset;
 use svae_cpu::data::formats::anndata_writer::{AnnDataWriter, FrameColumn};
 use svae_cpu::data::loading::load::{LoadOptions, load};
-use svae_cpu::evaluation::metrics::grouped;
 use svae_cpu::model::architecture::Architecture;
 use svae_cpu::model::network::Network;
 use svae_cpu::model::objective::{Objective, Penalty};
 use svae_cpu::parallel::team::Team;
 use svae_cpu::training::trainer::{TrainingSettings, train};
+use svae_cpu::words::grouped;
 
 /// Interventions of the screens; the cells of each lie together.
 const INTERVENTIONS: usize = 100;

@@ -3,8 +3,6 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::system::interruption::EXIT_CODE;
-
 /// Result of every fallible operation of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -161,3 +159,6 @@ pub struct NonFinite {
     /// Name of the first tensor, in order of computation, that holds a non-finite value.
     pub tensor: String,
 }
+
+/// Exit code of a run that was stopped early and can be resumed (EX_TEMPFAIL of `sysexits.h`).
+pub const EXIT_CODE: u8 = 75;

@@ -16,5 +16,6 @@ pub mod settings;
 pub mod system;
 pub mod training;
 pub mod verification;
+pub mod words;
 
 pub use error::{Error, InputError, Result};

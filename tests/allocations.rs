@@ -13,8 +13,9 @@ use svae_cpu::model::objective::{Objective, Penalty};
 use svae_cpu::model::parameters::Buffer;
 use svae_cpu::model::workspace::Workspace;
 use svae_cpu::parallel::team::Team;
-use svae_cpu::settings::{Config, Schedule};
+use svae_cpu::settings::Config;
 use svae_cpu::system::interruption::{Every, Moment, Watch};
+use svae_cpu::training::schedule::Schedule;
 use svae_cpu::training::trainer::{Trainer, TrainingSettings};
 
 struct Counting;

@@ -9,7 +9,7 @@ use svae_cpu::model::objective::{Objective, Penalty};
 use svae_cpu::model::parameters::Buffer;
 use svae_cpu::model::workspace::Workspace;
 use svae_cpu::parallel::team::Team;
-use svae_cpu::settings::Schedule;
+use svae_cpu::training::schedule::Schedule;
 use svae_cpu::training::trainer::{TrainingSettings, evaluation_workspace, posterior_means, train};
 
 /// Bits of everything that a short training leaves: parameters, running statistics, losses, latents, bounds.

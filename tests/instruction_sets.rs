@@ -9,7 +9,7 @@ use svae_cpu::model::objective::{Objective, Penalty};
 use svae_cpu::numerics::real::Real;
 use svae_cpu::numerics::simd;
 use svae_cpu::parallel::team::Team;
-use svae_cpu::settings::Schedule;
+use svae_cpu::training::schedule::Schedule;
 use svae_cpu::training::trainer::{TrainingSettings, evaluation_workspace, train};
 
 /// Bits of what a short training and a bound leave.
@@ -39,7 +39,7 @@ fn bits<R: Real>(shape: Shape) -> Vec<u64> {
 
 #[test]
 fn vectors_do_not_change_a_bit() {
-    simd::choose(simd::Level::Baseline);
+    simd::Level::Baseline.choose();
     for shape in [Shape::Simulation, Shape::Screen] {
         let wide = (bits::<f32>(shape), bits::<f64>(shape));
         simd::without_vectors(true);

@@ -3,12 +3,11 @@
 //! Numbers are little-endian, floating-point numbers by their bits, so that NaN and infinities survive. Lengths are
 //! 64-bit numbers before what they count. Nothing here detects damage; the checksum of the whole file does.
 
-use crate::display::progress::EpochRecord;
 use crate::error::NonFinite;
-use crate::evaluation::metrics::StopReason;
 use crate::model::network::Bound;
 use crate::numerics::real::Real;
-use crate::settings::HeldoutBatchNorm;
+use crate::training::history::{EpochRecord, StopReason};
+use crate::training::shift_fit::HeldoutBatchNorm;
 
 /// What was read cannot be what was written: the reason, without a final full stop.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use crate::checkpoint::encoding::{Damage, Input, Saved};
 use crate::error::{Error, Result};
-use crate::results::folder::{sync_folder, write_atomically};
+use crate::system::files::{sync_folder, write_atomically};
 
 /// Name of the newest checkpoint in a results folder.
 pub const CHECKPOINT: &str = "checkpoint";

@@ -18,12 +18,13 @@ use crate::checkpoint::file::{Checkpoint, DataIdentity, Header, Part, Resume};
 use crate::data::dataset::Dataset;
 use crate::display::progress::ProgressKind;
 use crate::error::{Error, InputError, Result};
-use crate::evaluation::metrics::seconds as in_words;
 use crate::numerics::simd;
+use crate::numerics::simd::Level;
 use crate::parallel::ranks::Ranks;
-use crate::results::manifest::host;
-use crate::settings::{Config, Simd};
+use crate::settings::Config;
 use crate::system::interruption::{Cause, Moment, Next, Watch};
+use crate::system::machine::host;
+use crate::words::seconds as in_words;
 
 /// Settings that results do not depend on: how many threads, and where files are (their contents are compared).
 pub const INDIFFERENT_KEYS: [&str; 4] = ["threads", "data", "labels", "genes"];
@@ -217,7 +218,7 @@ impl<'a> Session<'a> {
         if !matches!(self.progress, ProgressKind::Json(_)) {
             self.progress.note(&format!("Resumed in the stage {stage}, after {} of work.", in_words(header.seconds)));
         }
-        if header.simd != self.header.simd && config.simd == Simd::Native {
+        if header.simd != self.header.simd && config.simd == Level::Native {
             self.progress.warn(&format!(
                 "the run was begun with {} and goes on with {}: the last digits may differ from those of a run on one \
                  kind of processor; --simd baseline rules this out.",

@@ -12,8 +12,10 @@ use crate::model::network::Network;
 use crate::model::objective::{Objective, Penalty};
 use crate::numerics::real::Real;
 use crate::parallel::team::Team;
-use crate::settings::{KeepEpoch, RawConfig, Schedule};
+use crate::settings::RawConfig;
 use crate::system::interruption::Every;
+use crate::training::history::KeepEpoch;
+use crate::training::schedule::Schedule;
 use crate::training::trainer::{Advance, Trainer, Training, TrainingSettings, train};
 
 fn screen(seed: u64) -> Dataset {

@@ -9,15 +9,15 @@ use crate::commands::saved_model::Applied;
 use crate::commands::sweep;
 use crate::commands::sweep::Part;
 use crate::commands::sweep::table::Status;
-use crate::display::progress;
 use crate::display::progress::{Progress, ProgressKind};
 use crate::display::table::Table;
 use crate::error::{Error, InputError, Result};
-use crate::evaluation::metrics::grouped;
 use crate::parallel::ranks::Ranks;
 use crate::results::folder::ResultsFolder;
-use crate::settings::{Config, Grid, LogFormat};
+use crate::settings::{Config, Grid};
+use crate::system::console::LogFormat;
 use crate::system::{console, interruption};
+use crate::words::grouped;
 
 /// Does what the command line asks for.
 ///
@@ -126,7 +126,7 @@ pub fn dispatch(cli: Cli, ranks: &Ranks) -> Result<()> {
 
 /// Lets signals end what follows in an orderly way.
 fn interruptible(format: LogFormat) -> Result<()> {
-    progress::choose_format(format);
+    console::choose_format(format);
     let farewell = |cause| {
         let text = format!("stopped by {cause}; nothing had to be saved: start the same command again");
         let _ = writeln!(std::io::stderr(), "{}", console::complaint(&Error::Stopped(text)));

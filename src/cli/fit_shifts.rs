@@ -2,7 +2,8 @@
 
 use crate::cli::groups::JudgeArgs;
 use crate::error::Result;
-use crate::settings::{Config, HeldoutBatchNorm, RawTraining};
+use crate::settings::{Config, RawTraining};
+use crate::training::shift_fit::HeldoutBatchNorm;
 
 /// Arguments of `svae-cpu fit-shifts`.
 #[derive(Debug, Clone, clap::Args)]

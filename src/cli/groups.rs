@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use crate::commands::saved_model::{OutputKind, SavedModel};
 use crate::error::Result;
 use crate::results::folder::ResultsFolder;
-use crate::settings::{Config, LogFormat, RawConfig, RawExecution, RawOutput, RawTraining};
+use crate::settings::{Config, RawConfig, RawExecution, RawOutput, RawTraining};
+use crate::system::console::LogFormat;
 
 /// A trained model that a file is made with.
 #[derive(Debug, Clone, clap::Args)]

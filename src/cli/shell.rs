@@ -6,7 +6,7 @@ use clap::CommandFactory;
 
 use crate::cli::Cli;
 use crate::error::{Error, InputError, Result};
-use crate::results::folder::write_atomically;
+use crate::system::files::write_atomically;
 
 /// Arguments of `svae-cpu completions`.
 #[derive(Debug, Clone, clap::Args)]

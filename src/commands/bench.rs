@@ -13,7 +13,6 @@ use crate::data::dataset::{Covariates, Dataset, InterventionRows};
 use crate::data::simulate::{Simulation, simulate};
 use crate::display::table::Table;
 use crate::error::Result;
-use crate::evaluation::metrics::{grouped, peak_rss_bytes, seconds};
 use crate::model::adam::{Adam, AdamSettings};
 use crate::model::architecture::Architecture;
 use crate::model::clock::{Stage, StageClock};
@@ -25,7 +24,9 @@ use crate::numerics::aligned::Aligned;
 use crate::numerics::matmul::{Into, Rows, a_b, a_bt, at_b};
 use crate::numerics::real::Real;
 use crate::parallel::team::Team;
+use crate::system::machine::peak_rss_bytes;
 use crate::training::trainer::evaluation_workspace;
+use crate::words::{grouped, seconds};
 
 /// Cells per minibatch at the two shapes.
 pub const BATCH: usize = 128;

@@ -22,7 +22,6 @@ use crate::evaluation::held_out_protocol::Protocol;
 use crate::evaluation::interpretation::{Interpretation, Parts};
 use crate::evaluation::metrics::{
     BaselineMetrics, GraphMetrics, HeldoutMetrics, LatentOracleMetrics, MaskMetrics, Metrics, PrecisionRecall, Timing,
-    peak_rss_bytes,
 };
 use crate::evaluation::oracle::latent_oracle;
 use crate::evaluation::pooled;
@@ -31,25 +30,24 @@ use crate::evaluation::target_graph::{
     TargetScore, masks_from_probabilities, score_targets, targets_from_prior_means, two_largest_shifts,
 };
 use crate::model::adam::AdamSettings;
-use crate::model::architecture;
-use crate::model::architecture::{Architecture, Prior};
+use crate::model::architecture::{Architecture, MaskKind, PosteriorCovariance, Prior};
+use crate::model::method::{IvaeMask, Method};
 use crate::model::network::Network;
 use crate::model::objective::{Objective, Penalty};
 use crate::numerics::random::{Purpose, shuffle, stream};
-use crate::numerics::real::Real;
+use crate::numerics::real::{Precision, Real};
 use crate::numerics::simd;
 use crate::parallel::ranks::Ranks;
 use crate::parallel::team::Team;
-use crate::results::folder::{LATENTS, ResultsFolder, TensorValues, check_destination, is_finished};
+use crate::results::folder::{LATENTS, ResultsFolder, check_destination, is_finished};
 use crate::results::manifest::Manifest;
 use crate::settings;
-use crate::settings::{
-    Config, HeldoutBatchNorm, IvaeMask, LatentDistribution, MaskKind, Method, PosteriorCovariance, Precision,
-    RawConfig, Source,
-};
+use crate::settings::{Config, RawConfig, Source};
 use crate::system::interruption::Deferral;
+use crate::system::machine::peak_rss_bytes;
 use crate::system::memory::give_back_large_arrays;
-use crate::training::shift_fit::fit_settings;
+use crate::system::safetensors::TensorValues;
+use crate::training::shift_fit::{HeldoutBatchNorm, fit_settings};
 use crate::training::starts::{Start, train_from_starts};
 use crate::training::trainer::{
     Training, TrainingSettings, divergence_by_latent, elbo, evaluation_workspace, posterior_means,
@@ -371,10 +369,7 @@ pub(crate) fn read_screen(config: &Config) -> Result<(Arc<Dataset>, Vec<String>)
 
 pub(crate) fn simulator_settings(s: &settings::Simulation) -> simulator::Simulation {
     simulator::Simulation {
-        kind: match s.kind {
-            settings::SimulationKind::SparseShift => simulator::SimulationKind::SparseShift,
-            settings::SimulationKind::Paper => simulator::SimulationKind::Paper,
-        },
+        kind: s.kind,
         n_interventions: s.interventions,
         n_latents: s.latents,
         n_genes: s.genes,
@@ -419,10 +414,6 @@ impl Cells {
 
 /// The network that the settings describe, for this screen.
 pub fn architecture(config: &Config, data: &Dataset) -> Architecture {
-    let kind = match config.mask {
-        MaskKind::Hard => architecture::MaskKind::Hard,
-        MaskKind::Soft => architecture::MaskKind::Soft,
-    };
     Architecture {
         n_hidden: config.hidden,
         n_layers: config.layers,
@@ -433,18 +424,15 @@ pub fn architecture(config: &Config, data: &Dataset) -> Architecture {
         batch_norm: config.batch_norm,
         layer_norm: config.layer_norm,
         dropout_rate: config.dropout,
-        latent_distribution: match config.latent_distribution {
-            LatentDistribution::Normal => architecture::LatentDistribution::Normal,
-            LatentDistribution::LogisticNormal => architecture::LatentDistribution::LogisticNormal,
-        },
+        latent_distribution: config.latent_distribution,
         full_covariance: config.posterior_covariance == PosteriorCovariance::Full,
         prior: match config.method {
             Method::Vae | Method::BetaVae => Prior::Standard,
             Method::Ivae => match config.ivae_mask {
                 IvaeMask::Ones => Prior::Shifted,
-                IvaeMask::Learned => Prior::Masked { kind: architecture::MaskKind::Hard, temperature: 1.0 },
+                IvaeMask::Learned => Prior::Masked { kind: MaskKind::Hard, temperature: 1.0 },
             },
-            Method::Svae | Method::SvaePlus => Prior::Masked { kind, temperature: config.temperature },
+            Method::Svae | Method::SvaePlus => Prior::Masked { kind: config.mask, temperature: config.temperature },
         },
         likelihood_epsilon: config.likelihood_epsilon,
         ..Architecture::new(data.n_genes(), data.n_interventions(), config.latents)

@@ -16,15 +16,17 @@ use crate::data::formats::npz::NpzWriter;
 use crate::data::loading::load::{LoadOptions, load, write_npz};
 use crate::data::names::Names;
 use crate::error::{InputError, Result};
+use crate::evaluation::interpretation::CONTROL;
 use crate::model::architecture::Architecture;
 use crate::model::latent;
 use crate::model::network::{Batch, Network, saved_metadata};
-use crate::numerics::real::Real;
+use crate::numerics::real::{Precision, Real};
 use crate::parallel::team::Team;
 use crate::results::anndata::annotations;
-use crate::results::folder::{ResultsFolder, write_atomically};
-use crate::results::tables::{CELL_COLUMNS, CONTROL};
-use crate::settings::{Config, Precision};
+use crate::results::folder::ResultsFolder;
+use crate::results::tables::CELL_COLUMNS;
+use crate::settings::Config;
+use crate::system::files::write_atomically;
 use crate::training::trainer::{evaluation_workspace, posterior_means};
 
 /// Names listed in a message.

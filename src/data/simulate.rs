@@ -5,6 +5,8 @@ use rand::rngs::ChaCha8Rng;
 use rand::seq::index;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_distr::{Distribution, Normal, Poisson, StandardNormal};
+use serde::Deserialize;
+use serde::Serialize;
 
 use crate::data::counts::in_memory::CountsBuilder;
 use crate::data::dataset::{Covariates, Dataset, InterventionRows, Truth};
@@ -22,13 +24,16 @@ const GENE_TOTAL: f64 = 1e6;
 /// `paper`: expected total count of a cell.
 const CELL_TOTAL: f64 = 1e5;
 
-/// Which simulator.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// Which simulator makes the data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
 pub enum SimulationKind {
-    /// What the authors' code does: targets drawn with replacement, softmax over cells, 1e6 counts per gene.
+    // Softmax over cells, 1e6 counts per gene.
+    /// As the reference code does: targets drawn with replacement, rates normalised over cells
     #[default]
     SparseShift,
-    /// What the paper's text says: targets drawn without replacement, softmax over genes, 1e5 counts per cell.
+    // Softmax over genes, 1e5 counts per cell.
+    /// As the paper's text says: targets without replacement, rates normalised over genes
     Paper,
 }
 

@@ -1,44 +1,14 @@
 //! Progress of a run on standard error: a bar on a terminal, plain lines in a log file, or a JSON object per event.
 
+use crate::system::console::{event, speaks_json, write_line};
+use crate::training::history::EpochRecord;
 use std::io::{IsTerminal, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::evaluation::metrics::{rate, seconds};
-use crate::settings::LogFormat;
-
-/// One epoch, a row of `history.csv`. ELBO parts are negative ELBO parts in nats per cell: lower is better.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct EpochRecord {
-    /// Epoch, counted from 1.
-    pub epoch: usize,
-    /// Weight of the KL divergence in this epoch's loss.
-    pub kl_weight: f64,
-    /// Mean loss of the minibatches, as minimised (for sVAE+ it carries the number of training cells as a factor).
-    pub train_loss: f64,
-    /// Negative ELBO of the training cells: reconstruction + KL + share of the global KL.
-    pub train_elbo: f64,
-    /// Negative log-likelihood of the training cells.
-    pub train_reconstruction: f64,
-    /// KL divergence of the latents of the training cells.
-    pub train_kl: f64,
-    /// KL divergence of the mask, for the whole data set (not per cell).
-    pub kl_global: f64,
-    /// Negative ELBO of the validation cells.
-    pub validation_elbo: f64,
-    /// Negative log-likelihood of the validation cells.
-    pub validation_reconstruction: f64,
-    /// KL divergence of the latents of the validation cells.
-    pub validation_kl: f64,
-    /// Mean probability of the mask; 1 for methods without.
-    pub mean_mask: f64,
-    /// Seconds that the epoch took.
-    pub seconds: f64,
-}
+use crate::words::{rate, seconds};
 
 /// How progress is shown.
 #[derive(Debug, Clone, Copy)]
@@ -53,19 +23,6 @@ pub enum ProgressKind<'a> {
     Within(&'a ProgressBar),
     /// A JSON object per event, in a line of its own; with the name of the run where several share the output.
     Json(Option<&'a str>),
-}
-
-/// Whether the process speaks JSON on standard error.
-static JSON: AtomicBool = AtomicBool::new(false);
-
-/// Chooses the format of everything that the process says on standard error. To be called before any work is done.
-pub fn choose_format(format: LogFormat) {
-    JSON.store(format == LogFormat::Json, Ordering::Relaxed);
-}
-
-/// Whether the process speaks JSON on standard error.
-pub fn speaks_json() -> bool {
-    JSON.load(Ordering::Relaxed)
 }
 
 impl ProgressKind<'_> {
@@ -107,39 +64,6 @@ impl ProgressKind<'_> {
             _ => write_line(&mut std::io::stderr(), &line),
         }
     }
-}
-
-/// An event as a line of JSON: time, event, run, then its fields.
-pub fn event(name: &str, run: Option<&str>, fields: Value) -> String {
-    let mut object = serde_json::Map::new();
-    object.insert("time".to_owned(), timestamp(SystemTime::now()).into());
-    object.insert("event".to_owned(), name.into());
-    if let Some(run) = run {
-        object.insert("run".to_owned(), run.into());
-    }
-    if let Value::Object(fields) = fields {
-        object.extend(fields);
-    }
-    Value::Object(object).to_string()
-}
-
-/// A time in UTC as RFC 3339 writes it, to the millisecond.
-pub fn timestamp(time: SystemTime) -> String {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-    // Days from the first of March of the year 0, in which leap days come last (the Gregorian calendar repeats after 146,097).
-    let days = days + 719_468;
-    let (era, of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let (year, month) = match month {
-        0..10 => (400 * era + year_of_era, month + 3),
-        _ => (400 * era + year_of_era + 1, month - 9),
-    };
-    let (hour, minute, second, milli) = (second / 3600, second / 60 % 60, second % 60, since.subsec_millis());
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
 }
 
 /// Least time between two lines of a log file.
@@ -332,11 +256,6 @@ fn brief(seconds: f64) -> String {
     }
 }
 
-/// A closed standard error must not end a training, so failures to write are ignored.
-fn write_line(out: &mut impl Write, text: &str) {
-    let _ = writeln!(out, "{text}");
-}
-
 /// Least number of bytes whose reading is shown.
 const SHOWN_BYTES: u64 = 1 << 24;
 
@@ -449,21 +368,6 @@ mod tests {
         for part in ["12346", "231,507/s", "h"] {
             assert!(line.contains(part), "{part} in {line}");
         }
-    }
-
-    #[test]
-    fn times_are_those_of_the_calendar() {
-        for (seconds, text) in [
-            (0, "1970-01-01T00:00:00.000Z"),
-            (951_782_400, "2000-02-29T00:00:00.000Z"),
-            (1_709_251_199, "2024-02-29T23:59:59.000Z"),
-            (1_709_251_200, "2024-03-01T00:00:00.000Z"),
-            (4_107_542_399, "2100-02-28T23:59:59.000Z"),
-            (4_107_542_400, "2100-03-01T00:00:00.000Z"),
-        ] {
-            assert_eq!(timestamp(UNIX_EPOCH + Duration::from_secs(seconds)), text);
-        }
-        assert!(timestamp(UNIX_EPOCH + Duration::from_millis(1_234)).ends_with("01.234Z"));
     }
 
     #[test]

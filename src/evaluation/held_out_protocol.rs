@@ -14,7 +14,7 @@ use crate::evaluation::correlation::Correlation;
 use crate::evaluation::held_out::{HeldOutCells, baselines, mean};
 use crate::evaluation::metrics::{
     BaselineMetrics, BoundMetrics, HeldoutMetrics, HeldoutSeconds, InterventionMetrics, OracleMetrics, RecoveryMetrics,
-    RetrainingMetrics, StageMetrics, grouped,
+    RetrainingMetrics, StageMetrics,
 };
 use crate::evaluation::oracle::oracle;
 use crate::evaluation::recovery::Recovery;
@@ -22,12 +22,13 @@ use crate::model::network::{Bound, Network};
 use crate::model::objective::Objective;
 use crate::numerics::real::Real;
 use crate::parallel::team::Team;
-use crate::settings::HeldoutBatchNorm;
 use crate::system::interruption::Moment;
 use crate::training::shift_fit;
+use crate::training::shift_fit::HeldoutBatchNorm;
 use crate::training::trainer::{
     Snapshot, Trainer, Training, TrainingSettings, evaluation_workspace, posterior_means, train_in,
 };
+use crate::words::grouped;
 
 /// Name of the second training.
 const RETRAINING: &str = "retraining";

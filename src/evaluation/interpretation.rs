@@ -7,7 +7,6 @@ use crate::inference::loadings::{MOST_CELLS, gene_loadings, spread};
 use crate::model::network::Network;
 use crate::numerics::real::Real;
 use crate::parallel::team::Team;
-use crate::results::tables::{CellRecord, Nearest, Split, Target, targets};
 use crate::training::trainer::evaluation_workspace;
 
 /// Which cells were trained on, watched, held out; and which interventions were trained on.
@@ -164,6 +163,105 @@ fn nearest(latent: &[f64], priors: &[(usize, Vec<f64>)]) -> Nearest {
         }
     }
     best.1
+}
+
+/// A latent that an intervention targets.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Target {
+    /// Number of the intervention.
+    pub intervention: usize,
+    /// Number of the latent.
+    pub latent: usize,
+    /// Probability that the intervention acts on the latent (1 for models without masks).
+    pub probability: f64,
+    /// How far it shifts the latent, in deviations of the latent's prior.
+    pub shift: f64,
+}
+
+/// One cell of `cells.csv`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CellRecord {
+    /// Which part of the screen it belongs to.
+    pub split: Split,
+    /// Its total count over the genes that are used.
+    pub total: u64,
+    /// Genes with a count.
+    pub n_genes: usize,
+    /// Negative log-likelihood, nats.
+    pub reconstruction: f64,
+    /// Divergence of its latents from their prior, nats.
+    pub kl: f64,
+    /// The prior nearest to the cell's posterior mean.
+    pub nearest: Nearest,
+}
+
+/// The prior of a trained intervention that lies nearest to a cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Nearest {
+    /// The model's prior knows no interventions.
+    Unknown,
+    /// The prior without any shift, which all interventions without targets share.
+    NoTarget,
+    /// That of the intervention of this number.
+    Intervention(usize),
+}
+
+impl Nearest {
+    /// The word in tables.
+    pub fn name(self, intervention_names: &[String]) -> &str {
+        match self {
+            Nearest::Unknown => "",
+            Nearest::NoTarget => NO_TARGET,
+            Nearest::Intervention(a) => &intervention_names[a],
+        }
+    }
+}
+
+/// Part of the screen that a cell belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Split {
+    /// Trained on.
+    Train,
+    /// Watched during the training.
+    Validation,
+    /// Of a held-out intervention.
+    HeldOut,
+}
+
+impl Split {
+    /// The name in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Split::Train => "train",
+            Split::Validation => "validation",
+            Split::HeldOut => "held-out",
+        }
+    }
+}
+
+/// Word for a cell that is nearest to the prior without any shift.
+pub const NO_TARGET: &str = "(no target)";
+
+/// Word for a cell on which no intervention acts.
+pub const CONTROL: &str = "(control)";
+
+/// The pairs of intervention and latent with a probability above one half, by intervention, then by size of the shift.
+///
+/// `masks` (probabilities; `None`: all 1) and `shifts` are interventions x L. Interventions that were not trained on have
+/// no targets: their masks are where they started.
+pub fn targets(n_latents: usize, masks: Option<&[f64]>, shifts: &[f64], trained: &[bool]) -> Vec<Target> {
+    let mut all = Vec::new();
+    for (a, row) in shifts.chunks_exact(n_latents).enumerate().filter(|(a, _)| trained[*a]) {
+        let from = all.len();
+        for (k, &shift) in row.iter().enumerate() {
+            let probability = masks.map_or(1.0, |masks| masks[a * n_latents + k]);
+            if probability > 0.5 {
+                all.push(Target { intervention: a, latent: k, probability, shift });
+            }
+        }
+        all[from..].sort_by(|a, b| b.shift.abs().total_cmp(&a.shift.abs()));
+    }
+    all
 }
 
 #[cfg(test)]

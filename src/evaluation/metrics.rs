@@ -2,33 +2,13 @@
 //!
 //! ELBO and log-likelihood values are *negative* bounds in nats per cell: lower is better.
 
+use crate::training::history::StopReason;
+use crate::words::{grouped, rate, seconds};
 use serde::Serialize;
 
 use crate::display::table::Table;
-use crate::settings::{HeldoutBatchNorm, Method};
-
-/// Why a training ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum StopReason {
-    /// All epochs were done.
-    EpochLimit,
-    /// The validation ELBO had not improved for `patience` epochs.
-    EarlyStopping,
-    /// A value was not finite; the last good state was kept.
-    NonFinite,
-}
-
-impl StopReason {
-    /// The reason in words.
-    pub fn in_words(self) -> &'static str {
-        match self {
-            StopReason::EpochLimit => "epoch limit",
-            StopReason::EarlyStopping => "early stopping",
-            StopReason::NonFinite => "non-finite value",
-        }
-    }
-}
+use crate::model::method::Method;
+use crate::training::shift_fit::HeldoutBatchNorm;
 
 /// The figures of a run. Figures that need the truth are absent where it is unknown.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -401,48 +381,6 @@ impl HeldoutMetrics {
     }
 }
 
-/// Largest resident memory of this process so far, in bytes; `None` where the system does not tell.
-pub fn peak_rss_bytes() -> Option<u64> {
-    parse_peak_rss(&std::fs::read_to_string("/proc/self/status").ok()?)
-}
-
-fn parse_peak_rss(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
-}
-
-/// A whole number with its thousands separated: 12,345.
-pub fn grouped(value: u64) -> String {
-    let digits = value.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// Cells per second, rounded to three digits or so.
-pub(crate) fn rate(value: f64) -> String {
-    if value.is_finite() && value >= 0.0 { grouped(value.round() as u64) } else { "-".to_owned() }
-}
-
-/// A duration for people: 0.52 s, 12.3 s, 4 min 05 s, 2 h 03 min.
-pub fn seconds(value: f64) -> String {
-    if !value.is_finite() || value < 0.0 {
-        return "-".to_owned();
-    }
-    let whole = value.round() as u64;
-    match whole {
-        0..10 => format!("{value:.2} s"),
-        10..60 => format!("{value:.1} s"),
-        60..3600 => format!("{} min {:02} s", whole / 60, whole % 60),
-        _ => format!("{} h {:02} min", whole / 3600, whole % 3600 / 60),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -600,14 +538,6 @@ mod tests {
         ] {
             assert!(text.contains(shown), "{shown} in\n{text}");
         }
-    }
-
-    #[test]
-    fn peak_memory_is_read_from_the_kernel() {
-        assert_eq!(parse_peak_rss("VmPeak:\t  99 kB\nVmHWM:\t   1234 kB\n"), Some(1234 * 1024));
-        assert_eq!(parse_peak_rss("VmPeak:\t  99 kB\n"), None);
-        #[cfg(target_os = "linux")]
-        assert!(peak_rss_bytes().is_some_and(|bytes| bytes > 1 << 20));
     }
 
     #[test]

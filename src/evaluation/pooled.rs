@@ -11,7 +11,7 @@ use std::ops::Range;
 use crate::data::counts::in_memory::Counts;
 use crate::data::dataset::Dataset;
 use crate::error::{InputError, Result};
-use crate::inference::loadings::spread_places;
+use crate::numerics::spread::spread_places;
 use crate::parallel::team::{Team, tiles};
 
 /// Smallest inverse dispersion considered.

@@ -4,6 +4,7 @@ use crate::data::dataset::Dataset;
 use crate::model::network::{Batch, Network};
 use crate::model::workspace::Workspace;
 use crate::numerics::real::Real;
+use crate::numerics::spread::spread_places;
 use crate::parallel::team::Team;
 
 /// Half of the distance over which the decoder is differenced, in units of the latent's prior deviation.
@@ -15,12 +16,6 @@ pub const MOST_CELLS: usize = 1000;
 /// At most `most` of `cells`, evenly spaced, so that the choice needs no random numbers.
 pub fn spread(cells: &[usize], most: usize) -> Vec<usize> {
     spread_places(cells.len(), most).map(|place| cells[place]).collect()
-}
-
-/// The places of [`spread`] among `n` cells, ascending.
-pub fn spread_places(n: usize, most: usize) -> impl ExactSizeIterator<Item = usize> + Clone {
-    let chosen = n.min(most);
-    (0..chosen).map(move |i| i * n / chosen)
 }
 
 /// Change of each gene's log2 expression rate per unit of each latent, Eq. (D2): genes x L.

@@ -1,17 +1,20 @@
 //! Sizes and choices of a network, and from them the table of its tensors.
 
 use crate::model::parameters::{Layout, LayoutBuilder, Tensor};
+use serde::Deserialize;
+use serde::Serialize;
 use std::sync::Arc;
 
 /// Most hidden layers an encoder or a decoder may have.
 pub const MAX_LAYERS: usize = 8;
 
-/// Distribution of the latent that the decoder reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Distribution of the latents z that the decoder reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
 pub enum LatentDistribution {
-    /// z = m + sqrt(v) eps.
+    /// Normal
     Normal,
-    /// z = softmax(m + sqrt(v) eps) over the latents.
+    /// Softmax of a normal
     LogisticNormal,
 }
 
@@ -31,12 +34,13 @@ pub enum Prior {
     },
 }
 
-/// Forward value of the mask.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How the mask enters the forward pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
 pub enum MaskKind {
-    /// 1 where the soft sample exceeds one half; gradient of the soft sample (straight-through).
+    /// 0 or 1, with the gradient of the soft sample (straight-through)
     Hard,
-    /// The soft sample itself.
+    /// The Gumbel-sigmoid sample itself
     Soft,
 }
 
@@ -282,4 +286,14 @@ impl Tensors {
             .chain(self.decoder.iter().map(|layer| &layer.linear))
             .chain([&self.decoder_output])
     }
+}
+
+/// Covariance of the latents in a cell's posterior.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum PosteriorCovariance {
+    /// Diagonal: latents are independent given the counts (as the reference implementation does)
+    Diagonal,
+    /// Full, of a Cholesky factor that the encoder gives for every cell
+    Full,
 }

@@ -6,6 +6,7 @@ pub mod clock;
 pub mod latent;
 pub mod layers;
 pub mod likelihood;
+pub mod method;
 pub mod network;
 pub mod objective;
 pub mod parameters;

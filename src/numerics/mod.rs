@@ -6,4 +6,5 @@ pub mod random;
 pub mod real;
 pub mod simd;
 pub mod special;
+pub mod spread;
 pub mod sum;

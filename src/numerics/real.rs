@@ -3,6 +3,8 @@
 //! `exp`, `ln` and `ln_1p` are branch-free polynomials, so that loops over them vectorise (see
 //! [`vectorized`](crate::numerics::simd::vectorized)) and give the same bits at every vector width.
 
+use serde::Deserialize;
+use serde::Serialize;
 use std::fmt::{Debug, Display};
 use std::iter::Sum;
 
@@ -272,6 +274,16 @@ real! {
         1.0 / 3.0
     ],
     unit(bits) (bits as f64 + 0.5) * (1.0 / 4_294_967_296.0)
+}
+
+/// Floating-point type of the training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    /// Single precision
+    F32,
+    /// Double precision
+    F64,
 }
 
 #[cfg(test)]

@@ -4,24 +4,37 @@
 //! products are faer's, whose order of summation depends on the processor; [`Level::Baseline`] replaces them by products of a
 //! fixed order.
 
+use serde::Deserialize;
+use serde::Serialize;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 static FIXED_ORDER: AtomicBool = AtomicBool::new(false);
 static PLAIN: AtomicBool = AtomicBool::new(false);
 
-/// What results may depend on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What the last digits of results may depend on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
 pub enum Level {
-    /// The fastest that the processor offers; the last digits may differ between kinds of processors.
+    /// The kind of processor: the fastest matrix products that it offers
     Native,
-    /// The same bytes on any processor, at some cost in speed.
+    /// Nothing: the same bytes on any processor, with slower matrix products
     Baseline,
 }
 
-/// Chooses the level for the whole process. To be called before any work is done.
-pub fn choose(level: Level) {
-    FIXED_ORDER.store(level == Level::Baseline, Ordering::Relaxed);
+impl Level {
+    /// Its name in settings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Level::Native => "native",
+            Level::Baseline => "baseline",
+        }
+    }
+
+    /// Makes this the level of the whole process. To be called before any work is done.
+    pub fn choose(self) {
+        FIXED_ORDER.store(self == Level::Baseline, Ordering::Relaxed);
+    }
 }
 
 /// Whether matrix products keep a fixed order of summation.

@@ -7,13 +7,13 @@ use crate::data::dataset::Dataset;
 use crate::data::formats::anndata_writer::{AnnDataWriter, Frame, FrameColumn};
 use crate::data::formats::h5ad::H5ad;
 use crate::data::formats::npz::Npz;
-use crate::display::progress::EpochRecord;
 use crate::error::Result;
-use crate::evaluation::interpretation::{CellFigures, Interpretation};
+use crate::evaluation::interpretation::{CellFigures, Interpretation, NO_TARGET};
 use crate::evaluation::metrics::Metrics;
 use crate::results::folder::{LATENTS, ResultsFolder};
-use crate::results::tables::{NO_TARGET, intervention_of};
+use crate::results::tables::intervention_of;
 use crate::settings::Config;
+use crate::training::history::EpochRecord;
 
 /// Columns of `obs` that hold results begin with this.
 const PREFIX: &str = "svae_";
@@ -92,7 +92,7 @@ impl ResultsFolder {
             let targets = &found.targets;
             let column = |name: &str, values: FrameColumn| (name.to_owned(), values);
             let index: Vec<String> = (0..targets.len()).map(|i| i.to_string()).collect();
-            let named = |names: &[String], of: fn(&crate::results::tables::Target) -> usize| {
+            let named = |names: &[String], of: fn(&crate::evaluation::interpretation::Target) -> usize| {
                 FrameColumn::Strings(targets.iter().map(|t| names[of(t)].clone()).collect())
             };
             let columns = [

@@ -1,19 +1,19 @@
 //! The results folder: chosen without touching another run, every file in it whole or absent.
 
+use crate::system::files::{FolderLock, LOCK, write_atomically};
+use crate::system::safetensors::{Tensor, write_safetensors};
 use std::collections::BTreeMap;
-use std::fs::{File, TryLockError};
-use std::io::{self, BufWriter, Read, Write};
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-
-use tempfile::NamedTempFile;
 
 use crate::checkpoint::file as checkpoint;
 use crate::data::loading::load::DataSummary;
-use crate::display::progress::EpochRecord;
 use crate::error::{Error, InputError, Result};
 use crate::evaluation::metrics::Metrics;
-use crate::results::manifest::{Manifest, host};
+use crate::results::manifest::Manifest;
 use crate::settings::Config;
+use crate::training::history::EpochRecord;
 
 /// Parent of the numbered results folders, relative to the working directory.
 pub const RESULTS_ROOT: &str = "results";
@@ -26,9 +26,6 @@ const METRICS: &str = "metrics.json";
 
 /// Name of the posterior means of all cells.
 pub(crate) const LATENTS: &str = "latents.npz";
-
-/// Name of the file whose lock says that a process works in a folder.
-const LOCK: &str = ".lock";
 
 /// How names begin of files that are not yet whole.
 const UNFINISHED: [&str; 3] = [".writing-", ".h5ad-", ".npz-"];
@@ -115,75 +112,6 @@ pub fn check_destination(out: Option<&Path>, earlier: Earlier) -> Result<()> {
 /// Whether the folder at `path` holds a finished run.
 pub fn is_finished(path: &Path) -> bool {
     ["config.toml", METRICS].iter().all(|name| path.join(name).is_file())
-}
-
-/// The right to work in a folder. The system takes it from a process that ends, however that ends.
-#[derive(Debug)]
-struct FolderLock {
-    path: PathBuf,
-    _file: File,
-}
-
-impl FolderLock {
-    /// Takes the right to work in `folder`; `None` on a file system without locks.
-    fn take(folder: &Path) -> Result<Option<Self>> {
-        let path = folder.join(LOCK);
-        let failed = |source| Error::io("writing", &path, source);
-        loop {
-            let mut file =
-                File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
-            match file.try_lock() {
-                Err(TryLockError::WouldBlock) => return Err(occupied(folder, &mut file)),
-                Err(TryLockError::Error(_)) => return Ok(None),
-                Ok(()) => {}
-            }
-            // Whoever held the lock before may have removed the file between its opening and its locking here.
-            if !is_at(&file, &path) {
-                continue;
-            }
-            let whom = format!("process {} on {}", std::process::id(), host().as_deref().unwrap_or("this machine"));
-            // For the message to others only; a full disk is noticed where it matters.
-            let _ = file.set_len(0).and_then(|()| file.write_all(whom.as_bytes()));
-            return Ok(Some(Self { path, _file: file }));
-        }
-    }
-
-    /// Refuses a folder in which another process works.
-    fn probe(folder: &Path) -> Result<()> {
-        let Ok(mut file) = File::open(folder.join(LOCK)) else { return Ok(()) };
-        match file.try_lock_shared() {
-            Err(TryLockError::WouldBlock) => Err(occupied(folder, &mut file)),
-            _ => Ok(()),
-        }
-    }
-}
-
-impl Drop for FolderLock {
-    fn drop(&mut self) {
-        // Still locked: nobody else can have taken the lock of this file.
-        let _ = std::fs::remove_file(&self.path);
-    }
-}
-
-fn occupied(folder: &Path, file: &mut File) -> Error {
-    let mut whom = String::new();
-    let known = file.read_to_string(&mut whom).is_ok() && !whom.is_empty();
-    Error::Occupied { folder: folder.to_path_buf(), by: if known { format!(" ({whom})") } else { String::new() } }
-}
-
-/// Whether `file` is what stands at `path`.
-#[cfg(unix)]
-fn is_at(file: &File, path: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    match (file.metadata(), std::fs::metadata(path)) {
-        (Ok(open), Ok(found)) => (open.dev(), open.ino()) == (found.dev(), found.ino()),
-        _ => false,
-    }
-}
-
-#[cfg(not(unix))]
-fn is_at(_: &File, _: &Path) -> bool {
-    true
 }
 
 impl ResultsFolder {
@@ -455,192 +383,10 @@ impl ResultsFolder {
     }
 }
 
-/// Writes a file beside `path`, syncs it and renames it to `path`, so that `path` is never half written.
-///
-/// # Errors
-/// [`Error::Io`] naming `path`; whatever stood there before is still there.
-pub fn write_atomically(path: &Path, write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>) -> Result<()> {
-    let result = (|| {
-        let file = unfinished(path)?;
-        let mut buffered = BufWriter::with_capacity(1 << 16, file.as_file());
-        write(&mut buffered)?;
-        buffered.flush()?;
-        drop(buffered);
-        complete(file, path)
-    })();
-    result.map_err(|source| Error::io("writing", path, source))
-}
-
-/// A file beside `path` that is to become it.
-fn unfinished(path: &Path) -> io::Result<NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".writing-");
-    // Temporary files are private by default; results are as readable as any other file of the user.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder.tempfile_in(folder_of(path))
-}
-
-/// Brings a whole file to disk and gives it its name.
-fn complete(file: NamedTempFile, path: &Path) -> io::Result<()> {
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
-    sync_folder(folder_of(path))
-}
-
-fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
-}
-
-/// A table that is written row by row, and appears under its name when [`GrowingTable::finish`] has returned.
-#[derive(Debug)]
-pub(crate) struct GrowingTable {
-    path: PathBuf,
-    rows: csv::Writer<NamedTempFile>,
-}
-
-impl GrowingTable {
-    /// Begins the table `path` with its header.
-    pub fn create(path: PathBuf, header: &[&str]) -> Result<Self> {
-        let failed = |e| Error::io("writing", &path, e);
-        let file = unfinished(&path).map_err(failed)?;
-        let rows = csv::WriterBuilder::new().buffer_capacity(1 << 16).from_writer(file);
-        let mut table = Self { path, rows };
-        table.push(header.iter().copied())?;
-        Ok(table)
-    }
-
-    /// Appends a row.
-    pub fn push<S: AsRef<[u8]>>(&mut self, row: impl IntoIterator<Item = S>) -> Result<()> {
-        self.rows.write_record(row).map_err(|e| Error::io("writing", &self.path, e.into()))
-    }
-
-    /// Completes the table.
-    pub fn finish(self) -> Result<()> {
-        let Self { path, rows } = self;
-        let file = rows.into_inner().map_err(|e| Error::io("writing", &path, e.into_error()))?;
-        complete(file, &path).map_err(|e| Error::io("writing", &path, e))
-    }
-}
-
-/// Brings the names in a folder to disk: a new one lasts only from then on.
-///
-/// # Errors
-/// Those of the system.
-pub fn sync_folder(folder: &Path) -> io::Result<()> {
-    #[cfg(unix)]
-    File::open(folder)?.sync_all()?;
-    Ok(())
-}
-
-/// A named tensor to be saved.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Tensor<'a> {
-    /// Name.
-    pub name: String,
-    /// Shape; row-major.
-    pub shape: Vec<usize>,
-    /// Values.
-    pub values: TensorValues<'a>,
-}
-
-/// Values of a tensor.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum TensorValues<'a> {
-    /// Single precision.
-    F32(&'a [f32]),
-    /// Double precision.
-    F64(&'a [f64]),
-}
-
-impl<'a> From<&'a [f32]> for TensorValues<'a> {
-    fn from(values: &'a [f32]) -> Self {
-        TensorValues::F32(values)
-    }
-}
-
-impl<'a> From<&'a [f64]> for TensorValues<'a> {
-    fn from(values: &'a [f64]) -> Self {
-        TensorValues::F64(values)
-    }
-}
-
-impl TensorValues<'_> {
-    fn len(self) -> usize {
-        match self {
-            TensorValues::F32(values) => values.len(),
-            TensorValues::F64(values) => values.len(),
-        }
-    }
-
-    fn n_bytes(self) -> usize {
-        match self {
-            TensorValues::F32(values) => size_of_val(values),
-            TensorValues::F64(values) => size_of_val(values),
-        }
-    }
-
-    fn type_name(self) -> &'static str {
-        match self {
-            TensorValues::F32(_) => "F32",
-            TensorValues::F64(_) => "F64",
-        }
-    }
-}
-
-/// Writes tensors in the safetensors format: length of the header, header in JSON, values in little-endian order.
-///
-/// The same input gives the same bytes. The `safetensors` crate keeps metadata in a hash map, whose order changes from
-/// run to run; that is why the header is written here.
-///
-/// # Errors
-/// Those of `out`.
-///
-/// # Panics
-/// If a tensor's values do not fill its shape, or two tensors share a name.
-pub fn write_safetensors(
-    out: &mut impl Write,
-    tensors: &[Tensor<'_>],
-    metadata: &BTreeMap<String, String>,
-) -> io::Result<()> {
-    // Wider types first, so that every tensor is aligned to its own width.
-    let mut order: Vec<&Tensor<'_>> = tensors.iter().collect();
-    order.sort_by_key(|tensor| std::cmp::Reverse(tensor.values.type_name()));
-
-    let mut header = serde_json::Map::new();
-    if !metadata.is_empty() {
-        header.insert("__metadata__".to_owned(), serde_json::json!(metadata));
-    }
-    let mut offset = 0;
-    for tensor in &order {
-        assert_eq!(tensor.shape.iter().product::<usize>(), tensor.values.len(), "{}: shape", tensor.name);
-        let end = offset + tensor.values.n_bytes();
-        let entry = serde_json::json!({
-            "dtype": tensor.values.type_name(), "shape": tensor.shape, "data_offsets": [offset, end]
-        });
-        let earlier = header.insert(tensor.name.clone(), entry);
-        assert!(earlier.is_none(), "two tensors are called {}", tensor.name);
-        offset = end;
-    }
-    let mut header = serde_json::to_vec(&header)?;
-    header.resize(header.len().next_multiple_of(8), b' ');
-    out.write_all(&(header.len() as u64).to_le_bytes())?;
-    out.write_all(&header)?;
-    for tensor in &order {
-        match tensor.values {
-            TensorValues::F32(values) => values.iter().try_for_each(|value| out.write_all(&value.to_le_bytes()))?,
-            TensorValues::F64(values) => values.iter().try_for_each(|value| out.write_all(&value.to_le_bytes()))?,
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::system::safetensors::TensorValues;
 
     fn folder() -> (tempfile::TempDir, ResultsFolder) {
         let parent = tempfile::tempdir().expect("a temporary folder");

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use crate::error::Result;
+use crate::evaluation::interpretation::Target;
 use crate::results::folder::ResultsFolder;
-use crate::results::tables::Target;
 
 impl ResultsFolder {
     /// Writes `graph.graphml` and `graph.dot`: a node per intervention and per latent, an edge per target.

@@ -1,5 +1,6 @@
 //! `manifest.json`: what made a results folder, so that a result can be traced to its program, input and machine.
 
+use crate::system::machine::{host, line_of};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -8,10 +9,10 @@ use serde::Serialize;
 use crate::checkpoint::Course;
 use crate::checkpoint::file::Resume;
 use crate::error::{Error, Result};
-use crate::evaluation::metrics::peak_rss_bytes;
 use crate::numerics::simd;
 use crate::parallel::team::Team;
 use crate::settings::Config;
+use crate::system::machine::peak_rss_bytes;
 
 /// Origin of a results folder.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -108,18 +109,6 @@ impl InputFile {
         let crc32 = format!("{:08x}", crc.crc().sum());
         Ok(Self { path: path.display().to_string(), bytes, crc32 })
     }
-}
-
-/// Name of the machine, where the system says.
-pub fn host() -> Option<String> {
-    line_of("/proc/sys/kernel/hostname", "")
-}
-
-/// The value of the first line of a system file that starts with `key`, after its colon.
-fn line_of(file: &str, key: &str) -> Option<String> {
-    let text = std::fs::read_to_string(file).ok()?;
-    let line = text.lines().find(|line| line.starts_with(key))?;
-    Some(line.split_once(':').map_or(line, |(_, value)| value).trim().to_owned())
 }
 
 #[cfg(test)]

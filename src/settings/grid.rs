@@ -12,11 +12,12 @@ use toml::Value;
 use toml::de::{DeTable, DeValue};
 
 use crate::error::{Error, InputError, Result};
+use crate::model::method::Method;
 use crate::settings::raw::{fault, insert, line_at, syntax_error};
-use crate::settings::{
-    Config, DATA_KEYS, HELDOUT_KEYS, LogFormat, Method, Origin, RawConfig, RawSimulation, TimeLimit, flag_of, nearest,
-    raw,
-};
+use crate::settings::time_limit::TimeLimit;
+use crate::settings::{Config, DATA_KEYS, HELDOUT_KEYS, Origin, RawConfig, RawSimulation, flag_of, raw};
+use crate::system::console::LogFormat;
+use crate::words::nearest;
 
 /// By what one of several settings is chosen without knowing the truth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]

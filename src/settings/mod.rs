@@ -8,255 +8,31 @@
 mod grid;
 mod raw;
 mod recipe;
+mod time_limit;
 
+use crate::data::simulate::SimulationKind;
+use crate::model::architecture::{LatentDistribution, MaskKind, PosteriorCovariance};
+use crate::model::method::{IvaeMask, Method};
+use crate::numerics::real::Precision;
+use crate::numerics::simd::Level;
+use crate::settings::time_limit::TimeLimit;
+use crate::system::console::LogFormat;
+use crate::training::history::KeepEpoch;
+use crate::training::schedule::Schedule;
+use crate::training::shift_fit::HeldoutBatchNorm;
+use crate::words::nearest;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::error::{Error, InputError, Result};
 use crate::model::architecture::MAX_LAYERS;
-use crate::numerics::simd;
 use crate::results::folder::Earlier;
 use crate::system::interruption::{Every, Watch};
 pub use grid::{Criterion, Grid, GridRun, Selection};
 pub use raw::{RawConfig, RawData, RawExecution, RawInterruption, RawModel, RawOutput, RawSimulation, RawTraining};
 pub use recipe::Recipe;
-
-/// Which model is trained: the prior of the latents given the intervention, its mask, and the penalty.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Method {
-    /// Prior N(0, I)
-    Vae,
-    /// Prior N(0, I), KL multiplied by beta
-    BetaVae,
-    /// Prior N(shift, I), every intervention on every latent
-    Ivae,
-    /// Prior N(mask * shift, I), penalty on the mean mask probability
-    Svae,
-    /// Prior N(mask * shift, I), spike-and-slab prior on the mask
-    SvaePlus,
-}
-
-impl Method {
-    /// The method's name as on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Method::Vae => "vae",
-            Method::BetaVae => "beta-vae",
-            Method::Ivae => "ivae",
-            Method::Svae => "svae",
-            Method::SvaePlus => "svae-plus",
-        }
-    }
-
-    /// Whether the prior mean of a cell depends on its intervention.
-    pub fn uses_interventions(self) -> bool {
-        !matches!(self, Method::Vae | Method::BetaVae)
-    }
-
-    /// Whether a mask is learned, and with it a sparsity (`alpha`), a kind of sample and a temperature.
-    pub fn learns_mask(self) -> bool {
-        matches!(self, Method::Svae | Method::SvaePlus)
-    }
-
-    /// Settings that would do nothing for this method.
-    fn unused_keys(self) -> &'static [&'static str] {
-        match self {
-            Method::Vae => {
-                &["alpha", "beta", "mask", "temperature", "prune_masks_below", "ivae_mask", "heldout_batch_norm"]
-            }
-            Method::BetaVae => {
-                &["alpha", "mask", "temperature", "prune_masks_below", "ivae_mask", "heldout_batch_norm"]
-            }
-            Method::Ivae => &["alpha", "mask", "temperature", "prune_masks_below"],
-            Method::Svae | Method::SvaePlus => &["ivae_mask"],
-        }
-    }
-}
-
-/// Distribution of the latents that the decoder sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum LatentDistribution {
-    /// Normal
-    Normal,
-    /// Softmax of a normal
-    LogisticNormal,
-}
-
-/// Covariance of the latents in a cell's posterior.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum PosteriorCovariance {
-    /// Diagonal: latents are independent given the counts (as the reference implementation does)
-    Diagonal,
-    /// Full, of a Cholesky factor that the encoder gives for every cell
-    Full,
-}
-
-/// How the mask enters the forward pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum MaskKind {
-    /// 0 or 1, with the gradient of the soft sample (straight-through)
-    Hard,
-    /// The Gumbel-sigmoid sample itself
-    Soft,
-}
-
-/// Mask of the iVAE.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum IvaeMask {
-    /// None: every intervention acts on every latent (as the paper says)
-    Ones,
-    /// A hard mask, learned without any penalty (as the reference implementation does)
-    Learned,
-}
-
-/// Running statistics of batch normalisation while the shifts of held-out interventions are fitted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum HeldoutBatchNorm {
-    /// They stay as they are
-    Frozen,
-    /// Those of the encoder move with the held-out cells (as the reference implementation's baselines do)
-    Drift,
-}
-
-/// Floating-point type of the training.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Precision {
-    /// Single precision
-    F32,
-    /// Double precision
-    F64,
-}
-
-/// Which epoch's weights are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum KeepEpoch {
-    /// The epoch with the best validation ELBO
-    Best,
-    /// The last epoch (as the reference implementation does)
-    Last,
-}
-
-/// What the last digits of results may depend on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Simd {
-    /// The kind of processor: the fastest matrix products that it offers
-    Native,
-    /// Nothing: the same bytes on any processor, with slower matrix products
-    Baseline,
-}
-
-impl Simd {
-    /// Its name in settings.
-    pub fn name(self) -> &'static str {
-        match self {
-            Simd::Native => "native",
-            Simd::Baseline => "baseline",
-        }
-    }
-
-    /// Makes this the level of the whole process.
-    pub fn choose(self) {
-        simd::choose(match self {
-            Simd::Native => simd::Level::Native,
-            Simd::Baseline => simd::Level::Baseline,
-        });
-    }
-}
-
-/// Format of what is said on standard error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum LogFormat {
-    /// For people
-    Text,
-    /// One JSON object per line and event
-    Json,
-}
-
-/// A time that is written as numbers of days, hours, minutes and seconds: `11h50m`; a plain number is seconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TimeLimit(pub Duration);
-
-impl std::fmt::Display for TimeLimit {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut rest = self.0.as_secs();
-        for (unit, letter) in TIME_UNITS {
-            if rest >= unit || unit == 1 && self.0.as_secs() == 0 {
-                write!(f, "{}{letter}", rest / unit)?;
-                rest %= unit;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Seconds of each unit, the largest first.
-const TIME_UNITS: [(u64, char); 4] = [(86_400, 'd'), (3_600, 'h'), (60, 'm'), (1, 's')];
-
-impl FromStr for TimeLimit {
-    type Err = ();
-
-    fn from_str(text: &str) -> std::result::Result<Self, ()> {
-        let mut total = 0u64;
-        let mut digits = String::new();
-        let mut largest = u64::MAX;
-        for c in text.trim().chars().chain(text.ends_with(|c: char| c.is_ascii_digit()).then_some('s')) {
-            if c.is_ascii_digit() {
-                digits.push(c);
-                continue;
-            }
-            let (unit, _) = TIME_UNITS.into_iter().find(|(_, letter)| *letter == c).ok_or(())?;
-            // Units fall, so that none is given twice.
-            if unit >= largest {
-                return Err(());
-            }
-            largest = unit;
-            let number: u64 = std::mem::take(&mut digits).parse().map_err(|_| ())?;
-            total = number.checked_mul(unit).and_then(|seconds| total.checked_add(seconds)).ok_or(())?;
-        }
-        if largest == u64::MAX { Err(()) } else { Ok(Self(Duration::from_secs(total))) }
-    }
-}
-
-impl Serialize for TimeLimit {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-/// Course of the step size over a training.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Schedule {
-    /// The same for every step (as the reference implementation does)
-    Constant,
-    /// Falling to a hundredth along half a cosine
-    Cosine,
-    /// The same for the first half of the steps, then falling to a hundredth along half a cosine
-    LateCosine,
-}
-
-/// Which simulator makes the data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum SimulationKind {
-    /// As the reference code does: targets drawn with replacement, rates normalised over cells
-    SparseShift,
-    /// As the paper's text says: targets without replacement, rates normalised over genes
-    Paper,
-}
 
 /// Settings of the simulator.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -408,7 +184,7 @@ pub struct Config {
     /// Threads; `None` is as many as the machine allows (see [`Config::n_threads`]).
     pub threads: Option<usize>,
     /// What the last digits may depend on.
-    pub simd: Simd,
+    pub simd: Level,
 
     /// Whether a run in `out` is gone on with.
     pub resume: bool,
@@ -714,17 +490,6 @@ impl Config {
 
 fn first(names: &[String]) -> &str {
     names.first().map_or("", String::as_str)
-}
-
-/// The candidate nearest to `name`, if one is near enough to be meant (Jaro similarity above 0.7, as for flags).
-pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let name = name.to_lowercase();
-    candidates
-        .into_iter()
-        .map(|candidate| (strsim::jaro(&name, &candidate.to_lowercase()), candidate))
-        .filter(|(similarity, _)| *similarity > 0.7)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, candidate)| candidate)
 }
 
 /// Where each raw setting came from, for messages.
@@ -1058,7 +823,7 @@ impl RawConfig {
 
             seed,
             threads,
-            simd: execution.simd.unwrap_or(Simd::Native),
+            simd: execution.simd.unwrap_or(Level::Native),
             checkpoint_every: check.number(
                 "checkpoint_every",
                 interruption.checkpoint_every,

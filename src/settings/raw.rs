@@ -4,11 +4,18 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::simulate::SimulationKind;
 use crate::error::{Error, InputError, Result};
-use crate::settings::{
-    HELDOUT_KEYS, HeldoutBatchNorm, IvaeMask, KeepEpoch, LatentDistribution, LogFormat, MaskKind, Method, Origin,
-    PosteriorCovariance, Precision, Recipe, Schedule, Simd, SimulationKind, TRIAL_SHARE, nearest,
-};
+use crate::model::architecture::{LatentDistribution, MaskKind, PosteriorCovariance};
+use crate::model::method::{IvaeMask, Method};
+use crate::numerics::real::Precision;
+use crate::numerics::simd::Level;
+use crate::settings::{HELDOUT_KEYS, Origin, Recipe, TRIAL_SHARE};
+use crate::system::console::LogFormat;
+use crate::training::history::KeepEpoch;
+use crate::training::schedule::Schedule;
+use crate::training::shift_fit::HeldoutBatchNorm;
+use crate::words::nearest;
 
 /// Everything that a configuration file or the flags of `svae-cpu run` may say.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, clap::Args)]
@@ -250,7 +257,7 @@ pub struct RawExecution {
     pub threads: Option<i64>,
     /// What the last digits may depend on: native, on the kind of processor; baseline, on nothing [default: native]
     #[arg(long, value_name = "LEVEL")]
-    pub simd: Option<Simd>,
+    pub simd: Option<Level>,
 }
 
 /// Stopping early and going on.

@@ -3,7 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-use crate::settings::{HeldoutBatchNorm, IvaeMask, KeepEpoch, Method, PosteriorCovariance, RawConfig, Schedule};
+use crate::model::architecture::PosteriorCovariance;
+use crate::model::method::{IvaeMask, Method};
+use crate::settings::RawConfig;
+use crate::training::history::KeepEpoch;
+use crate::training::schedule::Schedule;
+use crate::training::shift_fit::HeldoutBatchNorm;
 
 /// A named set of defaults for model and training; `docs/recipe.md` says how each was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]

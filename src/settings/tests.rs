@@ -1,5 +1,8 @@
 //! One test per flag, and what a configuration file may and may not say.
 
+use crate::model::method::{IvaeMask, Method};
+use crate::settings::time_limit::TimeLimit;
+use crate::training::history::KeepEpoch;
 use clap::{Args as _, FromArgMatches as _};
 
 use crate::settings::*;

@@ -1,8 +1,14 @@
 //! What the program says on its two standard streams.
 
+use crate::words::timestamp;
+use serde::Deserialize;
+use serde::Serialize;
+use serde_json::Value;
 use std::io::Write;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::time::SystemTime;
 
-use crate::display::progress;
 use crate::error::{Error, Result};
 
 /// What is said on standard error at the end of a program that did not do all that it was asked for.
@@ -11,12 +17,8 @@ pub fn complaint(error: &Error) -> String {
         Error::Stopped(_) => ("stopped", ""),
         _ => ("error", "error: "),
     };
-    match progress::speaks_json() {
-        true => progress::event(
-            name,
-            None,
-            serde_json::json!({ "message": error.to_string(), "exit_code": error.exit_code() }),
-        ),
+    match speaks_json() {
+        true => event(name, None, serde_json::json!({ "message": error.to_string(), "exit_code": error.exit_code() })),
         false => format!("{word}{error}"),
     }
 }
@@ -33,4 +35,46 @@ pub fn print(text: &str) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Format of what is said on standard error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// For people
+    Text,
+    /// One JSON object per line and event
+    Json,
+}
+
+/// Whether the process speaks JSON on standard error.
+static JSON: AtomicBool = AtomicBool::new(false);
+
+/// Chooses the format of everything that the process says on standard error. To be called before any work is done.
+pub fn choose_format(format: LogFormat) {
+    JSON.store(format == LogFormat::Json, Ordering::Relaxed);
+}
+
+/// Whether the process speaks JSON on standard error.
+pub fn speaks_json() -> bool {
+    JSON.load(Ordering::Relaxed)
+}
+
+/// An event as a line of JSON: time, event, run, then its fields.
+pub fn event(name: &str, run: Option<&str>, fields: Value) -> String {
+    let mut object = serde_json::Map::new();
+    object.insert("time".to_owned(), timestamp(SystemTime::now()).into());
+    object.insert("event".to_owned(), name.into());
+    if let Some(run) = run {
+        object.insert("run".to_owned(), run.into());
+    }
+    if let Value::Object(fields) = fields {
+        object.extend(fields);
+    }
+    Value::Object(object).to_string()
+}
+
+/// A closed standard error must not end a training, so failures to write are ignored.
+pub fn write_line(out: &mut impl Write, text: &str) {
+    let _ = writeln!(out, "{text}");
 }

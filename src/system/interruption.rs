@@ -1,11 +1,9 @@
 //! When a run has to stop early: the signals of batch systems, and a time limit of its own.
 
+use crate::error::EXIT_CODE;
 use std::fmt;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-
-/// Exit code of a run that was stopped early and can be resumed (EX_TEMPFAIL of `sysexits.h`).
-pub const EXIT_CODE: u8 = 75;
 
 /// Number of the first signal that asked for an end; 0 as long as none has.
 static REQUESTED: AtomicI32 = AtomicI32::new(0);

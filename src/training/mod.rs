@@ -1,6 +1,7 @@
 //! From a network and a screen to a trained network.
 
 pub mod early_stopping;
+pub mod history;
 pub mod rotation;
 pub mod schedule;
 pub mod shift_fit;

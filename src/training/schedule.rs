@@ -1,6 +1,7 @@
 //! How the step size changes in the course of a training.
 
-use crate::settings::Schedule;
+use serde::Deserialize;
+use serde::Serialize;
 
 /// What is left of the step size at the end of a cosine.
 pub const FINAL_SHARE: f64 = 0.01;
@@ -26,6 +27,18 @@ impl Schedule {
             Schedule::LateCosine => fall((progress - LATE_FROM) / (1.0 - LATE_FROM)),
         }
     }
+}
+
+/// Course of the step size over a training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Schedule {
+    /// The same for every step (as the reference implementation does)
+    Constant,
+    /// Falling to a hundredth along half a cosine
+    Cosine,
+    /// The same for the first half of the steps, then falling to a hundredth along half a cosine
+    LateCosine,
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@
 
 use crate::checkpoint::Session;
 use crate::data::dataset::Dataset;
-use crate::display::progress::EpochRecord;
 use crate::error::Result;
 use crate::model::adam::Adam;
 use crate::model::network::{Network, Posterior};
@@ -14,8 +13,11 @@ use crate::model::prior::shift;
 use crate::numerics::random::{Purpose, shuffle, stream};
 use crate::numerics::real::Real;
 use crate::parallel::team::Team;
-use crate::settings::{KeepEpoch, Schedule};
+use crate::training::history::{EpochRecord, KeepEpoch};
+use crate::training::schedule::Schedule;
 use crate::training::trainer::{SMALLEST_BATCH, Trainer, Training, TrainingSettings, train_in};
+use serde::Deserialize;
+use serde::Serialize;
 use std::ops::Range;
 
 /// Epochs of the fit of the shifts.
@@ -202,6 +204,16 @@ pub fn fit_shifts_drifting<R: Real>(
     let settings = TrainingSettings { trained: Some(shift_ranges(network, held_out)), ..settings.clone() };
     let trainer = Trainer::new(network, data, cells, &[], objective, &settings);
     train_in(session, stage, team, trainer, on_epoch)
+}
+
+/// Running statistics of batch normalisation while the shifts of held-out interventions are fitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum HeldoutBatchNorm {
+    /// They stay as they are
+    Frozen,
+    /// Those of the encoder move with the held-out cells (as the reference implementation's baselines do)
+    Drift,
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What a sweep shows on standard error: on a terminal a line per run at work and one for the whole, in a log file a
 //! line per event, as text or as JSON.
 
+use crate::system::console;
 use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -9,9 +10,8 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use serde_json::json;
 
-use crate::display::progress;
 use crate::display::progress::ProgressKind;
-use crate::evaluation::metrics::seconds;
+use crate::words::seconds;
 
 /// Shows the progress of a sweep.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ impl Display {
     pub fn new(n: usize, quiet: bool) -> Self {
         let kind = match (quiet, std::io::stderr().is_terminal()) {
             (true, _) => Kind::Silent,
-            _ if progress::speaks_json() => Kind::Json,
+            _ if console::speaks_json() => Kind::Json,
             (false, false) => Kind::Log,
             (false, true) => {
                 let lines = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());

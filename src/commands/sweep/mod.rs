@@ -23,12 +23,14 @@ use crate::commands::sweep::plan::{Plan, PlannedRun, State, state};
 use crate::commands::sweep::table::{Status, Tables};
 use crate::display::progress::ProgressKind;
 use crate::error::{Error, Result};
-use crate::evaluation::metrics::{Metrics, seconds};
+use crate::evaluation::metrics::Metrics;
 use crate::parallel::ranks::Ranks;
 use crate::parallel::team::{Reserve, Team};
-use crate::results::folder::{Earlier, ResultsFolder, write_atomically};
+use crate::results::folder::{Earlier, ResultsFolder};
 use crate::settings::{Config, Grid, threads_or_all};
+use crate::system::files::write_atomically;
 use crate::system::interruption::{Deferral, Watch};
+use crate::words::seconds;
 
 /// A share of the runs, for a job array: the i-th of n, counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

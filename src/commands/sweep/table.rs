@@ -10,8 +10,8 @@ use crate::commands::sweep::figures::{Figures, METRICS, Metric, TIMES};
 use crate::commands::sweep::plan::Plan;
 use crate::display::table::Table;
 use crate::error::Result;
-use crate::results::folder::write_atomically;
 use crate::settings::{Config, Criterion, Selection};
+use crate::system::files::write_atomically;
 
 /// How a run of the sweep stands.
 #[derive(Debug, Clone, PartialEq)]

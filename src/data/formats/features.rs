@@ -1,7 +1,7 @@
 //! The list of features that 10x files come with: which of them are genes, and which genome they belong to.
 
-use crate::data::formats::npz::list;
 use crate::error::InputError;
+use crate::words::list;
 
 /// The kind of features whose counts are modelled.
 const GENE_EXPRESSION: &str = "Gene Expression";

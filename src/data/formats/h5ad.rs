@@ -5,10 +5,10 @@ use std::path::Path;
 use crate::data::formats::anndata_writer::{Frame, FrameColumn};
 use crate::data::formats::counts_sink::CountsSink;
 use crate::data::formats::hdf5::{Hdf5, Matrix, RowReader, Storage, place};
-use crate::data::formats::npz::list;
 use crate::data::formats::screen_file::{Column, RawTruth, ScreenFile, StoredMatrix};
 use crate::data::names::Names;
 use crate::error::{InputError, Result};
+use crate::words::list;
 
 const WRITE_AGAIN: &str = "open the file with a current AnnData and write it again";
 

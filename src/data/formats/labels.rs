@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
 
-use crate::data::formats::npz::{list, open_input};
+use crate::data::formats::npz::open_input;
 use crate::data::formats::screen_file::Column;
 use crate::data::names::Names;
 use crate::error::{Error, InputError, Result};
+use crate::words::list;
 
 /// Columns that usually hold the barcode; else it is the first.
 const USUAL_BARCODES: [&str; 8] =

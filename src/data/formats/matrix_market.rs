@@ -10,10 +10,11 @@ use flate2::read::MultiGzDecoder;
 
 use crate::data::formats::counts_sink::{CountsSink, Entry};
 use crate::data::formats::features::{Features, GEM_WELL, Genes, gem_wells};
-use crate::data::formats::npz::{list, open_input};
+use crate::data::formats::npz::open_input;
 use crate::data::formats::screen_file::{Column, ScreenFile, StoredMatrix};
 use crate::data::names::Names;
 use crate::error::{Error, InputError, Result};
+use crate::words::list;
 
 /// Longest line read, in bytes.
 const MAX_LINE: usize = 1 << 16;

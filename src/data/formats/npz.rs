@@ -1,5 +1,6 @@
 //! NumPy archives (.npz): arrays read with conversion and bounded memory, and written whole or not at all.
 
+use crate::words::list;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Write};
@@ -445,19 +446,6 @@ pub(crate) fn open_input(path: &Path) -> Result<File> {
         }
         Err(e) => Err(Error::io("reading", path, e)),
     }
-}
-
-/// At most a dozen names, for a message.
-pub(crate) fn list<S: AsRef<str>>(names: &[S]) -> String {
-    const SHOWN: usize = 12;
-    if names.is_empty() {
-        return "nothing".to_string();
-    }
-    let mut text = names.iter().take(SHOWN).map(|name| format!("`{}`", name.as_ref())).collect::<Vec<_>>().join(", ");
-    if names.len() > SHOWN {
-        text += &format!(" and {} more", names.len() - SHOWN);
-    }
-    text
 }
 
 /// Reads a .npy header with its sizes checked before anything is allocated or multiplied.

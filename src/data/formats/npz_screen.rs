@@ -7,10 +7,11 @@ use crate::data::dataset::Dataset;
 use crate::data::formats::counts_sink::{
     BLOCK, CountsSink, SparseBlock, cell_place, check_indptr, push_dense, read_csc, read_csr,
 };
-use crate::data::formats::npz::{ArrayStream, ElementKind, Npz, NpzWriter, list};
+use crate::data::formats::npz::{ArrayStream, ElementKind, Npz, NpzWriter};
 use crate::data::formats::screen_file::{Column, RawTruth, ScreenFile, StoredMatrix};
 use crate::data::names::Names;
 use crate::error::{InputError, Result};
+use crate::words::list;
 
 /// Values looked at to tell what the matrix holds.
 const SAMPLE: usize = 1 << 16;

@@ -5,10 +5,10 @@ use std::path::Path;
 use crate::data::formats::counts_sink::CountsSink;
 use crate::data::formats::features::{Features, GEM_WELL, Genes, gem_wells};
 use crate::data::formats::hdf5::{Hdf5, Matrix, Storage};
-use crate::data::formats::npz::list;
 use crate::data::formats::screen_file::{Column, ScreenFile, StoredMatrix};
 use crate::data::names::Names;
 use crate::error::{InputError, Result};
+use crate::words::list;
 
 /// An open file and the group of it that is read.
 pub(crate) struct Tenx {

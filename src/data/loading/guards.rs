@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::data::dataset::{Categorical, InterventionRows};
-use crate::data::formats::npz::list;
 use crate::data::formats::screen_file::StoredMatrix;
 use crate::error::InputError;
+use crate::words::list;
 
 /// Labels that usually mark control cells.
 const USUAL_CONTROLS: [&str; 18] = [

@@ -11,7 +11,7 @@ use crate::data::formats::h5ad::H5ad;
 use crate::data::formats::hdf5::Hdf5;
 use crate::data::formats::labels::{LabelTable, read_names};
 use crate::data::formats::matrix_market::MatrixMarket;
-use crate::data::formats::npz::{Npz, list};
+use crate::data::formats::npz::Npz;
 use crate::data::formats::npz_screen::NpzScreen;
 pub use crate::data::formats::npz_screen::write_npz;
 use crate::data::formats::screen_file::{Column, Levels, RawTruth, ScreenFile};
@@ -20,7 +20,7 @@ use crate::data::loading::guards;
 use crate::data::loading::select_genes::highly_variable;
 pub use crate::data::loading::summary::{DataSummary, Dropped, LabelCount};
 use crate::error::{InputError, Result};
-use crate::settings::nearest;
+use crate::words::{list, nearest};
 
 /// Columns that usually hold the intervention, looked for when none is named.
 pub(crate) const USUAL_LABELS: [&str; 13] = [

@@ -10,7 +10,7 @@ use crate::model::architecture::Architecture;
 use crate::model::network::Network;
 use crate::model::parameters::Buffer;
 use crate::numerics::real::Real;
-use crate::results::folder::{Tensor, TensorValues};
+use crate::system::safetensors::{Tensor, TensorValues};
 
 /// The values of a network as they are saved: every tensor in the order of its shape.
 #[derive(Debug)]
@@ -165,7 +165,7 @@ fn fill<R: Real>(buffer: &mut Buffer<R>, file: &SafeTensors, path: &Path) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::results::folder::write_safetensors;
+    use crate::system::safetensors::write_safetensors;
 
     fn network() -> Network<f32> {
         Network::new(Architecture { n_hidden: 5, ..Architecture::new(7, 3, 2) }, 4)

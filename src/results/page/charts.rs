@@ -1,8 +1,8 @@
 //! The drawings of the report, each from plain numbers.
 
-use crate::evaluation::metrics::grouped;
 use crate::results::page::cluster::{average_linkage, leaf_order};
 use crate::results::page::svg::{Scale, Svg, at, escape, label};
+use crate::words::grouped;
 
 /// A curve of a line chart.
 pub(crate) struct Curve {

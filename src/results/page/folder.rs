@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use crate::data::formats::npz::Npz;
-use crate::display::progress::EpochRecord;
 use crate::error::{Error, InputError, Result};
-use crate::inference::loadings::spread_places;
+use crate::numerics::spread::spread_places;
 use crate::results::folder::LATENTS;
 use crate::results::page::MOST_POINTS;
 use crate::results::page::charts::Histogram;
 use crate::results::page::pca::Covariance;
 use crate::results::tables::CELL_COLUMNS;
+use crate::training::history::EpochRecord;
 
 /// A results folder in memory.
 #[derive(Debug, Clone, Default)]

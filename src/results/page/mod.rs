@@ -15,10 +15,10 @@ use charts::{Curve, Dot, Group, Heat, Histogram, Level};
 use folder::{Cells, Run};
 use svg::{escape, label};
 
-use crate::display::progress::EpochRecord;
 use crate::error::Result;
-use crate::evaluation::metrics::{grouped, seconds};
 use crate::results::folder::ResultsFolder;
+use crate::training::history::EpochRecord;
+use crate::words::{grouped, seconds};
 
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");

@@ -20,7 +20,7 @@ pub(crate) fn label(value: f64, step: f64) -> String {
     }
     if value.abs() >= 10_000.0 && decimals == 0 {
         let sign = if value < 0.0 { "\u{2212}" } else { "" };
-        return format!("{sign}{}", crate::evaluation::metrics::grouped(value.abs().round() as u64));
+        return format!("{sign}{}", crate::words::grouped(value.abs().round() as u64));
     }
     text.replace('-', "\u{2212}")
 }

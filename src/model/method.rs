@@ -1,0 +1,66 @@
+//! The methods: which prior, mask and penalty each of them has.
+
+use serde::{Deserialize, Serialize};
+
+/// Which model is trained: the prior of the latents given the intervention, its mask, and the penalty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Method {
+    /// Prior N(0, I)
+    Vae,
+    /// Prior N(0, I), KL multiplied by beta
+    BetaVae,
+    /// Prior N(shift, I), every intervention on every latent
+    Ivae,
+    /// Prior N(mask * shift, I), penalty on the mean mask probability
+    Svae,
+    /// Prior N(mask * shift, I), spike-and-slab prior on the mask
+    SvaePlus,
+}
+
+impl Method {
+    /// The method's name as on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Method::Vae => "vae",
+            Method::BetaVae => "beta-vae",
+            Method::Ivae => "ivae",
+            Method::Svae => "svae",
+            Method::SvaePlus => "svae-plus",
+        }
+    }
+
+    /// Whether the prior mean of a cell depends on its intervention.
+    pub fn uses_interventions(self) -> bool {
+        !matches!(self, Method::Vae | Method::BetaVae)
+    }
+
+    /// Whether a mask is learned, and with it a sparsity (`alpha`), a kind of sample and a temperature.
+    pub fn learns_mask(self) -> bool {
+        matches!(self, Method::Svae | Method::SvaePlus)
+    }
+
+    /// Settings that would do nothing for this method.
+    pub fn unused_keys(self) -> &'static [&'static str] {
+        match self {
+            Method::Vae => {
+                &["alpha", "beta", "mask", "temperature", "prune_masks_below", "ivae_mask", "heldout_batch_norm"]
+            }
+            Method::BetaVae => {
+                &["alpha", "mask", "temperature", "prune_masks_below", "ivae_mask", "heldout_batch_norm"]
+            }
+            Method::Ivae => &["alpha", "mask", "temperature", "prune_masks_below"],
+            Method::Svae | Method::SvaePlus => &["ivae_mask"],
+        }
+    }
+}
+
+/// Mask of the iVAE.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum IvaeMask {
+    /// None: every intervention acts on every latent (as the paper says)
+    Ones,
+    /// A hard mask, learned without any penalty (as the reference implementation does)
+    Learned,
+}
