@@ -4,7 +4,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use svae_cpu::checkpoint::Session;
+use svae_cpu::checkpoint::ResumableRun;
 use svae_cpu::commands::bench::{BATCH, Shape, architecture};
 use svae_cpu::display::progress::ProgressKind;
 use svae_cpu::model::adam::{Adam, AdamSettings};
@@ -14,7 +14,7 @@ use svae_cpu::model::parameters::Buffer;
 use svae_cpu::model::workspace::Workspace;
 use svae_cpu::parallel::team::Team;
 use svae_cpu::settings::Config;
-use svae_cpu::system::interruption::{Every, Moment, Watch};
+use svae_cpu::system::interruption::{Boundary, Interval, SaveSchedule};
 use svae_cpu::training::schedule::Schedule;
 use svae_cpu::training::trainer::{Trainer, TrainingSettings};
 
@@ -91,9 +91,10 @@ fn allocations_of_a_training(shape: Shape) -> usize {
     let settings = TrainingSettings { schedule: Schedule::Cosine, ..TrainingSettings::plain(1, BATCH) };
     let folder = tempfile::tempdir().unwrap();
     let hour = Duration::from_secs(3600);
-    let watch = Watch::new(Every::Interval(hour), Some(Instant::now() + hour));
-    let mut session =
-        Session::new(folder.path(), &Config::default(), &data, watch, ProgressKind::Silent, Instant::now()).unwrap();
+    let watch = SaveSchedule::new(Interval::Time(hour), Some(Instant::now() + hour));
+    let mut run =
+        ResumableRun::new(folder.path(), &Config::default(), &data, watch, ProgressKind::Silent, Instant::now())
+            .unwrap();
     let mut trainer = Trainer::new(&mut network, &data, &cells, &[], &objective, &settings);
     let mut before = 0;
     for step in 0..12 {
@@ -101,7 +102,7 @@ fn allocations_of_a_training(shape: Shape) -> usize {
             before = ALLOCATIONS.load(Ordering::Relaxed);
         }
         trainer.advance(&Team::single()).unwrap();
-        session.pause("training", Moment::Step, |out| trainer.save(out)).unwrap();
+        run.checkpoint_if_due("training", Boundary::Step, |out| trainer.save(out)).unwrap();
     }
     ALLOCATIONS.load(Ordering::Relaxed) - before
 }

@@ -11,25 +11,25 @@ use crate::training::shift_fit::HeldoutBatchNorm;
 
 /// What was read cannot be what was written: the reason, without a final full stop.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Damage(pub String);
+pub struct DecodeError(pub String);
 
 /// A value that can stand in a checkpoint.
-pub trait Saved: Sized {
+pub trait Encode: Sized {
     /// Appends the value to `out`.
-    fn save(&self, out: &mut Vec<u8>);
+    fn encode(&self, out: &mut Vec<u8>);
 
     /// Reads a value from the front of `input`.
     ///
     /// # Errors
-    /// [`Damage`] if `input` does not begin with one.
-    fn load(input: &mut Input<'_>) -> Result<Self, Damage>;
+    /// [`DecodeError`] if `input` does not begin with one.
+    fn decode(input: &mut ByteReader<'_>) -> Result<Self, DecodeError>;
 }
 
 /// Bytes that are read from the front.
 #[derive(Debug, Clone, Copy)]
-pub struct Input<'a>(&'a [u8]);
+pub struct ByteReader<'a>(&'a [u8]);
 
-impl<'a> Input<'a> {
+impl<'a> ByteReader<'a> {
     /// All of `bytes` are to be read.
     pub fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
@@ -38,10 +38,10 @@ impl<'a> Input<'a> {
     /// The next `n` bytes.
     ///
     /// # Errors
-    /// [`Damage`] if there are not so many.
-    pub fn take(&mut self, n: usize) -> Result<&'a [u8], Damage> {
+    /// [`DecodeError`] if there are not so many.
+    pub fn take(&mut self, n: usize) -> Result<&'a [u8], DecodeError> {
         if n > self.0.len() {
-            return Err(Damage("it ends too early".to_owned()));
+            return Err(DecodeError("it ends too early".to_owned()));
         }
         let (taken, rest) = self.0.split_at(n);
         self.0 = rest;
@@ -49,134 +49,134 @@ impl<'a> Input<'a> {
     }
 
     /// A length, which may not exceed what is left at `size` bytes each.
-    fn length(&mut self, size: usize) -> Result<usize, Damage> {
-        let n = u64::load(self)?;
+    fn length(&mut self, size: usize) -> Result<usize, DecodeError> {
+        let n = u64::decode(self)?;
         match usize::try_from(n) {
             Ok(n) if n.checked_mul(size).is_some_and(|bytes| bytes <= self.0.len()) => Ok(n),
-            _ => Err(Damage(format!("a length of {n} is impossible"))),
+            _ => Err(DecodeError(format!("a length of {n} is impossible"))),
         }
     }
 
     /// Expects that everything was read.
     ///
     /// # Errors
-    /// [`Damage`] if something is left.
-    pub fn end(&self) -> Result<(), Damage> {
+    /// [`DecodeError`] if something is left.
+    pub fn end(&self) -> Result<(), DecodeError> {
         match self.0.len() {
             0 => Ok(()),
-            n => Err(Damage(format!("{n} bytes are left over"))),
+            n => Err(DecodeError(format!("{n} bytes are left over"))),
         }
     }
 }
 
-macro_rules! saved_numbers {
+macro_rules! encode_numbers {
     ($($t:ty),*) => {$(
-        impl Saved for $t {
-            fn save(&self, out: &mut Vec<u8>) {
+        impl Encode for $t {
+            fn encode(&self, out: &mut Vec<u8>) {
                 out.extend_from_slice(&self.to_le_bytes());
             }
 
-            fn load(input: &mut Input<'_>) -> Result<Self, Damage> {
+            fn decode(input: &mut ByteReader<'_>) -> Result<Self, DecodeError> {
                 let bytes = input.take(size_of::<$t>())?;
                 Ok(<$t>::from_le_bytes(bytes.try_into().expect("as many as were taken")))
             }
         }
     )*};
 }
-saved_numbers!(u8, u32, u64, f64);
+encode_numbers!(u8, u32, u64, f64);
 
-impl Saved for usize {
-    fn save(&self, out: &mut Vec<u8>) {
-        (*self as u64).save(out);
+impl Encode for usize {
+    fn encode(&self, out: &mut Vec<u8>) {
+        (*self as u64).encode(out);
     }
 
-    fn load(input: &mut Input<'_>) -> Result<Self, Damage> {
-        let n = u64::load(input)?;
-        usize::try_from(n).map_err(|_| Damage(format!("{n} is too large for this machine")))
+    fn decode(input: &mut ByteReader<'_>) -> Result<Self, DecodeError> {
+        let n = u64::decode(input)?;
+        usize::try_from(n).map_err(|_| DecodeError(format!("{n} is too large for this machine")))
     }
 }
 
-impl Saved for String {
-    fn save(&self, out: &mut Vec<u8>) {
-        self.len().save(out);
+impl Encode for String {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.len().encode(out);
         out.extend_from_slice(self.as_bytes());
     }
 
-    fn load(input: &mut Input<'_>) -> Result<Self, Damage> {
+    fn decode(input: &mut ByteReader<'_>) -> Result<Self, DecodeError> {
         let n = input.length(1)?;
-        String::from_utf8(input.take(n)?.to_vec()).map_err(|_| Damage("a text is not UTF-8".to_owned()))
+        String::from_utf8(input.take(n)?.to_vec()).map_err(|_| DecodeError("a text is not UTF-8".to_owned()))
     }
 }
 
-impl<T: Saved> Saved for Option<T> {
-    fn save(&self, out: &mut Vec<u8>) {
+impl<T: Encode> Encode for Option<T> {
+    fn encode(&self, out: &mut Vec<u8>) {
         match self {
-            None => 0u8.save(out),
+            None => 0u8.encode(out),
             Some(value) => {
-                1u8.save(out);
-                value.save(out);
+                1u8.encode(out);
+                value.encode(out);
             }
         }
     }
 
-    fn load(input: &mut Input<'_>) -> Result<Self, Damage> {
-        match u8::load(input)? {
+    fn decode(input: &mut ByteReader<'_>) -> Result<Self, DecodeError> {
+        match u8::decode(input)? {
             0 => Ok(None),
-            1 => Ok(Some(T::load(input)?)),
-            n => Err(Damage(format!("{n} is neither present nor absent"))),
+            1 => Ok(Some(T::decode(input)?)),
+            n => Err(DecodeError(format!("{n} is neither present nor absent"))),
         }
     }
 }
 
-impl<T: Saved> Saved for Vec<T> {
-    fn save(&self, out: &mut Vec<u8>) {
-        self.len().save(out);
-        self.iter().for_each(|value| value.save(out));
+impl<T: Encode> Encode for Vec<T> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.len().encode(out);
+        self.iter().for_each(|value| value.encode(out));
     }
 
-    fn load(input: &mut Input<'_>) -> Result<Self, Damage> {
+    fn decode(input: &mut ByteReader<'_>) -> Result<Self, DecodeError> {
         let n = input.length(1)?;
-        (0..n).map(|_| T::load(input)).collect()
+        (0..n).map(|_| T::decode(input)).collect()
     }
 }
 
 /// A structure, field by field. A field that is missing from the list does not compile.
-macro_rules! saved_fields {
+macro_rules! encode_fields {
     ($($t:ty { $($field:ident),* $(,)? })*) => {$(
-        impl Saved for $t {
-            fn save(&self, out: &mut Vec<u8>) {
+        impl Encode for $t {
+            fn encode(&self, out: &mut Vec<u8>) {
                 let Self { $($field),* } = self;
-                $($field.save(out);)*
+                $($field.encode(out);)*
             }
 
-            fn load(input: &mut Input<'_>) -> Result<Self, Damage> {
-                Ok(Self { $($field: Saved::load(input)?),* })
+            fn decode(input: &mut ByteReader<'_>) -> Result<Self, DecodeError> {
+                Ok(Self { $($field: Encode::decode(input)?),* })
             }
         }
     )*};
 }
-pub(crate) use saved_fields;
+pub(crate) use encode_fields;
 
 /// An enumeration without fields, each value by its number.
-macro_rules! saved_choices {
+macro_rules! encode_choices {
     ($($t:ty { $($number:literal = $value:ident),* })*) => {$(
-        impl Saved for $t {
-            fn save(&self, out: &mut Vec<u8>) {
+        impl Encode for $t {
+            fn encode(&self, out: &mut Vec<u8>) {
                 let number: u8 = match self { $(Self::$value => $number),* };
-                number.save(out);
+                number.encode(out);
             }
 
-            fn load(input: &mut Input<'_>) -> Result<Self, Damage> {
-                match u8::load(input)? {
+            fn decode(input: &mut ByteReader<'_>) -> Result<Self, DecodeError> {
+                match u8::decode(input)? {
                     $($number => Ok(Self::$value),)*
-                    n => Err(Damage(format!("there is no choice {n}"))),
+                    n => Err(DecodeError(format!("there is no choice {n}"))),
                 }
             }
         }
     )*};
 }
 
-saved_fields! {
+encode_fields! {
     EpochRecord {
         epoch, kl_weight, train_loss, train_elbo, train_reconstruction, train_kl, kl_global, validation_elbo,
         validation_reconstruction, validation_kl, mean_mask, seconds,
@@ -185,14 +185,14 @@ saved_fields! {
     Bound { iwelbo, elbo }
 }
 
-saved_choices! {
+encode_choices! {
     StopReason { 0 = EpochLimit, 1 = EarlyStopping, 2 = NonFinite }
     HeldoutBatchNorm { 0 = Frozen, 1 = Drift }
 }
 
 /// Appends the values of a buffer, at their own precision.
-pub fn save_values<R: Real>(values: &[R], out: &mut Vec<u8>) {
-    values.len().save(out);
+pub fn encode_values<R: Real>(values: &[R], out: &mut Vec<u8>) {
+    values.len().encode(out);
     out.reserve(size_of_val(values));
     match size_of::<R>() {
         // Exact: a single-precision number goes through double precision unchanged.
@@ -201,14 +201,14 @@ pub fn save_values<R: Real>(values: &[R], out: &mut Vec<u8>) {
     }
 }
 
-/// Fills a buffer with what [`save_values`] wrote.
+/// Fills a buffer with what [`encode_values`] wrote.
 ///
 /// # Errors
-/// [`Damage`] if another number of values was written.
-pub fn load_values<R: Real>(values: &mut [R], input: &mut Input<'_>) -> Result<(), Damage> {
+/// [`DecodeError`] if another number of values was written.
+pub fn decode_values<R: Real>(values: &mut [R], input: &mut ByteReader<'_>) -> Result<(), DecodeError> {
     let n = input.length(size_of::<R>())?;
     if n != values.len() {
-        return Err(Damage(format!("it holds {n} values where the model has {}", values.len())));
+        return Err(DecodeError(format!("it holds {n} values where the model has {}", values.len())));
     }
     let bytes = input.take(size_of_val(values))?;
     match size_of::<R>() {
@@ -251,25 +251,25 @@ mod tests {
         let text = "\u{3b1} = 1\n".to_owned();
         let non_finite = Some(NonFinite { epoch: 3, step: 4, tensor: text.clone() });
         let values = [1.0f32, -0.0, f32::MIN_POSITIVE / 2.0, f32::INFINITY, 0.1];
-        (vec![record(), record()]).save(&mut bytes);
-        non_finite.save(&mut bytes);
-        None::<usize>.save(&mut bytes);
-        StopReason::EarlyStopping.save(&mut bytes);
-        f64::NAN.save(&mut bytes);
-        save_values(&values, &mut bytes);
-        save_values(&[0.1f64], &mut bytes);
+        (vec![record(), record()]).encode(&mut bytes);
+        non_finite.encode(&mut bytes);
+        None::<usize>.encode(&mut bytes);
+        StopReason::EarlyStopping.encode(&mut bytes);
+        f64::NAN.encode(&mut bytes);
+        encode_values(&values, &mut bytes);
+        encode_values(&[0.1f64], &mut bytes);
 
-        let mut input = Input::new(&bytes);
-        let records = Vec::<EpochRecord>::load(&mut input).expect("records");
+        let mut input = ByteReader::new(&bytes);
+        let records = Vec::<EpochRecord>::decode(&mut input).expect("records");
         assert_eq!(records, [record(), record()]);
         assert_eq!(records[0].train_reconstruction.to_bits(), (-0.0f64).to_bits());
-        assert_eq!(Option::<NonFinite>::load(&mut input), Ok(non_finite));
-        assert_eq!(Option::<usize>::load(&mut input), Ok(None));
-        assert_eq!(StopReason::load(&mut input), Ok(StopReason::EarlyStopping));
-        assert_eq!(f64::load(&mut input).map(f64::to_bits), Ok(f64::NAN.to_bits()));
+        assert_eq!(Option::<NonFinite>::decode(&mut input), Ok(non_finite));
+        assert_eq!(Option::<usize>::decode(&mut input), Ok(None));
+        assert_eq!(StopReason::decode(&mut input), Ok(StopReason::EarlyStopping));
+        assert_eq!(f64::decode(&mut input).map(f64::to_bits), Ok(f64::NAN.to_bits()));
         let (mut single, mut double) = ([0.0f32; 5], [0.0f64]);
-        load_values(&mut single, &mut input).expect("values");
-        load_values(&mut double, &mut input).expect("values");
+        decode_values(&mut single, &mut input).expect("values");
+        decode_values(&mut double, &mut input).expect("values");
         assert_eq!(single.map(f32::to_bits), values.map(f32::to_bits));
         assert_eq!(double, [0.1]);
         assert_eq!(input.end(), Ok(()));
@@ -278,20 +278,21 @@ mod tests {
     #[test]
     fn bytes_that_are_something_else_are_refused_without_a_panic() {
         let mut bytes = Vec::new();
-        vec![record()].save(&mut bytes);
+        vec![record()].encode(&mut bytes);
         for cut in 0..bytes.len() {
-            assert!(Vec::<EpochRecord>::load(&mut Input::new(&bytes[..cut])).is_err(), "{cut}");
+            assert!(Vec::<EpochRecord>::decode(&mut ByteReader::new(&bytes[..cut])).is_err(), "{cut}");
         }
         let huge = u64::MAX.to_le_bytes();
-        assert!(Vec::<f64>::load(&mut Input::new(&huge)).is_err());
-        assert!(String::load(&mut Input::new(&huge)).is_err());
-        assert!(load_values(&mut [0.0f32], &mut Input::new(&huge)).is_err());
-        assert!(Option::<u8>::load(&mut Input::new(&[2, 0])).is_err());
-        assert!(StopReason::load(&mut Input::new(&[9])).is_err());
+        assert!(Vec::<f64>::decode(&mut ByteReader::new(&huge)).is_err());
+        assert!(String::decode(&mut ByteReader::new(&huge)).is_err());
+        assert!(decode_values(&mut [0.0f32], &mut ByteReader::new(&huge)).is_err());
+        assert!(Option::<u8>::decode(&mut ByteReader::new(&[2, 0])).is_err());
+        assert!(StopReason::decode(&mut ByteReader::new(&[9])).is_err());
         let mut two = Vec::new();
-        save_values(&[1.0f32, 2.0], &mut two);
-        let Damage(reason) = load_values(&mut [0.0f32; 3], &mut Input::new(&two)).expect_err("another model");
+        encode_values(&[1.0f32, 2.0], &mut two);
+        let DecodeError(reason) =
+            decode_values(&mut [0.0f32; 3], &mut ByteReader::new(&two)).expect_err("another model");
         assert!(reason.contains("2 values where the model has 3"), "{reason}");
-        assert!(Input::new(&two).end().is_err());
+        assert!(ByteReader::new(&two).end().is_err());
     }
 }

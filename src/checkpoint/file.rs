@@ -11,7 +11,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use crate::checkpoint::encoding::{Damage, Input, Saved};
+use crate::checkpoint::encoding::{ByteReader, DecodeError, Encode};
 use crate::error::{Error, Result};
 use crate::system::files::{sync_folder, write_atomically};
 
@@ -105,8 +105,8 @@ impl<W: Write> Summing<W> {
 
     fn part(&mut self, (name, bytes): (&str, &[u8])) -> io::Result<()> {
         let mut head = Vec::new();
-        name.to_owned().save(&mut head);
-        bytes.len().save(&mut head);
+        name.to_owned().encode(&mut head);
+        bytes.len().encode(&mut head);
         self.write(&head)?;
         self.write(bytes)
     }
@@ -119,9 +119,9 @@ impl<W: Write> Summing<W> {
 pub fn write(out: impl Write, header: &Header, finished: &[Part], current: Option<(&str, &[u8])>) -> io::Result<()> {
     let mut out = Summing { out, sum: Xxh3::new() };
     let mut head = MAGIC.to_vec();
-    FORMAT.save(&mut head);
-    serde_json::to_string(header)?.save(&mut head);
-    finished.len().save(&mut head);
+    FORMAT.encode(&mut head);
+    serde_json::to_string(header)?.encode(&mut head);
+    finished.len().encode(&mut head);
     out.write(&head)?;
     for (name, bytes) in finished {
         out.part((name, bytes))?;
@@ -137,33 +137,33 @@ pub fn write(out: impl Write, header: &Header, finished: &[Part], current: Optio
 /// Reads a checkpoint.
 ///
 /// # Errors
-/// [`Damage`] if the bytes are not those of a whole checkpoint of this format.
-pub fn read(bytes: &[u8]) -> std::result::Result<Checkpoint, Damage> {
+/// [`DecodeError`] if the bytes are not those of a whole checkpoint of this format.
+pub fn read(bytes: &[u8]) -> std::result::Result<Checkpoint, DecodeError> {
     let Some(rest) = bytes.strip_prefix(&MAGIC) else {
-        return Err(Damage("it is no checkpoint of svae-cpu".to_owned()));
+        return Err(DecodeError("it is no checkpoint of svae-cpu".to_owned()));
     };
-    let format = u32::load(&mut Input::new(rest))?;
+    let format = u32::decode(&mut ByteReader::new(rest))?;
     let Some((content, sum)) = bytes.split_last_chunk::<8>() else {
-        return Err(Damage("it ends too early".to_owned()));
+        return Err(DecodeError("it ends too early".to_owned()));
     };
     if xxh3_64(content) != u64::from_le_bytes(*sum) {
-        return Err(Damage("its checksum is wrong: it is damaged or not whole".to_owned()));
+        return Err(DecodeError("its checksum is wrong: it is damaged or not whole".to_owned()));
     }
     // Only a file that is whole can be believed to be of another format.
     if format != FORMAT {
-        return Err(Damage(format!("its format is {format}, and this version of svae-cpu knows {FORMAT}")));
+        return Err(DecodeError(format!("its format is {format}, and this version of svae-cpu knows {FORMAT}")));
     }
-    let mut input = Input::new(&content[MAGIC.len() + size_of::<u32>()..]);
-    let header = String::load(&mut input)?;
+    let mut input = ByteReader::new(&content[MAGIC.len() + size_of::<u32>()..]);
+    let header = String::decode(&mut input)?;
     let header =
-        serde_json::from_str(&header).map_err(|error| Damage(format!("its header is unreadable ({error})")))?;
-    let part = |input: &mut Input<'_>| -> std::result::Result<Part, Damage> {
-        let name = String::load(input)?;
-        let length = usize::load(input)?;
+        serde_json::from_str(&header).map_err(|error| DecodeError(format!("its header is unreadable ({error})")))?;
+    let part = |input: &mut ByteReader<'_>| -> std::result::Result<Part, DecodeError> {
+        let name = String::decode(input)?;
+        let length = usize::decode(input)?;
         Ok((name, input.take(length)?.to_vec()))
     };
-    let finished = (0..usize::load(&mut input)?).map(|_| part(&mut input)).collect::<std::result::Result<_, _>>()?;
-    let current = match u8::load(&mut input)? {
+    let finished = (0..usize::decode(&mut input)?).map(|_| part(&mut input)).collect::<std::result::Result<_, _>>()?;
+    let current = match u8::decode(&mut input)? {
         0 => None,
         _ => Some(part(&mut input)?),
     };
@@ -171,7 +171,7 @@ pub fn read(bytes: &[u8]) -> std::result::Result<Checkpoint, Damage> {
     Ok(Checkpoint { header, finished, current })
 }
 
-/// Writes a checkpoint into `folder`. At every moment, also if the machine stops, at least one whole checkpoint is
+/// Writes a checkpoint into `folder`. At every boundary, also if the machine stops, at least one whole checkpoint is
 /// there once there has been one.
 ///
 /// # Errors
@@ -284,9 +284,9 @@ mod tests {
         bytes[8] = 7;
         let sum = xxh3_64(&bytes).to_le_bytes();
         bytes.extend(sum);
-        let Damage(reason) = read(&bytes).expect_err("unknown");
+        let DecodeError(reason) = read(&bytes).expect_err("unknown");
         assert!(reason.contains("its format is 7"), "{reason}");
-        let Damage(reason) = read(b"something else").expect_err("unknown");
+        let DecodeError(reason) = read(b"something else").expect_err("unknown");
         assert!(reason.contains("no checkpoint of svae-cpu"), "{reason}");
     }
 

@@ -1,6 +1,6 @@
 //! Checkpoints: what a run needs to go on after any interruption and end with the same bytes.
 //!
-//! A run is a row of stages. A [`Session`] keeps the results of those that are finished and, whenever it is due, writes
+//! A run is a row of stages. A [`ResumableRun`] keeps the results of those that are finished and, whenever it is due, writes
 //! them to disk with the state of the one under way. A stage that finds its result there is not done again; one that
 //! finds its state goes on from it.
 
@@ -13,7 +13,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use serde_json::json;
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::checkpoint::encoding::{Damage, Input};
+use crate::checkpoint::encoding::{ByteReader, DecodeError};
 use crate::checkpoint::file::{Checkpoint, DataIdentity, Header, Part, Resume};
 use crate::data::dataset::Dataset;
 use crate::display::progress::ProgressKind;
@@ -22,7 +22,7 @@ use crate::numerics::simd;
 use crate::numerics::simd::Level;
 use crate::parallel::ranks::Ranks;
 use crate::settings::Config;
-use crate::system::interruption::{Cause, Moment, Next, Watch};
+use crate::system::interruption::{Action, Boundary, Cause, SaveSchedule};
 use crate::system::machine::host;
 use crate::words::seconds as in_words;
 
@@ -31,7 +31,7 @@ pub const INDIFFERENT_KEYS: [&str; 4] = ["threads", "data", "labels", "genes"];
 
 /// What is said of a run's course in its manifest.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Course {
+pub struct RunHistory {
     /// Seconds since 1970 at which the run began.
     pub started: u64,
     /// Seconds that it has taken, without the time between a stop and the resumption.
@@ -42,32 +42,32 @@ pub struct Course {
 
 /// The stages of one run, and what is kept of them.
 #[derive(Debug)]
-pub struct Session<'a> {
+pub struct ResumableRun<'a> {
     /// `None`: nothing is saved.
     folder: Option<PathBuf>,
     header: Header,
     /// Command that goes on with the run.
     command: String,
-    watch: Watch,
+    schedule: SaveSchedule,
     progress: ProgressKind<'a>,
     begin: Instant,
     /// Seconds of the run before `begin`.
     seconds_before: f64,
-    finished: Vec<Part>,
+    results: Vec<Part>,
     /// Work in progress that was read and that its stage has not yet asked for.
-    begun: Option<Part>,
+    interrupted: Option<Part>,
     /// Whether a stage has ended since the last saving.
     changed: bool,
     /// When the newest whole checkpoint was written, or read.
-    kept: Option<Instant>,
+    last_saved: Option<Instant>,
     /// The processes that do the run together; the first one writes.
     ranks: &'a Ranks,
     /// What each of them wants to do next, as numbers.
     wishes: Vec<f64>,
 }
 
-impl<'a> Session<'a> {
-    /// A session that saves nothing, and stops when a signal asks for it.
+impl<'a> ResumableRun<'a> {
+    /// A run of which nothing is saved, and which stops when a signal asks for it.
     pub fn unsaved(progress: ProgressKind<'a>) -> Self {
         let data = DataIdentity { cells: 0, genes: 0, interventions: 0, checksum: String::new() };
         let header = Header {
@@ -82,14 +82,14 @@ impl<'a> Session<'a> {
             stage: String::new(),
         };
         let begin = Instant::now();
-        Self::with(None, header, String::new(), Watch::unsaved(), progress, begin)
+        Self::with(None, header, String::new(), SaveSchedule::unsaved(), progress, begin)
     }
 
     fn with(
         folder: Option<PathBuf>,
         header: Header,
         command: String,
-        watch: Watch,
+        schedule: SaveSchedule,
         progress: ProgressKind<'a>,
         begin: Instant,
     ) -> Self {
@@ -97,20 +97,20 @@ impl<'a> Session<'a> {
             folder,
             header,
             command,
-            watch,
+            schedule,
             progress,
             begin,
             seconds_before: 0.0,
-            finished: Vec::new(),
-            begun: None,
+            results: Vec::new(),
+            interrupted: None,
             changed: false,
-            kept: None,
+            last_saved: None,
             ranks: Ranks::alone(),
             wishes: Vec::new(),
         }
     }
 
-    /// The same session, of a run that several processes do together: the first one writes and reads, and all stop and save
+    /// The same run, done by several processes together: the first one writes and reads, and all stop and save
     /// at the same places.
     pub fn among(mut self, ranks: &'a Ranks) -> Self {
         if !ranks.is_first() {
@@ -121,7 +121,7 @@ impl<'a> Session<'a> {
         Self { ranks, ..self }
     }
 
-    /// The session of a run of resolved settings on `data` in `folder`, which began at `begin` in this process.
+    /// A run of resolved settings on `data` in `folder`, which began at `begin` in this process.
     ///
     /// # Errors
     /// Counts on disk that cannot be read.
@@ -129,7 +129,7 @@ impl<'a> Session<'a> {
         folder: &Path,
         config: &Config,
         data: &Dataset,
-        watch: Watch,
+        schedule: SaveSchedule,
         progress: ProgressKind<'a>,
         begin: Instant,
     ) -> Result<Self> {
@@ -150,7 +150,7 @@ impl<'a> Session<'a> {
         if !config.h5ad {
             command += " --no-h5ad";
         }
-        Ok(Self::with(Some(folder.to_path_buf()), header, command, watch, progress, begin))
+        Ok(Self::with(Some(folder.to_path_buf()), header, command, schedule, progress, begin))
     }
 
     /// Takes up what the newest usable checkpoint of the folder holds; without any checkpoint the run starts at its
@@ -159,7 +159,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// [`InputError`] if there are checkpoints and none can be used, with the reasons.
     pub fn resume(&mut self, config: &Config, threads: usize) -> Result<()> {
-        let found = self.ranks.agree(self.newest())?;
+        let found = self.ranks.first_error(self.newest())?;
         let found = self.ranks.first_bytes(found.unwrap_or_default());
         if found.is_empty() {
             return Ok(());
@@ -181,7 +181,7 @@ impl<'a> Session<'a> {
                 Err(error) => Err(format!("it cannot be read ({error})")),
             };
             let usable = bytes.and_then(|bytes| {
-                let found = file::read(&bytes).map_err(|Damage(reason)| reason)?;
+                let found = file::read(&bytes).map_err(|DecodeError(reason)| reason)?;
                 self.same_run(&found.header).map(|()| bytes)
             });
             match usable {
@@ -238,11 +238,11 @@ impl<'a> Session<'a> {
         let (host, simd) = (host(), self.header.simd.clone());
         self.header.resumes.push(Resume { time: now(), host, threads, simd, stage: stage.clone() });
         self.seconds_before = header.seconds;
-        self.finished = finished;
-        self.begun = current;
+        self.results = finished;
+        self.interrupted = current;
         self.header.stage = header.stage;
-        self.kept = Some(Instant::now());
-        self.watch.saved();
+        self.last_saved = Some(Instant::now());
+        self.schedule.saved();
     }
 
     /// The reason why a checkpoint with this header is not of this run, if it is not.
@@ -281,21 +281,21 @@ impl<'a> Session<'a> {
     }
 
     /// The course of the run so far.
-    pub fn course(&self) -> Course {
-        Course { started: self.header.started, seconds: self.seconds(), resumes: self.header.resumes.clone() }
+    pub fn history(&self) -> RunHistory {
+        RunHistory { started: self.header.started, seconds: self.seconds(), resumes: self.header.resumes.clone() }
     }
 
     /// Reads, with `load`, the result of a stage that was finished before; `None` if it was not.
     ///
     /// # Errors
     /// If what was kept is not what `load` expects.
-    pub fn finished<T>(
+    pub fn saved_result<T>(
         &self,
         stage: &str,
-        load: impl FnOnce(&mut Input<'_>) -> std::result::Result<T, Damage>,
+        load: impl FnOnce(&mut ByteReader<'_>) -> std::result::Result<T, DecodeError>,
     ) -> Result<Option<T>> {
-        let Some((_, bytes)) = self.finished.iter().find(|(name, _)| name == stage) else { return Ok(None) };
-        let mut input = Input::new(bytes);
+        let Some((_, bytes)) = self.results.iter().find(|(name, _)| name == stage) else { return Ok(None) };
+        let mut input = ByteReader::new(bytes);
         let result = load(&mut input).and_then(|result| input.end().map(|()| result));
         result.map(Some).map_err(|damage| self.damaged(stage, damage))
     }
@@ -304,17 +304,17 @@ impl<'a> Session<'a> {
     ///
     /// # Errors
     /// If what was kept is not what `load` expects.
-    pub fn begun<T>(
+    pub fn saved_state<T>(
         &mut self,
         stage: &str,
-        load: impl FnOnce(&mut Input<'_>) -> std::result::Result<T, Damage>,
+        load: impl FnOnce(&mut ByteReader<'_>) -> std::result::Result<T, DecodeError>,
     ) -> Result<Option<T>> {
-        let Some((_, bytes)) = self.begun.take_if(|(name, _)| name == stage) else { return Ok(None) };
-        load(&mut Input::new(&bytes)).map(Some).map_err(|damage| self.damaged(stage, damage))
+        let Some((_, bytes)) = self.interrupted.take_if(|(name, _)| name == stage) else { return Ok(None) };
+        load(&mut ByteReader::new(&bytes)).map(Some).map_err(|damage| self.damaged(stage, damage))
     }
 
     /// The error that what was kept of a stage is not what is expected.
-    pub fn damaged(&self, stage: &str, Damage(reason): Damage) -> Error {
+    pub fn damaged(&self, stage: &str, DecodeError(reason): DecodeError) -> Error {
         let problem = format!("the run cannot be resumed in the stage {stage}: {reason}");
         let error = InputError::new(problem, "start anew with --overwrite in the place of --resume");
         error.in_file(self.folder.as_deref().unwrap_or(Path::new("")).join(file::CHECKPOINT)).into()
@@ -323,16 +323,16 @@ impl<'a> Session<'a> {
     /// Keeps the result of a stage, which `save` writes.
     ///
     /// # Errors
-    /// As [`Session::pause`].
-    pub fn finish(&mut self, stage: &str, save: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
+    /// As [`ResumableRun::checkpoint_if_due`].
+    pub fn store_result(&mut self, stage: &str, save: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
         if self.folder.is_some() {
             let mut bytes = Vec::new();
             save(&mut bytes);
-            self.finished.push((stage.to_owned(), bytes));
+            self.results.push((stage.to_owned(), bytes));
             self.changed = true;
         }
         self.header.stage = format!("after {stage}");
-        self.between(Moment::Stage)
+        self.between(Boundary::Stage)
     }
 
     /// To be called between two pieces of a stage: saves the state, which `save` writes, if it is due.
@@ -341,17 +341,22 @@ impl<'a> Session<'a> {
     /// [`Error::Stopped`] when it is time to stop; the failed write if the state could not be saved then and none was
     /// before.
     #[inline]
-    pub fn pause(&mut self, stage: &str, moment: Moment, save: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
-        match self.next(moment) {
-            Next::GoOn => Ok(()),
+    pub fn checkpoint_if_due(
+        &mut self,
+        stage: &str,
+        boundary: Boundary,
+        save: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<()> {
+        match self.next(boundary) {
+            Action::GoOn => Ok(()),
             next => self.save_state(next, stage, save),
         }
     }
 
     /// What to do now, on all processes alike: stop if any of them has to, save when the first one finds it due.
     #[inline]
-    fn next(&mut self, moment: Moment) -> Next {
-        let own = self.watch.next(moment);
+    fn next(&mut self, boundary: Boundary) -> Action {
+        let own = self.schedule.next(boundary);
         if self.ranks.is_alone() {
             return own;
         }
@@ -361,7 +366,7 @@ impl<'a> Session<'a> {
     }
 
     #[cold]
-    fn save_state(&mut self, next: Next, stage: &str, save: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
+    fn save_state(&mut self, next: Action, stage: &str, save: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
         let mut bytes = Vec::new();
         if self.folder.is_some() {
             save(&mut bytes);
@@ -375,22 +380,22 @@ impl<'a> Session<'a> {
     ///
     /// # Errors
     /// None in practice.
-    pub fn keep(&mut self, stage: &str, save: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
-        self.save_state(Next::Save, stage, save)
+    pub fn save_now(&mut self, stage: &str, save: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
+        self.save_state(Action::Save, stage, save)
     }
 
     /// To be called between two pieces of work of which nothing is kept.
     ///
     /// # Errors
-    /// As [`Session::pause`].
+    /// As [`ResumableRun::checkpoint_if_due`].
     #[inline]
     pub fn check(&mut self) -> Result<()> {
-        self.between(Moment::Step)
+        self.between(Boundary::Step)
     }
 
-    fn between(&mut self, moment: Moment) -> Result<()> {
-        match self.next(moment) {
-            Next::GoOn => Ok(()),
+    fn between(&mut self, boundary: Boundary) -> Result<()> {
+        match self.next(boundary) {
+            Action::GoOn => Ok(()),
             next => {
                 let saved = self.save();
                 self.conclude(next, saved)
@@ -404,22 +409,22 @@ impl<'a> Session<'a> {
     /// The failed write.
     pub fn save(&mut self) -> Result<()> {
         if !self.changed {
-            self.watch.saved();
+            self.schedule.saved();
             return Ok(());
         }
         // What was read stays until its stage asks for it.
-        let begun = self.begun.clone();
+        let begun = self.interrupted.clone();
         self.write(begun.as_ref().map(|(stage, bytes)| (stage.as_str(), &bytes[..])))
     }
 
     fn write(&mut self, current: Option<(&str, &[u8])>) -> Result<()> {
-        self.watch.saved();
+        self.schedule.saved();
         let Some(folder) = &self.folder else { return Ok(()) };
         let start = Instant::now();
         let header = Header { seconds: self.seconds(), ..self.header.clone() };
-        file::replace(folder, &header, &self.finished, current)?;
+        file::replace(folder, &header, &self.results, current)?;
         self.changed = false;
-        self.kept = Some(Instant::now());
+        self.last_saved = Some(Instant::now());
         let seconds = start.elapsed().as_secs_f64();
         let path = folder.join(file::CHECKPOINT);
         self.progress.event("checkpoint", json!({ "file": path, "stage": header.stage, "seconds": seconds }));
@@ -427,17 +432,17 @@ impl<'a> Session<'a> {
     }
 
     /// Goes on or stops, after the state was saved or could not be.
-    fn conclude(&mut self, next: Next, saved: Result<()>) -> Result<()> {
-        let last = || match self.kept {
+    fn conclude(&mut self, next: Action, saved: Result<()>) -> Result<()> {
+        let last = || match self.last_saved {
             Some(kept) => format!("the last whole one, of {} ago, is kept", in_words(kept.elapsed().as_secs_f64())),
             None => "there is none yet".to_owned(),
         };
         match (next, saved) {
-            (Next::Stop(cause), Ok(())) => Err(self.stopped(cause, "")),
-            (Next::Stop(cause), Err(error)) if self.kept.is_some() => {
+            (Action::Stop(cause), Ok(())) => Err(self.stopped(cause, "")),
+            (Action::Stop(cause), Err(error)) if self.last_saved.is_some() => {
                 Err(self.stopped(cause, &format!(" (the checkpoint could not be written: {error}; {})", last())))
             }
-            (Next::Stop(_), Err(error)) => Err(error),
+            (Action::Stop(_), Err(error)) => Err(error),
             (_, Err(error)) => {
                 self.progress
                     .warn(&format!("the checkpoint could not be written ({error}); the run goes on, and {}.", last()));
@@ -453,7 +458,7 @@ impl<'a> Session<'a> {
         if self.folder.is_none() {
             return Error::Stopped(format!("stopped by {cause}; nothing was changed: start the same command again"));
         }
-        match self.kept {
+        match self.last_saved {
             Some(_) => Error::Stopped(format!("stopped by {cause} {at}{aside}; go on with: {}", self.command)),
             None => Error::Stopped(format!("stopped by {cause} {at}; nothing had to be saved: start the run again")),
         }
@@ -461,7 +466,7 @@ impl<'a> Session<'a> {
 
     /// What can be said to someone whose results could not be written: the state that is kept, if any.
     pub fn advice(&self) -> Option<String> {
-        let _ = self.kept?;
+        let _ = self.last_saved?;
         Some(format!(
             "The state of the run is kept in its checkpoint; once the obstacle is gone, go on with: {}",
             self.command
@@ -473,22 +478,22 @@ impl<'a> Session<'a> {
 const STOP: f64 = 2.0;
 
 /// What a process wants to do next, as a number.
-fn wish(next: Next) -> f64 {
+fn wish(next: Action) -> f64 {
     match next {
-        Next::GoOn => 0.0,
-        Next::Save => 1.0,
-        Next::Stop(Cause::TimeLimit) => STOP,
-        Next::Stop(Cause::Signal(number)) => STOP + f64::from(number),
+        Action::GoOn => 0.0,
+        Action::Save => 1.0,
+        Action::Stop(Cause::TimeLimit) => STOP,
+        Action::Stop(Cause::Signal(number)) => STOP + f64::from(number),
     }
 }
 
 /// What a number of [`wish`] means.
-fn wished(wish: f64) -> Next {
+fn wished(wish: f64) -> Action {
     match wish {
-        0.0 => Next::GoOn,
-        1.0 => Next::Save,
-        STOP => Next::Stop(Cause::TimeLimit),
-        signal => Next::Stop(Cause::Signal((signal - STOP) as i32)),
+        0.0 => Action::GoOn,
+        1.0 => Action::Save,
+        STOP => Action::Stop(Cause::TimeLimit),
+        signal => Action::Stop(Cause::Signal((signal - STOP) as i32)),
     }
 }
 

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::checkpoint::encoding::Saved;
+use crate::checkpoint::encoding::Encode;
 use crate::checkpoint::*;
 use crate::data::simulate::{Simulation, simulate};
 use crate::model::architecture::Architecture;
@@ -13,7 +13,7 @@ use crate::model::objective::{Objective, Penalty};
 use crate::numerics::real::Real;
 use crate::parallel::team::Team;
 use crate::settings::RawConfig;
-use crate::system::interruption::Every;
+use crate::system::interruption::Interval;
 use crate::training::history::KeepEpoch;
 use crate::training::schedule::Schedule;
 use crate::training::trainer::{Advance, Trainer, Training, TrainingSettings, train};
@@ -48,7 +48,7 @@ fn bits<R: Real>(network: &Network<R>, training: &Training) -> (Vec<u64>, Vec<u8
     let mut training = Training { seconds: 0.0, ..training.clone() };
     training.history.iter_mut().for_each(|record| record.seconds = 0.0);
     let mut bytes = Vec::new();
-    training.save(&mut bytes);
+    training.encode(&mut bytes);
     (values.map(|v| v.f64().to_bits()).collect(), bytes)
 }
 
@@ -73,7 +73,7 @@ fn left_at_every_step<R: Real>(settings: &TrainingSettings) -> usize {
         let found = Team::with(1 + steps % 3, |team| {
             let mut second = network::<R>(&data);
             let mut trainer = Trainer::new(&mut second, &data, &cells, &validation, &OBJECTIVE, settings);
-            trainer.load(&mut Input::new(&bytes)).expect("the same training");
+            trainer.load(&mut ByteReader::new(&bytes)).expect("the same training");
             while trainer.advance(team).expect("counts in memory") != Advance::Ended {}
             let training = trainer.finish();
             bits(&second, &training)
@@ -113,11 +113,11 @@ fn the_state_of_another_training_is_refused() {
     Trainer::new(&mut small, &data, &cells, &[], &OBJECTIVE, &settings).save(&mut bytes);
     let mut large = Network::<f32>::new(Architecture { n_hidden: 9, ..small.architecture.clone() }, 3);
     let mut trainer = Trainer::new(&mut large, &data, &cells, &[], &OBJECTIVE, &settings);
-    assert!(trainer.load(&mut Input::new(&bytes)).is_err());
+    assert!(trainer.load(&mut ByteReader::new(&bytes)).is_err());
     let mut trainer = Trainer::new(&mut small, &data, &cells, &[], &OBJECTIVE, &settings);
-    assert!(trainer.load(&mut Input::new(&bytes[..bytes.len() - 1])).is_err());
+    assert!(trainer.load(&mut ByteReader::new(&bytes[..bytes.len() - 1])).is_err());
     bytes.push(0);
-    assert!(trainer.load(&mut Input::new(&bytes)).is_err());
+    assert!(trainer.load(&mut ByteReader::new(&bytes)).is_err());
 }
 
 fn config(epochs: i64) -> Config {
@@ -126,20 +126,20 @@ fn config(epochs: i64) -> Config {
     Config::load(None, raw).expect("valid")
 }
 
-fn session(folder: &Path, config: &Config, data: &Dataset) -> Session<'static> {
-    let watch = Watch::new(Every::Interval(Duration::ZERO), None);
-    Session::new(folder, config, data, watch, ProgressKind::Silent, Instant::now()).expect("counts in memory")
+fn resumable(folder: &Path, config: &Config, data: &Dataset) -> ResumableRun<'static> {
+    let schedule = SaveSchedule::new(Interval::Time(Duration::ZERO), None);
+    ResumableRun::new(folder, config, data, schedule, ProgressKind::Silent, Instant::now()).expect("counts in memory")
 }
 
 /// Two checkpoints of the settings and data given: the newest after the stages a and b, the other after a.
 fn checkpoints(folder: &Path, config: &Config, data: &Dataset) {
-    let mut first = session(folder, config, data);
-    first.finish("a", |out| out.push(1)).expect("saved");
-    first.finish("b", |out| out.push(2)).expect("saved");
+    let mut first = resumable(folder, config, data);
+    first.store_result("a", |out| out.push(1)).expect("saved");
+    first.store_result("b", |out| out.push(2)).expect("saved");
 }
 
-fn stages(session: &Session<'_>) -> Vec<String> {
-    session.finished.iter().map(|(name, _)| name.clone()).collect()
+fn stages(run: &ResumableRun<'_>) -> Vec<String> {
+    run.results.iter().map(|(name, _)| name.clone()).collect()
 }
 
 #[test]
@@ -147,12 +147,12 @@ fn a_checkpoint_of_other_settings_or_data_is_refused_with_the_reason() {
     let (config_, data) = (config(3), screen(1));
     let folder = tempfile::tempdir().expect("a folder");
     checkpoints(folder.path(), &config_, &data);
-    let mut same = session(folder.path(), &config_, &data);
+    let mut same = resumable(folder.path(), &config_, &data);
     same.resume(&config_, 1).expect("the same run");
     assert_eq!(stages(&same), ["a", "b"]);
 
     let refused = |config: &Config, data: &Dataset| {
-        let error = session(folder.path(), config, data).resume(config, 1).expect_err("another run");
+        let error = resumable(folder.path(), config, data).resume(config, 1).expect_err("another run");
         assert_eq!(error.exit_code(), 2);
         error.to_string()
     };
@@ -168,7 +168,7 @@ fn a_checkpoint_of_other_settings_or_data_is_refused_with_the_reason() {
     assert!(said.contains("other data") || said.contains("genes"), "{said}");
     // Where files lie, and how many threads there are, is indifferent.
     let threads = Config { threads: Some(7), ..config_.clone() };
-    session(folder.path(), &threads, &data).resume(&threads, 7).expect("the same run");
+    resumable(folder.path(), &threads, &data).resume(&threads, 7).expect("the same run");
 }
 
 #[test]
@@ -197,7 +197,7 @@ fn a_damaged_checkpoint_gives_way_to_the_one_before() {
     let (config, data) = (config(3), screen(1));
     let folder = tempfile::tempdir().expect("a folder");
     let [newest, previous] = [file::CHECKPOINT, file::PREVIOUS].map(|name| folder.path().join(name));
-    let mut nothing = session(folder.path(), &config, &data);
+    let mut nothing = resumable(folder.path(), &config, &data);
     nothing.resume(&config, 1).expect("nothing to resume is the beginning");
     assert!(stages(&nothing).is_empty());
 
@@ -206,17 +206,17 @@ fn a_damaged_checkpoint_gives_way_to_the_one_before() {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 4;
     std::fs::write(&newest, &bytes).expect("written");
-    let mut resumed = session(folder.path(), &config, &data);
+    let mut resumed = resumable(folder.path(), &config, &data);
     resumed.resume(&config, 1).expect("the one before");
     assert_eq!(stages(&resumed), ["a"]);
-    assert_eq!(resumed.course().resumes.len(), 1);
+    assert_eq!(resumed.history().resumes.len(), 1);
 
     // Between its last two steps a write leaves only the one before.
     std::fs::remove_file(&newest).expect("removed");
-    session(folder.path(), &config, &data).resume(&config, 1).expect("the one before");
+    resumable(folder.path(), &config, &data).resume(&config, 1).expect("the one before");
     std::fs::write(&newest, b"something else").expect("written");
     std::fs::write(&previous, &bytes[..20]).expect("written");
-    let said = session(folder.path(), &config, &data).resume(&config, 1).expect_err("both are bad");
+    let said = resumable(folder.path(), &config, &data).resume(&config, 1).expect_err("both are bad");
     assert_eq!(said.exit_code(), 2);
     for part in ["no checkpoint of svae-cpu", "checkpoint.previous", "checksum", "--overwrite"] {
         assert!(said.to_string().contains(part), "{part}: {said}");
@@ -227,22 +227,22 @@ fn a_damaged_checkpoint_gives_way_to_the_one_before() {
 fn work_that_was_begun_is_not_lost_before_its_stage_asks_for_it() {
     let (config, data) = (config(3), screen(1));
     let folder = tempfile::tempdir().expect("a folder");
-    let mut first = session(folder.path(), &config, &data);
-    first.finish("a", |out| out.push(1)).expect("saved");
-    first.pause("b", Moment::Step, |out| out.push(9)).expect("saved");
+    let mut first = resumable(folder.path(), &config, &data);
+    first.store_result("a", |out| out.push(1)).expect("saved");
+    first.checkpoint_if_due("b", Boundary::Step, |out| out.push(9)).expect("saved");
 
-    let mut second = session(folder.path(), &config, &data);
+    let mut second = resumable(folder.path(), &config, &data);
     second.resume(&config, 1).expect("resumed");
-    second.finish("between", |out| out.push(3)).expect("saved");
-    let mut third = session(folder.path(), &config, &data);
+    second.store_result("between", |out| out.push(3)).expect("saved");
+    let mut third = resumable(folder.path(), &config, &data);
     third.resume(&config, 2).expect("resumed");
     assert_eq!(stages(&third), ["a", "between"]);
-    assert_eq!(third.course().resumes.iter().map(|resume| resume.threads).collect::<Vec<_>>(), [1, 2]);
-    assert_eq!(third.begun("a", u8::load).expect("readable"), None);
-    assert_eq!(third.begun("b", u8::load).expect("readable"), Some(9));
-    assert_eq!(third.begun("b", u8::load).expect("taken"), None);
-    assert_eq!(third.finished("a", u8::load).expect("readable"), Some(1));
-    assert!(third.finished("a", u64::load).is_err() && third.finished("a", |_| Ok(())).is_err());
+    assert_eq!(third.history().resumes.iter().map(|resume| resume.threads).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(third.saved_state("a", u8::decode).expect("readable"), None);
+    assert_eq!(third.saved_state("b", u8::decode).expect("readable"), Some(9));
+    assert_eq!(third.saved_state("b", u8::decode).expect("taken"), None);
+    assert_eq!(third.saved_result("a", u8::decode).expect("readable"), Some(1));
+    assert!(third.saved_result("a", u64::decode).is_err() && third.saved_result("a", |_| Ok(())).is_err());
 }
 
 #[test]
@@ -251,12 +251,12 @@ fn a_run_goes_on_when_a_checkpoint_cannot_be_written_and_keeps_the_last_one() {
     let parent = tempfile::tempdir().expect("a folder");
     let [folder, away] = ["run", "away"].map(|name| parent.path().join(name));
     std::fs::create_dir(&folder).expect("a folder");
-    let mut run = session(&folder, &config, &data);
-    run.finish("a", |out| out.push(1)).expect("saved");
+    let mut run = resumable(&folder, &config, &data);
+    run.store_result("a", |out| out.push(1)).expect("saved");
     std::fs::rename(&folder, &away).expect("moved");
-    run.pause("b", Moment::Step, |out| out.push(9)).expect("goes on");
-    run.watch = Watch::new(Every::Epoch, Some(Instant::now()));
-    let stopped = run.pause("b", Moment::Step, |out| out.push(9)).expect_err("stops");
+    run.checkpoint_if_due("b", Boundary::Step, |out| out.push(9)).expect("goes on");
+    run.schedule = SaveSchedule::new(Interval::Epoch, Some(Instant::now()));
+    let stopped = run.checkpoint_if_due("b", Boundary::Step, |out| out.push(9)).expect_err("stops");
     assert_eq!(stopped.exit_code(), 75);
     for part in ["the time limit", "could not be written", "is kept", "svae-cpu run --resume"] {
         assert!(stopped.to_string().contains(part), "{part}: {stopped}");
@@ -267,16 +267,16 @@ fn a_run_goes_on_when_a_checkpoint_cannot_be_written_and_keeps_the_last_one() {
     );
 
     // Where nothing was ever saved, that is a failure.
-    let mut run = session(&folder, &config, &data);
-    run.watch = Watch::new(Every::Epoch, Some(Instant::now()));
-    assert_eq!(run.pause("b", Moment::Step, |out| out.push(9)).expect_err("fails").exit_code(), 1);
+    let mut run = resumable(&folder, &config, &data);
+    run.schedule = SaveSchedule::new(Interval::Epoch, Some(Instant::now()));
+    assert_eq!(run.checkpoint_if_due("b", Boundary::Step, |out| out.push(9)).expect_err("fails").exit_code(), 1);
 }
 
 #[test]
 fn what_a_process_wants_is_understood_by_the_others() {
-    let signals = [1, 10, 15].map(|number| Next::Stop(Cause::Signal(number)));
-    for next in [Next::GoOn, Next::Save, Next::Stop(Cause::TimeLimit)].into_iter().chain(signals) {
+    let signals = [1, 10, 15].map(|number| Action::Stop(Cause::Signal(number)));
+    for next in [Action::GoOn, Action::Save, Action::Stop(Cause::TimeLimit)].into_iter().chain(signals) {
         assert_eq!(wished(wish(next)), next);
-        assert_eq!(wish(next) >= STOP, matches!(next, Next::Stop(_)));
+        assert_eq!(wish(next) >= STOP, matches!(next, Action::Stop(_)));
     }
 }

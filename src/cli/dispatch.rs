@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::cli::{Cli, Command, shell};
 use crate::commands::run::Outcome;
-use crate::commands::saved_model::Applied;
+use crate::commands::saved_model::Written;
 use crate::commands::sweep;
 use crate::commands::sweep::Part;
 use crate::commands::sweep::table::Status;
@@ -31,10 +31,10 @@ pub fn dispatch(cli: Cli, ranks: &Ranks) -> Result<()> {
     check_ranks(&cli.command, ranks)?;
     match cli.command {
         Command::Run(args) => {
-            let config = ranks.agree(args.checked())?;
+            let config = ranks.first_error(args.checked())?;
             interruptible(config.log_format)?;
             let finished = if ranks.is_first() { crate::commands::run::finished(&config) } else { Ok(None) };
-            let finished = ranks.agree(finished)?;
+            let finished = ranks.first_error(finished)?;
             if ranks.any(finished.is_some()) {
                 return finished.map_or(Ok(()), |folder| finished_before(&config, &folder));
             }
@@ -85,7 +85,7 @@ pub fn dispatch(cli: Cli, ranks: &Ranks) -> Result<()> {
             }
         },
         Command::Sweep(args) => {
-            let (grid, part) = ranks.agree(args.checked())?;
+            let (grid, part) = ranks.first_error(args.checked())?;
             interruptible(grid.log_format)?;
             let outcome = sweep::sweep_among(ranks, &grid, part)?;
             if ranks.is_first() { swept(&grid, part, &outcome) } else { Ok(()) }
@@ -147,7 +147,7 @@ fn check_ranks(command: &Command, ranks: &Ranks) -> Result<()> {
                 "{} processes were started, and only `run` and `sweep` make use of more than one",
                 ranks.size()
             );
-            ranks.agree(Err(InputError::new(problem, "start one process").into()))
+            ranks.first_error(Err(InputError::new(problem, "start one process").into()))
         }
     }
 }
@@ -164,7 +164,7 @@ fn finished_before(config: &Config, folder: &Path) -> Result<()> {
 }
 
 /// Says what a model was used for: notes on standard error, the file on standard output.
-fn applied(out: &Path, applied: &Applied) -> Result<()> {
+fn applied(out: &Path, applied: &Written) -> Result<()> {
     let mut progress = Progress::new(ProgressKind::Lines, 0, 0);
     applied.notes.iter().for_each(|note| progress.note(&format!("{note}.")));
     console::print(&format!("{}: {} cells.", out.display(), grouped(applied.n_cells as u64)))

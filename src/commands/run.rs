@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use crate::checkpoint::{INDIFFERENT_KEYS, Session, file as checkpoint, identity};
+use crate::checkpoint::{INDIFFERENT_KEYS, ResumableRun, file as checkpoint, identity};
 use crate::commands::bench;
 use crate::commands::bench::{Benchmark, RunSizes, Workload};
 use crate::data::dataset::{Categorical, Dataset, InterventionRows};
@@ -86,10 +86,11 @@ pub fn run_among(ranks: &Ranks, config: &Config) -> Result<Outcome> {
     }
     let first = ranks.is_first();
     let destination = if first { check_destination(config.out.as_deref(), config.earlier()) } else { Ok(()) };
-    ranks.agree(destination)?;
+    ranks.first_error(destination)?;
     if config.stream && !ranks.is_alone() {
         let remedy = "leave out --stream (each rank then holds its share of the counts), or start a single process";
-        return ranks.agree(Err(InputError::new("several ranks do not read their counts from disk", remedy).into()));
+        return ranks
+            .first_error(Err(InputError::new("several ranks do not read their counts from disk", remedy).into()));
     }
     let command: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
     let begins = json!({ "program": concat!("svae-cpu ", env!("CARGO_PKG_VERSION")), "command": command });
@@ -99,13 +100,13 @@ pub fn run_among(ranks: &Ranks, config: &Config) -> Result<Outcome> {
             let config = config.resolved(&screen.data.intervention_names, screen.cells.train.len())?;
             Ok((screen, config))
         });
-        let (screen, config) = ranks.agree(read)?;
+        let (screen, config) = ranks.first_error(read)?;
         let screen = screen.shared(ranks, &config)?;
         // From now on there may be something to save when a signal comes.
         let _deferral = Deferral::begin();
         let folder =
             if first { ResultsFolder::create(config.out.as_deref(), config.earlier()).map(Some) } else { Ok(None) };
-        let folder = ranks.agree(folder)?;
+        let folder = ranks.first_error(folder)?;
         if let Some(folder) = folder.as_ref().filter(|folder| !folder.is_locked()) {
             let path = folder.path().display();
             screen
@@ -116,12 +117,12 @@ pub fn run_among(ranks: &Ranks, config: &Config) -> Result<Outcome> {
         let path = ranks.first_text(&path);
         let folder = folder.unwrap_or_else(|| ResultsFolder::of_first_rank(path));
         let watch = config.watch(start);
-        let session = Session::new(folder.path(), &config, &screen.data, watch, screen.progress, start)?;
-        let mut session = session.among(ranks);
+        let resumable = ResumableRun::new(folder.path(), &config, &screen.data, watch, screen.progress, start)?;
+        let mut resumable = resumable.among(ranks);
         if config.resume {
-            session.resume(&config, team.threads())?;
+            resumable.resume(&config, team.threads())?;
         }
-        train_and_judge(team, &config, &screen, &folder, session)
+        train_and_judge(team, &config, &screen, &folder, resumable)
     })
 }
 
@@ -156,24 +157,24 @@ pub fn finished(config: &Config) -> Result<Option<PathBuf>> {
 }
 
 /// Trains and judges the model of resolved settings on a screen, with a team of threads, into a folder, in as far as
-/// the session has not seen it done.
+/// the resumable has not seen it done.
 pub(crate) fn train_and_judge(
     team: &Team,
     config: &Config,
     screen: &Screen,
     folder: &ResultsFolder,
-    mut session: Session<'_>,
+    mut resumable: ResumableRun<'_>,
 ) -> Result<Outcome> {
     let outcome = match config.precision {
-        Precision::F32 => run_in::<f32>(team, config, screen, folder, &mut session),
-        Precision::F64 => run_in::<f64>(team, config, screen, folder, &mut session),
+        Precision::F32 => run_in::<f32>(team, config, screen, folder, &mut resumable),
+        Precision::F64 => run_in::<f64>(team, config, screen, folder, &mut resumable),
     };
     match outcome {
         // What could not be written now may be written another time, from the state of the run.
         Err(source @ Error::Io { .. }) => {
             // If that fails too, what was saved before is still there.
-            let _ = session.save();
-            match session.advice().filter(|_| checkpoint::exists(folder.path())) {
+            let _ = resumable.save();
+            match resumable.advice().filter(|_| checkpoint::exists(folder.path())) {
                 Some(advice) => Err(Error::Unwritten { source: Box::new(source), advice }),
                 None => Err(source),
             }
@@ -481,7 +482,7 @@ fn run_in<R: Real>(
     config: &Config,
     screen: &Screen,
     folder: &ResultsFolder,
-    session: &mut Session<'_>,
+    resumable: &mut ResumableRun<'_>,
 ) -> Result<Outcome>
 where
     for<'a> &'a [R]: Into<TensorValues<'a>>,
@@ -509,23 +510,23 @@ where
         progress: *shown,
     };
     let (mut network, training, starts) =
-        train_from_starts(session, team, start, config.starts, config.trial_epochs(settings.epochs), |seed| {
+        train_from_starts(resumable, team, start, config.starts, config.trial_epochs(settings.epochs), |seed| {
             Network::<R>::new(architecture(config, data), seed)
         })?;
     shown.event("stage", json!({ "stage": "evaluation" }));
-    let mut metrics = judge(team, config, screen, &network, Some(&training), &mut || session.check())?;
+    let mut metrics = judge(team, config, screen, &network, Some(&training), &mut || resumable.check())?;
     metrics.starts = starts;
     write(config, data, folder, &network, &training)?;
     if let Some(summary) = &screen.summary {
         folder.write_data_summary(summary)?;
     }
-    session.check()?;
+    resumable.check()?;
     let parts = Parts { train: &cells.train, validation: &cells.validation, trained: &cells.trained };
     let interpretation = interpret(team, config, data, folder, parts, &network)?;
-    session.check()?;
+    resumable.check()?;
     let mut failed = training.non_finite.map(Error::from);
     if let (Some(protocol), None) = (screen.protocol(config), &failed) {
-        match adapt(team, config, data, &protocol, folder, &mut network, session) {
+        match adapt(team, config, data, &protocol, folder, &mut network, resumable) {
             Ok(heldout) => metrics.heldout = Some(heldout),
             // There are results without it; everything else can be done again.
             Err(error @ (Error::NonFinite(_) | Error::Input(_))) => failed = Some(error),
@@ -536,11 +537,11 @@ where
     if config.h5ad {
         folder.write_h5ad(config, data, interpretation, &training.history, &metrics)?;
     }
-    session.check()?;
-    let metrics = timed(metrics, session.seconds());
+    resumable.check()?;
+    let metrics = timed(metrics, resumable.seconds());
     folder.write_report(Some(metrics.to_value()))?;
     if folder.writes() {
-        folder.write_manifest(&Manifest::new(config, team, session.course())?)?;
+        folder.write_manifest(&Manifest::new(config, team, resumable.history())?)?;
     }
     // Last, so that a folder with metrics is a finished run.
     folder.write_metrics(&metrics)?;
@@ -563,15 +564,15 @@ fn evaluate_in<R: Real>(
     start: Instant,
 ) -> Result<Outcome> {
     let (network, _) = read_model::<R>(config, &screen.data, &folder, MODEL)?;
-    let session = &mut Session::unsaved(screen.progress);
-    let mut metrics = judge(team, config, screen, &network, None, &mut || session.check())?;
+    let resumable = &mut ResumableRun::unsaved(screen.progress);
+    let mut metrics = judge(team, config, screen, &network, None, &mut || resumable.check())?;
     if let Some(mut protocol) = screen.protocol(config) {
         if folder.path().join(HELDOUT_MODEL).exists() {
             let (fitted, metadata) = read_model::<R>(config, &screen.data, &folder, HELDOUT_MODEL)?;
             if metadata.get(BATCH_NORM_KEY).is_some_and(|value| value == DRIFT) {
                 protocol.batch_norm = HeldoutBatchNorm::Drift;
             }
-            metrics.heldout = Some(protocol.judge(team, &network, fitted, session)?);
+            metrics.heldout = Some(protocol.judge(team, &network, fitted, resumable)?);
         } else {
             Progress::new(protocol.progress, 0, 0).note(&format!(
                 "No held-out figures: the folder has no {HELDOUT_MODEL}; `svae-cpu fit-shifts` makes it."
@@ -595,9 +596,9 @@ where
 {
     let (mut network, _) = read_model::<R>(config, &screen.data, &folder, MODEL)?;
     let protocol = screen.protocol(config).expect("checked to be asked for, with cells held out");
-    let session = &mut Session::unsaved(screen.progress);
-    let mut metrics = judge(team, config, screen, &network, None, &mut || session.check())?;
-    metrics.heldout = Some(adapt(team, config, &screen.data, &protocol, &folder, &mut network, session)?);
+    let resumable = &mut ResumableRun::unsaved(screen.progress);
+    let mut metrics = judge(team, config, screen, &network, None, &mut || resumable.check())?;
+    metrics.heldout = Some(adapt(team, config, &screen.data, &protocol, &folder, &mut network, resumable)?);
     let metrics = timed(metrics, start.elapsed().as_secs_f64());
     folder.write_evaluation(&metrics)?;
     folder.write_report(None)?;
@@ -612,12 +613,12 @@ fn adapt<R: Real>(
     protocol: &Protocol,
     folder: &ResultsFolder,
     network: &mut Network<R>,
-    session: &mut Session<'_>,
+    resumable: &mut ResumableRun<'_>,
 ) -> Result<HeldoutMetrics>
 where
     for<'a> &'a [R]: Into<TensorValues<'a>>,
 {
-    let adapted = protocol.run(team, network, session)?;
+    let adapted = protocol.run(team, network, resumable)?;
     folder.write_history("history_retrain.csv", &adapted.retraining.history)?;
     if let Some(shift) = &network.tensors.shift {
         let values = table(&network.parameters[shift]);

@@ -45,7 +45,7 @@ pub struct SavedModel {
 
 /// What came of an application.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Applied {
+pub struct Written {
     /// Cells written.
     pub n_cells: usize,
     /// Plain sentences for the user.
@@ -267,7 +267,7 @@ impl SavedModel {
     ///
     /// # Errors
     /// As reading and writing do.
-    pub fn embed(&self, data: &Path, drop_empty_cells: bool, out: &Path, kind: OutputKind) -> Result<Applied> {
+    pub fn embed(&self, data: &Path, drop_empty_cells: bool, out: &Path, kind: OutputKind) -> Result<Written> {
         let (cells, notes) = self.read_cells(data, drop_empty_cells, self.config.encode_covariates)?;
         let latents = match self.config.precision {
             Precision::F32 => self.latents::<f32>(&cells)?,
@@ -296,7 +296,7 @@ impl SavedModel {
                 file.finish()?;
             }
         }
-        Ok(Applied { n_cells: cells.n_cells(), notes })
+        Ok(Written { n_cells: cells.n_cells(), notes })
     }
 
     fn latents<R: Real>(&self, cells: &Dataset) -> Result<Vec<f64>> {
@@ -315,7 +315,7 @@ impl SavedModel {
     ///
     /// # Errors
     /// [`InputError`] for a gene that the model does not know; as reading and writing do.
-    pub fn normalize(&self, request: &Normalize, out: &Path, kind: OutputKind) -> Result<Applied> {
+    pub fn normalize(&self, request: &Normalize, out: &Path, kind: OutputKind) -> Result<Written> {
         let chosen = match &request.genes {
             None => (0..self.genes.len()).collect(),
             Some(names) => self.find(names, &self.genes, "gene", "--genes")?,
@@ -359,7 +359,7 @@ impl SavedModel {
                 file.finish()?;
             }
         }
-        Ok(Applied { n_cells: n, notes })
+        Ok(Written { n_cells: n, notes })
     }
 
     fn rates<R: Real>(&self, cells: &Dataset, chosen: &[usize], request: &Normalize) -> Result<Vec<f32>> {
@@ -436,7 +436,7 @@ impl SavedModel {
     ///
     /// # Errors
     /// [`InputError`] for an intervention that the model does not know, or that it was never fitted to; as writing does.
-    pub fn sample(&self, request: &Sample, out: &Path, kind: OutputKind) -> Result<Applied> {
+    pub fn sample(&self, request: &Sample, out: &Path, kind: OutputKind) -> Result<Written> {
         let chosen = self.find(&request.interventions, &self.interventions, "intervention", "--intervention")?;
         if !chosen.is_empty() && !self.config.method.uses_interventions() {
             let problem = format!("the latents of a {} do not depend on interventions", self.config.method.name());
@@ -484,7 +484,7 @@ impl SavedModel {
         if model == HELDOUT_MODEL {
             notes.push("cells come from the model that was fitted to held-out interventions".to_owned());
         }
-        Ok(Applied { n_cells: n, notes })
+        Ok(Written { n_cells: n, notes })
     }
 
     fn simulated<R: Real>(

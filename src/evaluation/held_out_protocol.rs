@@ -4,8 +4,8 @@
 
 use std::time::Instant;
 
-use crate::checkpoint::Session;
-use crate::checkpoint::encoding::{Damage, Input, Saved};
+use crate::checkpoint::ResumableRun;
+use crate::checkpoint::encoding::{ByteReader, DecodeError, Encode};
 use crate::data::dataset::Dataset;
 use crate::data::simulate::MixingNetwork;
 use crate::display::progress::{Progress, ProgressKind};
@@ -22,7 +22,7 @@ use crate::model::network::{Bound, Network};
 use crate::model::objective::Objective;
 use crate::numerics::real::Real;
 use crate::parallel::team::Team;
-use crate::system::interruption::Moment;
+use crate::system::interruption::Boundary;
 use crate::training::shift_fit;
 use crate::training::shift_fit::HeldoutBatchNorm;
 use crate::training::trainer::{
@@ -70,7 +70,7 @@ pub struct Protocol<'a> {
 
 /// What the protocol finds.
 #[derive(Debug)]
-pub struct Adapted {
+pub struct HeldOutFit {
     /// Figures on the held-out cells.
     pub metrics: HeldoutMetrics,
     /// The second training.
@@ -87,29 +87,34 @@ struct Bounds {
 
 impl Protocol<'_> {
     /// Takes a network from the end of its training through the protocol; it holds the fitted model then. Stages that
-    /// the session has seen finished are not done again.
+    /// the run has seen finished are not done again.
     ///
     /// # Errors
     /// A second training or a fit that ends in values which are not finite; what cannot be fitted to no cells; counts on
-    /// disk that cannot be read; as [`Session::pause`].
-    pub fn run<R: Real>(&self, team: &Team, network: &mut Network<R>, session: &mut Session<'_>) -> Result<Adapted> {
+    /// disk that cannot be read; as [`ResumableRun::checkpoint_if_due`].
+    pub fn run<R: Real>(
+        &self,
+        team: &Team,
+        network: &mut Network<R>,
+        run: &mut ResumableRun<'_>,
+    ) -> Result<HeldOutFit> {
         let mut seconds = HeldoutSeconds::default();
         let groups = HeldOutCells::new(self.data, self.cells, self.interventions);
-        let [before] = self.bounds_in(session, team, network, [network], &groups, BEFORE, &mut seconds.bounds)?;
+        let [before] = self.bounds_in(run, team, network, [network], &groups, BEFORE, &mut seconds.bounds)?;
 
         shift_fit::forget(network, self.interventions);
         network.freeze_masks();
         let settings = shift_fit::retraining_settings(&self.settings);
         let objective = shift_fit::fixed_objective(&self.objective, self.train.len());
-        let retraining = match load_trained(session, RETRAINING, network)? {
+        let retraining = match load_trained(run, RETRAINING, network)? {
             Some(retraining) => retraining,
             None => {
                 let mut progress = Progress::of_stage(self.progress, RETRAINING, settings.epochs, self.train.len());
                 let trainer = Trainer::new(network, self.data, self.train, self.validation, &objective, &settings);
-                let training = train_in(session, RETRAINING, team, trainer, |record| progress.epoch(record));
+                let training = train_in(run, RETRAINING, team, trainer, |record| progress.epoch(record));
                 progress.finish();
                 let training = training?;
-                finish_trained(session, RETRAINING, network, &training)?;
+                finish_trained(run, RETRAINING, network, &training)?;
                 training
             }
         };
@@ -120,60 +125,58 @@ impl Protocol<'_> {
         let (retrained, fitted) = match network.tensors.shift.as_ref().map(|_| self.batch_norm) {
             None => {
                 let [bounds] =
-                    self.bounds_in(session, team, network, [network], &groups, RETRAINED, &mut seconds.bounds)?;
+                    self.bounds_in(run, team, network, [network], &groups, RETRAINED, &mut seconds.bounds)?;
                 (bounds.clone(), bounds)
             }
             Some(HeldoutBatchNorm::Frozen) => {
-                seconds.fitting = self.fit(team, network, session)?;
+                seconds.fitting = self.fit(team, network, run)?;
                 let unfitted = self.unfitted(network);
                 let [retrained, fitted] =
-                    self.bounds_in(session, team, network, [&unfitted, network], &groups, BOTH, &mut seconds.bounds)?;
+                    self.bounds_in(run, team, network, [&unfitted, network], &groups, BOTH, &mut seconds.bounds)?;
                 (retrained, fitted)
             }
             // The fit changes the encoder's statistics and with them the samples.
             Some(HeldoutBatchNorm::Drift) => {
                 let [retrained] =
-                    self.bounds_in(session, team, network, [network], &groups, RETRAINED, &mut seconds.bounds)?;
-                seconds.fitting = self.fit(team, network, session)?;
-                let [fitted] =
-                    self.bounds_in(session, team, network, [network], &groups, FITTED, &mut seconds.bounds)?;
+                    self.bounds_in(run, team, network, [network], &groups, RETRAINED, &mut seconds.bounds)?;
+                seconds.fitting = self.fit(team, network, run)?;
+                let [fitted] = self.bounds_in(run, team, network, [network], &groups, FITTED, &mut seconds.bounds)?;
                 (retrained, fitted)
             }
         };
-        session.check()?;
+        run.check()?;
         let ended = RetrainingMetrics { epochs: retraining.history.len(), stop_reason: retraining.stop_reason };
         let batch_norm = network.tensors.shift.is_some().then_some(self.batch_norm);
         let stages = [Some(before), Some(retrained), Some(fitted)];
         let metrics = self.metrics(team, network, groups, stages, Some(ended), batch_norm, seconds)?;
-        Ok(Adapted { metrics, retraining })
+        Ok(HeldOutFit { metrics, retraining })
     }
 
     /// Judges a model that has been through the protocol: `trained` as after the first training, `fitted` at the end.
     ///
     /// # Errors
-    /// Baselines that cannot be fitted; counts on disk that cannot be read; as [`Session::pause`].
+    /// Baselines that cannot be fitted; counts on disk that cannot be read; as [`ResumableRun::checkpoint_if_due`].
     pub fn judge<R: Real>(
         &self,
         team: &Team,
         trained: &Network<R>,
         mut fitted: Network<R>,
-        session: &mut Session<'_>,
+        run: &mut ResumableRun<'_>,
     ) -> Result<HeldoutMetrics> {
         let mut seconds = HeldoutSeconds::default();
         let groups = HeldOutCells::new(self.data, self.cells, self.interventions);
         fitted.freeze_masks();
-        let [before] = self.bounds_in(session, team, trained, [trained], &groups, BEFORE, &mut seconds.bounds)?;
+        let [before] = self.bounds_in(run, team, trained, [trained], &groups, BEFORE, &mut seconds.bounds)?;
         let batch_norm = fitted.tensors.shift.is_some().then_some(self.batch_norm);
         let (retrained, after) = match batch_norm {
             Some(HeldoutBatchNorm::Frozen) => {
                 let priors = [&self.unfitted(&fitted), &fitted];
                 let [retrained, after] =
-                    self.bounds_in(session, team, &fitted, priors, &groups, BOTH, &mut seconds.bounds)?;
+                    self.bounds_in(run, team, &fitted, priors, &groups, BOTH, &mut seconds.bounds)?;
                 (Some(retrained), after)
             }
             None | Some(HeldoutBatchNorm::Drift) => {
-                let [after] =
-                    self.bounds_in(session, team, &fitted, [&fitted], &groups, FITTED, &mut seconds.bounds)?;
+                let [after] = self.bounds_in(run, team, &fitted, [&fitted], &groups, FITTED, &mut seconds.bounds)?;
                 (batch_norm.is_none().then(|| after.clone()), after)
             }
         };
@@ -188,13 +191,13 @@ impl Protocol<'_> {
     }
 
     /// Fits the shifts of the held-out interventions, and says how many seconds that took.
-    fn fit<R: Real>(&self, team: &Team, network: &mut Network<R>, session: &mut Session<'_>) -> Result<f64> {
-        let load = |input: &mut Input<'_>| -> std::result::Result<(Snapshot<R>, f64), Damage> {
+    fn fit<R: Real>(&self, team: &Team, network: &mut Network<R>, run: &mut ResumableRun<'_>) -> Result<f64> {
+        let load = |input: &mut ByteReader<'_>| -> std::result::Result<(Snapshot<R>, f64), DecodeError> {
             let mut fitted = Snapshot::of(network);
             fitted.load(input)?;
-            Ok((fitted, f64::load(input)?))
+            Ok((fitted, f64::decode(input)?))
         };
-        if let Some((fitted, seconds)) = session.finished(FITTING, load)? {
+        if let Some((fitted, seconds)) = run.saved_result(FITTING, load)? {
             fitted.restore(network);
             return Ok(seconds);
         }
@@ -216,7 +219,7 @@ impl Protocol<'_> {
                     self.interventions,
                     &objective,
                     &settings,
-                    || session.check(),
+                    || run.check(),
                 )?;
                 if let Some(name) = network.parameters.first_non_finite() {
                     let tensor = format!("parameter `{name}`, fitted to held-out cells,");
@@ -233,7 +236,7 @@ impl Protocol<'_> {
                     self.interventions,
                     &objective,
                     &settings,
-                    session,
+                    run,
                     FITTING,
                     |record| progress.epoch(record),
                 );
@@ -244,17 +247,17 @@ impl Protocol<'_> {
             }
         }
         let seconds = start.elapsed().as_secs_f64();
-        session.finish(FITTING, |out| {
+        run.store_result(FITTING, |out| {
             Snapshot::of(network).save(out);
-            seconds.save(out);
+            seconds.encode(out);
         })?;
         Ok(seconds)
     }
 
-    /// Bounds of the held-out cells under the priors of several networks, as the stage of a session that `of` names.
+    /// Bounds of the held-out cells under the priors of several networks, as the stage of a run that `of` names.
     fn bounds_in<R: Real, const N: usize>(
         &self,
-        session: &mut Session<'_>,
+        run: &mut ResumableRun<'_>,
         team: &Team,
         network: &Network<R>,
         priors: [&Network<R>; N],
@@ -264,31 +267,31 @@ impl Protocol<'_> {
     ) -> Result<[Bounds; N]> {
         let stage = format!("bounds {of}");
         let n_bounds = N * groups.groups.iter().map(|group| group.cells.len()).sum::<usize>();
-        let load = |input: &mut Input<'_>| match (Vec::<Bound>::load(input)?, f64::load(input)?) {
+        let load = |input: &mut ByteReader<'_>| match (Vec::<Bound>::decode(input)?, f64::decode(input)?) {
             (bounds, _) if bounds.len() > n_bounds || !bounds.len().is_multiple_of(N) => {
-                Err(Damage(format!("it has {} bounds, not up to {n_bounds}", bounds.len())))
+                Err(DecodeError(format!("it has {} bounds, not up to {n_bounds}", bounds.len())))
             }
             (bounds, seconds) => Ok((bounds.as_chunks::<N>().0.to_vec(), seconds)),
         };
         let means = |bounds: &[[Bound; N]]| {
             std::array::from_fn(|i| means(groups, &bounds.iter().map(|bounds| bounds[i]).collect::<Vec<_>>()))
         };
-        if let Some((bounds, spent)) = session.finished(&stage, load)? {
+        if let Some((bounds, spent)) = run.saved_result(&stage, load)? {
             *seconds += spent;
             return Ok(means(&bounds));
         }
         let start = Instant::now();
-        let (done, before) = session.begun(&stage, load)?.unwrap_or_default();
+        let (done, before) = run.saved_state(&stage, load)?.unwrap_or_default();
         let spent = || before + start.elapsed().as_secs_f64();
         let bounds = self.bounds(team, network, priors, groups, of, done, |bounds| {
-            session.pause(&stage, Moment::Step, |out| {
-                bounds.as_flattened().to_vec().save(out);
-                spent().save(out);
+            run.checkpoint_if_due(&stage, Boundary::Step, |out| {
+                bounds.as_flattened().to_vec().encode(out);
+                spent().encode(out);
             })
         })?;
-        session.finish(&stage, |out| {
-            bounds.as_flattened().to_vec().save(out);
-            spent().save(out);
+        run.store_result(&stage, |out| {
+            bounds.as_flattened().to_vec().encode(out);
+            spent().encode(out);
         })?;
         *seconds += spent();
         Ok(means(&bounds))
@@ -407,35 +410,35 @@ fn means(groups: &HeldOutCells, bounds: &[Bound]) -> Bounds {
     Bounds { iwelbo, elbo, mean }
 }
 
-/// Reads the result of a training that the session has seen finished, and sets the network to it.
+/// Reads the result of a training that the run has seen finished, and sets the network to it.
 ///
 /// # Errors
-/// As [`Session::finished`].
+/// As [`ResumableRun::saved_result`].
 pub(crate) fn load_trained<R: Real>(
-    session: &Session<'_>,
+    run: &ResumableRun<'_>,
     stage: &str,
     network: &mut Network<R>,
 ) -> Result<Option<Training>> {
-    session.finished(stage, |input| {
+    run.saved_result(stage, |input| {
         let mut trained = Snapshot::of(network);
         trained.load(input)?;
         trained.restore(network);
-        Training::load(input)
+        Training::decode(input)
     })
 }
 
-/// Keeps the result of a training in the session.
+/// Keeps the result of a training in the run.
 ///
 /// # Errors
-/// As [`Session::finish`].
+/// As [`ResumableRun::store_result`].
 pub(crate) fn finish_trained<R: Real>(
-    session: &mut Session<'_>,
+    run: &mut ResumableRun<'_>,
     stage: &str,
     network: &Network<R>,
     training: &Training,
 ) -> Result<()> {
-    session.finish(stage, |out| {
+    run.store_result(stage, |out| {
         Snapshot::of(network).save(out);
-        training.save(out);
+        training.encode(out);
     })
 }

@@ -97,7 +97,7 @@ impl Interpretation {
         let mut workspace = evaluation_workspace(network, data);
         network.prepare_evaluation(&mut workspace);
         let all: Vec<usize> = (0..data.n_cells()).collect();
-        let own = team.ranks().own(&all);
+        let own = team.ranks().mine(&all);
         let mut batches = Minibatches::of_cells(data, &own, workspace.capacity())?;
         // As many cells at a time as give each process a minibatch: cells go round among processes.
         for piece in all.chunks(workspace.capacity() * team.ranks().size()) {

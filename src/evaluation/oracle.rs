@@ -112,7 +112,7 @@ pub fn latent_oracle(
 }
 
 /// A cell under the true model, up to the Monte Carlo error of the samples.
-struct Found {
+struct TruePosterior {
     /// Negative log-likelihood, nats.
     nll: f64,
     /// Posterior mean of the latents, L.
@@ -122,7 +122,14 @@ struct Found {
 }
 
 /// Importance sampling of cell `n` under the true model.
-fn sample(data: &Dataset, truth: &Truth, mixing: &MixingNetwork, n: usize, particles: usize, seed: u64) -> Found {
+fn sample(
+    data: &Dataset,
+    truth: &Truth,
+    mixing: &MixingNetwork,
+    n: usize,
+    particles: usize,
+    seed: u64,
+) -> TruePosterior {
     let l = truth.n_latents;
     let mut x = vec![0.0; data.n_genes()];
     let mut ln_factorials = 0.0;
@@ -168,7 +175,7 @@ fn sample(data: &Dataset, truth: &Truth, mixing: &MixingNetwork, n: usize, parti
         let share = (log_weight - total).exp();
         posterior_mean.iter_mut().zip(z).for_each(|(m, z)| *m += share * z);
     }
-    Found { nll: ln_factorials - weights.value(), mean: posterior_mean, diagonal_gap: normal.diagonal_gap() }
+    TruePosterior { nll: ln_factorials - weights.value(), mean: posterior_mean, diagonal_gap: normal.diagonal_gap() }
 }
 
 /// A cell under the true model.

@@ -290,12 +290,12 @@ impl std::fmt::Debug for Team<'_> {
 
 /// Threads that nobody uses, for teams that take on more while they work.
 #[derive(Debug)]
-pub struct Reserve {
+pub struct SpareThreads {
     free: AtomicUsize,
     most: usize,
 }
 
-impl Reserve {
+impl SpareThreads {
     /// None yet, and never more than `most`.
     pub fn new(most: usize) -> Self {
         Self { free: AtomicUsize::new(0), most }
@@ -327,12 +327,12 @@ impl Drop for StopOnDrop<'_> {
 struct GiveBack<'a> {
     shared: &'a Shared,
     threads: usize,
-    reserve: &'a Reserve,
+    spare: &'a SpareThreads,
 }
 
 impl Drop for GiveBack<'_> {
     fn drop(&mut self) {
-        self.reserve.give(self.shared.active.load(Ordering::Relaxed) - self.threads);
+        self.spare.give(self.shared.active.load(Ordering::Relaxed) - self.threads);
     }
 }
 
@@ -356,17 +356,17 @@ impl Team<'_> {
         Self::start(&shared, || body(&Team { shared: Some(&shared), recruit: None, ranks }))
     }
 
-    /// As [`Team::with`], of a team that takes on the threads of the `reserve` as they come, and gives them back at its end.
-    pub fn growing<T>(threads: usize, reserve: &Reserve, body: impl FnOnce(&Team) -> T) -> T {
+    /// As [`Team::with`], of a team that takes on the threads of the `spare` as they come, and gives them back at its end.
+    pub fn with_spare_threads<T>(threads: usize, spare: &SpareThreads, body: impl FnOnce(&Team) -> T) -> T {
         let threads = threads.max(1);
-        let shared = &Shared::new(threads, threads.max(reserve.most));
-        let _back = GiveBack { shared, threads, reserve };
+        let shared = &Shared::new(threads, threads.max(spare.most));
+        let _back = GiveBack { shared, threads, spare };
         std::thread::scope(|scope| {
             // Also when the body panics, before the threads of the scope are waited for.
             let _stop = StopOnDrop(shared);
             let recruit = || {
                 let now = shared.active.load(Ordering::Relaxed);
-                if now < shared.claims.len() && reserve.take() {
+                if now < shared.claims.len() && spare.take() {
                     shared.active.store(now + 1, Ordering::Relaxed);
                     scope.spawn(move || shared.wait_for_work(now));
                 }
@@ -488,17 +488,17 @@ mod tests {
     }
 
     #[test]
-    fn a_team_takes_on_what_is_in_the_reserve_and_gives_it_back() {
-        let reserve = Reserve::new(3);
+    fn a_team_takes_on_what_is_spare_and_gives_it_back() {
+        let spare = SpareThreads::new(3);
         for start in [1, 2] {
             let mut counts = vec![0u32; 640];
             let mut seen = Vec::new();
-            Team::growing(start, &reserve, |team| {
+            Team::with_spare_threads(start, &spare, |team| {
                 for round in 0..3000 {
                     // In the middle of the work, once by one and once by more than there is room for.
                     match round {
-                        1000 => reserve.give(1),
-                        2000 => reserve.give(4),
+                        1000 => spare.give(1),
+                        2000 => spare.give(4),
                         _ => {}
                     }
                     team.run(64, tiles(&mut counts, 10), |i, part| part.iter_mut().for_each(|c| *c += i as u32));
@@ -509,22 +509,22 @@ mod tests {
             });
             assert_eq!(seen, (start..=3).collect::<Vec<_>>(), "threads");
             assert!(counts.iter().enumerate().all(|(at, &c)| c == 3000 * (at / 10) as u32));
-            assert_eq!(reserve.free.swap(0, Ordering::Relaxed), 5, "all are back");
+            assert_eq!(spare.free.swap(0, Ordering::Relaxed), 5, "all are back");
         }
     }
 
     #[test]
     fn a_growing_team_ends_when_its_body_panics() {
-        let reserve = Reserve::new(2);
-        reserve.give(1);
+        let spare = SpareThreads::new(2);
+        spare.give(1);
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            Team::growing(1, &reserve, |team| {
+            Team::with_spare_threads(1, &spare, |team| {
                 let mut out = [0; 8];
                 team.run(8, tiles(&mut out, 1), |i, _| assert!(i != 5, "tile five"));
             });
         }));
         assert!(outcome.is_err());
-        assert_eq!(reserve.free.into_inner(), 1, "all are back");
+        assert_eq!(spare.free.into_inner(), 1, "all are back");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use crate::checkpoint::Course;
+use crate::checkpoint::RunHistory;
 use crate::checkpoint::file::Resume;
 use crate::error::{Error, Result};
 use crate::numerics::simd;
@@ -69,8 +69,8 @@ impl Manifest {
     ///
     /// # Errors
     /// [`Error::Io`] if the data file can no longer be read.
-    pub fn new(config: &Config, team: &Team, course: Course) -> Result<Self> {
-        let Course { started, seconds, resumes } = course;
+    pub fn new(config: &Config, team: &Team, course: RunHistory) -> Result<Self> {
+        let RunHistory { started, seconds, resumes } = course;
         let input = match &config.data {
             Some(path) if path.is_file() => Some(InputFile::read(path)?),
             _ => None,

@@ -29,7 +29,7 @@ use serde::Serialize;
 use crate::error::{Error, InputError, Result};
 use crate::model::architecture::MAX_LAYERS;
 use crate::results::folder::Earlier;
-use crate::system::interruption::{Every, Watch};
+use crate::system::interruption::{Interval, SaveSchedule};
 pub use grid::{Criterion, Grid, GridRun, Selection};
 pub use raw::{RawConfig, RawData, RawExecution, RawInterruption, RawModel, RawOutput, RawSimulation, RawTraining};
 pub use recipe::Recipe;
@@ -370,12 +370,12 @@ impl Config {
     }
 
     /// When to save and when to stop a run of a process that began at `start`.
-    pub fn watch(&self, start: Instant) -> Watch {
+    pub fn watch(&self, start: Instant) -> SaveSchedule {
         let every = match self.checkpoint_every {
-            0.0 => Every::Epoch,
-            minutes => Every::Interval(Duration::from_secs_f64(60.0 * minutes)),
+            0.0 => Interval::Epoch,
+            minutes => Interval::Time(Duration::from_secs_f64(60.0 * minutes)),
         };
-        Watch::new(every, self.time_limit.map(|limit| start + limit.0))
+        SaveSchedule::new(every, self.time_limit.map(|limit| start + limit.0))
     }
 
     /// Number of threads: as set, else `RAYON_NUM_THREADS`, else what the operating system grants the process.

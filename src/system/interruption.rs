@@ -120,16 +120,16 @@ pub fn listen(_: impl Fn(Cause) + Send + 'static) -> std::io::Result<()> {
 
 /// How often a run is saved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Every {
+pub enum Interval {
     /// After every epoch.
     Epoch,
     /// At the first step after so much time.
-    Interval(Duration),
+    Time(Duration),
 }
 
 /// What to do between two pieces of work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
+pub enum Action {
     /// The next piece of work.
     GoOn,
     /// Save the state, then the next piece of work.
@@ -140,7 +140,7 @@ pub enum Next {
 
 /// What has just ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Moment {
+pub enum Boundary {
     /// A step, or a few cells.
     Step,
     /// An epoch.
@@ -154,19 +154,19 @@ const WORTH_SAVING: Duration = Duration::from_secs(10);
 
 /// Decides, between two pieces of work, whether to go on.
 #[derive(Debug, Clone)]
-pub struct Watch {
-    every: Option<Every>,
+pub struct SaveSchedule {
+    every: Option<Interval>,
     deadline: Option<Instant>,
     saved: Instant,
 }
 
-impl Watch {
-    /// A watch that saves `every` so often and ends at the `deadline`, or when a signal asks for it.
-    pub fn new(every: Every, deadline: Option<Instant>) -> Self {
+impl SaveSchedule {
+    /// Saves `every` so often and ends at the `deadline`, or when a signal asks for it.
+    pub fn new(every: Interval, deadline: Option<Instant>) -> Self {
         Self { every: Some(every), deadline, saved: Instant::now() }
     }
 
-    /// A watch over work of which nothing is saved, that ends when a signal asks for it.
+    /// A schedule of work of which nothing is saved, and which ends when a signal asks for it.
     pub fn unsaved() -> Self {
         Self { every: None, deadline: None, saved: Instant::now() }
     }
@@ -180,19 +180,19 @@ impl Watch {
     /// What to do now. This is the one place where it is decided whether a run stops, and when it is saved: processes
     /// that train together have to agree here.
     #[inline]
-    pub fn next(&self, moment: Moment) -> Next {
+    pub fn next(&self, boundary: Boundary) -> Action {
         if let Some(cause) = self.cause() {
-            return Next::Stop(cause);
+            return Action::Stop(cause);
         }
         let due = match self.every {
             None => false,
-            Some(Every::Epoch) => moment != Moment::Step,
-            Some(Every::Interval(interval)) => {
+            Some(Interval::Epoch) => boundary != Boundary::Step,
+            Some(Interval::Time(interval)) => {
                 let waited = self.saved.elapsed();
-                waited >= interval || moment == Moment::Stage && waited >= WORTH_SAVING
+                waited >= interval || boundary == Boundary::Stage && waited >= WORTH_SAVING
             }
         };
-        if due { Next::Save } else { Next::GoOn }
+        if due { Action::Save } else { Action::GoOn }
     }
 
     /// The state was saved, or that was tried, just now.
@@ -207,24 +207,30 @@ mod tests {
 
     #[test]
     fn a_state_is_saved_when_it_is_due() {
-        let watch = Watch::new(Every::Epoch, None);
-        assert_eq!([Moment::Step, Moment::Epoch].map(|moment| watch.next(moment)), [Next::GoOn, Next::Save]);
-        assert_eq!(Watch::new(Every::Interval(Duration::ZERO), None).next(Moment::Step), Next::Save);
-        let mut watch = Watch::new(Every::Interval(Duration::from_secs(3600)), None);
-        assert_eq!(watch.next(Moment::Stage), Next::GoOn);
+        let schedule = SaveSchedule::new(Interval::Epoch, None);
+        assert_eq!(
+            [Boundary::Step, Boundary::Epoch].map(|boundary| schedule.next(boundary)),
+            [Action::GoOn, Action::Save]
+        );
+        assert_eq!(SaveSchedule::new(Interval::Time(Duration::ZERO), None).next(Boundary::Step), Action::Save);
+        let mut schedule = SaveSchedule::new(Interval::Time(Duration::from_secs(3600)), None);
+        assert_eq!(schedule.next(Boundary::Stage), Action::GoOn);
         // A stage that took a while is not put at risk.
-        watch.saved -= WORTH_SAVING;
-        assert_eq!([Moment::Epoch, Moment::Stage].map(|moment| watch.next(moment)), [Next::GoOn, Next::Save]);
-        watch.saved();
-        assert_eq!(watch.next(Moment::Stage), Next::GoOn);
+        schedule.saved -= WORTH_SAVING;
+        assert_eq!(
+            [Boundary::Epoch, Boundary::Stage].map(|boundary| schedule.next(boundary)),
+            [Action::GoOn, Action::Save]
+        );
+        schedule.saved();
+        assert_eq!(schedule.next(Boundary::Stage), Action::GoOn);
     }
 
     #[test]
     fn the_deadline_ends_the_work() {
         let now = Instant::now();
-        assert_eq!(Watch::new(Every::Epoch, Some(now)).next(Moment::Step), Next::Stop(Cause::TimeLimit));
-        let later = Watch::new(Every::Epoch, Some(now + Duration::from_secs(3600)));
-        assert_eq!(later.next(Moment::Step), Next::GoOn);
-        assert_eq!(Watch::unsaved().next(Moment::Stage), Next::GoOn);
+        assert_eq!(SaveSchedule::new(Interval::Epoch, Some(now)).next(Boundary::Step), Action::Stop(Cause::TimeLimit));
+        let later = SaveSchedule::new(Interval::Epoch, Some(now + Duration::from_secs(3600)));
+        assert_eq!(later.next(Boundary::Step), Action::GoOn);
+        assert_eq!(SaveSchedule::unsaved().next(Boundary::Stage), Action::GoOn);
     }
 }

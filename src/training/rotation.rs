@@ -18,7 +18,7 @@ const SMALLEST_EFFECT: f64 = 1.0;
 
 /// Turns the latents of a network in training and switches its masks of a probability below `weak` off; nothing without
 /// masks, or once they are frozen. Returns how many latents were turned.
-pub fn settle<R: Real>(network: &mut Network<R>, weak: f64) -> usize {
+pub fn rotate_and_prune<R: Real>(network: &mut Network<R>, weak: f64) -> usize {
     if network.frozen_mask.is_some() {
         return 0;
     }
@@ -194,7 +194,7 @@ mod tests {
             (workspace.cells.mean[..30 * L].to_vec(), workspace.cells.reconstruction[..30].to_vec())
         };
         let (means, reconstruction) = look(&network);
-        assert_eq!(settle(&mut network, 0.75), 2);
+        assert_eq!(rotate_and_prune(&mut network, 0.75), 2);
         let (turned, same) = look(&network);
         for (a, b) in reconstruction.iter().zip(&same) {
             assert!((a - b).abs() < 1e-10 * a.abs(), "{a} {b}");
@@ -209,10 +209,10 @@ mod tests {
         assert!(logits[1] > 0.0 && logits[3] == mask::OFF && logits[4 * L] == 40.0, "{logits:?}");
         assert!((shifts[2 * L + 3] - 4.0).abs() < 1e-10 && logits[2 * L + 3] > 0.0 && logits[2 * L + 1] == mask::OFF);
         // Once more there is nothing to do.
-        assert_eq!(settle(&mut network, 0.75), 0);
+        assert_eq!(rotate_and_prune(&mut network, 0.75), 0);
         network.freeze_masks();
         let frozen = network.parameters.values.to_vec();
-        assert_eq!(settle(&mut network, 0.99), 0);
+        assert_eq!(rotate_and_prune(&mut network, 0.99), 0);
         assert_eq!(network.parameters.values.to_vec(), frozen);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Derivation: `derivations/heldout.md`.
 
-use crate::checkpoint::Session;
+use crate::checkpoint::ResumableRun;
 use crate::data::dataset::Dataset;
 use crate::error::Result;
 use crate::model::adam::Adam;
@@ -184,7 +184,7 @@ pub fn fit_shifts<R: Real>(
 }
 
 /// Fits the shifts as the reference implementation does for its baselines: in training mode, so that the encoder's
-/// running statistics move with the held-out cells. The decoder takes no part, Eq. (H6). The session knows the training as
+/// running statistics move with the held-out cells. The decoder takes no part, Eq. (H6). The run knows the training as
 /// `stage`; what it records is the divergence alone.
 ///
 /// # Errors
@@ -197,13 +197,13 @@ pub fn fit_shifts_drifting<R: Real>(
     held_out: &[usize],
     objective: &Objective,
     settings: &TrainingSettings,
-    session: &mut Session<'_>,
+    run: &mut ResumableRun<'_>,
     stage: &'static str,
     on_epoch: impl FnMut(&EpochRecord),
 ) -> Result<Training> {
     let settings = TrainingSettings { trained: Some(shift_ranges(network, held_out)), ..settings.clone() };
     let trainer = Trainer::new(network, data, cells, &[], objective, &settings);
-    train_in(session, stage, team, trainer, on_epoch)
+    train_in(run, stage, team, trainer, on_epoch)
 }
 
 /// Running statistics of batch normalisation while the shifts of held-out interventions are fitted.
@@ -352,20 +352,9 @@ mod tests {
         let fit = TrainingSettings { epochs: 3, ..fit_settings(&settings(), cells.len()) };
         let objective = fixed_objective(&objective(false), cells.len());
         let team = Team::single();
-        let session = &mut Session::unsaved(ProgressKind::Silent);
-        fit_shifts_drifting(
-            &team,
-            &mut network,
-            &data,
-            &cells,
-            &held_out,
-            &objective,
-            &fit,
-            session,
-            "fitting",
-            |_| {},
-        )
-        .unwrap();
+        let run = &mut ResumableRun::unsaved(ProgressKind::Silent);
+        fit_shifts_drifting(&team, &mut network, &data, &cells, &held_out, &objective, &fit, run, "fitting", |_| {})
+            .unwrap();
         let ranges = shift_ranges(&network, &held_out);
         for (i, (&now, &was)) in network.parameters.values.iter().zip(&before.parameters.values).enumerate() {
             assert_eq!(ranges.iter().any(|range| range.contains(&i)), now != was, "parameter {i}");

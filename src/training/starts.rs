@@ -1,8 +1,8 @@
 //! Training from several starting values, of which one is kept: the loss has many minima, and chance decides in which of them a
 //! training ends. `docs/recipe.md` shows what this brings.
 
-use crate::checkpoint::Session;
-use crate::checkpoint::encoding::{Damage, Input, Saved, saved_fields};
+use crate::checkpoint::ResumableRun;
+use crate::checkpoint::encoding::{ByteReader, DecodeError, Encode, encode_fields};
 use crate::data::dataset::Dataset;
 use crate::display::progress::{Progress, ProgressKind};
 use crate::error::Result;
@@ -13,7 +13,7 @@ use crate::model::objective::Objective;
 use crate::numerics::real::Real;
 use crate::parallel::team::Team;
 use crate::settings::MOST_STARTS;
-use crate::system::interruption::Moment;
+use crate::system::interruption::Boundary;
 use crate::training::trainer::{Advance, Trainer, Training, TrainingSettings, train_in};
 
 /// Names of the trainings as stages, one for each starting value.
@@ -81,9 +81,9 @@ impl Start<'_> {
 /// training's seconds and cells are those of all together.
 ///
 /// # Errors
-/// As [`Session::pause`]; counts on disk that cannot be read.
+/// As [`ResumableRun::checkpoint_if_due`]; counts on disk that cannot be read.
 pub fn train_from_starts<R: Real>(
-    session: &mut Session<'_>,
+    run: &mut ResumableRun<'_>,
     team: &Team,
     start: Start<'_>,
     n: usize,
@@ -91,14 +91,14 @@ pub fn train_from_starts<R: Real>(
     new_network: impl Fn(u64) -> Network<R>,
 ) -> Result<(Network<R>, Training, Option<StartsMetrics>)> {
     let (network, training, metrics) = match trial_epochs {
-        Some(epochs) => train_the_best(session, team, start, n, epochs, new_network)?,
-        None => train_all(session, team, start, n, new_network)?,
+        Some(epochs) => train_the_best(run, team, start, n, epochs, new_network)?,
+        None => train_all(run, team, start, n, new_network)?,
     };
     Ok((network, training, (n > 1).then_some(metrics)))
 }
 
 fn train_all<R: Real>(
-    session: &mut Session<'_>,
+    run: &mut ResumableRun<'_>,
     team: &Team,
     start: Start<'_>,
     n: usize,
@@ -110,7 +110,7 @@ fn train_all<R: Real>(
     for (i, stage) in TRAINING.into_iter().enumerate().take(n) {
         let settings = start.settings_of(i);
         let mut network = new_network(settings.seed);
-        let training = train_one(session, team, start, stage, &settings, &mut network, None)?;
+        let training = train_one(run, team, start, stage, &settings, &mut network, None)?;
         seconds += training.seconds;
         cells_passed += training.cells_passed;
         let elbo = training.kept_elbo(settings.keep).filter(|_| training.non_finite.is_none());
@@ -125,9 +125,9 @@ fn train_all<R: Real>(
     Ok((network, Training { seconds, cells_passed, ..training }, metrics))
 }
 
-/// Takes `network` to the end of its training, from its trial if there was one, unless the session holds the result.
+/// Takes `network` to the end of its training, from its trial if there was one, unless the run holds the result.
 fn train_one<R: Real>(
-    session: &mut Session<'_>,
+    run: &mut ResumableRun<'_>,
     team: &Team,
     start: Start<'_>,
     stage: &'static str,
@@ -135,19 +135,19 @@ fn train_one<R: Real>(
     network: &mut Network<R>,
     trial: Option<&[u8]>,
 ) -> Result<Training> {
-    if let Some(training) = load_trained(session, stage, network)? {
+    if let Some(training) = load_trained(run, stage, network)? {
         return Ok(training);
     }
     let name = if stage == TRAINING[0] { "" } else { stage };
     let mut progress = Progress::of_stage(start.progress, name, settings.epochs, start.train.len());
     let mut trainer = Trainer::new(network, start.data, start.train, start.validation, start.objective, settings);
     if let Some(state) = trial {
-        trainer.load(&mut Input::new(state)).map_err(|damage| session.damaged(stage, damage))?;
+        trainer.load(&mut ByteReader::new(state)).map_err(|damage| run.damaged(stage, damage))?;
     }
-    let training = train_in(session, stage, team, trainer, |record| progress.epoch(record));
+    let training = train_in(run, stage, team, trainer, |record| progress.epoch(record));
     progress.finish();
     let training = training?;
-    finish_trained(session, stage, network, &training)?;
+    finish_trained(run, stage, network, &training)?;
     Ok(training)
 }
 
@@ -170,7 +170,7 @@ struct Trials {
     state: Vec<u8>,
 }
 
-saved_fields! {
+encode_fields! {
     Trial { elbo, seconds, cells_passed }
     Trials { done, best, state }
 }
@@ -186,17 +186,17 @@ impl Trials {
 }
 
 fn train_the_best<R: Real>(
-    session: &mut Session<'_>,
+    run: &mut ResumableRun<'_>,
     team: &Team,
     start: Start<'_>,
     n: usize,
     epochs: usize,
     new_network: impl Fn(u64) -> Network<R>,
 ) -> Result<(Network<R>, Training, StartsMetrics)> {
-    let trials = try_all(session, team, start, n, epochs, &new_network)?;
+    let trials = try_all(run, team, start, n, epochs, &new_network)?;
     let settings = start.settings_of(trials.best);
     let mut network = new_network(settings.seed);
-    let training = train_one(session, team, start, TRAINING[0], &settings, &mut network, Some(&trials.state))?;
+    let training = train_one(run, team, start, TRAINING[0], &settings, &mut network, Some(&trials.state))?;
     let others = || trials.done.iter().enumerate().filter(|(i, _)| *i != trials.best).map(|(_, trial)| trial);
     let seconds = training.seconds + others().map(|trial| trial.seconds).sum::<f64>();
     let cells_passed = training.cells_passed + others().map(|trial| trial.cells_passed).sum::<usize>();
@@ -205,23 +205,23 @@ fn train_the_best<R: Real>(
     Ok((network, Training { seconds, cells_passed, ..training }, metrics))
 }
 
-/// Trains every start for `epochs` epochs, as one stage of the session.
+/// Trains every start for `epochs` epochs, as one stage of the run.
 fn try_all<R: Real>(
-    session: &mut Session<'_>,
+    run: &mut ResumableRun<'_>,
     team: &Team,
     start: Start<'_>,
     n: usize,
     epochs: usize,
     new_network: impl Fn(u64) -> Network<R>,
 ) -> Result<Trials> {
-    if let Some(trials) = session.finished(TRIALS, Trials::load)? {
+    if let Some(trials) = run.saved_result(TRIALS, Trials::decode)? {
         return Ok(trials);
     }
-    let load = |input: &mut Input<'_>| -> std::result::Result<_, Damage> {
-        let begun = (Trials::load(input)?, Vec::<u8>::load(input)?);
+    let load = |input: &mut ByteReader<'_>| -> std::result::Result<_, DecodeError> {
+        let begun = (Trials::decode(input)?, Vec::<u8>::decode(input)?);
         input.end().map(|()| begun)
     };
-    let (mut trials, mut under_way) = match session.begun(TRIALS, load)? {
+    let (mut trials, mut under_way) = match run.saved_state(TRIALS, load)? {
         Some((trials, state)) => (trials, Some(state)),
         None => (Trials::default(), None),
     };
@@ -231,10 +231,10 @@ fn try_all<R: Real>(
         let mut trainer =
             Trainer::new(&mut network, start.data, start.train, start.validation, start.objective, &settings);
         if let Some(state) = under_way.take() {
-            trainer.load(&mut Input::new(&state)).map_err(|damage| session.damaged(TRIALS, damage))?;
+            trainer.load(&mut ByteReader::new(&state)).map_err(|damage| run.damaged(TRIALS, damage))?;
         }
         let mut progress = Progress::of_stage(start.progress, name, epochs, start.train.len());
-        let tried = try_one(session, team, &mut trainer, &trials, epochs, &mut progress);
+        let tried = try_one(run, team, &mut trainer, &trials, epochs, &mut progress);
         progress.finish();
         tried?;
         let mut state = Vec::new();
@@ -244,13 +244,13 @@ fn try_all<R: Real>(
         let elbo = training.mean_elbo(judged).filter(|_| training.non_finite.is_none());
         trials.add(Trial { elbo, seconds: training.seconds, cells_passed: training.cells_passed }, state);
     }
-    session.finish(TRIALS, |out| trials.save(out))?;
+    run.store_result(TRIALS, |out| trials.encode(out))?;
     Ok(trials)
 }
 
 /// Takes a training to the end of its trial.
 fn try_one<R: Real>(
-    session: &mut Session<'_>,
+    run: &mut ResumableRun<'_>,
     team: &Team,
     trainer: &mut Trainer<'_, R>,
     before: &Trials,
@@ -258,25 +258,25 @@ fn try_one<R: Real>(
     progress: &mut Progress<'_>,
 ) -> Result<()> {
     let save = |trainer: &Trainer<'_, R>, out: &mut Vec<u8>| {
-        before.save(out);
+        before.encode(out);
         let mut state = Vec::new();
         trainer.save(&mut state);
-        state.save(out);
+        state.encode(out);
     };
     while trainer.position().0 < epochs {
-        let moment = match trainer.advance(team) {
-            Ok(Advance::Step) => Moment::Step,
+        let boundary = match trainer.advance(team) {
+            Ok(Advance::Step) => Boundary::Step,
             Ok(Advance::Epoch(record)) => {
                 progress.epoch(&record);
-                Moment::Epoch
+                Boundary::Epoch
             }
             Ok(Advance::Ended) => break,
             Err(error) => {
-                session.keep(TRIALS, |out| save(trainer, out))?;
+                run.save_now(TRIALS, |out| save(trainer, out))?;
                 return Err(error);
             }
         };
-        session.pause(TRIALS, moment, |out| save(trainer, out))?;
+        run.checkpoint_if_due(TRIALS, boundary, |out| save(trainer, out))?;
     }
     Ok(())
 }

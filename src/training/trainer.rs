@@ -1,8 +1,8 @@
 //! The training loop: epochs of minibatches, validation after each, early stopping; it can be left and taken up again
 //! anywhere.
 
-use crate::checkpoint::Session;
-use crate::checkpoint::encoding::{Damage, Input, Saved, load_values, save_values, saved_fields};
+use crate::checkpoint::ResumableRun;
+use crate::checkpoint::encoding::{ByteReader, DecodeError, Encode, decode_values, encode_fields, encode_values};
 use crate::data::dataset::Dataset;
 use crate::data::minibatch::{Minibatches, Order};
 use crate::error::{NonFinite, Result};
@@ -13,10 +13,10 @@ use crate::model::parameters::Buffer;
 use crate::model::workspace::Workspace;
 use crate::numerics::real::Real;
 use crate::parallel::team::Team;
-use crate::system::interruption::Moment;
+use crate::system::interruption::Boundary;
 use crate::training::early_stopping::EarlyStopping;
 use crate::training::history::{EpochRecord, KeepEpoch, StopReason};
-use crate::training::rotation::settle;
+use crate::training::rotation::rotate_and_prune;
 use crate::training::schedule::Schedule;
 use std::ops::Range;
 use std::time::Instant;
@@ -29,7 +29,7 @@ pub(crate) const SMALLEST_BATCH: usize = 3;
 
 /// Shares of the epochs after which masks are helped out of bad minima: late enough for masks to have settled, early enough for them to
 /// settle again.
-pub const SETTLED_AFTER: [f64; 4] = [0.25, 0.4, 0.55, 0.7];
+pub const ROTATE_AFTER: [f64; 4] = [0.25, 0.4, 0.55, 0.7];
 
 /// Settings of a training.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,7 +50,7 @@ pub struct TrainingSettings {
     pub adam: AdamSettings,
     /// Course of its step size over all epochs.
     pub schedule: Schedule,
-    /// At [`SETTLED_AFTER`] latents are turned and masks of a lower probability switched off; 0: never.
+    /// At [`ROTATE_AFTER`] latents are turned and masks of a lower probability switched off; 0: never.
     pub prune_masks_below: f64,
     /// Seed of order and noise.
     pub seed: u64,
@@ -119,7 +119,7 @@ pub fn elbo<R: Real>(
     }
     network.prepare_evaluation(workspace);
     let (mut reconstruction, mut kl) = (0.0, 0.0);
-    let own = team.ranks().own(cells);
+    let own = team.ranks().mine(cells);
     let mut batches = Minibatches::of_cells(data, &own, workspace.capacity())?;
     while let Some(batch) = batches.next()? {
         network.evaluate(team, workspace, batch, Noise::Evaluation { seed, draw: 0 });
@@ -144,7 +144,7 @@ pub fn posterior_means<R: Real>(
 ) -> Result<Vec<R>> {
     network.prepare_evaluation(workspace);
     let l = network.architecture.n_latents;
-    let own = team.ranks().own(cells);
+    let own = team.ranks().mine(cells);
     let mut means = Vec::with_capacity(own.len() * l);
     let mut batches = Minibatches::of_cells(data, &own, workspace.capacity())?;
     while let Some(batch) = batches.next()? {
@@ -167,7 +167,7 @@ pub fn divergence_by_latent<R: Real>(
     network.prepare_evaluation(workspace);
     let l = network.architecture.n_latents;
     let mut sums = vec![0.0; l];
-    let own = team.ranks().own(cells);
+    let own = team.ranks().mine(cells);
     let mut batches = Minibatches::of_cells(data, &own, workspace.capacity())?;
     while let Some(batch) = batches.next()? {
         network.evaluate(team, workspace, batch, Noise::Evaluation { seed, draw: 0 });
@@ -222,15 +222,15 @@ impl<R: Real> Snapshot<R> {
 
     pub(crate) fn save(&self, out: &mut Vec<u8>) {
         let Self { parameters, running } = self;
-        save_values(parameters, out);
-        save_values(running, out);
+        encode_values(parameters, out);
+        encode_values(running, out);
     }
 
     /// Reads a snapshot in the place of this one, which must be of the same network.
-    pub(crate) fn load(&mut self, input: &mut Input<'_>) -> Result<(), Damage> {
+    pub(crate) fn load(&mut self, input: &mut ByteReader<'_>) -> Result<(), DecodeError> {
         let Self { parameters, running } = self;
-        load_values(parameters, input)?;
-        load_values(running, input)
+        decode_values(parameters, input)?;
+        decode_values(running, input)
     }
 }
 
@@ -267,7 +267,7 @@ impl Training {
     }
 }
 
-saved_fields! {
+encode_fields! {
     Training { stop_reason, non_finite, history, seconds, cells_passed }
     EarlyStopping { patience, best, waited }
     Progress { epoch, step, loss, reconstruction, kl, cells, seconds }
@@ -402,37 +402,37 @@ impl<'a, R: Real> Trainer<'a, R> {
             gradient: _,
             minibatches: _,
         } = self;
-        save_values(&network.parameters.values, out);
-        save_values(&network.running.values, out);
-        save_values(&first.values, out);
-        save_values(&second.values, out);
-        steps.save(out);
-        stopping.save(out);
+        encode_values(&network.parameters.values, out);
+        encode_values(&network.running.values, out);
+        encode_values(&first.values, out);
+        encode_values(&second.values, out);
+        steps.encode(out);
+        stopping.encode(out);
         best.save(out);
         last_good.save(out);
         let seconds = progress.seconds + epoch_restarted.elapsed().as_secs_f64();
-        Progress { seconds, ..*progress }.save(out);
+        Progress { seconds, ..*progress }.encode(out);
         let seconds = training.seconds + restarted.elapsed().as_secs_f64();
-        Training { seconds, ..training.clone() }.save(out);
-        u8::from(*ended).save(out);
+        Training { seconds, ..training.clone() }.encode(out);
+        u8::from(*ended).encode(out);
     }
 
     /// Takes this training, new and given the same, to where another one was saved.
     ///
     /// # Errors
-    /// [`Damage`] if the other one was not given the same.
-    pub fn load(&mut self, input: &mut Input<'_>) -> Result<(), Damage> {
-        load_values(&mut self.network.parameters.values, input)?;
-        load_values(&mut self.network.running.values, input)?;
-        load_values(&mut self.adam.first.values, input)?;
-        load_values(&mut self.adam.second.values, input)?;
-        self.adam.steps = Saved::load(input)?;
-        self.stopping = Saved::load(input)?;
+    /// [`DecodeError`] if the other one was not given the same.
+    pub fn load(&mut self, input: &mut ByteReader<'_>) -> Result<(), DecodeError> {
+        decode_values(&mut self.network.parameters.values, input)?;
+        decode_values(&mut self.network.running.values, input)?;
+        decode_values(&mut self.adam.first.values, input)?;
+        decode_values(&mut self.adam.second.values, input)?;
+        self.adam.steps = Encode::decode(input)?;
+        self.stopping = Encode::decode(input)?;
         self.best.load(input)?;
         self.last_good.load(input)?;
-        self.progress = Saved::load(input)?;
-        self.training = Saved::load(input)?;
-        self.ended = u8::load(input)? != 0;
+        self.progress = Encode::decode(input)?;
+        self.training = Encode::decode(input)?;
+        self.ended = u8::decode(input)? != 0;
         self.minibatches = None;
         self.restarted = Instant::now();
         self.epoch_restarted = self.restarted;
@@ -572,9 +572,9 @@ impl<'a, R: Real> Trainer<'a, R> {
             self.ended = true;
         }
         let settings = self.settings;
-        let settled_after = |share: f64| (share * settings.epochs as f64).round() as usize == record.epoch;
-        if settings.prune_masks_below > 0.0 && !self.ended && SETTLED_AFTER.into_iter().any(settled_after) {
-            settle(self.network, settings.prune_masks_below);
+        let rotates_after = |share: f64| (share * settings.epochs as f64).round() as usize == record.epoch;
+        if settings.prune_masks_below > 0.0 && !self.ended && ROTATE_AFTER.into_iter().any(rotates_after) {
+            rotate_and_prune(self.network, settings.prune_masks_below);
         }
         Ok(Advance::Epoch(record))
     }
@@ -631,32 +631,32 @@ pub fn train<R: Real>(
     }
 }
 
-/// Takes a new training to its end as the stage `stage` of a session, from where the session has left it.
+/// Takes a new training to its end as the stage `stage` of a run, from where the run has left it.
 ///
 /// # Errors
-/// As [`Session::pause`]; counts on disk that cannot be read, once the session has saved the state before them.
+/// As [`ResumableRun::checkpoint_if_due`]; counts on disk that cannot be read, once the run has saved the state before them.
 pub fn train_in<R: Real>(
-    session: &mut Session<'_>,
+    run: &mut ResumableRun<'_>,
     stage: &'static str,
     team: &Team,
     mut trainer: Trainer<'_, R>,
     mut on_epoch: impl FnMut(&EpochRecord),
 ) -> Result<Training> {
-    session.begun(stage, |input| trainer.load(input))?;
+    run.saved_state(stage, |input| trainer.load(input))?;
     loop {
-        let moment = match trainer.advance(team) {
-            Ok(Advance::Step) => Moment::Step,
+        let boundary = match trainer.advance(team) {
+            Ok(Advance::Step) => Boundary::Step,
             Ok(Advance::Epoch(record)) => {
                 on_epoch(&record);
-                Moment::Epoch
+                Boundary::Epoch
             }
             Ok(Advance::Ended) => return Ok(trainer.finish()),
             Err(error) => {
-                session.keep(stage, |out| trainer.save(out))?;
+                run.save_now(stage, |out| trainer.save(out))?;
                 return Err(error);
             }
         };
-        session.pause(stage, moment, |out| trainer.save(out))?;
+        run.checkpoint_if_due(stage, boundary, |out| trainer.save(out))?;
     }
 }
 

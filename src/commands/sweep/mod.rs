@@ -15,7 +15,7 @@ use std::str::FromStr;
 use std::sync::Mutex;
 use std::time::Instant;
 
-use crate::checkpoint::{Session, file as checkpoint};
+use crate::checkpoint::{ResumableRun, file as checkpoint};
 use crate::commands::run::{Screen, train_and_judge};
 use crate::commands::sweep::display::Display;
 use crate::commands::sweep::figures::Figures;
@@ -25,11 +25,11 @@ use crate::display::progress::ProgressKind;
 use crate::error::{Error, Result};
 use crate::evaluation::metrics::Metrics;
 use crate::parallel::ranks::Ranks;
-use crate::parallel::team::{Reserve, Team};
+use crate::parallel::team::{SpareThreads, Team};
 use crate::results::folder::{Earlier, ResultsFolder};
 use crate::settings::{Config, Grid, threads_or_all};
 use crate::system::files::write_atomically;
-use crate::system::interruption::{Deferral, Watch};
+use crate::system::interruption::{Deferral, SaveSchedule};
 use crate::words::seconds;
 
 /// A share of the runs, for a job array: the i-th of n, counted from 1.
@@ -104,7 +104,7 @@ pub fn sweep_among(ranks: &Ranks, grid: &Grid, part: Part) -> Result<Outcome> {
         select::check(grid, &plan)?;
         Ok(plan)
     });
-    let plan = ranks.agree(plan)?;
+    let plan = ranks.first_error(plan)?;
     ranks.check_same("grid", &plan.runs.iter().map(|run| run.config.to_toml()).collect::<String>())?;
     if let Some(run) = plan.runs.first() {
         run.config.simd.choose();
@@ -117,7 +117,7 @@ pub fn sweep_among(ranks: &Ranks, grid: &Grid, part: Part) -> Result<Outcome> {
         .collect();
     // One rank looks, before any of them begins, and tells the others.
     let todo = if ranks.is_first() { to_do(grid, &plan, &wanted) } else { Ok(Vec::new()) };
-    let todo = ranks.agree(todo)?;
+    let todo = ranks.first_error(todo)?;
     let todo: Vec<(usize, Option<String>)> = of_json(&ranks.first_text(&json(&todo)));
     if part == Part::List {
         return Ok(listed(&plan, &todo));
@@ -150,7 +150,7 @@ pub fn sweep_among(ranks: &Ranks, grid: &Grid, part: Part) -> Result<Outcome> {
         }
         let found = Mutex::new(&mut failures);
         let jobs = own().map(|&(i, _)| i).collect();
-        schedule::share_out(threads_or_all(grid.threads), jobs, |i, threads, reserve| {
+        schedule::share_out(threads_or_all(grid.threads), jobs, |i, threads, spare| {
             let run = &plan.runs[i];
             if watch.cause().is_some() {
                 plan.data[run.data].release();
@@ -159,7 +159,7 @@ pub fn sweep_among(ranks: &Ranks, grid: &Grid, part: Part) -> Result<Outcome> {
             let line = display.begin(&run.name, threads);
             let start = Instant::now();
             let ended = catch_unwind(AssertUnwindSafe(|| {
-                one(&plan, run, grid.overwrite, (threads, reserve), watch.clone(), display.kind(&line, &run.name))
+                one(&plan, run, grid.overwrite, (threads, spare), watch.clone(), display.kind(&line, &run.name))
             }));
             plan.data[run.data].release();
             let failure = match ended {
@@ -195,7 +195,7 @@ pub fn sweep_among(ranks: &Ranks, grid: &Grid, part: Part) -> Result<Outcome> {
     }
     // Also the point where the first rank knows that all are done.
     let told: Vec<(usize, &String)> = failures.iter().enumerate().filter_map(|(i, f)| Some((i, f.as_ref()?))).collect();
-    for told in ranks.texts(&json(&told)) {
+    for told in ranks.gather_texts(&json(&told)) {
         for (i, failure) in of_json::<Vec<(usize, String)>>(&told) {
             failures[i] = Some(failure);
         }
@@ -240,28 +240,28 @@ fn of_json<T: serde::de::DeserializeOwned>(told: &str) -> T {
     serde_json::from_str(told).expect("written by `json`")
 }
 
-/// Does one run, or goes on with it unless it is to be done anew, on so many threads and those of the reserve.
+/// Does one run, or goes on with it unless it is to be done anew, on so many threads and those of the spare.
 fn one(
     plan: &Plan,
     run: &PlannedRun,
     anew: bool,
-    (threads, reserve): (usize, &Reserve),
-    watch: Watch,
+    (threads, spare): (usize, &SpareThreads),
+    watch: SaveSchedule,
     progress: ProgressKind<'_>,
 ) -> Result<Metrics> {
-    Team::growing(threads, reserve, |team| {
+    Team::with_spare_threads(threads, spare, |team| {
         let read = plan.data[run.data].get(team)?;
         let start = Instant::now();
         let screen = Screen::of(&run.config, read, progress)?;
         // Of many runs on the same cells, each would copy the counts.
         let config = Config { h5ad: false, ..run.config.clone() };
-        let begin = |earlier| -> Result<(ResultsFolder, Session<'_>)> {
+        let begin = |earlier| -> Result<(ResultsFolder, ResumableRun<'_>)> {
             let folder = ResultsFolder::create(Some(&run.folder), earlier)?;
-            let mut session = Session::new(&run.folder, &config, &screen.data, watch.clone(), progress, start)?;
+            let mut resumable = ResumableRun::new(&run.folder, &config, &screen.data, watch.clone(), progress, start)?;
             if earlier == Earlier::Resume {
-                session.resume(&config, threads)?;
+                resumable.resume(&config, threads)?;
             }
-            Ok((folder, session))
+            Ok((folder, resumable))
         };
         let begun = match !anew && checkpoint::exists(&run.folder) {
             true => begin(Earlier::Resume),

@@ -2,7 +2,7 @@
 
 use std::sync::{Condvar, Mutex};
 
-use crate::parallel::team::Reserve;
+use crate::parallel::team::SpareThreads;
 
 /// Threads that no job has.
 struct Free {
@@ -11,22 +11,22 @@ struct Free {
     waiting: usize,
 }
 
-/// Calls `work(job, threads, reserve)` for every job, in order, at any time on no more than `threads` threads together.
+/// Calls `work(job, threads, spare)` for every job, in order, at any time on no more than `threads` threads together.
 ///
 /// A job gets an equal share of the threads that are free when it starts, at least one. When none waits any more, free threads are
-/// in the `reserve`, for jobs to take on.
+/// in the `spare`, for jobs to take on.
 ///
 /// # Panics
 /// If `work` panics.
-pub fn share_out<T: Send>(threads: usize, jobs: Vec<T>, work: impl Fn(T, usize, &Reserve) + Sync) {
-    let reserve = &Reserve::new(threads.max(1));
+pub fn share_out<T: Send>(threads: usize, jobs: Vec<T>, work: impl Fn(T, usize, &SpareThreads) + Sync) {
+    let spare = &SpareThreads::new(threads.max(1));
     let free = &Mutex::new(Free { threads: threads.max(1), waiting: jobs.len() });
     let (freed, work) = (&Condvar::new(), &work);
     const UNHARMED: &str = "no one panics while holding this lock";
     // Once no job waits for the free threads, they go to those that work.
     let settle = |free: &mut Free| {
         if free.waiting == 0 {
-            reserve.give(std::mem::take(&mut free.threads));
+            spare.give(std::mem::take(&mut free.threads));
         }
     };
     std::thread::scope(|scope| {
@@ -41,7 +41,7 @@ pub fn share_out<T: Send>(threads: usize, jobs: Vec<T>, work: impl Fn(T, usize, 
             settle(&mut now);
             drop(now);
             scope.spawn(move || {
-                work(job, share, reserve);
+                work(job, share, spare);
                 let mut now = free.lock().expect(UNHARMED);
                 now.threads += share;
                 settle(&mut now);
@@ -91,8 +91,8 @@ mod tests {
     #[test]
     fn the_last_jobs_take_on_the_threads_of_those_that_have_ended() {
         let (finished, largest) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        share_out(4, (0..6).collect(), |job, share, reserve| {
-            Team::growing(share, reserve, |team| {
+        share_out(4, (0..6).collect(), |job, share, spare| {
+            Team::with_spare_threads(share, spare, |team| {
                 let mut out = [0; 64];
                 let mut pass = || team.run(64, tiles(&mut out, 1), |i, part| part[0] += i);
                 if job < 5 {

@@ -94,7 +94,7 @@ impl<R: Real> Network<R> {
     ) -> Result<Posterior<R>> {
         self.prepare_evaluation(workspace);
         let (l, width) = (self.architecture.n_latents, self.architecture.factor_width());
-        let own = team.ranks().own(cells);
+        let own = team.ranks().mine(cells);
         let room = |width: usize| Vec::with_capacity(own.len() * width);
         let (mut mean, mut variance, mut factor) = (room(l), room(l), room(width));
         let mut batches = Minibatches::of_cells(data, &own, workspace.capacity())?;
@@ -180,13 +180,13 @@ impl<R: Real> Network<R> {
         let rows_of_cell = stripe * ROWS_PER_BLOCK;
         let at_once = n_blocks / stripe;
         let left = &cells[bounds.len()..];
-        let own = team.ranks().own(left);
+        let own = team.ranks().mine(left);
         let mut batches = Minibatches::of_cells(data, &own, at_once)?;
         // Every rank passes the same chunks, whatever its threads, of which it works on the cells that it holds, so that all call
         // `between` at the same places.
         for chunk in left.chunks(n_blocks * team.ranks().size()) {
             let first = bounds.len();
-            let places = team.ranks().own_places(chunk);
+            let places = team.ranks().my_places(chunk);
             let mut own = vec![[Bound::default(); N]; places.len()];
             for (places, own) in places.chunks(at_once).zip(own.chunks_mut(at_once)) {
                 let batch = batches.next_of(places.len())?.expect("a minibatch for each chunk of bounds");

@@ -125,7 +125,7 @@ impl Ranks {
     }
 
     /// Those of `cells` that this rank holds, in their order.
-    pub fn own<'a>(&self, cells: &'a [usize]) -> Cow<'a, [usize]> {
+    pub fn mine<'a>(&self, cells: &'a [usize]) -> Cow<'a, [usize]> {
         match self.is_alone() {
             true => Cow::Borrowed(cells),
             false => Cow::Owned(cells.iter().copied().filter(|&cell| self.holds(cell)).collect()),
@@ -133,7 +133,7 @@ impl Ranks {
     }
 
     /// Places, within `cells`, of those that this rank holds.
-    pub fn own_places(&self, cells: &[usize]) -> Vec<usize> {
+    pub fn my_places(&self, cells: &[usize]) -> Vec<usize> {
         (0..cells.len()).filter(|&i| self.holds(cells[i])).collect()
     }
 
@@ -169,7 +169,7 @@ impl Ranks {
 
     /// The rows of all `cells`, in that order, from the rows of those that each rank holds.
     ///
-    /// `own` holds `width` values for each cell of [`Ranks::own`].
+    /// `own` holds `width` values for each cell of [`Ranks::mine`].
     pub fn gather_rows<R: Real>(&self, cells: &[usize], width: usize, own: Vec<R>) -> Vec<R> {
         let Some(world) = &self.world else { return own };
         let mut rows = vec![0; world.size()];
@@ -191,7 +191,7 @@ impl Ranks {
     }
 
     /// The text of every rank, in the order of the ranks.
-    pub fn texts(&self, text: &str) -> Vec<String> {
+    pub fn gather_texts(&self, text: &str) -> Vec<String> {
         let Some(world) = &self.world else { return vec![text.to_owned()] };
         let mut lengths = vec![0.0; world.size()];
         self.all_gather(&[text.len() as f64], &mut lengths);
@@ -228,7 +228,7 @@ impl Ranks {
     pub fn first_of(&self, text: Option<String>) -> Option<String> {
         match self.is_alone() {
             true => text,
-            false => self.texts(&text.unwrap_or_default()).into_iter().find(|text| !text.is_empty()),
+            false => self.gather_texts(&text.unwrap_or_default()).into_iter().find(|text| !text.is_empty()),
         }
     }
 
@@ -243,13 +243,13 @@ impl Ranks {
     ///
     /// # Errors
     /// As described.
-    pub fn agree<T>(&self, result: Result<T>) -> Result<T> {
+    pub fn first_error<T>(&self, result: Result<T>) -> Result<T> {
         if self.is_alone() {
             return result;
         }
         // By this, and no text, the ranks tell that all is well.
         let told = result.as_ref().err().map_or_else(String::new, |error| format!("{} {error}", error.exit_code()));
-        let all = self.texts(&told);
+        let all = self.gather_texts(&told);
         match (all.iter().position(|told| !told.is_empty()), result) {
             (None, result) => result,
             (Some(rank), _) => {
@@ -269,7 +269,7 @@ impl Ranks {
     /// # Errors
     /// [`Error::Ranks`], on every rank, naming the first rank that differs.
     pub fn check_same(&self, what: &str, text: &str) -> Result<()> {
-        let all = self.texts(text);
+        let all = self.gather_texts(text);
         match all.iter().position(|other| *other != all[0]) {
             None => Ok(()),
             Some(rank) => {
@@ -287,7 +287,7 @@ impl Ranks {
         if self.is_alone() {
             return;
         }
-        let all = self.texts(&digest(values.iter().map(|value| value.f64().to_bits())));
+        let all = self.gather_texts(&digest(values.iter().map(|value| value.f64().to_bits())));
         if let Some(rank) = all.iter().position(|other| *other != all[0]) {
             let message =
                 format!("the {what} of rank {rank} are not those of rank 0; the machines compute differently.");
@@ -313,11 +313,6 @@ impl Ranks {
         }
     }
 
-    /// Waits until all ranks have come to the end of their work.
-    pub fn meet(&self) {
-        self.sum(&mut [0.0_f64]);
-    }
-
     /// Waits until another rank ends the job.
     fn wait_for_the_end(&self) -> ! {
         loop {
@@ -340,7 +335,7 @@ impl Drop for Ranks {
     }
 }
 
-/// A short text that tells different words apart, all but for sure: FNV-1a over eight bytes at a time.
+/// A 64-bit hash of `words`, as text: FNV-1a over eight bytes at a time.
 pub fn digest(words: impl Iterator<Item = u64>) -> String {
     let hash = words.fold(0xcbf2_9ce4_8422_2325_u64, |hash, word| (hash ^ word).wrapping_mul(0x100_0000_01b3));
     format!("{hash:016x}")
@@ -408,8 +403,8 @@ mod tests {
         let ranks = Ranks::alone();
         assert!(ranks.is_first() && ranks.is_alone());
         let cells = [5, 2, 9];
-        assert_eq!(*ranks.own(&cells), cells);
-        assert_eq!(ranks.own_places(&cells), [0, 1, 2]);
+        assert_eq!(*ranks.mine(&cells), cells);
+        assert_eq!(ranks.my_places(&cells), [0, 1, 2]);
         let mut values = [1.5f32, -2.0];
         ranks.sum(&mut values);
         assert_eq!(values, [1.5, -2.0]);
@@ -417,7 +412,7 @@ mod tests {
         assert!(ranks.any(true) && !ranks.any(false));
         assert_eq!(ranks.first_of(Some("x".to_owned())).as_deref(), Some("x"));
         assert!(ranks.check_same("settings", "a").is_ok());
-        let error = ranks.agree::<()>(Err(InputError::new("a", "b").into())).expect_err("its own error");
+        let error = ranks.first_error::<()>(Err(InputError::new("a", "b").into())).expect_err("its own error");
         assert_eq!((error.exit_code(), error.to_string().as_str()), (2, "a; b."));
     }
 
