@@ -28,7 +28,7 @@ fn figures_of_a_shape_agree_with_each_other() {
     let flop = 128.0 * (6.0 * 64_128.0 - 2.0 * 12_800.0);
     close(number(shape, "gflops"), flop / (number(shape, "ms_per_step") / 1e3) / 1e9);
     let stages = shape["stages"].as_object().unwrap();
-    for stage in ["minibatch", "encoder", "mask_and_prior", "decoder", "negative_binomial", "backward", "adam"] {
+    for stage in ["minibatch", "encoder", "mask_and_prior", "decoder", "likelihood", "backward", "adam"] {
         assert!(stages[stage].as_f64().unwrap() > 0.0, "{stage}");
     }
     assert!(stages.contains_key("everything_else"));

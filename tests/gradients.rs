@@ -12,6 +12,7 @@ use svae_cpu::model::adam::{Adam, AdamSettings};
 use svae_cpu::model::architecture::{Architecture, LatentDistribution, MaskKind, Prior};
 use svae_cpu::model::latent;
 use svae_cpu::model::layers::batch_norm;
+use svae_cpu::model::likelihood::Likelihood;
 use svae_cpu::model::network::{Batch, Loss, Network, Noise, StepInput};
 use svae_cpu::model::objective::{Objective, Penalty, Weights};
 use svae_cpu::model::parameters::{Buffer, LayoutBuilder};
@@ -227,6 +228,11 @@ fn architecture() -> impl Strategy<Value = Architecture> {
         4 => (prop_oneof![Just(MaskKind::Hard), Just(MaskKind::Soft)], 0.4..2f64)
             .prop_map(|(kind, temperature)| Prior::Masked { kind, temperature }),
     ];
+    let likelihood = prop_oneof![
+        Just((Likelihood::NegativeBinomial, 0.0)),
+        Just((Likelihood::NegativeBinomial, 1e-8)),
+        Just((Likelihood::Poisson, 0.0)),
+    ];
     let covariates =
         prop_oneof![Just((vec![], 0)), (prop::collection::vec(1..5usize, 1..4), 0..3usize), Just((vec![1], 2)),];
     (
@@ -235,9 +241,9 @@ fn architecture() -> impl Strategy<Value = Architecture> {
         any::<[bool; 6]>(),
         distribution(),
         prior,
-        any::<bool>(),
+        likelihood,
     )
-        .prop_map(|(sizes, covariates, flags, latent_distribution, prior, epsilon)| {
+        .prop_map(|(sizes, covariates, flags, latent_distribution, prior, (likelihood, likelihood_epsilon))| {
             let (n_layers, n_hidden, n_genes, n_latents, n_interventions) = sizes;
             let [encode_covariates, deeply_inject_covariates, batch_norm, layer_norm, dropout, full_covariance] = flags;
             Architecture {
@@ -256,7 +262,8 @@ fn architecture() -> impl Strategy<Value = Architecture> {
                 latent_distribution,
                 full_covariance,
                 prior,
-                likelihood_epsilon: if epsilon { 1e-8 } else { 0.0 },
+                likelihood,
+                likelihood_epsilon,
             }
         })
 }

@@ -101,7 +101,7 @@ fn training_reaches_the_known_optimum() {
             let settings = settings(learning_rate, seed as u64);
             train(&team, &mut network, &data, &cells, &[], &objective, &settings, |_| ()).expect("in memory");
         }
-        let fitted = network.parameters[&network.tensors.log_dispersion][0].exp();
+        let fitted = network.parameters[network.tensors.log_dispersion.as_ref().expect("a dispersion")][0].exp();
         let mut workspace = evaluation_workspace(&network, &data);
         let reached = elbo(&team, &network, &mut workspace, &data, &cells, &objective, 0).expect("in memory");
         // The likelihood is flat at its maximum: an error of 1 % in theta moves it by about 1e-5 nats.

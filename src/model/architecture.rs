@@ -1,5 +1,6 @@
 //! Sizes and choices of a network, and from them the table of its tensors.
 
+use crate::model::likelihood::Likelihood;
 use crate::model::parameters::{Layout, LayoutBuilder, Tensor};
 use serde::Deserialize;
 use serde::Serialize;
@@ -77,7 +78,9 @@ pub struct Architecture {
     pub full_covariance: bool,
     /// Prior of the latent.
     pub prior: Prior,
-    /// Constant that the reference adds inside the logarithms of the likelihood; 0 for the exact negative binomial.
+    /// Likelihood of the counts.
+    pub likelihood: Likelihood,
+    /// Constant that the reference adds inside the logarithms of the negative binomial; 0 for the exact one.
     pub likelihood_epsilon: f64,
 }
 
@@ -100,6 +103,7 @@ impl Architecture {
             latent_distribution: LatentDistribution::Normal,
             full_covariance: false,
             prior: Prior::Masked { kind: MaskKind::Hard, temperature: 1.0 },
+            likelihood: Likelihood::NegativeBinomial,
             likelihood_epsilon: 0.0,
         }
     }
@@ -185,8 +189,8 @@ pub struct Tensors {
     pub decoder: Vec<HiddenLayer>,
     /// Head for the logits of the expression rates rho.
     pub decoder_output: LinearTensors,
-    /// Logarithm of the inverse dispersion theta of each gene (`px_r` in scvi-tools).
-    pub log_dispersion: Tensor,
+    /// Logarithm of the inverse dispersion theta of each gene (`px_r` in scvi-tools), if the likelihood has one.
+    pub log_dispersion: Option<Tensor>,
     /// Shift of each intervention (A x L), if the prior has shifts (`action_prior_mean` in the reference).
     pub shift: Option<Tensor>,
     /// Logits of the masks (A x L), if the prior has masks.
@@ -257,7 +261,7 @@ impl Tensors {
             .then(|| linear("latent.factor".into(), a.n_hidden, Injection::Nothing, a.factor_width(), &mut parameters));
         let decoder_output =
             linear("decoder.output".into(), a.n_hidden, Injection::Nothing, a.n_genes, &mut parameters);
-        let log_dispersion = parameters.add("log_dispersion".into(), &[a.n_genes]);
+        let log_dispersion = a.likelihood.add_tensor(a.n_genes, &mut parameters);
         let table = [a.n_interventions, a.n_latents];
         let shift = (a.prior != Prior::Standard).then(|| parameters.add("shift".into(), &table));
         let mask_logit = matches!(a.prior, Prior::Masked { .. }).then(|| parameters.add("mask_logit".into(), &table));

@@ -17,7 +17,7 @@ pub enum Stage {
     /// Decoder, forward.
     Decoder,
     /// Likelihood and its gradient.
-    NegativeBinomial,
+    Likelihood,
     /// Gradients of activations.
     Backward,
     /// Gradients of parameters.
@@ -34,7 +34,7 @@ impl Stage {
         Stage::Encoder,
         Stage::MaskAndPrior,
         Stage::Decoder,
-        Stage::NegativeBinomial,
+        Stage::Likelihood,
         Stage::Backward,
         Stage::ParameterGradients,
         Stage::Adam,
@@ -48,7 +48,7 @@ impl Stage {
             Stage::Encoder => "encoder",
             Stage::MaskAndPrior => "mask_and_prior",
             Stage::Decoder => "decoder",
-            Stage::NegativeBinomial => "negative_binomial",
+            Stage::Likelihood => "likelihood",
             Stage::Backward => "backward",
             Stage::ParameterGradients => "parameter_gradients",
             Stage::Adam => "adam",

@@ -17,7 +17,7 @@ use crate::model::architecture::{Architecture, HiddenLayer, Injection, LinearTen
 use crate::model::clock::Stage;
 use crate::model::latent;
 use crate::model::layers::{activation, batch_norm, input_layer, layer_norm, linear};
-use crate::model::likelihood::negative_binomial;
+use crate::model::likelihood::CountSampler;
 use crate::model::objective::{Penalty, Weights};
 use crate::model::parameters::{Buffer, Tensor, initialize, initialize_running};
 use crate::model::prior::{mask, shift};
@@ -213,9 +213,11 @@ impl<R: Real> Network<R> {
                 tasks.push(GradientTask::Linear { layer, rows });
             }
         }
-        weights.push(self.tensors.log_dispersion.0.clone());
-        biases.push(0..0);
-        tasks.push(GradientTask::Dispersion);
+        if let Some(log_dispersion) = &self.tensors.log_dispersion {
+            weights.push(log_dispersion.0.clone());
+            biases.push(0..0);
+            tasks.push(GradientTask::Dispersion);
+        }
         if let Some(shift) = &self.tensors.shift {
             weights.push(shift.0.clone());
             biases.push(self.tensors.mask_logit.as_ref().map_or(0..0, |mask_logit| mask_logit.0.clone()));
@@ -475,7 +477,7 @@ impl<R: Real> Network<R> {
         // Cells of the whole minibatch.
         let n = workspace.share.rows.iter().sum();
         let n_layers = self.architecture.n_layers;
-        workspace.dispersion.update(&self.parameters[&self.tensors.log_dispersion]);
+        workspace.likelihood.update(self.log_dispersion());
 
         // Forward: a stage per batch normalisation.
         self.encode_in_training(team, workspace, batch, noise);
@@ -504,7 +506,7 @@ impl<R: Real> Network<R> {
             pass.output(block);
             lap.end(Stage::Decoder);
             pass.likelihood_and_gradient(block, rows, cell_scale);
-            lap.end(Stage::NegativeBinomial);
+            lap.end(Stage::Likelihood);
             pass.output_backward(block);
             pass.finish_hidden_backward(Side::Decoder, n_layers - 1, block);
             lap.end(Stage::Backward);
@@ -574,9 +576,19 @@ impl<R: Real> Network<R> {
         });
     }
 
-    /// Puts the running statistics in the place of the batch's, and readies the dispersions.
+    /// Log-dispersions of the genes; empty where the likelihood has none.
+    fn log_dispersion(&self) -> &[R] {
+        self.tensors.log_dispersion.as_ref().map_or(&[], |tensor| &self.parameters[tensor])
+    }
+
+    /// What draws counts about the means that the decoder gives.
+    pub fn count_sampler(&self) -> CountSampler {
+        self.architecture.likelihood.sampler(self.log_dispersion())
+    }
+
+    /// Puts the running statistics in the place of the batch's, and readies the likelihood.
     pub fn prepare_evaluation(&self, workspace: &mut Workspace<R>) {
-        workspace.dispersion.update(&self.parameters[&self.tensors.log_dispersion]);
+        workspace.likelihood.update(self.log_dispersion());
         for side in [Side::Encoder, Side::Decoder] {
             let statistics = match side {
                 Side::Encoder => &mut workspace.encoder_statistics,
@@ -1291,15 +1303,9 @@ impl<R: Real> Pass<'_, R> {
             self.batch.prefetch(row + 1..end.min(row + 2));
             let (logits, x) = (&mut cells.logits[i * g..(i + 1) * g], &cells.x[i * g..(i + 1) * g]);
             let nonzero = self.batch.row(row);
-            let (library, dispersion) = (cells.library[i], self.shared.dispersion);
-            cells.reconstruction[i] = if a.likelihood_epsilon > 0.0 {
-                let terms = negative_binomial::count_terms(nonzero, dispersion, scratch)
-                    + negative_binomial::epsilon_terms(nonzero, dispersion);
-                negative_binomial::forward_with_epsilon(logits, x, library, dispersion, terms, scratch)
-            } else {
-                let terms = negative_binomial::count_terms(nonzero, dispersion, scratch);
-                negative_binomial::forward(logits, x, library, dispersion, terms)
-            };
+            let (library, likelihood) = (cells.library[i], self.shared.likelihood);
+            let terms = likelihood.count_terms(nonzero, scratch);
+            cells.reconstruction[i] = likelihood.value(logits, x, library, terms, scratch);
         }
     }
 
@@ -1309,6 +1315,7 @@ impl<R: Real> Pass<'_, R> {
         let cells = &mut block.cells;
         let g = a.n_genes;
         let scratch = &mut cells.likelihood_scratch[0];
+        let width = a.likelihood.n_parameters(g);
         cells.d_log_dispersion.fill(R::ZERO);
         let end = rows.end;
         for (i, row) in rows.enumerate() {
@@ -1316,32 +1323,17 @@ impl<R: Real> Pass<'_, R> {
             self.batch.prefetch(row + 1..end.min(row + 2));
             let (logits, x) = (&mut cells.logits[i * g..(i + 1) * g], &cells.x[i * g..(i + 1) * g]);
             let nonzero = self.batch.row(row);
-            let (library, dispersion) = (cells.library[i], self.shared.dispersion);
-            let of_block = i / ROWS_PER_BLOCK * g;
-            let d_log_dispersion = &mut cells.d_log_dispersion[of_block..of_block + g];
-            cells.reconstruction[i] = if a.likelihood_epsilon > 0.0 {
-                negative_binomial::forward_backward_with_epsilon(
-                    logits,
-                    x,
-                    nonzero,
-                    library,
-                    dispersion,
-                    scale,
-                    d_log_dispersion,
-                    scratch,
-                )
-            } else {
-                negative_binomial::forward_backward(
-                    logits,
-                    x,
-                    nonzero,
-                    library,
-                    dispersion,
-                    scale,
-                    d_log_dispersion,
-                    scratch,
-                )
-            };
+            let of_block = i / ROWS_PER_BLOCK * width;
+            let d_log_dispersion = &mut cells.d_log_dispersion[of_block..of_block + width];
+            cells.reconstruction[i] = self.shared.likelihood.value_and_gradient(
+                logits,
+                x,
+                nonzero,
+                cells.library[i],
+                scale,
+                d_log_dispersion,
+                scratch,
+            );
         }
     }
 

@@ -172,7 +172,7 @@ pub fn initialize<R: Real>(tensors: &Tensors, seed: u64) -> Buffer<R> {
     for norm in tensors.encoder.iter().chain(&tensors.decoder).filter_map(|layer| layer.norm.as_ref()) {
         parameters[&norm.weight].fill(R::ONE);
     }
-    for tensor in [Some(&tensors.log_dispersion), tensors.shift.as_ref()].into_iter().flatten() {
+    for tensor in [tensors.log_dispersion.as_ref(), tensors.shift.as_ref()].into_iter().flatten() {
         let mut words = vec![0; tensor.0.len() + 1];
         crate::numerics::random::fill_normal(&mut parameters[tensor], &mut words, &mut next_stream());
     }

@@ -7,7 +7,8 @@
 
 use crate::model::architecture::{Architecture, MAX_LAYERS};
 use crate::model::clock::StageClock;
-use crate::model::likelihood::negative_binomial::{Dispersion, Scratch};
+use crate::model::likelihood::Prepared;
+use crate::model::likelihood::negative_binomial::Scratch;
 use crate::numerics::aligned::Aligned;
 use crate::numerics::real::Real;
 use crate::parallel::ranks::Ranks;
@@ -154,7 +155,7 @@ block_buffers! {
         kl: f64,
     }
     blocks {
-        /// Gradient of the log-dispersions from a block's rows, G per block.
+        /// Gradient of the log-dispersions from a block's rows, G per block; empty where the likelihood has none.
         d_log_dispersion: R,
         /// Scratch of the likelihood, one per block.
         likelihood_scratch: Scratch<R>,
@@ -187,8 +188,8 @@ pub struct Workspace<R> {
     pub encoder_statistics: Vec<LayerStatistics<R>>,
     /// Batch statistics of the decoder's layers.
     pub decoder_statistics: Vec<LayerStatistics<R>>,
-    /// Inverse dispersions, ready for the likelihood.
-    pub dispersion: Dispersion<R>,
+    /// The likelihood with what it derives from its parameters.
+    pub likelihood: Prepared<R>,
     /// log(1 + x) of counts.
     pub log1p: Log1pTable<R>,
     /// Most interventions of one cell, E.
@@ -325,7 +326,7 @@ impl<R: Real> Workspace<R> {
                 logits: zeros(g),
                 reconstruction: Aligned::filled(capacity, 0.0),
                 kl: Aligned::filled(capacity, 0.0),
-                d_log_dispersion: vec![R::ZERO; n_blocks * g],
+                d_log_dispersion: vec![R::ZERO; n_blocks * a.likelihood.n_parameters(g)],
                 likelihood_scratch: (0..n_blocks).map(|_| Scratch::new(g)).collect(),
                 words: vec![0; n_blocks * words],
                 capacity,
@@ -335,10 +336,7 @@ impl<R: Real> Workspace<R> {
             decoder: layers(false),
             encoder_statistics: statistics(),
             decoder_statistics: statistics(),
-            dispersion: match a.likelihood_epsilon > 0.0 {
-                true => Dispersion::with_epsilon(g, R::of(a.likelihood_epsilon)),
-                false => Dispersion::new(g),
-            },
+            likelihood: Prepared::new(a),
             log1p: Log1pTable::new(),
             max_interventions,
             clock: StageClock::default(),
@@ -383,7 +381,7 @@ impl<R: Real> Workspace<R> {
         let shared = Shared {
             encoder_statistics: &self.encoder_statistics,
             decoder_statistics: &self.decoder_statistics,
-            dispersion: &self.dispersion,
+            likelihood: &self.likelihood,
             log1p: &self.log1p,
             max_interventions: self.max_interventions,
             clock: &self.clock,
@@ -398,7 +396,7 @@ impl<R: Real> Workspace<R> {
 pub struct Shared<'w, R> {
     pub encoder_statistics: &'w [LayerStatistics<R>],
     pub decoder_statistics: &'w [LayerStatistics<R>],
-    pub dispersion: &'w Dispersion<R>,
+    pub likelihood: &'w Prepared<R>,
     pub log1p: &'w Log1pTable<R>,
     pub max_interventions: usize,
     pub clock: &'w StageClock,

@@ -7,6 +7,7 @@ use crate::data::formats::npz::Npz;
 use crate::error::{Error, InputError, Result};
 use crate::model::adam::{Adam, AdamSettings};
 use crate::model::architecture::{Architecture, LatentDistribution, MaskKind, Prior};
+use crate::model::likelihood::Likelihood;
 use crate::model::network::{Batch, Network, Noise, StepInput};
 use crate::model::objective::{Objective, Penalty};
 use crate::model::parameters::Buffer;
@@ -33,6 +34,10 @@ const FLOOR_SHARE: f64 = 1e-3;
 
 fn one() -> f64 {
     1.0
+}
+
+fn negative_binomial() -> String {
+    "negative_binomial".to_owned()
 }
 
 fn yes() -> bool {
@@ -89,6 +94,8 @@ struct Settings {
     adam_eps: f64,
     #[serde(default)]
     weight_decay: f64,
+    #[serde(default = "negative_binomial")]
+    likelihood: String,
     #[serde(default)]
     eps: f64,
 }
@@ -191,6 +198,7 @@ impl Vector {
             ("mask", &s.mask, ["hard", "soft", "fixed"].as_slice()),
             ("objective", &s.objective, &["spike_slab", "mean"]),
             ("latent_distribution", &s.latent_distribution, &["normal", "ln"]),
+            ("likelihood", &s.likelihood, &["negative_binomial", "poisson"]),
         ] {
             if !known.contains(&value.as_str()) {
                 return Err(vector.fault("config", format!("`{key}` is \"{value}\", known are {known:?}")));
@@ -235,6 +243,10 @@ impl Vector {
             prior: match s.use_intervention_prior {
                 true => Prior::Masked { kind, temperature: s.tau },
                 false => Prior::Standard,
+            },
+            likelihood: match s.likelihood.as_str() {
+                "poisson" => Likelihood::Poisson,
+                _ => Likelihood::NegativeBinomial,
             },
             likelihood_epsilon: s.eps,
             ..Architecture::new(s.n_genes, s.n_labels, s.n_latent)

@@ -1,4 +1,222 @@
-//! The likelihood of counts given the decoder's rates.
+//! The likelihood of counts given the decoder's logits: which there are, and what the network asks of one.
+//!
+//! A likelihood is a file of this folder with its value, its gradient in the logits and its draw, and a row in every `match`
+//! below; `derivations/` has a page for each. All of them share the mean `mu = library * softmax(logits)`.
 
 pub mod negative_binomial;
 pub mod poisson;
+
+use crate::data::counts::in_memory::CountsRow;
+use crate::model::architecture::Architecture;
+use crate::model::parameters::{LayoutBuilder, Tensor};
+use crate::numerics::real::Real;
+use negative_binomial::{Dispersion, Scratch};
+use rand::rngs::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+/// Distribution of a count about its mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Likelihood {
+    /// Negative binomial: variance mean + mean^2 / theta, with an inverse dispersion theta learned for every gene
+    NegativeBinomial,
+    /// Poisson: variance equal to the mean
+    Poisson,
+}
+
+impl Likelihood {
+    /// Its name as on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Likelihood::NegativeBinomial => "negative-binomial",
+            Likelihood::Poisson => "poisson",
+        }
+    }
+
+    /// Settings that would do nothing for this likelihood.
+    pub fn unused_keys(self) -> &'static [&'static str] {
+        match self {
+            Likelihood::NegativeBinomial => &[],
+            Likelihood::Poisson => &["likelihood_epsilon"],
+        }
+    }
+
+    /// Number of parameters of its own that it learns: one for each gene, or none.
+    pub fn n_parameters(self, n_genes: usize) -> usize {
+        match self {
+            Likelihood::NegativeBinomial => n_genes,
+            Likelihood::Poisson => 0,
+        }
+    }
+
+    /// Adds the tensor that it learns to `layout`, if it has one: the logarithm of the inverse dispersion theta of each gene.
+    pub fn add_tensor(self, n_genes: usize, layout: &mut LayoutBuilder) -> Option<Tensor> {
+        match self {
+            Likelihood::NegativeBinomial => Some(layout.add("log_dispersion".into(), &[n_genes])),
+            Likelihood::Poisson => None,
+        }
+    }
+
+    /// A draw of counts; `log_dispersion` (n_genes) is the tensor of [`Likelihood::add_tensor`], or empty.
+    pub fn sampler<R: Real>(self, log_dispersion: &[R]) -> CountSampler {
+        match self {
+            Likelihood::NegativeBinomial => {
+                CountSampler::NegativeBinomial { theta: log_dispersion.iter().map(|t| t.f64().exp()).collect() }
+            }
+            Likelihood::Poisson => CountSampler::Poisson,
+        }
+    }
+}
+
+/// What draws counts about given means.
+#[derive(Debug, Clone)]
+pub enum CountSampler {
+    /// With the inverse dispersion of each gene.
+    NegativeBinomial {
+        /// Inverse dispersions, n_genes.
+        theta: Vec<f64>,
+    },
+    /// With nothing but the mean.
+    Poisson,
+}
+
+impl CountSampler {
+    /// A count of `gene` with this mean.
+    pub fn draw(&self, gene: usize, mean: f64, random: &mut ChaCha8Rng) -> u32 {
+        match self {
+            CountSampler::NegativeBinomial { theta } => negative_binomial::draw(mean, theta[gene], random),
+            CountSampler::Poisson => poisson::draw(mean, random),
+        }
+    }
+}
+
+/// A likelihood with what depends on its parameters alone, computed once per step and shared by all cells.
+#[derive(Debug, Clone)]
+pub enum Prepared<R> {
+    /// The exact negative binomial.
+    NegativeBinomial(Dispersion<R>),
+    /// The negative binomial with a constant inside its logarithms, Eq. (N12).
+    NegativeBinomialWithEpsilon(Dispersion<R>),
+    /// Nothing to prepare.
+    Poisson,
+}
+
+impl<R: Real> Prepared<R> {
+    /// The likelihood of `architecture`; wants [`Prepared::update`] before its first use.
+    pub fn new(architecture: &Architecture) -> Self {
+        let Architecture { likelihood, likelihood_epsilon, n_genes, .. } = *architecture;
+        match likelihood {
+            Likelihood::NegativeBinomial if likelihood_epsilon > 0.0 => {
+                Self::NegativeBinomialWithEpsilon(Dispersion::with_epsilon(n_genes, R::of(likelihood_epsilon)))
+            }
+            Likelihood::NegativeBinomial => Self::NegativeBinomial(Dispersion::new(n_genes)),
+            Likelihood::Poisson => Self::Poisson,
+        }
+    }
+
+    /// Takes in new parameters: `log_dispersion` (n_genes), empty where the likelihood has none. Allocates nothing.
+    pub fn update(&mut self, log_dispersion: &[R]) {
+        match self {
+            Self::NegativeBinomial(dispersion) | Self::NegativeBinomialWithEpsilon(dispersion) => {
+                dispersion.update(log_dispersion);
+            }
+            Self::Poisson => {}
+        }
+    }
+
+    /// The part of a cell's log p that does not depend on its means, for [`Prepared::value`].
+    pub fn count_terms(&self, nonzero: CountsRow<'_>, scratch: &mut Scratch<R>) -> f64 {
+        match self {
+            Self::NegativeBinomial(dispersion) => negative_binomial::count_terms(nonzero, dispersion, scratch),
+            Self::NegativeBinomialWithEpsilon(dispersion) => {
+                negative_binomial::count_terms(nonzero, dispersion, scratch)
+                    + negative_binomial::epsilon_terms(nonzero, dispersion)
+            }
+            Self::Poisson => poisson::count_terms(nonzero),
+        }
+    }
+
+    /// -log p of one cell given its `logits` (n_genes), which are overwritten; `x` (n_genes) are its counts. `count_terms` comes
+    /// from [`Prepared::count_terms`] and may be shared by any number of calls for the same cell.
+    pub fn value(&self, logits: &mut [R], x: &[R], library: R, count_terms: f64, scratch: &mut Scratch<R>) -> f64 {
+        match self {
+            Self::NegativeBinomial(dispersion) => {
+                negative_binomial::forward(logits, x, library, dispersion, count_terms)
+            }
+            Self::NegativeBinomialWithEpsilon(dispersion) => {
+                negative_binomial::forward_with_epsilon(logits, x, library, dispersion, count_terms, scratch)
+            }
+            Self::Poisson => poisson::forward(logits, x, library, count_terms),
+        }
+    }
+
+    /// -log p of one cell, unscaled. `logits` (n_genes) receive the gradient of `scale * (-log p)` with respect to them;
+    /// `d_log_dispersion` (n_genes, or empty) is added the same for the likelihood's own tensor. `x` (n_genes) and `nonzero` are
+    /// the same counts twice.
+    pub fn value_and_gradient(
+        &self,
+        logits: &mut [R],
+        x: &[R],
+        nonzero: CountsRow<'_>,
+        library: R,
+        scale: R,
+        d_log_dispersion: &mut [R],
+        scratch: &mut Scratch<R>,
+    ) -> f64 {
+        match self {
+            Self::NegativeBinomial(dispersion) => negative_binomial::forward_backward(
+                logits,
+                x,
+                nonzero,
+                library,
+                dispersion,
+                scale,
+                d_log_dispersion,
+                scratch,
+            ),
+            Self::NegativeBinomialWithEpsilon(dispersion) => negative_binomial::forward_backward_with_epsilon(
+                logits,
+                x,
+                nonzero,
+                library,
+                dispersion,
+                scale,
+                d_log_dispersion,
+                scratch,
+            ),
+            Self::Poisson => poisson::forward_backward(logits, x, nonzero, library, scale, scratch),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng;
+
+    #[test]
+    fn counts_have_the_mean_and_variance_of_their_likelihood() {
+        let mut random = ChaCha8Rng::seed_from_u64(1);
+        let n = 40_000;
+        let negative_binomial = |theta: f64| Likelihood::NegativeBinomial.sampler(&[0.0, theta.ln()]);
+        let poisson = || Likelihood::Poisson.sampler::<f64>(&[]);
+        for (sampler, mean, dispersion) in [
+            (negative_binomial(2.0), 3.0, 0.5),
+            (negative_binomial(5.0), 0.2, 0.2),
+            (negative_binomial(1e13), 50.0, 0.0),
+            (poisson(), 0.2, 0.0),
+            (poisson(), 50.0, 0.0),
+        ] {
+            let x: Vec<f64> = (0..n).map(|_| f64::from(sampler.draw(1, mean, &mut random))).collect();
+            let m = x.iter().sum::<f64>() / n as f64;
+            let v = x.iter().map(|x| (x - m).powi(2)).sum::<f64>() / n as f64;
+            let wanted = mean + mean * mean * dispersion;
+            // Five standard errors of the mean; the variance within a tenth.
+            assert!((m - mean).abs() < 5.0 * (wanted / n as f64).sqrt(), "{sampler:?}: {m} {mean}");
+            assert!((v / wanted - 1.0).abs() < 0.1, "{sampler:?}: {v} {wanted}");
+        }
+        for sampler in [negative_binomial(1.0), poisson()] {
+            assert_eq!(sampler.draw(1, 0.0, &mut random), 0);
+        }
+    }
+}

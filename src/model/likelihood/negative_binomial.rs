@@ -12,6 +12,8 @@ use crate::data::counts::in_memory::CountsRow;
 use crate::numerics::real::Real;
 use crate::numerics::simd::vectorized;
 use crate::numerics::special::{LnFactorial, Rising, rising_differences, stirling_tails, table_counts};
+use rand::rngs::ChaCha8Rng;
+use rand_distr::{Distribution, Gamma};
 
 /// Genes per block, and parallel sums of every reduction: the single-precision lanes of the widest vectors.
 pub const LANES: usize = 16;
@@ -584,6 +586,16 @@ fn entry_with_epsilon<R: Real>(x: R, mu: R, genes: &EpsilonBlock<R>, i: usize, e
     let small = from_count - theta * excess - theta * mu_share * (epsilon_share + t);
     let large = from_count + theta * genes.theta_share[i] * mu_share - theta * log;
     (value, by_log_mu, if t < R::ONE { small } else { large })
+}
+
+/// A count with this mean and inverse dispersion: Poisson about a gamma.
+pub fn draw(mean: f64, theta: f64, random: &mut ChaCha8Rng) -> u32 {
+    // Beyond these the gamma is one number and its sampler has nothing to do.
+    let rate = match Gamma::new(theta, mean / theta) {
+        Ok(gamma) if theta < 1e12 => gamma.sample(random),
+        _ => mean,
+    };
+    super::poisson::draw(rate, random)
 }
 
 /// Softmax in place: logits (n_genes) become rates rho that sum to one.

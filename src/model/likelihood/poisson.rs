@@ -9,6 +9,8 @@ use crate::data::counts::in_memory::CountsRow;
 use crate::numerics::real::Real;
 use crate::numerics::simd::vectorized;
 use crate::numerics::special::LnFactorial;
+use rand::rngs::ChaCha8Rng;
+use rand_distr::{Distribution, Poisson};
 
 /// One cell, training. `logits_then_gradient` (n_genes) holds the logits and receives the gradient of
 /// `scale * (-log p)` with respect to them.
@@ -96,6 +98,11 @@ pub fn forward<R: Real>(logits: &[R], x: &[R], library: R, count_terms: f64) -> 
             -(weighted.total() + means_part(count.total(), library, total.total()) + count_terms)
         },
     )
+}
+
+/// A count about this mean; 0 where the mean is no positive number.
+pub fn draw(mean: f64, random: &mut ChaCha8Rng) -> u32 {
+    Poisson::new(mean).map_or(0, |poisson: Poisson<f64>| poisson.sample(random) as u32)
 }
 
 /// Eq. (Po2) without its first and its last sum: `X log_offset - library`, where `total` is the sum of exp(logit - top).

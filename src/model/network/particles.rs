@@ -6,7 +6,6 @@ use crate::error::Result;
 use crate::model::architecture::{LatentDistribution, LinearTensors};
 use crate::model::latent;
 use crate::model::layers::{activation, layer_norm, linear};
-use crate::model::likelihood::negative_binomial;
 use crate::model::network::{HiddenLayer, MOST_BLOCKS_PER_STRIPE, Network, Pass, Side, most_blocks_per_stripe};
 use crate::model::workspace::{Block, LayerStatistics, ROWS_PER_BLOCK, Workspace, words_per_row};
 use crate::numerics::matmul::{Into, Rows};
@@ -308,12 +307,8 @@ impl<R: Real> Pass<'_, R> {
         nonzero.for_each(|gene, count| cells.x[gene] = R::of_count(count));
         self.load_covariates(cells.covariates, 0..n_rows);
         let half_log_variance: f64 = 0.5 * cells.variance[..l].iter().map(|v| Real::ln(v.f64())).sum::<f64>();
-        let with_epsilon = a.likelihood_epsilon > 0.0;
-        let mut count_terms =
-            negative_binomial::count_terms(nonzero, self.shared.dispersion, &mut cells.likelihood_scratch[0]);
-        if with_epsilon {
-            count_terms += negative_binomial::epsilon_terms(nonzero, self.shared.dispersion);
-        }
+        let likelihood = self.shared.likelihood;
+        let count_terms = likelihood.count_terms(nonzero, &mut cells.likelihood_scratch[0]);
         let masks_drawn = self.network.tensors.mask_logit.is_some() && self.network.frozen_mask.is_none();
 
         let mut weights = [LogMeanExp::new(); N];
@@ -362,13 +357,7 @@ impl<R: Real> Pass<'_, R> {
             let cells = &mut block.cells;
             for r in 0..n {
                 let (logits, x) = (&mut cells.logits[r * g..(r + 1) * g], &cells.x[..g]);
-                let dispersion = self.shared.dispersion;
-                let nll = if with_epsilon {
-                    let scratch = &mut cells.likelihood_scratch[0];
-                    negative_binomial::forward_with_epsilon(logits, x, library, dispersion, count_terms, scratch)
-                } else {
-                    negative_binomial::forward(logits, x, library, dispersion, count_terms)
-                };
+                let nll = likelihood.value(logits, x, library, count_terms, &mut cells.likelihood_scratch[0]);
                 for (weights, log_ratio) in weights.iter_mut().zip(&log_ratios) {
                     weights.add(half_log_variance + 0.5 * log_ratio[r].f64() - nll);
                 }
@@ -420,6 +409,7 @@ mod tests {
     use crate::data::simulate::{Simulation, simulate};
     use crate::model::architecture::{Architecture, MaskKind, Prior};
     use crate::model::layers::batch_norm;
+    use crate::model::likelihood::Likelihood;
     use crate::parallel::team::Split;
 
     const MASKED: Prior = Prior::Masked { kind: MaskKind::Hard, temperature: 0.7 };
@@ -443,7 +433,11 @@ mod tests {
 
     /// A network whose decoder, running statistics and shifts matter.
     fn network(prior: Prior) -> Network<f64> {
-        let architecture = Architecture { n_hidden: 4, prior, ..Architecture::new(5, 2, 1) };
+        network_of(prior, Likelihood::NegativeBinomial)
+    }
+
+    fn network_of(prior: Prior, likelihood: Likelihood) -> Network<f64> {
+        let architecture = Architecture { n_hidden: 4, prior, likelihood, ..Architecture::new(5, 2, 1) };
         let mut network = Network::new(architecture, 11);
         let wave = |i: usize| (i as f64 * 2.3 + 0.4).sin();
         for layer in network.tensors.decoder.clone() {
@@ -492,10 +486,15 @@ mod tests {
         let mut value = 0.0;
         for g in 0..5 {
             let mu = data.library[n] * logits[g].exp() / total;
-            let theta = p[&network.tensors.log_dispersion][g].exp();
-            value += libm::lgamma(x[g] + theta) - libm::lgamma(theta) - libm::lgamma(x[g] + 1.0)
-                + theta * (theta / (theta + mu)).ln()
-                + x[g] * (mu / (theta + mu)).ln();
+            value += match &network.tensors.log_dispersion {
+                Some(log_dispersion) => {
+                    let theta = p[log_dispersion][g].exp();
+                    libm::lgamma(x[g] + theta) - libm::lgamma(theta) - libm::lgamma(x[g] + 1.0)
+                        + theta * (theta / (theta + mu)).ln()
+                        + x[g] * (mu / (theta + mu)).ln()
+                }
+                None => x[g] * mu.ln() - mu - libm::lgamma(x[g] + 1.0),
+            };
         }
         value
     }
@@ -528,6 +527,7 @@ mod tests {
         for (network, on) in [
             (network(Prior::Standard), [0.0, 0.0]),
             (network(Prior::Shifted), [1.0, 1.0]),
+            (network_of(Prior::Shifted, Likelihood::Poisson), [1.0, 1.0]),
             // Random masks: the likelihood is a mixture over the mask.
             (network(MASKED), [0.4f64, -0.7].map(|logit| 1.0 / (1.0 + (-logit).exp()))),
             (fixed, [1.0, 0.0]),
