@@ -11,7 +11,8 @@
 use std::path::Path;
 use std::process::Command;
 
-use svae_cpu::data::counts::in_memory::{Counts, CountsBuilder};
+use svae_cpu::data::counts::ScreenCounts;
+use svae_cpu::data::counts::in_memory::CountsBuilder;
 use svae_cpu::data::dataset::Dataset;
 use svae_cpu::data::formats::anndata_writer::{AnnDataWriter, FrameColumn};
 use svae_cpu::data::loading::load::{LoadOptions, load};
@@ -42,7 +43,7 @@ fn main() {
 }
 
 /// Counts of which about one in six is not zero, with gene means that differ.
-fn counts(cells: usize, genes: usize) -> Counts {
+fn counts(cells: usize, genes: usize) -> ScreenCounts {
     let mut state = 1u64;
     let mut next = move || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -61,10 +62,10 @@ fn counts(cells: usize, genes: usize) -> Counts {
         }
         builder.end_cell();
     }
-    builder.finish()
+    builder.finish().into()
 }
 
-fn write(path: &Path, counts: &Counts, compressed: bool) {
+fn write(path: &Path, counts: &ScreenCounts, compressed: bool) {
     let file = AnnDataWriter::create(path).expect("a file");
     let file = if compressed { file } else { file.uncompressed() };
     let n = counts.n_cells();

@@ -191,7 +191,7 @@ impl Case {
             cell_names: (0..self.n_cells).map(|i| i.to_string()).collect(),
             covariates: Covariates { categorical, continuous },
             truth: None,
-            counts,
+            counts: counts.into(),
         }
     }
 

@@ -30,7 +30,7 @@ fn one_gene() -> Dataset {
         .collect();
     Dataset {
         source: "one gene".into(),
-        counts: Counts::from_dense(1, &counts),
+        counts: Counts::from_dense(1, &counts).into(),
         library,
         interventions: InterventionRows::one_hot((0..CELLS).map(|n| n % 3)),
         intervention_names: ["a", "b", "c"].map(String::from).to_vec(),

@@ -584,7 +584,7 @@ fn a_written_data_set_comes_back() {
         // Sparse enough for the other layout, in one of the two.
         if kind == SimulationKind::Paper {
             let table: Vec<u32> = (0..108 * 40).map(|i| if i % 7 == 0 { i % 5 + 1 } else { 0 }).collect();
-            dataset.counts = svae_cpu::data::counts::in_memory::Counts::from_dense(40, &table);
+            dataset.counts = svae_cpu::data::counts::in_memory::Counts::from_dense(40, &table).into();
             dataset.covariates.categorical.push(Categorical {
                 name: "batch".into(),
                 levels: vec!["a".into(), "b".into()],

@@ -55,7 +55,7 @@ fn screen(interventions: usize, cells: usize, genes: usize) -> Dataset {
     for n in 0..data.n_cells() {
         data.counts.row(n).for_each(|g, x| table[n * genes + g] = if (n + g) % 4 == 0 { 0 } else { x + 1 });
     }
-    data.counts = Counts::from_dense(genes, &table);
+    data.counts = Counts::from_dense(genes, &table).into();
     data.library = (0..data.n_cells()).map(|n| data.counts.row(n).sum() as f64).collect();
     data
 }
@@ -85,7 +85,7 @@ fn assert_same(memory: &Loaded, disk: &Loaded) {
     assert_eq!((memory.n_cells(), memory.n_genes()), (disk.n_cells(), disk.n_genes()));
     assert_eq!(memory.counts.n_nonzero(), disk.counts.n_nonzero());
     assert_eq!(memory.counts.is_mostly_zero(), disk.counts.is_mostly_zero());
-    let rest = |data: &Dataset| Dataset { counts: Counts::from_dense(1, &[]), ..data.clone() };
+    let rest = |data: &Dataset| Dataset { counts: Counts::from_dense(1, &[]).into(), ..data.clone() };
     assert_eq!(rest(memory), rest(disk));
     let ascending: Vec<usize> = (0..memory.n_cells()).collect();
     let descending: Vec<usize> = ascending.iter().rev().copied().collect();
@@ -105,7 +105,7 @@ fn assert_same(memory: &Loaded, disk: &Loaded) {
             assert_eq!((entries, cells[*i]), (&wanted, n));
         }
     }
-    assert_eq!(disk.resident(&every_third).expect("readable").counts, memory.counts.select(&every_third));
+    assert_eq!(disk.resident(&every_third).expect("readable").counts, memory.counts.select(&every_third).into());
 }
 
 /// Files that AnnData itself has written, of all its versions.
@@ -617,7 +617,7 @@ fn memory_hardly_grows_with_the_cells() {
         let mut table: Vec<u32> = (0..n * genes).map(count).collect();
         table.iter_mut().step_by(genes).for_each(|x| *x += 1);
         let file = AnnDataWriter::create(&at.join("s.h5ad")).expect("a file").uncompressed();
-        file.counts("X", &Counts::from_dense(genes, &table)).expect("counts");
+        file.counts("X", &Counts::from_dense(genes, &table).into()).expect("counts");
         let names = |what: &str, n: usize| (0..n).map(|i| format!("{what}_{i}")).collect::<Vec<_>>();
         let codes = (0..n).map(|i| (i * 10 / n) as i64).collect();
         let columns = [("gene".to_owned(), FrameColumn::Categorical(names("intervention", 10), codes))];

@@ -182,7 +182,7 @@ fn any_change_of_the_data_changes_their_checksum() {
             data.cell_names = data.cell_names.select(&[&[1, 0], &(2..data.n_cells()).collect::<Vec<_>>()[..]].concat())
         },
         |data| data.intervention_names.swap(0, 1),
-        |data| data.counts = data.counts.select(&(1..data.n_cells()).chain([0]).collect::<Vec<_>>()),
+        |data| data.counts = data.counts.select(&(1..data.n_cells()).chain([0]).collect::<Vec<_>>()).into(),
         |data| data.truth.as_mut().expect("simulated").latents[0] += 1.0,
     ];
     for (i, change) in changed.into_iter().enumerate() {

@@ -94,7 +94,7 @@ pub fn screen(n_cells: usize) -> Dataset {
     let library = (0..n_cells).map(|n| counts.row(n).sum().max(1) as f64).collect();
     Dataset {
         source: "benchmark".to_owned(),
-        counts,
+        counts: counts.into(),
         library,
         interventions: InterventionRows::one_hot((0..n_cells).map(|n| n % n_interventions)),
         intervention_names: (0..n_interventions).map(|a| a.to_string()).collect(),

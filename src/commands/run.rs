@@ -281,7 +281,7 @@ impl<'a> Screen<'a> {
         ranks.check_same("data", &identity(data)?.checksum)?;
         if !ranks.is_first() {
             // Nobody else holds the data yet, so nothing is copied.
-            Arc::make_mut(&mut self.data).counts.let_go(|cell| ranks.holds(cell));
+            Arc::make_mut(&mut self.data).counts.drop_counts_of(|cell| !ranks.holds(cell));
         }
         Ok(self)
     }

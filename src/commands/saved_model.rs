@@ -150,7 +150,7 @@ impl SavedModel {
         (0..n).for_each(|_| interventions.push(&[]));
         Dataset {
             source: self.folder.display().to_string(),
-            counts,
+            counts: counts.into(),
             library: vec![1.0; n],
             interventions,
             intervention_names: self.interventions.clone(),
@@ -553,7 +553,7 @@ impl SavedModel {
                 }
             }
         });
-        data.counts = builder.finish();
+        data.counts = builder.finish().into();
         Ok((data, z.iter().map(|z| z.f64()).collect()))
     }
 }

@@ -1,5 +1,6 @@
-//! A screen in memory: counts, size factors, interventions, covariates and, for simulations, the truth.
+//! A screen: counts, size factors, interventions, covariates and, for simulations, the truth.
 
+use crate::data::counts::ScreenCounts;
 use crate::data::counts::in_memory::Counts;
 use crate::data::names::Names;
 use crate::error::Result;
@@ -157,13 +158,13 @@ pub struct Truth {
     pub prior_means: Vec<f64>,
 }
 
-/// A screen in memory.
+/// A screen. All of it is in memory, but for the counts where they stay in their file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Dataset {
     /// Where it came from, for messages and records: a path, or the simulator's settings.
     pub source: String,
     /// Counts, cells x genes.
-    pub counts: Counts,
+    pub counts: ScreenCounts,
     /// Size factor of each cell (`library` of the likelihood): its total count unless a column was named.
     pub library: Vec<f64>,
     /// Interventions of each cell.
@@ -218,7 +219,7 @@ impl Dataset {
     fn restricted(&self, cells: &[usize], counts: Counts) -> Self {
         Self {
             source: self.source.clone(),
-            counts,
+            counts: counts.into(),
             library: cells.iter().map(|&n| self.library[n]).collect(),
             interventions: self.interventions.select(cells),
             intervention_names: self.intervention_names.clone(),

@@ -11,8 +11,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::thread::JoinHandle;
 
+use crate::data::counts::ScreenCounts;
 use crate::data::counts::in_memory::{Counts, CountsBuilder, CountsRow, prefetch};
-use crate::data::counts::on_disk::{DiskCounts, Window};
+use crate::data::counts::on_disk::{DiskCounts, ShufflePlan, Window};
 use crate::data::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::numerics::random::{Purpose, shuffle, stream};
@@ -24,8 +25,8 @@ pub struct Batch<'a> {
     pub data: &'a Dataset,
     /// Numbers of the cells, in the order of the rows.
     pub cells: &'a [usize],
-    /// The counts that are in memory.
-    counts: &'a Counts,
+    /// The counts that are in memory, if they are.
+    counts: Option<&'a Counts>,
     /// Where each cell is among these.
     rows: &'a [usize],
 }
@@ -33,13 +34,13 @@ pub struct Batch<'a> {
 impl<'a> Batch<'a> {
     /// `cells` of a screen. Where its counts are on disk the minibatch has none: it serves for what needs only the rest.
     pub fn new(data: &'a Dataset, cells: &'a [usize]) -> Self {
-        Self { data, cells, counts: &data.counts, rows: cells }
+        Self { data, cells, counts: data.counts.in_memory(), rows: cells }
     }
 
     /// `cells`, which are the `rows` of `counts`.
     pub fn resident(data: &'a Dataset, cells: &'a [usize], counts: &'a Counts, rows: &'a [usize]) -> Self {
         assert_eq!(cells.len(), rows.len(), "a row for each cell");
-        Self { data, cells, counts, rows }
+        Self { data, cells, counts: Some(counts), rows }
     }
 
     /// The non-zero counts of the i-th cell.
@@ -48,19 +49,20 @@ impl<'a> Batch<'a> {
     /// If the minibatch has no counts.
     #[inline]
     pub fn row(&self, i: usize) -> CountsRow<'a> {
-        self.counts.row(self.rows[i])
+        self.counts.expect("a minibatch whose counts were read").row(self.rows[i])
     }
 
     /// Asks for the counts and size factors of cells, by their rows in the minibatch, to be brought near the processor; has no
     /// effect on any result.
     #[inline]
     pub fn prefetch(&self, rows: Range<usize>) {
+        let Some(counts) = self.counts else { return };
         // One cell's places decide where its counts are: all places first, so that no cell waits for another's.
         for i in rows.clone() {
-            self.counts.prefetch_place(self.rows[i]);
+            counts.prefetch_place(self.rows[i]);
             prefetch(&self.data.library[self.cells[i]..=self.cells[i]]);
         }
-        rows.for_each(|i| self.counts.prefetch(self.rows[i]));
+        rows.for_each(|i| counts.prefetch(self.rows[i]));
     }
 
     /// `copies` times the i-th cell; `cells` and `rows` give room for that.
@@ -72,15 +74,6 @@ impl<'a> Batch<'a> {
         rows.fill(self.rows[i]);
         Batch { data: self.data, cells, counts: self.counts, rows }
     }
-}
-
-/// How cells on disk are shuffled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ShufflePlan {
-    /// Neighbouring cells that stay together until they are in memory.
-    pub chunk_cells: usize,
-    /// Chunks that are in memory, and shuffled, together.
-    pub window_chunks: usize,
 }
 
 /// Cells in the order in which they are worked on, and the windows in which they are brought into memory.
@@ -95,7 +88,7 @@ pub struct Order {
 impl Order {
     /// `cells` (ascending) of an epoch, shuffled: as one where the counts are in memory or one window holds all,
     /// otherwise as the file allows. A function of its arguments alone.
-    pub fn shuffled(counts: &Counts, cells: &[usize], seed: u64, epoch: u64) -> Self {
+    pub fn shuffled(counts: &ScreenCounts, cells: &[usize], seed: u64, epoch: u64) -> Self {
         match counts.disk() {
             None => Self::by_windows(cells, ShufflePlan { chunk_cells: 1, window_chunks: usize::MAX }, seed, epoch),
             Some(disk) => Self::by_windows(cells, disk.shuffle_plan(), seed, epoch),
@@ -334,7 +327,7 @@ mod tests {
     #[test]
     fn one_window_is_the_shuffle_of_counts_in_memory() {
         let cells: Vec<usize> = (0..100).map(|n| 3 * n).collect();
-        let in_memory = Order::shuffled(&Counts::from_dense(1, &[0; 300]), &cells, 7, 4);
+        let in_memory = Order::shuffled(&Counts::from_dense(1, &[0; 300]).into(), &cells, 7, 4);
         let mut by_hand = cells.clone();
         shuffle(&mut by_hand, &mut stream(7, Purpose::Shuffle, 4, 0));
         assert_eq!(in_memory.cells, by_hand);

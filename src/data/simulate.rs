@@ -219,7 +219,7 @@ pub fn simulate_on(team: &Team, settings: &Simulation) -> Result<Simulated> {
 
     let dataset = Dataset {
         source: settings.describe(),
-        counts: counts.finish(),
+        counts: counts.finish().into(),
         library,
         interventions: InterventionRows::one_hot(labels),
         intervention_names: settings.intervention_names(),

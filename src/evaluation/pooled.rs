@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use crate::data::counts::in_memory::Counts;
+use crate::data::counts::ScreenCounts;
 use crate::data::dataset::Dataset;
 use crate::error::{InputError, Result};
 use crate::numerics::spread::spread_places;
@@ -266,7 +266,7 @@ struct ByGene {
 
 impl ByGene {
     /// The counts of `genes` in `cells`; `sizes` says how many each gene has.
-    fn gather(counts: &Counts, cells: &[usize], genes: Range<usize>, sizes: &[usize]) -> Result<Self> {
+    fn gather(counts: &ScreenCounts, cells: &[usize], genes: Range<usize>, sizes: &[usize]) -> Result<Self> {
         let mut offsets = vec![0usize];
         for (g, size) in sizes.iter().enumerate() {
             offsets.push(offsets[g] + size);
@@ -458,10 +458,11 @@ mod tests {
     use rand_distr::{Distribution, Gamma, Poisson};
 
     use super::*;
+    use crate::data::counts::in_memory::Counts;
     use crate::data::dataset::{Covariates, InterventionRows};
 
     /// The counts of the first `n_genes` genes.
-    fn gathered(counts: &Counts, cells: &[usize], n_genes: usize) -> ByGene {
+    fn gathered(counts: &ScreenCounts, cells: &[usize], n_genes: usize) -> ByGene {
         let mut sizes = vec![0; n_genes];
         cells.iter().for_each(|&n| counts.row(n).for_each(|g, _| sizes[g] += 1));
         ByGene::gather(counts, cells, 0..n_genes, &sizes).expect("in memory")
@@ -471,7 +472,7 @@ mod tests {
         let names = |n: usize| (0..n).map(|i| i.to_string()).collect::<Vec<_>>();
         Dataset {
             source: "test".into(),
-            counts: Counts::from_dense(n_genes, table),
+            counts: Counts::from_dense(n_genes, table).into(),
             intervention_names: names(labels.iter().max().unwrap() + 1),
             gene_names: names(n_genes),
             cell_names: names(library.len()).into(),

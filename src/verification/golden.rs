@@ -331,7 +331,7 @@ impl Vector {
         };
         Ok(Dataset {
             source: self.stem.clone(),
-            counts: Counts::from_dense(g, &counts),
+            counts: Counts::from_dense(g, &counts).into(),
             library,
             interventions: InterventionRows::one_hot(labels.iter().map(|&a| a as usize)),
             intervention_names: (0..s.n_labels).map(|a| a.to_string()).collect(),

@@ -1,21 +1,15 @@
-//! Counts of a screen: cells x genes, compressed sparse rows of small integers, in memory or on disk.
-
-use std::sync::Arc;
-
-use crate::data::counts::on_disk::{DiskCounts, Window};
-use crate::error::Result;
+//! Counts in memory: cells x genes, compressed sparse rows of small integers.
 
 /// Counts, cells x genes, as compressed sparse rows (CSR). Zeros are not stored; genes ascend within a row.
 ///
-/// Gene indices and counts take two bytes each when both fit, four bytes each otherwise. Counts that stay in their file
-/// ([`Counts::disk`]) have no rows at hand: they are passed over with [`Counts::visit`], or by minibatches.
+/// Gene indices and counts take two bytes each when both fit, four bytes each otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Counts {
     n_genes: usize,
-    /// `offsets[n]..offsets[n+1]` are the entries of cell `n`; length `n_cells + 1`. Empty where the counts are on disk.
+    /// `offsets[n]..offsets[n+1]` are the entries of cell `n`; length `n_cells + 1`.
     offsets: Vec<usize>,
     entries: Entries,
-    /// Whether most counts were zero before cells were let go, if any were.
+    /// Whether most counts were zero before the counts of some cells were dropped, if they were.
     mostly_zero: Option<bool>,
 }
 
@@ -23,11 +17,7 @@ pub struct Counts {
 enum Entries {
     Narrow { genes: Vec<u16>, values: Vec<u16> },
     Wide { genes: Vec<u32>, values: Vec<u32> },
-    OnDisk(Arc<DiskCounts>),
 }
-
-/// What is said of a row that is asked for where there is none.
-const ON_DISK: &str = "counts on disk are visited, not looked up";
 
 /// The non-zero counts of one cell.
 #[derive(Debug, Clone, Copy)]
@@ -136,7 +126,6 @@ impl CountsBuilder {
                 room(genes, n_nonzero);
                 room(values, n_nonzero);
             }
-            Entries::OnDisk(_) => unreachable!("a builder holds its counts"),
         }
     }
 
@@ -188,7 +177,6 @@ impl CountsBuilder {
                 genes.push(gene as u32);
                 values.push(count);
             }
-            Entries::OnDisk(_) => unreachable!("a builder holds its counts"),
         }
     }
 
@@ -197,7 +185,6 @@ impl CountsBuilder {
         let end = match &self.counts.entries {
             Entries::Narrow { genes, .. } => genes.len(),
             Entries::Wide { genes, .. } => genes.len(),
-            Entries::OnDisk(_) => unreachable!("a builder holds its counts"),
         };
         self.counts.offsets.push(end);
     }
@@ -205,6 +192,13 @@ impl CountsBuilder {
     /// The finished matrix.
     pub fn finish(self) -> Counts {
         self.counts
+    }
+}
+
+impl Default for Counts {
+    /// Without cells and genes.
+    fn default() -> Self {
+        CountsBuilder::new(0).finish()
     }
 }
 
@@ -221,45 +215,9 @@ impl Counts {
         builder.finish()
     }
 
-    /// Counts that stay in their file.
-    pub fn on_disk(disk: DiskCounts) -> Self {
-        let n_genes = disk.n_genes();
-        Self { n_genes, offsets: Vec::new(), entries: Entries::OnDisk(Arc::new(disk)), mostly_zero: None }
-    }
-
-    /// The counts' reader, if they are on disk.
-    pub fn disk(&self) -> Option<&Arc<DiskCounts>> {
-        match &self.entries {
-            Entries::OnDisk(disk) => Some(disk),
-            _ => None,
-        }
-    }
-
-    /// Calls `f(i, row)` for the i-th of `cells`, in that order. Counts on disk are read a window at a time; that is
-    /// fast where the cells ascend.
-    ///
-    /// # Errors
-    /// As [`DiskCounts::read`]; none in memory.
-    pub fn visit(&self, cells: &[usize], mut f: impl FnMut(usize, CountsRow)) -> Result<()> {
-        let Some(disk) = self.disk() else {
-            cells.iter().enumerate().for_each(|(i, &n)| f(i, self.row(n)));
-            return Ok(());
-        };
-        let (mut first, mut window) = (0, Window::default());
-        for cells in cells.chunks(disk.window_cells()) {
-            window = disk.window(cells, window)?;
-            window.rows.iter().enumerate().for_each(|(i, &row)| f(first + i, window.counts.row(row)));
-            first += cells.len();
-        }
-        Ok(())
-    }
-
     /// Number of cells.
     pub fn n_cells(&self) -> usize {
-        match &self.entries {
-            Entries::OnDisk(disk) => disk.n_cells(),
-            _ => self.offsets.len() - 1,
-        }
+        self.offsets.len() - 1
     }
 
     /// Number of genes.
@@ -269,39 +227,29 @@ impl Counts {
 
     /// Number of stored (non-zero) counts.
     pub fn n_nonzero(&self) -> usize {
-        match &self.entries {
-            Entries::OnDisk(disk) => disk.n_nonzero(),
-            _ => *self.offsets.last().expect("offsets start with 0"),
-        }
-    }
-
-    /// Says how many counts on disk are not zero, once that is known.
-    pub(crate) fn know_n_nonzero(&mut self, n_nonzero: usize) {
-        if let Entries::OnDisk(disk) = &mut self.entries {
-            *disk = Arc::new(disk.with_n_nonzero(n_nonzero));
-        }
+        *self.offsets.last().expect("offsets start with 0")
     }
 
     /// Whether at most a quarter of the counts is not zero, so that visiting these alone is faster.
     pub fn is_mostly_zero(&self) -> bool {
-        self.mostly_zero.unwrap_or(4.0 * self.n_nonzero() as f64 <= self.n_cells() as f64 * self.n_genes as f64)
+        self.mostly_zero.unwrap_or_else(|| is_mostly_zero(self.n_nonzero(), self.n_cells(), self.n_genes))
     }
 
-    /// Lets go of the counts of all cells but those for which `stays` is true; the cells keep their numbers, the others
-    /// have no counts any more. Works in place.
+    /// Drops the counts of the cells for which `dropped` is true; all cells keep their numbers, these have no counts any
+    /// more. Works in place.
     ///
     /// [`Counts::is_mostly_zero`] goes on to answer for all cells, because results depend on it in their last digits.
-    pub fn let_go(&mut self, stays: impl Fn(usize) -> bool) {
+    pub fn drop_counts_of(&mut self, dropped: impl Fn(usize) -> bool) {
         fn compact<T: Copy>(
             genes: &mut Vec<T>,
             values: &mut Vec<T>,
             offsets: &mut [usize],
-            stays: impl Fn(usize) -> bool,
+            dropped: impl Fn(usize) -> bool,
         ) {
             let (mut from, mut end) = (0, 0);
             for cell in 0..offsets.len() - 1 {
                 let to = offsets[cell + 1];
-                if stays(cell) {
+                if !dropped(cell) {
                     genes.copy_within(from..to, end);
                     values.copy_within(from..to, end);
                     end += to - from;
@@ -316,23 +264,19 @@ impl Counts {
         }
         self.mostly_zero = Some(self.is_mostly_zero());
         match &mut self.entries {
-            // None are held.
-            Entries::OnDisk(_) => {}
-            Entries::Narrow { genes, values } => compact(genes, values, &mut self.offsets, stays),
-            Entries::Wide { genes, values } => compact(genes, values, &mut self.offsets, stays),
+            Entries::Narrow { genes, values } => compact(genes, values, &mut self.offsets, dropped),
+            Entries::Wide { genes, values } => compact(genes, values, &mut self.offsets, dropped),
         }
     }
 
     /// The non-zero counts of cell `n`.
     ///
     /// # Panics
-    /// If there is no such cell, or the counts are on disk.
+    /// If there is no such cell.
     #[inline]
     pub fn row(&self, n: usize) -> CountsRow<'_> {
-        assert!(!self.offsets.is_empty(), "{ON_DISK}");
         let (start, end) = (self.offsets[n], self.offsets[n + 1]);
         match &self.entries {
-            Entries::OnDisk(_) => unreachable!("{ON_DISK}"),
             Entries::Narrow { genes, values } => CountsRow::Narrow(&genes[start..end], &values[start..end]),
             Entries::Wide { genes, values } => CountsRow::Wide(&genes[start..end], &values[start..end]),
         }
@@ -354,9 +298,6 @@ impl Counts {
     }
 
     /// The matrix restricted to `cells`, in that order.
-    ///
-    /// # Panics
-    /// If the counts are on disk.
     pub fn select(&self, cells: &[usize]) -> Self {
         let mut builder = CountsBuilder::new(self.n_genes);
         for &n in cells {
@@ -367,7 +308,7 @@ impl Counts {
     }
 
     /// The matrix restricted to `cells`, ascending, and to genes with a number in `gene_of` (old number to new; the new
-    /// ones ascend too). Works in place: no second copy is held. Counts on disk remember what is left.
+    /// ones ascend too). Works in place: no second copy is held.
     pub fn restrict(&mut self, cells: &[usize], gene_of: Option<(&[Option<u32>], usize)>) {
         fn compact<T: Copy + Into<u32> + TryFrom<u32>>(
             genes: &mut Vec<T>,
@@ -403,20 +344,23 @@ impl Counts {
         match &mut self.entries {
             Entries::Narrow { genes, values } => compact(genes, values, &mut self.offsets, cells, map),
             Entries::Wide { genes, values } => compact(genes, values, &mut self.offsets, cells, map),
-            Entries::OnDisk(disk) => *disk = Arc::new(disk.restricted(cells, gene_of)),
         }
         self.n_genes = n_genes;
     }
 
-    /// Bytes held by the matrix; of counts on disk, those of the tables that find a cell's counts.
+    /// Bytes held by the matrix.
     pub fn bytes(&self) -> usize {
         let width = match &self.entries {
             Entries::Narrow { .. } => 4,
             Entries::Wide { .. } => 8,
-            Entries::OnDisk(disk) => return disk.bytes(),
         };
         self.n_nonzero() * width + self.offsets.len() * size_of::<usize>()
     }
+}
+
+/// Whether at most a quarter of `n_cells` x `n_genes` counts is not zero.
+pub(crate) fn is_mostly_zero(n_nonzero: usize, n_cells: usize, n_genes: usize) -> bool {
+    4.0 * n_nonzero as f64 <= n_cells as f64 * n_genes as f64
 }
 
 /// Asks for every cache line of `slice`.
@@ -476,7 +420,6 @@ impl CountsScatter {
                 (genes[at], values[at]) = (gene, count);
                 true
             }
-            Entries::OnDisk(_) => unreachable!("scattered counts are held"),
         }
     }
 
@@ -493,7 +436,6 @@ impl CountsScatter {
         let sorted = match &counts.entries {
             Entries::Narrow { genes, .. } => rows_ascend(genes, &counts.offsets),
             Entries::Wide { genes, .. } => rows_ascend(genes, &counts.offsets),
-            Entries::OnDisk(_) => unreachable!("scattered counts are held"),
         };
         if sorted {
             return Ok((counts, 0));
@@ -549,13 +491,13 @@ mod tests {
     }
 
     #[test]
-    fn cells_that_are_let_go_have_no_counts_and_change_no_decision() {
+    fn dropped_cells_have_no_counts_and_change_no_decision() {
         // Three in eight counts are not zero: not mostly zero, and only what is left of them is.
         for large in [7, 70_000] {
             let table = [0, 3, 0, large, 0, 7, 1, 2, 0, 0, 0, 0, 9, 0, 0, 0];
             let counts = Counts::from_dense(4, &table);
             let mut held = counts.clone();
-            held.let_go(|cell| cell % 2 == 1);
+            held.drop_counts_of(|cell| cell % 2 == 0);
             assert!(!counts.is_mostly_zero() && !held.is_mostly_zero());
             assert_eq!((held.n_cells(), held.n_nonzero()), (4, 4));
             let entries = |counts: &Counts, cell| {
@@ -569,7 +511,7 @@ mod tests {
             }
         }
         let mut empty = Counts::from_dense(4, &[0, 0, 1, 0]);
-        empty.let_go(|_| false);
+        empty.drop_counts_of(|_| true);
         assert!(empty.is_mostly_zero() && empty.row(0).is_empty());
     }
 

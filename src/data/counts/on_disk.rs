@@ -6,8 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::data::counts::in_memory::{Counts, CountsBuilder};
-use crate::data::formats::hdf5::RowReader;
-use crate::data::minibatch::ShufflePlan;
+use crate::data::counts::row_source::RowSource;
 use crate::error::{Error, InputError, Result};
 
 /// Cells of a chunk of the shuffle, at least, where windows are large enough for many such chunks.
@@ -26,7 +25,7 @@ const BYTES_PER_CELL: usize = 24;
 pub struct DiskCounts {
     path: PathBuf,
     identity: Identity,
-    reader: Arc<RowReader>,
+    source: Arc<dyn RowSource>,
     /// Row of the file of each cell; all in order if absent.
     rows: Option<Vec<u32>>,
     /// New number of each gene of the file that is used; all are if absent.
@@ -47,20 +46,22 @@ pub(crate) struct Identity {
     number: (u64, u64),
 }
 
+/// How cells on disk are shuffled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShufflePlan {
+    /// Neighbouring cells that stay together until they are in memory.
+    pub chunk_cells: usize,
+    /// Chunks that are in memory, and shuffled, together.
+    pub window_chunks: usize,
+}
+
 /// Some cells' counts in memory.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Window {
     /// Their counts.
     pub counts: Counts,
     /// Row among them of each cell asked for.
     pub rows: Vec<usize>,
-}
-
-impl Default for Window {
-    /// Without cells.
-    fn default() -> Self {
-        Self { counts: CountsBuilder::new(0).finish(), rows: Vec::new() }
-    }
 }
 
 impl Identity {
@@ -87,7 +88,7 @@ impl Identity {
 }
 
 impl DiskCounts {
-    /// The counts that `reader` reads from the file at `path`: `n_cells` rows, and the genes with a number in `gene_of`
+    /// The counts that `source` reads from the file at `path`: `n_cells` rows, and the genes with a number in `gene_of`
     /// (the map and how many there are). `buffer` is the number of bytes that windows may take in all. The number of
     /// non-zero counts is that of the stored ones until it is known ([`DiskCounts::with_n_nonzero`]).
     ///
@@ -97,31 +98,31 @@ impl DiskCounts {
     pub(crate) fn new(
         path: &Path,
         identity: Identity,
-        reader: RowReader,
+        source: Box<dyn RowSource>,
         n_cells: usize,
         gene_of: Option<(Vec<Option<u32>>, usize)>,
         buffer: usize,
     ) -> Result<Self> {
-        if !reader.has_rows(n_cells) {
-            return Err(reader.changed().into());
+        if !source.has_rows(n_cells) {
+            return Err(source.changed().into());
         }
-        let together = reader.compressed_together().saturating_mul(BYTES_PER_STORED);
+        let together = source.compressed_together().saturating_mul(BYTES_PER_STORED);
         if together > buffer / 2 {
             let problem = format!(
                 "the file compresses {} values at a time, more than fit into a buffer of {} MB",
-                reader.compressed_together(),
+                source.compressed_together(),
                 buffer >> 20
             );
             let remedy =
                 format!("give --stream-buffer {} or more, or write it with smaller chunks", (together >> 19) + 1);
             return Err(InputError::new(problem, remedy).in_file(path).into());
         }
-        let (n_genes, n_nonzero) = (reader.n_genes(), reader.n_stored(n_cells));
+        let (n_genes, n_nonzero) = (source.n_genes(), source.n_stored(n_cells));
         let (gene_of, n_genes) = gene_of.map_or((None, n_genes), |(map, n)| (Some(map), n));
         Ok(Self {
             path: path.to_path_buf(),
             identity,
-            reader: Arc::new(reader),
+            source: source.into(),
             rows: None,
             gene_of,
             n_cells,
@@ -165,7 +166,7 @@ impl DiskCounts {
     pub fn bytes(&self) -> usize {
         let maps = self.rows.as_ref().map_or(0, |rows| rows.len() * size_of::<u32>())
             + self.gene_of.as_ref().map_or(0, |genes| genes.len() * size_of::<Option<u32>>());
-        self.reader.bytes() + maps
+        self.source.bytes() + maps
     }
 
     /// The same counts restricted to `cells` and genes, as [`Counts::restrict`] understands them. The number of non-zero
@@ -204,8 +205,8 @@ impl DiskCounts {
     /// How training cells are shuffled.
     pub fn shuffle_plan(&self) -> ShufflePlan {
         let window = self.window_cells();
-        let stored_per_cell = (self.reader.n_stored(self.n_cells) / self.n_cells.max(1)).max(1);
-        let pieces = COMPRESSED_PIECES.saturating_mul(self.reader.compressed_together()).div_ceil(stored_per_cell);
+        let stored_per_cell = (self.source.n_stored(self.n_cells) / self.n_cells.max(1)).max(1);
+        let pieces = COMPRESSED_PIECES.saturating_mul(self.source.compressed_together()).div_ceil(stored_per_cell);
         let chunk_cells = pieces.max(CHUNK_CELLS).min(window / CHUNKS_PER_WINDOW).max(1);
         ShufflePlan { chunk_cells, window_chunks: (window / chunk_cells).max(1) }
     }
@@ -236,7 +237,7 @@ impl DiskCounts {
     /// # Errors
     /// [`Error::Io`] if the file has vanished, has changed since the run began, or cannot be read.
     pub fn read(&self, cells: &[usize]) -> Result<Counts> {
-        self.read_in_place_of(Window::default().counts, cells)
+        self.read_in_place_of(Counts::default(), cells)
     }
 
     fn read_in_place_of(&self, old: Counts, cells: &[usize]) -> Result<Counts> {
@@ -263,9 +264,9 @@ impl DiskCounts {
         let mut builder = CountsBuilder::in_place_of(old, self.n_genes);
         // A restriction to some genes leaves fewer: then the average is the better guess.
         let average = (self.n_nonzero / self.n_cells.max(1) + 1) * cells.len();
-        builder.reserve(cells.len(), self.reader.n_entries(&rows).map_or(average, |most| most.min(average)));
+        builder.reserve(cells.len(), self.source.n_entries(&rows).map_or(average, |most| most.min(average)));
         let (mut kept_genes, mut kept_counts) = (Vec::new(), Vec::new());
-        self.reader.read(&rows, |genes, counts| {
+        self.source.read(&rows, &mut |genes, counts| {
             kept_genes.clear();
             kept_counts.clear();
             for (&gene, &count) in genes.iter().zip(counts).filter(|(_, count)| **count > 0) {
@@ -297,7 +298,7 @@ impl DiskCounts {
         for (gene, count) in entries {
             match counts.last_mut() {
                 Some(sum) if genes.last() == Some(&gene) => {
-                    *sum = sum.checked_add(count).ok_or_else(|| self.reader.changed())?;
+                    *sum = sum.checked_add(count).ok_or_else(|| self.source.changed())?;
                 }
                 _ => {
                     genes.push(gene);

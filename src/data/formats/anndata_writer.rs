@@ -6,6 +6,7 @@ use rust_hdf5::types::HBool;
 use rust_hdf5::{DatatypeMessage, H5Dataset, H5File, H5Group, Hdf5Error};
 use tempfile::TempPath;
 
+use crate::data::counts::ScreenCounts;
 use crate::data::counts::in_memory::Counts;
 use crate::data::names::Names;
 use crate::error::{Error, Result};
@@ -297,7 +298,7 @@ impl AnnDataWriter {
     }
 
     /// Writes counts as a CSR matrix of single precision (double where a count needs it), a block at a time.
-    pub fn counts(&self, name: &str, counts: &Counts) -> Result<()> {
+    pub fn counts(&self, name: &str, counts: &ScreenCounts) -> Result<()> {
         let group = self.new_group(name, "csr_matrix", "0.1.0")?;
         let shape = [counts.n_cells() as i64, counts.n_genes() as i64];
         self.check(group.set_attr_array_numeric("shape", &shape))?;
@@ -348,23 +349,30 @@ impl AnnDataWriter {
 }
 
 /// Delivers the stored entries of `counts` in order, range after range.
-fn entries<T>(counts: &Counts, of: impl Fn(usize, u32) -> T) -> impl FnMut(std::ops::Range<usize>) -> Result<Vec<T>> {
+fn entries<T>(
+    counts: &ScreenCounts,
+    of: impl Fn(usize, u32) -> T,
+) -> impl FnMut(std::ops::Range<usize>) -> Result<Vec<T>> {
     let (mut cell, mut left) = (0, Vec::new());
     // Of counts on disk, the window that is in memory and its first cell.
-    let (mut window, mut first) = (None, 0);
+    let (mut window, mut first) = (Counts::default(), 0);
     move |range| {
         let mut out: Vec<T> = std::mem::take(&mut left);
         out.reserve(range.len().saturating_sub(out.len()));
         while out.len() < range.len() {
-            if let Some(disk) = counts.disk()
-                && window.as_ref().is_none_or(|window: &Counts| cell == first + window.n_cells())
-            {
-                window = None;
-                first = cell;
-                let cells: Vec<usize> = (first..(first + disk.window_cells()).min(counts.n_cells())).collect();
-                window = Some(disk.read(&cells)?);
-            }
-            window.as_ref().unwrap_or(counts).row(cell - first).for_each(|g, x| out.push(of(g, x)));
+            let held = match counts {
+                ScreenCounts::InMemory(counts) => counts,
+                ScreenCounts::OnDisk(disk) => {
+                    if cell == first + window.n_cells() {
+                        window = Counts::default();
+                        first = cell;
+                        let cells: Vec<usize> = (first..(first + disk.window_cells()).min(disk.n_cells())).collect();
+                        window = disk.read(&cells)?;
+                    }
+                    &window
+                }
+            };
+            held.row(cell - first).for_each(|g, x| out.push(of(g, x)));
             cell += 1;
         }
         left = out.split_off(range.len());
@@ -378,7 +386,7 @@ mod tests {
 
     #[test]
     fn entries_come_in_order_whatever_the_blocks() {
-        let counts = Counts::from_dense(3, &[1, 0, 2, 0, 0, 0, 3, 4, 5, 0, 6, 0]);
+        let counts = Counts::from_dense(3, &[1, 0, 2, 0, 0, 0, 3, 4, 5, 0, 6, 0]).into();
         for block in 1..8 {
             let mut next = entries(&counts, |g, x| (g, x));
             let mut all = Vec::new();
@@ -399,7 +407,7 @@ mod tests {
                 (state >> 28).saturating_sub(8)
             })
             .collect();
-        let counts = Counts::from_dense(40, &table);
+        let counts = Counts::from_dense(40, &table).into();
         let names = |n: usize| (0..n).map(|i| format!("n\u{e4}me_{i}")).collect::<Vec<_>>();
         let write = |name: &str| {
             let path = folder.path().join(name);

@@ -49,7 +49,7 @@ pub(crate) struct CountsSink<'a> {
 }
 
 /// What a [`CountsSink`] has received.
-pub(crate) struct Received {
+pub(crate) struct CountsRead {
     /// Counts of the kept genes; cells that are left out are empty.
     pub counts: Counts,
     /// Total count of each cell over all genes of the file; 0 for cells that are left out.
@@ -110,7 +110,7 @@ impl<'a> CountsSink<'a> {
     }
 
     /// Checks the counts and adds them up, but holds none of them.
-    pub fn hold_nothing(&mut self) {
+    pub fn count_only(&mut self) {
         self.kept = Some(Sizes::default());
     }
 
@@ -301,13 +301,13 @@ impl<'a> CountsSink<'a> {
     ///
     /// # Errors
     /// [`InputError`] if cells are missing.
-    pub fn finish(self) -> Result<Received> {
+    pub fn finish(self) -> Result<CountsRead> {
         if self.totals.len() != self.n_cells() {
             let problem = format!("it has {} rows for {} cells", self.totals.len(), self.n_cells());
             return Err(self.fault(problem, "write the file again").into());
         }
         let counts = self.scattered.unwrap_or_else(|| self.builder.finish());
-        Ok(Received { counts, totals: self.totals, n_mended: self.n_mended, kept: self.kept })
+        Ok(CountsRead { counts, totals: self.totals, n_mended: self.n_mended, kept: self.kept })
     }
 
     /// A fault of the matrix as a whole.

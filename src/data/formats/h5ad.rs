@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::data::counts::row_source::RowSource;
 use crate::data::formats::anndata_writer::{Frame, FrameColumn};
 use crate::data::formats::counts_sink::CountsSink;
 use crate::data::formats::hdf5::{Hdf5, Matrix, RowReader, Storage, place};
@@ -306,8 +307,8 @@ impl ScreenFile for H5ad {
         self.hdf5.read_matrix(&self.matrix(&self.counts_name()?)?, sink)
     }
 
-    fn rows(&self) -> Result<RowReader> {
-        RowReader::open(self.path(), &self.matrix(&self.counts_name()?)?, self.shape()?.1)
+    fn rows(&self) -> Result<Box<dyn RowSource>> {
+        Ok(Box::new(RowReader::open(self.path(), &self.matrix(&self.counts_name()?)?, self.shape()?.1)?))
     }
 
     fn column_names(&self) -> Result<Vec<String>> {

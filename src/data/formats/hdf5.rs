@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rust_hdf5::{DatatypeMessage, H5Dataset, H5File, H5Group, Hdf5Error, LinkClass};
 
+use crate::data::counts::row_source::{CellSink, RowSource};
 use crate::data::formats::counts_sink::{BLOCK, CountsSink, SparseBlock, check_indptr, push_dense, read_csc, read_csr};
 use crate::data::formats::npz::open_input;
 use crate::data::formats::screen_file::Column;
@@ -529,8 +530,7 @@ impl Hdf5 {
     }
 }
 
-/// Reads rows of a matrix by their numbers. A first pass has checked every value, so what does not fit here has changed
-/// since.
+/// Reads rows of a matrix of an HDF5 file.
 pub(crate) struct RowReader {
     hdf5: Hdf5,
     layout: RowLayout,
@@ -605,14 +605,14 @@ impl RowReader {
         };
         Ok(Self { hdf5, layout, n_genes })
     }
+}
 
-    /// Number of genes of the file.
-    pub fn n_genes(&self) -> usize {
+impl RowSource for RowReader {
+    fn n_genes(&self) -> usize {
         self.n_genes
     }
 
-    /// Whether there are `n_rows` rows, one after another.
-    pub fn has_rows(&self, n_rows: usize) -> bool {
+    fn has_rows(&self, n_rows: usize) -> bool {
         match &self.layout {
             RowLayout::Sparse { indptr, data, indices } => {
                 let stored = data.dataset.shape();
@@ -626,8 +626,7 @@ impl RowReader {
         }
     }
 
-    /// Stored values of the first `n_rows` rows.
-    pub fn n_stored(&self, n_rows: usize) -> usize {
+    fn n_stored(&self, n_rows: usize) -> usize {
         match &self.layout {
             RowLayout::Sparse { indptr, .. } if indptr.n_rows() >= Some(n_rows) => indptr.at(n_rows),
             RowLayout::Sparse { .. } => 0,
@@ -635,16 +634,14 @@ impl RowReader {
         }
     }
 
-    /// Entries that the given rows have at most; `None` if only their reading tells.
-    pub fn n_entries(&self, rows: &[usize]) -> Option<usize> {
+    fn n_entries(&self, rows: &[usize]) -> Option<usize> {
         match &self.layout {
             RowLayout::Sparse { indptr, .. } => Some(rows.iter().map(|&n| indptr.at(n + 1) - indptr.at(n)).sum()),
             RowLayout::Dense(_) => None,
         }
     }
 
-    /// Stored values that can only be decompressed together; 1 where nothing is compressed.
-    pub fn compressed_together(&self) -> usize {
+    fn compressed_together(&self) -> usize {
         let length = |elements: &Elements| if elements.compressed { elements.chunk } else { 1 };
         match &self.layout {
             RowLayout::Sparse { data, indices, .. } => length(data).max(length(indices)),
@@ -653,16 +650,14 @@ impl RowReader {
         }
     }
 
-    /// Bytes of the tables that find a row.
-    pub fn bytes(&self) -> usize {
+    fn bytes(&self) -> usize {
         match &self.layout {
             RowLayout::Sparse { indptr, .. } => indptr.bytes(),
             RowLayout::Dense(_) => 0,
         }
     }
 
-    /// Calls `cell(genes, counts)` for each of `rows`, which ascend; zeros and genes out of order are passed on as stored.
-    pub fn read(&self, rows: &[usize], mut cell: impl FnMut(&[u32], &[u32]) -> Result<()>) -> Result<()> {
+    fn read(&self, rows: &[usize], cell: CellSink) -> Result<()> {
         let (mut genes, mut counts) = (Vec::new(), Vec::new());
         match &self.layout {
             RowLayout::Sparse { indptr, data, indices } => {
@@ -717,8 +712,7 @@ impl RowReader {
         Ok(())
     }
 
-    /// The error for a file that is no longer what it was.
-    pub fn changed(&self) -> InputError {
+    fn changed(&self) -> InputError {
         let name = match &self.layout {
             RowLayout::Sparse { data, .. } => &data.name,
             RowLayout::Dense(table) => &table.name,

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::path::Path;
 
+use crate::data::counts::row_source::RowSource;
 use crate::data::formats::counts_sink::CountsSink;
-use crate::data::formats::hdf5::RowReader;
 use crate::data::names::Names;
 use crate::error::{InputError, Result};
 
@@ -30,7 +30,7 @@ pub(crate) trait ScreenFile {
     /// Passes every cell to `sink`, in order.
     fn read_counts(&self, sink: &mut CountsSink) -> Result<()>;
     /// A reader of any of the cells, for counts that stay in the file.
-    fn rows(&self) -> Result<RowReader> {
+    fn rows(&self) -> Result<Box<dyn RowSource>> {
         let problem = format!("the counts of a file of this kind ({}) cannot stay on disk", self.format());
         let remedy = "write it as AnnData (.h5ad) with the counts by cell, or leave out --stream";
         Err(InputError::new(problem, remedy).in_file(self.path()).into())

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::data::counts::in_memory::Counts;
+use crate::data::counts::ScreenCounts;
 use crate::data::counts::on_disk::{DiskCounts, Identity};
 use crate::data::dataset::{Categorical, Continuous, Covariates, Dataset, InterventionRows, Truth};
-use crate::data::formats::counts_sink::{ByteProgress, CountsSink, Received, cell_place};
+use crate::data::formats::counts_sink::{ByteProgress, CountsRead, CountsSink, cell_place};
 use crate::data::formats::h5ad::H5ad;
 use crate::data::formats::hdf5::Hdf5;
 use crate::data::formats::labels::{LabelTable, read_names};
@@ -74,7 +74,7 @@ pub struct LoadOptions {
     pub unlabelled: bool,
     /// Whether cells without a label are left out instead of refused.
     pub drop_unlabelled_cells: bool,
-    /// Bytes that counts may take in memory, where they stay in their file ([`Counts::disk`]).
+    /// Bytes that counts may take in memory, where they stay in their file ([`ScreenCounts::disk`]).
     pub stream: Option<usize>,
 }
 
@@ -411,7 +411,7 @@ fn assemble(file: &dyn ScreenFile, options: &LoadOptions, progress: ByteProgress
     options.stream.map(|_| file.rows()).transpose()?;
     let mut sink = CountsSink::new(path, file.counts_place(), &cell_names, &gene_names, progress);
     if options.stream.is_some() {
-        sink.hold_nothing();
+        sink.count_only();
     }
     if let Some((gene_of, n)) = &listed {
         sink.keep_genes(gene_of, *n);
@@ -427,12 +427,13 @@ fn assemble(file: &dyn ScreenFile, options: &LoadOptions, progress: ByteProgress
             other => other,
         });
     }
-    let Received { mut counts, totals, n_mended, kept: sizes } = sink.finish()?;
+    let CountsRead { counts, totals, n_mended, kept: sizes } = sink.finish()?;
+    let mut counts = ScreenCounts::from(counts);
     drop(unlabelled);
     if let (Some(buffer), Some(identity)) = (options.stream, identity) {
         let reader = file.rows()?;
         let disk = DiskCounts::new(path, identity, reader, n_cells, listed.clone(), buffer)?;
-        counts = Counts::on_disk(disk);
+        counts = disk.into();
     }
     if n_mended > 0 {
         notes.push(format!(
@@ -533,7 +534,7 @@ fn assemble(file: &dyn ScreenFile, options: &LoadOptions, progress: ByteProgress
         }
     }
     // Cells that are empty in the selected genes took no counts along.
-    counts.know_n_nonzero(n_nonzero);
+    counts.set_n_nonzero(n_nonzero);
 
     let mut library: Vec<f64> = totals.into_iter().map(|total| total as f64).collect();
     // Numbers in the file of the cells that are used, unless all are.

@@ -1,7 +1,7 @@
 //! Highly variable genes by the variance of standardised counts, as `scanpy.pp.highly_variable_genes` finds them with
 //! `flavor="seurat_v3"`.
 
-use crate::data::counts::in_memory::Counts;
+use crate::data::counts::ScreenCounts;
 use crate::error::Result;
 
 /// Share of the genes in each local fit.
@@ -19,7 +19,7 @@ const CELL: f64 = 0.2;
 /// # Errors
 /// Counts on disk that cannot be read.
 pub(crate) fn highly_variable(
-    counts: &Counts,
+    counts: &ScreenCounts,
     cells: &[usize],
     batch: Option<&[u32]>,
     n_top: usize,
@@ -62,7 +62,7 @@ pub(crate) fn highly_variable(
 }
 
 /// Variance of the standardised and clipped counts of each gene over `cells` (two or more).
-fn standardised_variance(counts: &Counts, cells: &[usize]) -> Result<Vec<f64>> {
+fn standardised_variance(counts: &ScreenCounts, cells: &[usize]) -> Result<Vec<f64>> {
     let (n_genes, n) = (counts.n_genes(), cells.len() as f64);
     let (mut sum, mut squares) = (vec![0.0; n_genes], vec![0.0; n_genes]);
     counts.visit(cells, |_, row| {
@@ -235,6 +235,7 @@ fn local_fit(x: &[f64], y: &[f64], q: usize, at: f64) -> (f64, f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::counts::in_memory::Counts;
 
     #[test]
     fn a_parabola_is_fitted_exactly() {
@@ -274,7 +275,7 @@ mod tests {
                 })
             })
             .collect();
-        let counts = Counts::from_dense(20, &table);
+        let counts = Counts::from_dense(20, &table).into();
         let cells: Vec<usize> = (0..100).collect();
         assert_eq!(highly_variable(&counts, &cells, None, 1).unwrap(), [7]);
         assert!(!highly_variable(&counts, &cells, None, 19).unwrap().contains(&3));

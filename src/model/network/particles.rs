@@ -421,7 +421,7 @@ mod tests {
         Dataset {
             source: "test".into(),
             library: table.chunks(5).map(|x| x.iter().sum::<u32>() as f64).collect(),
-            counts: Counts::from_dense(5, &table),
+            counts: Counts::from_dense(5, &table).into(),
             interventions: InterventionRows::one_hot((0..12).map(|n| n % 2)),
             intervention_names: names(2),
             gene_names: names(5),
