@@ -1,5 +1,6 @@
 //! Numbers, times and names as they stand in sentences.
 
+use std::path::Path;
 use std::time::SystemTime;
 use std::time::UNIX_EPOCH;
 
@@ -32,6 +33,16 @@ pub fn seconds(value: f64) -> String {
         10..60 => format!("{value:.1} s"),
         60..3600 => format!("{} min {:02} s", whole / 60, whole % 60),
         _ => format!("{} h {:02} min", whole / 3600, whole % 3600 / 60),
+    }
+}
+
+/// A path as a shell reads it.
+pub fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,@%".contains(c);
+    match !text.is_empty() && text.chars().all(plain) {
+        true => text,
+        false => format!("'{}'", text.replace('\'', r"'\''")),
     }
 }
 

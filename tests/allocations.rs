@@ -4,16 +4,16 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use svae_cpu::checkpoint::ResumableRun;
+use svae_cpu::checkpoint::{ResumableRun, RunDescription};
 use svae_cpu::commands::bench::{BATCH, Shape, architecture};
-use svae_cpu::display::progress::ProgressKind;
+use svae_cpu::data::identity::identity;
 use svae_cpu::model::adam::{Adam, AdamSettings};
 use svae_cpu::model::network::{Batch, Network, Noise, StepInput};
 use svae_cpu::model::objective::{Objective, Penalty};
 use svae_cpu::model::parameters::Buffer;
 use svae_cpu::model::workspace::Workspace;
 use svae_cpu::parallel::team::Team;
-use svae_cpu::settings::Config;
+use svae_cpu::system::console::Silent;
 use svae_cpu::system::interruption::{Boundary, Interval, SaveSchedule};
 use svae_cpu::training::schedule::Schedule;
 use svae_cpu::training::trainer::{Trainer, TrainingSettings};
@@ -91,10 +91,10 @@ fn allocations_of_a_training(shape: Shape) -> usize {
     let settings = TrainingSettings { schedule: Schedule::Cosine, ..TrainingSettings::plain(1, BATCH) };
     let folder = tempfile::tempdir().unwrap();
     let hour = Duration::from_secs(3600);
-    let watch = SaveSchedule::new(Interval::Time(hour), Some(Instant::now() + hour));
-    let mut run =
-        ResumableRun::new(folder.path(), &Config::default(), &data, watch, ProgressKind::Silent, Instant::now())
-            .unwrap();
+    let schedule = SaveSchedule::new(Interval::Time(hour), Some(Instant::now() + hour));
+    let description =
+        RunDescription { settings: Vec::new(), data: identity(&data).unwrap(), resume_command: String::new() };
+    let mut run = ResumableRun::new(folder.path(), description, schedule, &Silent, Instant::now());
     let mut trainer = Trainer::new(&mut network, &data, &cells, &[], &objective, &settings);
     let mut before = 0;
     for step in 0..12 {

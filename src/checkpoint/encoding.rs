@@ -4,10 +4,7 @@
 //! 64-bit numbers before what they count. Nothing here detects damage; the checksum of the whole file does.
 
 use crate::error::NonFinite;
-use crate::model::network::Bound;
 use crate::numerics::real::Real;
-use crate::training::history::{EpochRecord, StopReason};
-use crate::training::shift_fit::HeldoutBatchNorm;
 
 /// What was read cannot be what was written: the reason, without a final full stop.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -175,19 +172,10 @@ macro_rules! encode_choices {
         }
     )*};
 }
+pub(crate) use encode_choices;
 
 encode_fields! {
-    EpochRecord {
-        epoch, kl_weight, train_loss, train_elbo, train_reconstruction, train_kl, kl_global, validation_elbo,
-        validation_reconstruction, validation_kl, mean_mask, seconds,
-    }
     NonFinite { epoch, step, tensor }
-    Bound { iwelbo, elbo }
-}
-
-encode_choices! {
-    StopReason { 0 = EpochLimit, 1 = EarlyStopping, 2 = NonFinite }
-    HeldoutBatchNorm { 0 = Frozen, 1 = Drift }
 }
 
 /// Appends the values of a buffer, at their own precision.
@@ -228,21 +216,31 @@ pub fn decode_values<R: Real>(values: &mut [R], input: &mut ByteReader<'_>) -> R
 mod tests {
     use super::*;
 
-    fn record() -> EpochRecord {
-        EpochRecord {
-            epoch: 1,
-            kl_weight: 0.1,
-            train_loss: f64::MAX,
-            train_elbo: 1.0 / 3.0,
-            train_reconstruction: -0.0,
-            train_kl: f64::MIN_POSITIVE,
-            kl_global: 5e-324,
-            validation_elbo: f64::INFINITY,
-            validation_reconstruction: 2.0,
-            validation_kl: 3.0,
-            mean_mask: 4.0,
-            seconds: 5.0,
-        }
+    #[derive(Debug, Clone, PartialEq)]
+    struct Record {
+        epoch: usize,
+        loss: f64,
+        zero: f64,
+        least: f64,
+        infinite: f64,
+    }
+
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Choice {
+        First,
+        Second,
+    }
+
+    encode_fields! {
+        Record { epoch, loss, zero, least, infinite }
+    }
+
+    encode_choices! {
+        Choice { 0 = First, 1 = Second }
+    }
+
+    fn record() -> Record {
+        Record { epoch: 1, loss: 1.0 / 3.0, zero: -0.0, least: 5e-324, infinite: f64::INFINITY }
     }
 
     #[test]
@@ -254,18 +252,20 @@ mod tests {
         (vec![record(), record()]).encode(&mut bytes);
         non_finite.encode(&mut bytes);
         None::<usize>.encode(&mut bytes);
-        StopReason::EarlyStopping.encode(&mut bytes);
+        Choice::First.encode(&mut bytes);
+        Choice::Second.encode(&mut bytes);
         f64::NAN.encode(&mut bytes);
         encode_values(&values, &mut bytes);
         encode_values(&[0.1f64], &mut bytes);
 
         let mut input = ByteReader::new(&bytes);
-        let records = Vec::<EpochRecord>::decode(&mut input).expect("records");
+        let records = Vec::<Record>::decode(&mut input).expect("records");
         assert_eq!(records, [record(), record()]);
-        assert_eq!(records[0].train_reconstruction.to_bits(), (-0.0f64).to_bits());
+        assert_eq!(records[0].zero.to_bits(), (-0.0f64).to_bits());
         assert_eq!(Option::<NonFinite>::decode(&mut input), Ok(non_finite));
         assert_eq!(Option::<usize>::decode(&mut input), Ok(None));
-        assert_eq!(StopReason::decode(&mut input), Ok(StopReason::EarlyStopping));
+        assert_eq!(Choice::decode(&mut input), Ok(Choice::First));
+        assert_eq!(Choice::decode(&mut input), Ok(Choice::Second));
         assert_eq!(f64::decode(&mut input).map(f64::to_bits), Ok(f64::NAN.to_bits()));
         let (mut single, mut double) = ([0.0f32; 5], [0.0f64]);
         decode_values(&mut single, &mut input).expect("values");
@@ -280,14 +280,14 @@ mod tests {
         let mut bytes = Vec::new();
         vec![record()].encode(&mut bytes);
         for cut in 0..bytes.len() {
-            assert!(Vec::<EpochRecord>::decode(&mut ByteReader::new(&bytes[..cut])).is_err(), "{cut}");
+            assert!(Vec::<Record>::decode(&mut ByteReader::new(&bytes[..cut])).is_err(), "{cut}");
         }
         let huge = u64::MAX.to_le_bytes();
         assert!(Vec::<f64>::decode(&mut ByteReader::new(&huge)).is_err());
         assert!(String::decode(&mut ByteReader::new(&huge)).is_err());
         assert!(decode_values(&mut [0.0f32], &mut ByteReader::new(&huge)).is_err());
         assert!(Option::<u8>::decode(&mut ByteReader::new(&[2, 0])).is_err());
-        assert!(StopReason::decode(&mut ByteReader::new(&[9])).is_err());
+        assert!(Choice::decode(&mut ByteReader::new(&[9])).is_err());
         let mut two = Vec::new();
         encode_values(&[1.0f32, 2.0], &mut two);
         let DecodeError(reason) =

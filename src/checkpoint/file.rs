@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use crate::checkpoint::encoding::{ByteReader, DecodeError, Encode};
+use crate::data::identity::DataIdentity;
 use crate::error::{Error, Result};
 use crate::system::files::{sync_folder, write_atomically};
 
@@ -47,19 +48,6 @@ pub struct Header {
     pub resumes: Vec<Resume>,
     /// The stage that was under way.
     pub stage: String,
-}
-
-/// A screen in a few numbers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DataIdentity {
-    /// Number of cells.
-    pub cells: usize,
-    /// Number of genes.
-    pub genes: usize,
-    /// Number of interventions.
-    pub interventions: usize,
-    /// XXH3-64 over counts, size factors, interventions, covariates, names and, of a simulation, the truth.
-    pub checksum: String,
 }
 
 /// One resumption of a run.

@@ -11,23 +11,28 @@ use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
-use xxhash_rust::xxh3::Xxh3;
 
 use crate::checkpoint::encoding::{ByteReader, DecodeError};
-use crate::checkpoint::file::{Checkpoint, DataIdentity, Header, Part, Resume};
-use crate::data::dataset::Dataset;
-use crate::display::progress::ProgressKind;
+use crate::checkpoint::file::{Checkpoint, Header, Part, Resume};
+use crate::data::identity::DataIdentity;
 use crate::error::{Error, InputError, Result};
 use crate::numerics::simd;
-use crate::numerics::simd::Level;
 use crate::parallel::ranks::Ranks;
-use crate::settings::Config;
+use crate::system::console::{Console, Silent};
 use crate::system::interruption::{Action, Boundary, Cause, SaveSchedule};
 use crate::system::machine::host;
 use crate::words::seconds as in_words;
 
-/// Settings that results do not depend on: how many threads, and where files are (their contents are compared).
-pub const INDIFFERENT_KEYS: [&str; 4] = ["threads", "data", "labels", "genes"];
+/// What tells a run from any other: only a checkpoint of the same settings and data is resumed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunDescription {
+    /// Settings that results depend on, as keys and values.
+    pub settings: Vec<(String, String)>,
+    /// The screen.
+    pub data: DataIdentity,
+    /// Command that resumes the run, for messages.
+    pub resume_command: String,
+}
 
 /// What is said of a run's course in its manifest.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,7 +54,7 @@ pub struct ResumableRun<'a> {
     /// Command that goes on with the run.
     command: String,
     schedule: SaveSchedule,
-    progress: ProgressKind<'a>,
+    console: &'a dyn Console,
     begin: Instant,
     /// Seconds of the run before `begin`.
     seconds_before: f64,
@@ -68,7 +73,7 @@ pub struct ResumableRun<'a> {
 
 impl<'a> ResumableRun<'a> {
     /// A run of which nothing is saved, and which stops when a signal asks for it.
-    pub fn unsaved(progress: ProgressKind<'a>) -> Self {
+    pub fn unsaved() -> Self {
         let data = DataIdentity { cells: 0, genes: 0, interventions: 0, checksum: String::new() };
         let header = Header {
             program: String::new(),
@@ -81,8 +86,7 @@ impl<'a> ResumableRun<'a> {
             resumes: Vec::new(),
             stage: String::new(),
         };
-        let begin = Instant::now();
-        Self::with(None, header, String::new(), SaveSchedule::unsaved(), progress, begin)
+        Self::with(None, header, String::new(), SaveSchedule::unsaved(), &Silent, Instant::now())
     }
 
     fn with(
@@ -90,7 +94,7 @@ impl<'a> ResumableRun<'a> {
         header: Header,
         command: String,
         schedule: SaveSchedule,
-        progress: ProgressKind<'a>,
+        console: &'a dyn Console,
         begin: Instant,
     ) -> Self {
         Self {
@@ -98,7 +102,7 @@ impl<'a> ResumableRun<'a> {
             header,
             command,
             schedule,
-            progress,
+            console,
             begin,
             seconds_before: 0.0,
             results: Vec::new(),
@@ -121,24 +125,19 @@ impl<'a> ResumableRun<'a> {
         Self { ranks, ..self }
     }
 
-    /// A run of resolved settings on `data` in `folder`, which began at `begin` in this process.
-    ///
-    /// # Errors
-    /// Counts on disk that cannot be read.
+    /// A run that is saved in `folder`, and which began at `begin` in this process. Its `console` hears of checkpoints.
     pub fn new(
         folder: &Path,
-        config: &Config,
-        data: &Dataset,
+        run: RunDescription,
         schedule: SaveSchedule,
-        progress: ProgressKind<'a>,
+        console: &'a dyn Console,
         begin: Instant,
-    ) -> Result<Self> {
-        let mut settings = config.saved_keys();
-        settings.retain(|(key, _)| !INDIFFERENT_KEYS.contains(&key.as_str()));
+    ) -> Self {
+        let RunDescription { settings, data, resume_command } = run;
         let header = Header {
             program: concat!("svae-cpu ", env!("CARGO_PKG_VERSION")).to_owned(),
-            settings: settings.into_iter().map(|(key, value)| (key, value.to_string())).collect(),
-            data: identity(data)?,
+            settings,
+            data,
             simd: simd::level().to_owned(),
             ranks: 1,
             started: now().saturating_sub(begin.elapsed().as_secs()),
@@ -146,11 +145,7 @@ impl<'a> ResumableRun<'a> {
             resumes: Vec::new(),
             stage: String::new(),
         };
-        let mut command = format!("svae-cpu run --resume {}", quoted(folder));
-        if !config.h5ad {
-            command += " --no-h5ad";
-        }
-        Ok(Self::with(Some(folder.to_path_buf()), header, command, schedule, progress, begin))
+        Self::with(Some(folder.to_path_buf()), header, resume_command, schedule, console, begin)
     }
 
     /// Takes up what the newest usable checkpoint of the folder holds; without any checkpoint the run starts at its
@@ -158,14 +153,14 @@ impl<'a> ResumableRun<'a> {
     ///
     /// # Errors
     /// [`InputError`] if there are checkpoints and none can be used, with the reasons.
-    pub fn resume(&mut self, config: &Config, threads: usize) -> Result<()> {
+    pub fn resume(&mut self, threads: usize) -> Result<()> {
         let found = self.ranks.first_error(self.newest())?;
         let found = self.ranks.first_bytes(found.unwrap_or_default());
         if found.is_empty() {
             return Ok(());
         }
         let found = file::read(&found).map_err(|damage| self.damaged("unknown", damage))?;
-        self.take_up(found, config, threads);
+        self.take_up(found, threads);
         Ok(())
     }
 
@@ -189,14 +184,14 @@ impl<'a> ResumableRun<'a> {
                 Ok(bytes) => {
                     for (path, reason) in &refused {
                         let text = format!("{}: {reason}; the checkpoint before it is used.", path.display());
-                        self.progress.warn(&text);
+                        self.console.warn(&text);
                     }
                     return Ok(Some(bytes));
                 }
             }
         }
         let Some((path, reason)) = refused.first() else {
-            self.progress.note(&format!("{} holds no checkpoint: the run starts at its beginning.", folder.display()));
+            self.console.note(&format!("{} holds no checkpoint: the run starts at its beginning.", folder.display()));
             return Ok(None);
         };
         let mut problem = format!("the run cannot be resumed: {reason}");
@@ -208,25 +203,25 @@ impl<'a> ResumableRun<'a> {
         Err(InputError::new(problem, remedy).in_file(path).into())
     }
 
-    fn take_up(&mut self, found: Checkpoint, config: &Config, threads: usize) {
+    fn take_up(&mut self, found: Checkpoint, threads: usize) {
         let Checkpoint { header, finished, current } = found;
         let stage = match header.stage.as_str() {
             "" => "the beginning".to_owned(),
             stage => stage.to_owned(),
         };
-        self.progress.event("resumed", json!({ "stage": stage, "seconds_before": header.seconds }));
-        if !matches!(self.progress, ProgressKind::Json(_)) {
-            self.progress.note(&format!("Resumed in the stage {stage}, after {} of work.", in_words(header.seconds)));
+        self.console.event("resumed", json!({ "stage": stage, "seconds_before": header.seconds }));
+        if !self.console.shows_events() {
+            self.console.note(&format!("Resumed in the stage {stage}, after {} of work.", in_words(header.seconds)));
         }
-        if header.simd != self.header.simd && config.simd == Level::Native {
-            self.progress.warn(&format!(
+        if header.simd != self.header.simd && !simd::fixed_order() {
+            self.console.warn(&format!(
                 "the run was begun with {} and goes on with {}: the last digits may differ from those of a run on one \
                  kind of processor; --simd baseline rules this out.",
                 header.simd, self.header.simd
             ));
         }
         if header.ranks != self.header.ranks {
-            self.progress.warn(&format!(
+            self.console.warn(&format!(
                 "the run was begun on {} and goes on on {}: the last digits may differ from those of a run on one number \
                  of ranks.",
                 ranks(header.ranks),
@@ -427,7 +422,7 @@ impl<'a> ResumableRun<'a> {
         self.last_saved = Some(Instant::now());
         let seconds = start.elapsed().as_secs_f64();
         let path = folder.join(file::CHECKPOINT);
-        self.progress.event("checkpoint", json!({ "file": path, "stage": header.stage, "seconds": seconds }));
+        self.console.event("checkpoint", json!({ "file": path, "stage": header.stage, "seconds": seconds }));
         Ok(())
     }
 
@@ -444,7 +439,7 @@ impl<'a> ResumableRun<'a> {
             }
             (Action::Stop(_), Err(error)) => Err(error),
             (_, Err(error)) => {
-                self.progress
+                self.console
                     .warn(&format!("the checkpoint could not be written ({error}); the run goes on, and {}.", last()));
                 Ok(())
             }
@@ -502,112 +497,9 @@ fn ranks(n: usize) -> String {
     if n == 1 { "one rank".to_owned() } else { format!("{n} ranks") }
 }
 
-/// A path as a shell reads it.
-fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,@%".contains(c);
-    match !text.is_empty() && text.chars().all(plain) {
-        true => text,
-        false => format!("'{}'", text.replace('\'', r"'\''")),
-    }
-}
-
 /// Seconds since 1970.
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-/// Bytes summed up at a time.
-const BLOCK: usize = 1 << 16;
-
-/// What tells this screen from any other.
-///
-/// # Errors
-/// Counts on disk that cannot be read.
-pub fn identity(data: &Dataset) -> Result<DataIdentity> {
-    // Without `..`: a new part of a screen is thought of here. Its source is a name and no part of its contents.
-    let Dataset {
-        source: _,
-        counts,
-        library,
-        interventions,
-        intervention_names,
-        gene_names,
-        cell_names,
-        covariates,
-        truth,
-    } = data;
-    let mut sum = Sum { sum: Xxh3::new(), waiting: Vec::with_capacity(BLOCK + 64) };
-    let all: Vec<usize> = (0..counts.n_cells()).collect();
-    counts.visit(&all, |n, row| {
-        sum.number(row.len() as u64);
-        row.for_each(|gene, count| sum.number((gene as u64) << 32 | u64::from(count)));
-        sum.number(library[n].to_bits());
-        let (numbers, doses) = interventions.row(n);
-        sum.number(numbers.len() as u64);
-        numbers.iter().zip(doses).for_each(|(&a, dose)| sum.number(u64::from(a) << 32 | u64::from(dose.to_bits())));
-    })?;
-    sum.names(intervention_names);
-    sum.names(gene_names);
-    sum.names(cell_names);
-    for column in &covariates.categorical {
-        sum.names(std::slice::from_ref(&column.name));
-        sum.names(&column.levels);
-        column.codes.iter().for_each(|&code| sum.number(u64::from(code)));
-    }
-    for column in &covariates.continuous {
-        sum.names(std::slice::from_ref(&column.name));
-        column.values.iter().for_each(|value| sum.number(value.to_bits()));
-    }
-    if let Some(truth) = truth {
-        sum.number(truth.n_latents as u64);
-        truth.latents.iter().chain(&truth.prior_means).for_each(|value| sum.number(value.to_bits()));
-    }
-    Ok(DataIdentity {
-        cells: data.n_cells(),
-        genes: data.n_genes(),
-        interventions: data.n_interventions(),
-        checksum: format!("{:016x}", sum.finish()),
-    })
-}
-
-/// A checksum of numbers and names.
-struct Sum {
-    sum: Xxh3,
-    waiting: Vec<u8>,
-}
-
-impl Sum {
-    #[inline]
-    fn number(&mut self, number: u64) {
-        self.waiting.extend_from_slice(&number.to_le_bytes());
-        if self.waiting.len() >= BLOCK {
-            self.sum.update(&self.waiting);
-            self.waiting.clear();
-        }
-    }
-
-    fn names<'a, S: AsRef<str> + ?Sized + 'a>(
-        &mut self,
-        names: impl IntoIterator<Item = &'a S, IntoIter: ExactSizeIterator>,
-    ) {
-        let names = names.into_iter();
-        self.number(names.len() as u64);
-        for name in names.map(AsRef::as_ref) {
-            self.number(name.len() as u64);
-            self.waiting.extend_from_slice(name.as_bytes());
-            // Names alone do not end a block, and there may be many.
-            if self.waiting.len() >= BLOCK {
-                self.sum.update(&self.waiting);
-                self.waiting.clear();
-            }
-        }
-    }
-
-    fn finish(mut self) -> u64 {
-        self.sum.update(&self.waiting);
-        self.sum.digest()
-    }
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use crate::error::{Error, InputError, Result};
 use crate::parallel::ranks::Ranks;
 use crate::results::folder::ResultsFolder;
 use crate::settings::{Config, Grid};
+use crate::system::console::Console;
 use crate::system::console::LogFormat;
 use crate::system::{console, interruption};
 use crate::words::grouped;

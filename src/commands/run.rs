@@ -7,11 +7,12 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use crate::checkpoint::{INDIFFERENT_KEYS, ResumableRun, file as checkpoint, identity};
+use crate::checkpoint::{ResumableRun, RunDescription, file as checkpoint};
 use crate::commands::bench;
 use crate::commands::bench::{Benchmark, RunSizes, Workload};
 use crate::data::dataset::{Categorical, Dataset, InterventionRows};
 use crate::data::formats::npz::NpzWriter;
+use crate::data::identity::identity;
 use crate::data::loading::load::{DataSummary, LoadOptions, load_with_progress, write_npz};
 use crate::data::simulate::MixingNetwork;
 use crate::data::{simulate as simulator, split};
@@ -42,7 +43,8 @@ use crate::parallel::team::Team;
 use crate::results::folder::{LATENTS, ResultsFolder, check_destination, is_finished};
 use crate::results::manifest::Manifest;
 use crate::settings;
-use crate::settings::{Config, RawConfig, Source};
+use crate::settings::{Config, INDIFFERENT_KEYS, RawConfig, Source};
+use crate::system::console::Console;
 use crate::system::interruption::Deferral;
 use crate::system::machine::peak_rss_bytes;
 use crate::system::memory::give_back_large_arrays;
@@ -117,13 +119,23 @@ pub fn run_among(ranks: &Ranks, config: &Config) -> Result<Outcome> {
         let path = ranks.first_text(&path);
         let folder = folder.unwrap_or_else(|| ResultsFolder::of_first_rank(path));
         let watch = config.watch(start);
-        let resumable = ResumableRun::new(folder.path(), &config, &screen.data, watch, screen.progress, start)?;
+        let description = describe(&config, &screen.data, folder.path())?;
+        let resumable = ResumableRun::new(folder.path(), description, watch, &screen.progress, start);
         let mut resumable = resumable.among(ranks);
         if config.resume {
-            resumable.resume(&config, team.threads())?;
+            resumable.resume(team.threads())?;
         }
         train_and_judge(team, &config, &screen, &folder, resumable)
     })
+}
+
+/// What tells a run of resolved settings on `data` from any other.
+///
+/// # Errors
+/// Counts on disk that cannot be read.
+pub(crate) fn describe(config: &Config, data: &Dataset, folder: &Path) -> Result<RunDescription> {
+    let (settings, resume_command) = (config.settings_of_results(), config.resume_command(folder));
+    Ok(RunDescription { settings, data: identity(data)?, resume_command })
 }
 
 /// The folder of the run that is to be gone on with, if that run is finished; a checkpoint that is left over is
@@ -274,11 +286,8 @@ impl<'a> Screen<'a> {
         if ranks.is_alone() {
             return Ok(self);
         }
-        let data = &self.data;
-        let mut settings = config.saved_keys();
-        settings.retain(|(key, _)| !INDIFFERENT_KEYS.contains(&key.as_str()));
-        ranks.check_same("settings", &format!("{settings:?}"))?;
-        ranks.check_same("data", &identity(data)?.checksum)?;
+        ranks.check_same("settings", &format!("{:?}", config.settings_of_results()))?;
+        ranks.check_same("data", &identity(&self.data)?.checksum)?;
         if !ranks.is_first() {
             // Nobody else holds the data yet, so nothing is copied.
             Arc::make_mut(&mut self.data).counts.drop_counts_of(|cell| !ranks.holds(cell));
@@ -564,7 +573,7 @@ fn evaluate_in<R: Real>(
     start: Instant,
 ) -> Result<Outcome> {
     let (network, _) = read_model::<R>(config, &screen.data, &folder, MODEL)?;
-    let resumable = &mut ResumableRun::unsaved(screen.progress);
+    let resumable = &mut ResumableRun::unsaved();
     let mut metrics = judge(team, config, screen, &network, None, &mut || resumable.check())?;
     if let Some(mut protocol) = screen.protocol(config) {
         if folder.path().join(HELDOUT_MODEL).exists() {
@@ -596,7 +605,7 @@ where
 {
     let (mut network, _) = read_model::<R>(config, &screen.data, &folder, MODEL)?;
     let protocol = screen.protocol(config).expect("checked to be asked for, with cells held out");
-    let resumable = &mut ResumableRun::unsaved(screen.progress);
+    let resumable = &mut ResumableRun::unsaved();
     let mut metrics = judge(team, config, screen, &network, None, &mut || resumable.check())?;
     metrics.heldout = Some(adapt(team, config, &screen.data, &protocol, &folder, &mut network, resumable)?);
     let metrics = timed(metrics, start.elapsed().as_secs_f64());

@@ -3,6 +3,7 @@
 pub mod counts;
 pub mod dataset;
 pub mod formats;
+pub mod identity;
 pub mod loading;
 pub mod minibatch;
 pub mod names;

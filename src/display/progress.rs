@@ -1,6 +1,6 @@
 //! Progress of a run on standard error: a bar on a terminal, plain lines in a log file, or a JSON object per event.
 
-use crate::system::console::{event, speaks_json, write_line};
+use crate::system::console::{Console, event, speaks_json, write_line};
 use crate::training::history::EpochRecord;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -35,16 +35,16 @@ impl ProgressKind<'_> {
             (false, false) => ProgressKind::Lines,
         }
     }
+}
 
-    /// Reports an event to whoever reads JSON: `fields` is an object. Otherwise nothing: people see lines and bars.
-    pub fn event(&self, name: &str, fields: Value) {
+impl Console for ProgressKind<'_> {
+    fn event(&self, name: &str, fields: Value) {
         if let ProgressKind::Json(run) = self {
             write_line(&mut std::io::stderr(), &event(name, *run, fields));
         }
     }
 
-    /// Says a sentence between displays of progress.
-    pub fn note(&self, text: &str) {
+    fn note(&self, text: &str) {
         match self {
             ProgressKind::Silent | ProgressKind::Within(_) => {}
             ProgressKind::Json(_) => self.event("note", json!({ "message": text })),
@@ -52,8 +52,7 @@ impl ProgressKind<'_> {
         }
     }
 
-    /// Says what may cost the user something, also where progress is not shown; `text` is a sentence.
-    pub fn warn(&self, text: &str) {
+    fn warn(&self, text: &str) {
         let line = format!("Warning: {text}");
         match self {
             ProgressKind::Json(_) => self.event("warning", json!({ "message": text })),
@@ -63,6 +62,10 @@ impl ProgressKind<'_> {
             ProgressKind::Within(bar) => bar.suspend(|| write_line(&mut std::io::stderr(), &line)),
             _ => write_line(&mut std::io::stderr(), &line),
         }
+    }
+
+    fn shows_events(&self) -> bool {
+        matches!(self, ProgressKind::Json(_))
     }
 }
 

@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use crate::checkpoint::ResumableRun;
-use crate::checkpoint::encoding::{ByteReader, DecodeError, Encode};
+use crate::checkpoint::encoding::{ByteReader, DecodeError, Encode, encode_fields};
 use crate::data::dataset::Dataset;
 use crate::data::simulate::MixingNetwork;
 use crate::display::progress::{Progress, ProgressKind};
@@ -75,6 +75,10 @@ pub struct HeldOutFit {
     pub metrics: HeldoutMetrics,
     /// The second training.
     pub retraining: Training,
+}
+
+encode_fields! {
+    Bound { iwelbo, elbo }
 }
 
 /// Bounds of the groups of held-out cells, and their mean.

@@ -20,7 +20,7 @@ use crate::system::console::LogFormat;
 use crate::training::history::KeepEpoch;
 use crate::training::schedule::Schedule;
 use crate::training::shift_fit::HeldoutBatchNorm;
-use crate::words::nearest;
+use crate::words::{nearest, quoted};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -33,6 +33,9 @@ use crate::system::interruption::{Interval, SaveSchedule};
 pub use grid::{Criterion, Grid, GridRun, Selection};
 pub use raw::{RawConfig, RawData, RawExecution, RawInterruption, RawModel, RawOutput, RawSimulation, RawTraining};
 pub use recipe::Recipe;
+
+/// Settings that results do not depend on: how many threads, and where files are (their contents are compared).
+pub const INDIFFERENT_KEYS: [&str; 4] = ["threads", "data", "labels", "genes"];
 
 /// Settings of the simulator.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -429,6 +432,19 @@ impl Config {
             ));
         }
         Ok(held_out)
+    }
+
+    /// The saved settings that results depend on, as keys and values.
+    pub fn settings_of_results(&self) -> Vec<(String, String)> {
+        let mut keys = self.saved_keys();
+        keys.retain(|(key, _)| !INDIFFERENT_KEYS.contains(&key.as_str()));
+        keys.into_iter().map(|(key, value)| (key, value.to_string())).collect()
+    }
+
+    /// The command that resumes a run of these settings in `folder`.
+    pub fn resume_command(&self, folder: &Path) -> String {
+        let no_h5ad = if self.h5ad { "" } else { " --no-h5ad" };
+        format!("svae-cpu run --resume {}{no_h5ad}", quoted(folder))
     }
 
     /// The settings that are saved, as (dotted key, value), in their order.

@@ -502,3 +502,15 @@ fn held_out_labels_must_exist_and_leave_some() {
     let nothing_left = of(&["--holdout", "KLF1,CEBPA,control"]).expect_err("nothing left");
     assert_eq!(nothing_left.exit_code(), 2);
 }
+
+#[test]
+fn results_do_not_depend_on_threads_and_on_where_files_are() {
+    let config = Config { alpha: None, ..Config::default() };
+    let settings = config.settings_of_results();
+    let moved = Config { threads: Some(7), data: Some("elsewhere.h5ad".into()), ..config.clone() };
+    let shared = |all: Vec<(String, String)>| -> Vec<_> {
+        all.into_iter().filter(|(key, _)| !key.starts_with("simulation")).collect()
+    };
+    assert_eq!(shared(moved.settings_of_results()), shared(settings.clone()));
+    assert_ne!(Config { alpha: Some(2.0), ..config }.settings_of_results(), settings);
+}

@@ -74,6 +74,37 @@ pub fn event(name: &str, run: Option<&str>, fields: Value) -> String {
     Value::Object(object).to_string()
 }
 
+/// Who is told of what happens to a run while it works.
+pub trait Console: std::fmt::Debug {
+    /// Reports an event to programs that read along; `fields` is an object. People are told nothing.
+    fn event(&self, name: &str, fields: Value);
+
+    /// Says a sentence.
+    fn note(&self, text: &str);
+
+    /// Says what may cost the user something; `text` is a sentence.
+    fn warn(&self, text: &str);
+
+    /// Whether events are shown, and sentences for people left out where there is an event.
+    fn shows_events(&self) -> bool;
+}
+
+/// Nobody is told anything.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Silent;
+
+impl Console for Silent {
+    fn event(&self, _: &str, _: Value) {}
+
+    fn note(&self, _: &str) {}
+
+    fn warn(&self, _: &str) {}
+
+    fn shows_events(&self) -> bool {
+        false
+    }
+}
+
 /// A closed standard error must not end a training, so failures to write are ignored.
 pub fn write_line(out: &mut impl Write, text: &str) {
     let _ = writeln!(out, "{text}");

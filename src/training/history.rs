@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::encoding::{ByteReader, DecodeError, Encode, encode_choices, encode_fields};
+
 /// One epoch, a row of `history.csv`. ELBO parts are negative ELBO parts in nats per cell: lower is better.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct EpochRecord {
@@ -62,4 +64,15 @@ pub enum KeepEpoch {
     Best,
     /// The last epoch (as the reference implementation does)
     Last,
+}
+
+encode_fields! {
+    EpochRecord {
+        epoch, kl_weight, train_loss, train_elbo, train_reconstruction, train_kl, kl_global, validation_elbo,
+        validation_reconstruction, validation_kl, mean_mask, seconds,
+    }
+}
+
+encode_choices! {
+    StopReason { 0 = EpochLimit, 1 = EarlyStopping, 2 = NonFinite }
 }

@@ -7,3 +7,6 @@ pub mod schedule;
 pub mod shift_fit;
 pub mod starts;
 pub mod trainer;
+
+#[cfg(test)]
+mod tests;

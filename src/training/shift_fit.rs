@@ -220,7 +220,6 @@ pub enum HeldoutBatchNorm {
 mod tests {
     use super::*;
     use crate::data::simulate::{Simulation, simulate};
-    use crate::display::progress::ProgressKind;
     use crate::model::architecture::{Architecture, MaskKind, Prior};
 
     use crate::training::trainer::{evaluation_workspace, train};
@@ -352,7 +351,7 @@ mod tests {
         let fit = TrainingSettings { epochs: 3, ..fit_settings(&settings(), cells.len()) };
         let objective = fixed_objective(&objective(false), cells.len());
         let team = Team::single();
-        let run = &mut ResumableRun::unsaved(ProgressKind::Silent);
+        let run = &mut ResumableRun::unsaved();
         fit_shifts_drifting(&team, &mut network, &data, &cells, &held_out, &objective, &fit, run, "fitting", |_| {})
             .unwrap();
         let ranges = shift_ranges(&network, &held_out);

@@ -11,6 +11,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
 use crate::display::progress::ProgressKind;
+use crate::system::console::Console;
 use crate::words::seconds;
 
 /// Shows the progress of a sweep.

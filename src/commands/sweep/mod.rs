@@ -16,7 +16,7 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use crate::checkpoint::{ResumableRun, file as checkpoint};
-use crate::commands::run::{Screen, train_and_judge};
+use crate::commands::run::{Screen, describe, train_and_judge};
 use crate::commands::sweep::display::Display;
 use crate::commands::sweep::figures::Figures;
 use crate::commands::sweep::plan::{Plan, PlannedRun, State, state};
@@ -28,6 +28,7 @@ use crate::parallel::ranks::Ranks;
 use crate::parallel::team::{SpareThreads, Team};
 use crate::results::folder::{Earlier, ResultsFolder};
 use crate::settings::{Config, Grid, threads_or_all};
+use crate::system::console::Console;
 use crate::system::files::write_atomically;
 use crate::system::interruption::{Deferral, SaveSchedule};
 use crate::words::seconds;
@@ -240,7 +241,7 @@ fn of_json<T: serde::de::DeserializeOwned>(told: &str) -> T {
     serde_json::from_str(told).expect("written by `json`")
 }
 
-/// Does one run, or goes on with it unless it is to be done anew, on so many threads and those of the spare.
+/// Does one run, or goes on with it unless it is to be done anew, on so many threads and the spare ones.
 fn one(
     plan: &Plan,
     run: &PlannedRun,
@@ -257,9 +258,10 @@ fn one(
         let config = Config { h5ad: false, ..run.config.clone() };
         let begin = |earlier| -> Result<(ResultsFolder, ResumableRun<'_>)> {
             let folder = ResultsFolder::create(Some(&run.folder), earlier)?;
-            let mut resumable = ResumableRun::new(&run.folder, &config, &screen.data, watch.clone(), progress, start)?;
+            let description = describe(&config, &screen.data, &run.folder)?;
+            let mut resumable = ResumableRun::new(&run.folder, description, watch.clone(), &progress, start);
             if earlier == Earlier::Resume {
-                resumable.resume(&config, threads)?;
+                resumable.resume(threads)?;
             }
             Ok((folder, resumable))
         };
