@@ -10,8 +10,9 @@ use crate::data::formats::npz::Npz;
 use crate::error::Result;
 use crate::evaluation::interpretation::{CellFigures, Interpretation, NO_TARGET};
 use crate::evaluation::metrics::Metrics;
-use crate::results::folder::{LATENTS, ResultsFolder};
-use crate::results::tables::intervention_of;
+use crate::results::catalogue::ResultsFile;
+use crate::results::cells::intervention_of;
+use crate::results::folder::ResultsFolder;
 use crate::settings::Config;
 use crate::training::history::EpochRecord;
 
@@ -35,7 +36,7 @@ impl ResultsFolder {
         if !self.writes() {
             return Ok(());
         }
-        let file = AnnDataWriter::create(&self.path().join("results.h5ad"))?;
+        let file = AnnDataWriter::create(&self.file(ResultsFile::AnnData))?;
         file.counts("X", &data.counts)?;
         let input = config.data.as_deref().and_then(|path| input_tables(path, config.layer.clone()));
         let (input_obs, input_var) = input.unzip();
@@ -53,7 +54,7 @@ impl ResultsFolder {
 
         let (n, g, l, a) = (data.n_cells(), data.n_genes(), config.latents, data.n_interventions());
         // Not held since they were found.
-        let latents = Npz::open(self.path().join(LATENTS))?;
+        let latents = Npz::open(self.file(ResultsFile::Latents))?;
         let mut latents = latents.array("latents")?;
         file.array_f32_by("obsm/X_svae", &[n, l], |n| {
             let mut values = Vec::with_capacity(n);

@@ -1,61 +1,22 @@
 //! The results folder: chosen without touching another run, every file in it whole or absent.
 
-use crate::system::files::{FolderLock, LOCK, write_atomically};
-use crate::system::safetensors::{Tensor, write_safetensors};
-use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::file as checkpoint;
-use crate::data::loading::load::DataSummary;
 use crate::error::{Error, InputError, Result};
-use crate::evaluation::metrics::Metrics;
-use crate::results::manifest::Manifest;
-use crate::settings::Config;
-use crate::training::history::EpochRecord;
+use crate::results::catalogue::ResultsFile;
+use crate::system::files::{FolderLock, LOCK, write_atomically};
 
 /// Parent of the numbered results folders, relative to the working directory.
 pub const RESULTS_ROOT: &str = "results";
 
-/// Files that show that a folder holds a run; the last one, that the run is finished.
-const RUN_MARKERS: [&str; 4] = ["config.toml", checkpoint::CHECKPOINT, checkpoint::PREVIOUS, METRICS];
-
-/// Name of the figures of a run, the last of its files to be written.
-const METRICS: &str = "metrics.json";
-
 /// Name of the posterior means of all cells.
-pub(crate) const LATENTS: &str = "latents.npz";
+pub(crate) const LATENTS: &str = ResultsFile::Latents.name();
 
 /// How names begin of files that are not yet whole.
 const UNFINISHED: [&str; 3] = [".writing-", ".h5ad-", ".npz-"];
-
-/// Files that a run writes; those of an earlier run are removed before it is replaced.
-const RUN_FILES: [&str; 23] = [
-    "config.toml",
-    "manifest.json",
-    "metrics.json",
-    "history.csv",
-    "model.safetensors",
-    LATENTS,
-    "masks.csv",
-    "shifts.csv",
-    "history_retrain.csv",
-    "model_heldout.safetensors",
-    "shifts_heldout.csv",
-    "evaluation.json",
-    "data.json",
-    "cells.csv",
-    "targets.csv",
-    "genes_per_latent.csv",
-    "graph.graphml",
-    "graph.dot",
-    "results.h5ad",
-    "report.html",
-    checkpoint::CHECKPOINT,
-    checkpoint::PREVIOUS,
-    checkpoint::NEXT,
-];
 
 /// An existing folder that belongs to one run.
 #[derive(Debug)]
@@ -94,16 +55,16 @@ pub fn check_destination(out: Option<&Path>, earlier: Earlier) -> Result<()> {
         FolderLock::probe(path)?;
     }
     if earlier == Earlier::Keep
-        && let Some(marker) = RUN_MARKERS.iter().find(|name| path.join(name).exists())
+        && let Some(marker) = ResultsFile::MARKERS.iter().find(|file| file.within(path).exists())
     {
-        let (problem, remedy) = match path.join(METRICS).exists() {
+        let (problem, remedy) = match ResultsFile::Metrics.within(path).exists() {
             true => ("a run", "choose another --out, or add --overwrite to replace that run"),
             false => (
                 "a run that is not finished",
                 "add --resume to go on with it, choose another --out, or add --overwrite to replace it",
             ),
         };
-        let error = InputError::new(format!("the folder already holds {problem} ({marker})"), remedy);
+        let error = InputError::new(format!("the folder already holds {problem} ({})", marker.name()), remedy);
         return Err(error.in_file(path).into());
     }
     Ok(())
@@ -111,7 +72,7 @@ pub fn check_destination(out: Option<&Path>, earlier: Earlier) -> Result<()> {
 
 /// Whether the folder at `path` holds a finished run.
 pub fn is_finished(path: &Path) -> bool {
-    ["config.toml", METRICS].iter().all(|name| path.join(name).is_file())
+    [ResultsFile::Config, ResultsFile::Metrics].iter().all(|file| file.within(path).is_file())
 }
 
 impl ResultsFolder {
@@ -126,9 +87,9 @@ impl ResultsFolder {
         if !path.is_dir() {
             return Err(refused("there is no such folder"));
         }
-        for name in ["config.toml", "model.safetensors"] {
-            if !path.join(name).is_file() {
-                return Err(refused(&format!("the folder holds no run ({name} is missing)")));
+        for file in [ResultsFile::Config, ResultsFile::Model] {
+            if !file.within(path).is_file() {
+                return Err(refused(&format!("the folder holds no run ({} is missing)", file.name())));
             }
         }
         Ok(Self { path: path.to_path_buf(), writes: true, lock: None })
@@ -164,7 +125,9 @@ impl ResultsFolder {
         folder.remove_unfinished()?;
         // Only what a checkpoint leads to is worth keeping.
         if earlier != Earlier::Resume || !checkpoint::exists(path) {
-            folder.remove(&RUN_FILES)?;
+            // The figures first, so that a folder that is half removed does not look finished.
+            let files = [ResultsFile::Metrics].into_iter().chain(ResultsFile::ALL.iter().copied());
+            files.into_iter().try_for_each(|file| folder.remove(file.name()))?;
         }
         Ok(folder)
     }
@@ -182,17 +145,12 @@ impl ResultsFolder {
         Ok(())
     }
 
-    fn remove(&self, names: &[&str]) -> Result<()> {
-        for name in names {
-            let file = self.path.join(name);
-            match std::fs::remove_file(&file) {
-                Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                    return Err(Error::io("replacing", file, source));
-                }
-                _ => {}
-            }
+    fn remove(&self, name: &str) -> Result<()> {
+        let file = self.path.join(name);
+        match std::fs::remove_file(&file) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::io("replacing", file, source)),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Removes what a process that was killed had not finished writing.
@@ -201,7 +159,7 @@ impl ResultsFolder {
         for entry in std::fs::read_dir(&self.path).map_err(failed)? {
             let name = entry.map_err(failed)?.file_name();
             if let Some(name) = name.to_str().filter(|name| UNFINISHED.iter().any(|prefix| name.starts_with(prefix))) {
-                self.remove(&[name])?;
+                self.remove(name)?;
             }
         }
         Ok(())
@@ -252,6 +210,11 @@ impl ResultsFolder {
         &self.path
     }
 
+    /// Where `file` lies, or will lie, in the folder.
+    pub fn file(&self, file: ResultsFile) -> PathBuf {
+        file.within(&self.path)
+    }
+
     /// Writes the file `name` atomically; see [`write_atomically`].
     ///
     /// # Errors
@@ -262,131 +225,12 @@ impl ResultsFolder {
         }
         write_atomically(&self.path.join(name), write)
     }
-
-    /// Writes `config.toml`.
-    ///
-    /// # Errors
-    /// [`Error::Io`] naming the file.
-    pub fn write_config(&self, config: &Config) -> Result<()> {
-        self.write("config.toml", |file| file.write_all(config.to_toml().as_bytes()))
-    }
-
-    /// Writes `manifest.json`.
-    ///
-    /// # Errors
-    /// [`Error::Io`] naming the file.
-    pub fn write_manifest(&self, manifest: &Manifest) -> Result<()> {
-        self.write("manifest.json", |file| writeln!(file, "{}", manifest.to_json()))
-    }
-
-    /// Writes `metrics.json`.
-    ///
-    /// # Errors
-    /// [`Error::Io`] naming the file.
-    pub fn write_metrics(&self, metrics: &Metrics) -> Result<()> {
-        self.write(METRICS, |file| writeln!(file, "{}", metrics.to_json()))
-    }
-
-    /// Writes `data.json`: what was read from the data file, chosen and dropped.
-    ///
-    /// # Errors
-    /// [`Error::Io`] naming the file.
-    pub fn write_data_summary(&self, summary: &DataSummary) -> Result<()> {
-        self.write("data.json", |file| {
-            serde_json::to_writer_pretty(&mut *file, summary)?;
-            writeln!(file)
-        })
-    }
-
-    /// Writes `evaluation.json`, the metrics of a model that was read.
-    ///
-    /// # Errors
-    /// [`Error::Io`] naming the file.
-    pub fn write_evaluation(&self, metrics: &Metrics) -> Result<()> {
-        self.write("evaluation.json", |file| writeln!(file, "{}", metrics.to_json()))
-    }
-
-    /// Writes the history `name`, a row per epoch with the columns of [`EpochRecord`].
-    ///
-    /// # Errors
-    /// [`Error::Io`] naming the file.
-    pub fn write_history(&self, name: &str, records: &[EpochRecord]) -> Result<()> {
-        self.write(name, |file| {
-            let mut table = csv::Writer::from_writer(file);
-            for record in records {
-                table.serialize(record)?;
-            }
-            table.flush()
-        })
-    }
-
-    /// Writes `masks.csv`: the probability that each intervention targets each latent, interventions x latents.
-    ///
-    /// # Errors
-    /// As [`ResultsFolder::write_intervention_table`].
-    pub fn write_masks(&self, intervention_names: &[String], n_latents: usize, masks: &[f64]) -> Result<()> {
-        self.write_intervention_table("masks.csv", intervention_names, n_latents, masks)
-    }
-
-    /// Writes `shifts.csv`: the shift of each latent under each intervention, interventions x latents.
-    ///
-    /// # Errors
-    /// As [`ResultsFolder::write_intervention_table`].
-    pub fn write_shifts(&self, intervention_names: &[String], n_latents: usize, shifts: &[f64]) -> Result<()> {
-        self.write_intervention_table("shifts.csv", intervention_names, n_latents, shifts)
-    }
-
-    /// Writes a table with a row per intervention and the columns `intervention`, `latent_0`, `latent_1`, ...
-    ///
-    /// `values` is interventions x latents, row-major.
-    ///
-    /// # Errors
-    /// [`Error::Io`] naming the file.
-    ///
-    /// # Panics
-    /// If `values` does not have that shape.
-    pub fn write_intervention_table(
-        &self,
-        name: &str,
-        intervention_names: &[String],
-        n_latents: usize,
-        values: &[f64],
-    ) -> Result<()> {
-        assert_eq!(values.len(), intervention_names.len() * n_latents, "{name}: interventions x latents");
-        self.write(name, |file| {
-            let mut table = csv::Writer::from_writer(file);
-            table.write_field("intervention")?;
-            for k in 0..n_latents {
-                table.write_field(format!("latent_{k}"))?;
-            }
-            table.write_record(None::<&[u8]>)?;
-            for (intervention, row) in intervention_names.iter().zip(values.chunks_exact(n_latents)) {
-                table.write_field(intervention)?;
-                for value in row {
-                    table.write_field(value.to_string())?;
-                }
-                table.write_record(None::<&[u8]>)?;
-            }
-            table.flush()
-        })
-    }
-
-    /// Writes the model `name` (`model.safetensors`), which Python's `safetensors` package reads.
-    ///
-    /// # Errors
-    /// [`Error::Io`] naming the file.
-    ///
-    /// # Panics
-    /// As [`write_safetensors`].
-    pub fn write_model(&self, name: &str, tensors: &[Tensor<'_>], metadata: &BTreeMap<String, String>) -> Result<()> {
-        self.write(name, |file| write_safetensors(file, tensors, metadata))
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::system::safetensors::TensorValues;
+    use std::io::Write;
 
     fn folder() -> (tempfile::TempDir, ResultsFolder) {
         let parent = tempfile::tempdir().expect("a temporary folder");
@@ -432,10 +276,10 @@ mod tests {
 
     #[test]
     fn a_folder_with_a_run_is_refused_and_untouched_unless_overwritten() {
-        for marker in RUN_MARKERS {
+        for marker in ResultsFile::MARKERS.map(ResultsFile::name) {
             let parent = tempfile::tempdir().expect("a temporary folder");
             std::fs::write(parent.path().join(marker), "old").expect("a file");
-            std::fs::write(parent.path().join("history.csv"), "old").expect("a file");
+            std::fs::write(parent.path().join(ResultsFile::History.name()), "old").expect("a file");
             std::fs::write(parent.path().join("notes.txt"), "mine").expect("a file");
             let error = ResultsFolder::create(Some(parent.path()), Earlier::Keep).expect_err("a run is there");
             assert_eq!(error.exit_code(), 2);
@@ -487,23 +331,35 @@ mod tests {
     #[test]
     fn what_a_killed_process_left_half_written_is_removed() {
         let parent = tempfile::tempdir().expect("a temporary folder");
-        for name in [".writing-x1", ".h5ad-x1", ".npz-x1", "mine.tmp", checkpoint::PREVIOUS, "history.csv"] {
+        for name in
+            [".writing-x1", ".h5ad-x1", ".npz-x1", "mine.tmp", checkpoint::PREVIOUS, ResultsFile::History.name()]
+        {
             std::fs::write(parent.path().join(name), "x").expect("a file");
         }
-        let kept = [checkpoint::PREVIOUS, "history.csv", "mine.tmp"];
+        let kept = [checkpoint::PREVIOUS, ResultsFile::History.name(), "mine.tmp"];
         drop(ResultsFolder::create(Some(parent.path()), Earlier::Resume).expect("a folder"));
         assert_eq!(names(parent.path()), kept);
         drop(ResultsFolder::create(Some(parent.path()), Earlier::Replace).expect("a folder"));
         assert_eq!(names(parent.path()), ["mine.tmp"]);
 
         // A finished run is not gone on with, and loses only what nobody needs.
-        for name in ["config.toml", METRICS, "history.csv", LOCK, ".writing-x2", checkpoint::CHECKPOINT] {
+        for name in [
+            ResultsFile::Config.name(),
+            ResultsFile::Metrics.name(),
+            ResultsFile::History.name(),
+            LOCK,
+            ".writing-x2",
+            checkpoint::CHECKPOINT,
+        ] {
             std::fs::write(parent.path().join(name), "x").expect("a file");
         }
         let error = ResultsFolder::create(Some(parent.path()), Earlier::Resume).expect_err("finished");
         assert!(error.to_string().contains("is finished"), "{error}");
         ResultsFolder::tidy(parent.path()).expect("tidied");
-        assert_eq!(names(parent.path()), ["config.toml", "history.csv", METRICS, "mine.tmp"]);
+        assert_eq!(
+            names(parent.path()),
+            [ResultsFile::Config.name(), ResultsFile::History.name(), ResultsFile::Metrics.name(), "mine.tmp"]
+        );
     }
 
     #[test]
@@ -511,7 +367,6 @@ mod tests {
         let (_parent, folder) = folder();
         let other = ResultsFolder::of_first_rank(folder.path());
         other.write("a.txt", |file| file.write_all(b"x")).expect("nothing to do");
-        other.write_report(None).expect("nothing to do");
         assert!(folder.writes() && !other.writes());
         assert_eq!(names(folder.path()), [LOCK]);
     }
@@ -525,77 +380,5 @@ mod tests {
         std::fs::write(folder.path().join("b.txt"), "x").expect("written");
         let mode = |name| std::fs::metadata(folder.path().join(name)).expect("a file").permissions().mode();
         assert_eq!(mode("a.txt"), mode("b.txt"));
-    }
-
-    #[test]
-    fn history_has_a_row_per_epoch() {
-        let (_parent, folder) = folder();
-        let record = EpochRecord {
-            epoch: 1,
-            kl_weight: 0.02,
-            train_loss: 1e7,
-            train_elbo: 400.0,
-            train_reconstruction: 390.0,
-            train_kl: 10.0,
-            kl_global: 0.5,
-            validation_elbo: 401.0,
-            validation_reconstruction: 391.0,
-            validation_kl: 10.0,
-            mean_mask: 0.99,
-            seconds: 0.25,
-        };
-        folder.write_history("history.csv", &[record, EpochRecord { epoch: 2, ..record }]).expect("written");
-        let text = std::fs::read_to_string(folder.path().join("history.csv")).expect("readable");
-        let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(
-            lines[0],
-            "epoch,kl_weight,train_loss,train_elbo,train_reconstruction,train_kl,kl_global,validation_elbo,\
-             validation_reconstruction,validation_kl,mean_mask,seconds"
-        );
-        assert_eq!(lines.len(), 3);
-        assert!(lines[2].starts_with("2,0.02,"));
-    }
-
-    #[test]
-    fn tables_of_interventions_carry_names_and_full_precision() {
-        let (_parent, folder) = folder();
-        let interventions = ["A,B".to_owned(), "say \"x\"".to_owned()];
-        let values = [0.1, 1.0 / 3.0, -2.5e-300, 7.0];
-        folder.write_shifts(&interventions, 2, &values).expect("written");
-        let mut reader = csv::Reader::from_path(folder.path().join("shifts.csv")).expect("readable");
-        assert_eq!(reader.headers().expect("a header"), vec!["intervention", "latent_0", "latent_1"]);
-        let rows: Vec<csv::StringRecord> = reader.records().map(|row| row.expect("a row")).collect();
-        assert_eq!([&rows[0][0], &rows[1][0]], ["A,B", "say \"x\""]);
-        let back: Vec<f64> = rows.iter().flat_map(|row| [&row[1], &row[2]].map(|v| v.parse().unwrap())).collect();
-        assert_eq!(back, values);
-    }
-
-    #[test]
-    fn safetensors_are_read_by_the_format_s_own_crate() {
-        let weights = [1.5f32, -2.0, 3.25, 0.0, 5.0, 6.0];
-        let logits = [0.1f64, f64::MAX];
-        let tensors = [
-            Tensor { name: "encoder.0.weight".into(), shape: vec![2, 3], values: weights[..].into() },
-            Tensor { name: "logit".into(), shape: vec![2], values: logits[..].into() },
-            Tensor { name: "empty".into(), shape: vec![0, 4], values: TensorValues::F32(&[]) },
-        ];
-        let metadata: BTreeMap<String, String> =
-            [("method", "svae-plus"), ("latents", "15"), ("format", "1")].map(|(k, v)| (k.into(), v.into())).into();
-        let mut bytes = Vec::new();
-        write_safetensors(&mut bytes, &tensors, &metadata).expect("written");
-        let mut again = Vec::new();
-        write_safetensors(&mut again, &tensors, &metadata).expect("written");
-        assert_eq!(bytes, again);
-
-        let file = safetensors::SafeTensors::deserialize(&bytes).expect("a valid file");
-        assert_eq!(file.len(), 3);
-        let tensor = file.tensor("encoder.0.weight").expect("present");
-        assert_eq!((tensor.dtype(), tensor.shape()), (safetensors::Dtype::F32, &[2usize, 3][..]));
-        assert_eq!(tensor.data(), weights.map(f32::to_le_bytes).as_flattened());
-        let tensor = file.tensor("logit").expect("present");
-        assert_eq!((tensor.dtype(), tensor.shape()), (safetensors::Dtype::F64, &[2usize][..]));
-        assert_eq!(tensor.data(), logits.map(f64::to_le_bytes).as_flattened());
-        let (_, read) = safetensors::SafeTensors::read_metadata(&bytes).expect("a valid header");
-        assert_eq!(read.metadata().as_ref().expect("metadata").len(), 3);
     }
 }

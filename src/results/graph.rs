@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use crate::error::Result;
 use crate::evaluation::interpretation::Target;
+use crate::results::catalogue::ResultsFile;
 use crate::results::folder::ResultsFolder;
 
 impl ResultsFolder {
@@ -12,10 +13,12 @@ impl ResultsFolder {
     /// # Errors
     /// [`crate::Error::Io`] naming the file.
     pub fn write_graph(&self, interventions: &[String], trained: &[bool], l: usize, targets: &[Target]) -> Result<()> {
-        self.write("graph.graphml", |file| {
+        self.write(ResultsFile::GraphMl.name(), |file| {
             std::io::Write::write_all(file, graphml(interventions, trained, l, targets).as_bytes())
         })?;
-        self.write("graph.dot", |file| std::io::Write::write_all(file, dot(interventions, l, targets).as_bytes()))
+        self.write(ResultsFile::GraphDot.name(), |file| {
+            std::io::Write::write_all(file, dot(interventions, l, targets).as_bytes())
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! `manifest.json`: what made a results folder, so that a result can be traced to its program, input and machine.
 
-use crate::system::machine::{host, line_of};
+use std::io::Write;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,8 +11,10 @@ use crate::checkpoint::file::Resume;
 use crate::error::{Error, Result};
 use crate::numerics::simd;
 use crate::parallel::team::Team;
+use crate::results::catalogue::ResultsFile;
+use crate::results::folder::ResultsFolder;
 use crate::settings::Config;
-use crate::system::machine::peak_rss_bytes;
+use crate::system::machine::{host, line_of, peak_rss_bytes};
 
 /// Origin of a results folder.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -108,6 +110,16 @@ impl InputFile {
         let bytes = std::io::copy(&mut crc, &mut std::io::sink()).map_err(reading)?;
         let crc32 = format!("{:08x}", crc.crc().sum());
         Ok(Self { path: path.display().to_string(), bytes, crc32 })
+    }
+}
+
+impl ResultsFolder {
+    /// Writes `manifest.json`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`] naming the file.
+    pub fn write_manifest(&self, manifest: &Manifest) -> Result<()> {
+        self.write(ResultsFile::Manifest.name(), |file| writeln!(file, "{}", manifest.to_json()))
     }
 }
 

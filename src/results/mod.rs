@@ -1,8 +1,12 @@
 //! What a run leaves behind: the results folder and every file in it.
 
-pub(crate) mod anndata;
+pub mod anndata;
+pub mod catalogue;
+pub mod cells;
 pub mod folder;
 pub mod graph;
 pub mod manifest;
-pub(crate) mod page;
+pub mod page;
+mod read;
+pub mod record;
 pub mod tables;

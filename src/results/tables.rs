@@ -1,96 +1,89 @@
-//! Tables of a fitted model for people and other programs: targets, genes of each latent, cells.
+//! Tables of a fitted model for people and other programs: epochs, masks, shifts, targets, genes of each latent.
 
-use crate::evaluation::interpretation::{CONTROL, CellRecord, Target};
-use std::borrow::Cow;
 use std::io;
 
-use crate::data::dataset::Dataset;
 use crate::error::Result;
+use crate::evaluation::interpretation::Target;
+use crate::results::catalogue::ResultsFile;
+pub use crate::results::cells::CELL_COLUMNS;
 use crate::results::folder::ResultsFolder;
-use crate::system::files::GrowingTable;
+use crate::training::history::EpochRecord;
 
 /// Genes listed for each latent.
 pub const GENES_PER_LATENT: usize = 50;
 
-/// Columns of `cells.csv` before the covariates.
-pub const CELL_COLUMNS: [&str; 9] = [
-    "cell",
-    "intervention",
-    "split",
-    "size_factor",
-    "total_count",
-    "n_genes",
-    "reconstruction",
-    "kl",
-    "nearest_intervention",
-];
-
-/// Names of a cell's interventions, joined by `+`.
-pub fn intervention_of(data: &Dataset, n: usize) -> String {
-    if data.interventions.row(n).0.is_empty() {
-        return CONTROL.to_owned();
-    }
-    let names = data.interventions.row(n).0.iter().map(|&a| data.intervention_names[a as usize].as_str());
-    names.collect::<Vec<_>>().join("+")
-}
-
-/// `cells.csv` under construction.
-#[derive(Debug)]
-pub struct CellsTable<'a> {
-    data: &'a Dataset,
-    table: GrowingTable,
-    /// Number of the next cell.
-    next: usize,
-}
-
-impl CellsTable<'_> {
-    /// Appends the next cell.
-    ///
-    /// # Errors
-    /// [`crate::Error::Io`] naming the file.
-    pub fn push(&mut self, record: &CellRecord) -> Result<()> {
-        let (data, n) = (self.data, self.next);
-        self.next += 1;
-        let intervention = match data.interventions.single(n) {
-            Some(a) => Cow::Borrowed(&data.intervention_names[a]),
-            None => Cow::Owned(intervention_of(data, n)),
-        };
-        let numbers = [
-            data.library[n].to_string(),
-            record.total.to_string(),
-            record.n_genes.to_string(),
-            record.reconstruction.to_string(),
-            record.kl.to_string(),
-        ];
-        let [library, total, n_genes, reconstruction, kl] = numbers.each_ref().map(String::as_str);
-        let nearest = record.nearest.name(&data.intervention_names);
-        let split = record.split.name();
-        let row =
-            [&data.cell_names[n], intervention.as_str(), split, library, total, n_genes, reconstruction, kl, nearest];
-        let covariates = &data.covariates;
-        let levels = covariates.categorical.iter().map(|c| Cow::Borrowed(c.levels[c.codes[n] as usize].as_str()));
-        let values = covariates.continuous.iter().map(|c| Cow::Owned(c.values[n].to_string()));
-        let row = row.into_iter().map(Cow::Borrowed).chain(levels).chain(values);
-        self.table.push(row.map(|field: Cow<str>| field.into_owned()))
-    }
-
-    /// Completes the table.
-    ///
-    /// # Errors
-    /// [`crate::Error::Io`] naming the file.
-    pub fn finish(self) -> Result<()> {
-        assert_eq!(self.next, self.data.n_cells(), "a row per cell");
-        self.table.finish()
-    }
-}
-
 impl ResultsFolder {
+    /// Writes the history `name`, a row per epoch with the columns of [`EpochRecord`].
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`] naming the file.
+    pub fn write_history(&self, name: &str, records: &[EpochRecord]) -> Result<()> {
+        self.write(name, |file| {
+            let mut table = csv::Writer::from_writer(file);
+            for record in records {
+                table.serialize(record)?;
+            }
+            table.flush()
+        })
+    }
+
+    /// Writes `masks.csv`: the probability that each intervention targets each latent, interventions x latents.
+    ///
+    /// # Errors
+    /// As [`ResultsFolder::write_intervention_table`].
+    pub fn write_masks(&self, intervention_names: &[String], n_latents: usize, masks: &[f64]) -> Result<()> {
+        self.write_intervention_table(ResultsFile::Masks.name(), intervention_names, n_latents, masks)
+    }
+
+    /// Writes `shifts.csv`: the shift of each latent under each intervention, interventions x latents.
+    ///
+    /// # Errors
+    /// As [`ResultsFolder::write_intervention_table`].
+    pub fn write_shifts(&self, intervention_names: &[String], n_latents: usize, shifts: &[f64]) -> Result<()> {
+        self.write_intervention_table(ResultsFile::Shifts.name(), intervention_names, n_latents, shifts)
+    }
+
+    /// Writes a table with a row per intervention and the columns `intervention`, `latent_0`, `latent_1`, ...
+    ///
+    /// `values` is interventions x latents, row-major.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`] naming the file.
+    ///
+    /// # Panics
+    /// If `values` does not have that shape.
+    pub fn write_intervention_table(
+        &self,
+        name: &str,
+        intervention_names: &[String],
+        n_latents: usize,
+        values: &[f64],
+    ) -> Result<()> {
+        assert_eq!(values.len(), intervention_names.len() * n_latents, "{name}: interventions x latents");
+        self.write(name, |file| {
+            let mut table = csv::Writer::from_writer(file);
+            table.write_field("intervention")?;
+            for k in 0..n_latents {
+                table.write_field(format!("latent_{k}"))?;
+            }
+            table.write_record(None::<&[u8]>)?;
+            for (intervention, row) in intervention_names.iter().zip(values.chunks_exact(n_latents)) {
+                table.write_field(intervention)?;
+                for value in row {
+                    table.write_field(value.to_string())?;
+                }
+                table.write_record(None::<&[u8]>)?;
+            }
+            table.flush()
+        })
+    }
+
     /// Writes `targets.csv`, a row per [`Target`].
     ///
     /// # Errors
     /// [`crate::Error::Io`] naming the file.
     pub fn write_targets(&self, intervention_names: &[String], targets: &[Target]) -> Result<()> {
-        self.write_csv("targets.csv", &["intervention", "latent", "probability", "shift"], targets, |t| {
+        self.write_csv(ResultsFile::Targets.name(), &["intervention", "latent", "probability", "shift"], targets, |t| {
             vec![
                 intervention_names[t.intervention].clone(),
                 format!("latent_{}", t.latent),
@@ -113,7 +106,7 @@ impl ResultsFolder {
             })
             .collect();
         self.write_csv(
-            "genes_per_latent.csv",
+            ResultsFile::GenesPerLatent.name(),
             &["latent", "rank", "gene", "log2_fold_change"],
             &rows,
             |&(k, rank, gene)| {
@@ -125,18 +118,6 @@ impl ResultsFolder {
                 ]
             },
         )
-    }
-
-    /// Begins `cells.csv`: a row per cell with the columns [`CELL_COLUMNS`], then its covariates.
-    ///
-    /// # Errors
-    /// [`crate::Error::Io`] naming the file.
-    pub fn cells_table<'a>(&self, data: &'a Dataset) -> Result<CellsTable<'a>> {
-        let covariates = &data.covariates;
-        let names = covariates.categorical.iter().map(|c| c.name.as_str());
-        let names = names.chain(covariates.continuous.iter().map(|c| c.name.as_str()));
-        let header: Vec<&str> = CELL_COLUMNS.into_iter().chain(names).collect();
-        Ok(CellsTable { data, table: GrowingTable::create(self.path().join("cells.csv"), &header)?, next: 0 })
     }
 
     fn write_csv<T>(&self, name: &str, header: &[&str], rows: &[T], row: impl Fn(&T) -> Vec<String>) -> Result<()> {
@@ -164,6 +145,13 @@ pub fn strongest(loadings: &[f64], n_latents: usize, k: usize, most: usize) -> V
 mod tests {
     use super::*;
     use crate::evaluation::interpretation::targets;
+    use crate::results::folder::Earlier;
+
+    fn folder() -> (tempfile::TempDir, ResultsFolder) {
+        let parent = tempfile::tempdir().expect("a temporary folder");
+        let folder = ResultsFolder::create(Some(&parent.path().join("run")), Earlier::Keep).expect("a new folder");
+        (parent, folder)
+    }
 
     #[test]
     fn targets_are_the_likely_pairs_of_trained_interventions() {
@@ -185,5 +173,48 @@ mod tests {
         let loadings = [0.1, 0.0, -3.0, 0.0, 2.0, 0.0, -0.2, 0.0];
         assert_eq!(strongest(&loadings, 2, 0, 3), [1, 2, 3]);
         assert_eq!(strongest(&loadings, 2, 1, 9), [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn history_has_a_row_per_epoch() {
+        let (_parent, folder) = folder();
+        let record = EpochRecord {
+            epoch: 1,
+            kl_weight: 0.02,
+            train_loss: 1e7,
+            train_elbo: 400.0,
+            train_reconstruction: 390.0,
+            train_kl: 10.0,
+            kl_global: 0.5,
+            validation_elbo: 401.0,
+            validation_reconstruction: 391.0,
+            validation_kl: 10.0,
+            mean_mask: 0.99,
+            seconds: 0.25,
+        };
+        folder.write_history(ResultsFile::History.name(), &[record, EpochRecord { epoch: 2, ..record }]).expect("written");
+        let text = std::fs::read_to_string(folder.file(ResultsFile::History)).expect("readable");
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(
+            lines[0],
+            "epoch,kl_weight,train_loss,train_elbo,train_reconstruction,train_kl,kl_global,validation_elbo,\
+             validation_reconstruction,validation_kl,mean_mask,seconds"
+        );
+        assert_eq!(lines.len(), 3);
+        assert!(lines[2].starts_with("2,0.02,"));
+    }
+
+    #[test]
+    fn tables_of_interventions_carry_names_and_full_precision() {
+        let (_parent, folder) = folder();
+        let interventions = ["A,B".to_owned(), "say \"x\"".to_owned()];
+        let values = [0.1, 1.0 / 3.0, -2.5e-300, 7.0];
+        folder.write_shifts(&interventions, 2, &values).expect("written");
+        let mut reader = csv::Reader::from_path(folder.file(ResultsFile::Shifts)).expect("readable");
+        assert_eq!(reader.headers().expect("a header"), vec!["intervention", "latent_0", "latent_1"]);
+        let rows: Vec<csv::StringRecord> = reader.records().map(|row| row.expect("a row")).collect();
+        assert_eq!([&rows[0][0], &rows[1][0]], ["A,B", "say \"x\""]);
+        let back: Vec<f64> = rows.iter().flat_map(|row| [&row[1], &row[2]].map(|v| v.parse().unwrap())).collect();
+        assert_eq!(back, values);
     }
 }

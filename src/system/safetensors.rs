@@ -104,3 +104,37 @@ pub fn write_safetensors(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn safetensors_are_read_by_the_format_s_own_crate() {
+        let weights = [1.5f32, -2.0, 3.25, 0.0, 5.0, 6.0];
+        let logits = [0.1f64, f64::MAX];
+        let tensors = [
+            Tensor { name: "encoder.0.weight".into(), shape: vec![2, 3], values: weights[..].into() },
+            Tensor { name: "logit".into(), shape: vec![2], values: logits[..].into() },
+            Tensor { name: "empty".into(), shape: vec![0, 4], values: TensorValues::F32(&[]) },
+        ];
+        let metadata: BTreeMap<String, String> =
+            [("method", "svae-plus"), ("latents", "15"), ("format", "1")].map(|(k, v)| (k.into(), v.into())).into();
+        let mut bytes = Vec::new();
+        write_safetensors(&mut bytes, &tensors, &metadata).expect("written");
+        let mut again = Vec::new();
+        write_safetensors(&mut again, &tensors, &metadata).expect("written");
+        assert_eq!(bytes, again);
+
+        let file = safetensors::SafeTensors::deserialize(&bytes).expect("a valid file");
+        assert_eq!(file.len(), 3);
+        let tensor = file.tensor("encoder.0.weight").expect("present");
+        assert_eq!((tensor.dtype(), tensor.shape()), (safetensors::Dtype::F32, &[2usize, 3][..]));
+        assert_eq!(tensor.data(), weights.map(f32::to_le_bytes).as_flattened());
+        let tensor = file.tensor("logit").expect("present");
+        assert_eq!((tensor.dtype(), tensor.shape()), (safetensors::Dtype::F64, &[2usize][..]));
+        assert_eq!(tensor.data(), logits.map(f64::to_le_bytes).as_flattened());
+        let (_, read) = safetensors::SafeTensors::read_metadata(&bytes).expect("a valid header");
+        assert_eq!(read.metadata().as_ref().expect("metadata").len(), 3);
+    }
+}

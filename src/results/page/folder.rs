@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use crate::data::formats::npz::Npz;
-use crate::error::{Error, InputError, Result};
+use crate::error::Result;
+use crate::evaluation::interpretation::Split;
 use crate::numerics::spread::spread_places;
-use crate::results::folder::LATENTS;
+use crate::results::catalogue::ResultsFile;
+use crate::results::cells::{CellRow, each_cell};
 use crate::results::page::MOST_POINTS;
 use crate::results::page::charts::Histogram;
 use crate::results::page::pca::Covariance;
-use crate::results::tables::CELL_COLUMNS;
+use crate::results::read::{damaged, json, number, rows, text};
 use crate::training::history::EpochRecord;
 
 /// A results folder in memory.
@@ -123,33 +125,34 @@ impl Column {
 /// Reads what the report shows. `metrics` stands in for metrics.json where that is not written yet.
 pub(crate) fn read(folder: &Path, metrics: Option<serde_json::Value>) -> Result<Run> {
     let mut run = Run::default();
-    run.config_text = text(&folder.join("config.toml"))?;
-    run.config = run.config_text.parse().map_err(|_| damaged(&folder.join("config.toml"), "it is not valid TOML"))?;
+    run.config_text = text(&ResultsFile::Config.within(folder))?;
+    run.config =
+        run.config_text.parse().map_err(|_| damaged(&ResultsFile::Config.within(folder), "it is not valid TOML"))?;
     run.metrics = match metrics {
         Some(metrics) => metrics,
-        None => json(&folder.join("metrics.json"))?,
+        None => json(&ResultsFile::Metrics.within(folder))?,
     };
-    let evaluation = folder.join("evaluation.json");
+    let evaluation = ResultsFile::Evaluation.within(folder);
     if run.metrics.get("heldout").is_none()
         && evaluation.is_file()
         && let Some(heldout) = json(&evaluation)?.get("heldout")
     {
         run.metrics["heldout"] = heldout.clone();
     }
-    let summary = folder.join("data.json");
+    let summary = ResultsFile::DataSummary.within(folder);
     if summary.is_file() {
         run.summary = Some(json(&summary)?);
     }
-    run.history = history(&folder.join("history.csv"))?;
-    let retraining = folder.join("history_retrain.csv");
+    run.history = history(&ResultsFile::History.within(folder))?;
+    let retraining = ResultsFile::RetrainingHistory.within(folder);
     if retraining.is_file() {
         run.retraining = history(&retraining)?;
     }
 
-    run.genes = genes(&folder.join("genes_per_latent.csv"))?;
+    run.genes = genes(&ResultsFile::GenesPerLatent.within(folder))?;
     run.n_latents = run.genes.len();
-    let mut table = |name: &str| -> Result<Option<Vec<f64>>> {
-        let path = folder.join(name);
+    let mut table = |file: ResultsFile| -> Result<Option<Vec<f64>>> {
+        let path = file.within(folder);
         if !path.is_file() {
             return Ok(None);
         }
@@ -158,73 +161,29 @@ pub(crate) fn read(folder: &Path, metrics: Option<serde_json::Value>) -> Result<
         Ok(Some(values))
     };
     (run.masks, run.held_out_shifts, run.shifts) =
-        (table("masks.csv")?, table("shifts_heldout.csv")?, table("shifts.csv")?);
+        (table(ResultsFile::Masks)?, table(ResultsFile::HeldOutShifts)?, table(ResultsFile::Shifts)?);
     let n = run.interventions.len() * run.n_latents;
-    for (name, values) in [("masks.csv", &run.masks), ("shifts_heldout.csv", &run.held_out_shifts)] {
+    for (file, values) in [(ResultsFile::Masks, &run.masks), (ResultsFile::HeldOutShifts, &run.held_out_shifts)] {
         if values.as_ref().is_some_and(|values| values.len() != n) {
-            return Err(damaged(&folder.join(name), "it has other interventions than shifts.csv").into());
+            return Err(damaged(&file.within(folder), "it has other interventions than shifts.csv").into());
         }
     }
 
-    let path = folder.join("cells.csv");
+    let path = ResultsFile::Cells.within(folder);
     let interventions: Vec<u32>;
     (run.cells, interventions) = self::cells(&path)?;
     let trained: HashMap<&str, bool> =
         run.cells.names.iter().map(String::as_str).zip(run.cells.trained.iter().copied()).collect();
     run.trained = run.interventions.iter().map(|name| trained.get(name.as_str()).copied().unwrap_or(false)).collect();
-    run.space = space(&folder.join(LATENTS), run.n_latents, &mut run.cells, interventions)?;
+    run.space = space(&ResultsFile::Latents.within(folder), run.n_latents, &mut run.cells, interventions)?;
     columns(&path, &mut run.cells)?;
     Ok(run)
-}
-
-fn damaged(path: &Path, problem: &str) -> InputError {
-    InputError::new(problem, "restore the file, or repeat the run with `svae-cpu run` on the folder's config.toml")
-        .in_file(path)
-}
-
-fn text(path: &Path) -> Result<String> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok(text),
-        Err(source) if source.kind() == std::io::ErrorKind::NotFound => Err(missing(path).into()),
-        Err(source) if source.kind() == std::io::ErrorKind::InvalidData => {
-            Err(damaged(path, "it is not valid UTF-8").into())
-        }
-        Err(source) => Err(Error::io("reading", path, source)),
-    }
-}
-
-fn missing(path: &Path) -> InputError {
-    InputError::new("there is no such file", "name the folder of a finished run of this version").in_file(path)
-}
-
-fn json(path: &Path) -> Result<serde_json::Value> {
-    let value: serde_json::Value =
-        serde_json::from_str(&text(path)?).map_err(|e| damaged(path, &format!("it is not valid JSON ({e})")))?;
-    match value.is_object() {
-        true => Ok(value),
-        false => Err(damaged(path, "it holds no JSON object").into()),
-    }
 }
 
 fn history(path: &Path) -> Result<Vec<EpochRecord>> {
     let content = text(path)?;
     let rows = csv::Reader::from_reader(content.as_bytes()).into_deserialize().collect::<Result<_, csv::Error>>();
     Ok(rows.map_err(|e| damaged(path, &format!("it is no history ({e})")))?)
-}
-
-/// Header and rows of a CSV table.
-fn rows(path: &Path) -> Result<(csv::StringRecord, Vec<csv::StringRecord>)> {
-    let content = text(path)?;
-    let mut table = csv::Reader::from_reader(content.as_bytes());
-    let bad = |e: csv::Error| damaged(path, &format!("it is no table ({e})"));
-    let header = table.headers().map_err(bad)?.clone();
-    let rows = table.into_records().collect::<Result<_, csv::Error>>().map_err(bad)?;
-    Ok((header, rows))
-}
-
-fn number(path: &Path, row: usize, text: &str) -> Result<f64> {
-    let value = text.parse::<f64>().ok();
-    Ok(value.ok_or_else(|| damaged(path, "it holds text where a number belongs").at(format!("row {}", row + 2)))?)
 }
 
 /// Names and values of a table with a row per intervention.
@@ -261,38 +220,6 @@ fn genes(path: &Path) -> Result<Vec<Vec<(String, f64)>>> {
     Ok(genes)
 }
 
-/// Passes over the rows of cells.csv; `row` gets their number and the row.
-fn each_cell(path: &Path, mut row: impl FnMut(usize, &csv::StringRecord) -> Result<()>) -> Result<csv::StringRecord> {
-    let bad = |e: csv::Error| -> Error {
-        match e.into_kind() {
-            csv::ErrorKind::Io(source) if source.kind() == std::io::ErrorKind::NotFound => missing(path).into(),
-            csv::ErrorKind::Io(source) => Error::io("reading", path, source),
-            csv::ErrorKind::Utf8 { .. } => damaged(path, "it is not valid UTF-8").into(),
-            csv::ErrorKind::UnequalLengths { expected_len, len, pos } => {
-                let line = pos.map_or(0, |pos| pos.line());
-                let problem = format!("it is no table (line {line} has {len} fields, the first line {expected_len})");
-                damaged(path, &problem).into()
-            }
-            _ => damaged(path, "it is no table").into(),
-        }
-    };
-    let mut table = csv::ReaderBuilder::new().buffer_capacity(1 << 16).from_path(path).map_err(bad)?;
-    let header = table.headers().map_err(bad)?.clone();
-    if header.len() < CELL_COLUMNS.len() || header.iter().zip(CELL_COLUMNS).any(|(found, wanted)| found != wanted) {
-        return Err(damaged(path, &format!("its columns do not begin with {}", CELL_COLUMNS.join(", "))).into());
-    }
-    let (mut record, mut n) = (csv::StringRecord::new(), 0);
-    while table.read_record(&mut record).map_err(bad)? {
-        row(n, &record)?;
-        n += 1;
-    }
-    Ok(header)
-}
-
-/// Places of columns of cells.csv.
-const SIZE_FACTOR: usize = 3;
-const TOTAL: usize = 4;
-const N_GENES: usize = 5;
 /// Most levels of a covariate that is shown as a category.
 const MOST_LEVELS: usize = 40;
 
@@ -303,13 +230,13 @@ fn cells(path: &Path) -> Result<(Cells, Vec<u32>)> {
     let mut interventions = Vec::new();
     let mut differs = false;
     let mut levels: BTreeMap<String, usize> = BTreeMap::new();
-    let header = each_cell(path, |i, row| {
-        let a = match numbers.get(&row[1]) {
+    let covariates = each_cell(path, |row| {
+        let a = match numbers.get(row.intervention()) {
             Some(&a) => a,
             None => {
                 let next = numbers.len();
-                numbers.insert(row[1].to_owned(), next);
-                cells.names.push(row[1].to_owned());
+                numbers.insert(row.intervention().to_owned(), next);
+                cells.names.push(row.intervention().to_owned());
                 cells.sizes.push(0);
                 cells.trained.push(false);
                 next
@@ -318,11 +245,11 @@ fn cells(path: &Path) -> Result<(Cells, Vec<u32>)> {
         interventions.push(a as u32);
         cells.n += 1;
         cells.sizes[a] += 1;
-        cells.trained[a] |= &row[2] != "held-out";
-        let (size_factor, total) = (number(path, i, &row[SIZE_FACTOR])?, number(path, i, &row[TOTAL])?);
+        cells.trained[a] |= !row.is_in(Split::HeldOut);
+        let (size_factor, total) = (row.size_factor()?, row.total_count()?);
         differs |= size_factor != total;
-        number(path, i, &row[N_GENES])?;
-        if let Some(level) = row.get(CELL_COLUMNS.len()) {
+        row.n_genes()?;
+        if let Some(level) = row.covariate(0) {
             if let Some(size) = levels.get_mut(level) {
                 *size += 1;
             } else if levels.len() <= MOST_LEVELS {
@@ -335,11 +262,11 @@ fn cells(path: &Path) -> Result<(Cells, Vec<u32>)> {
     // Filled in later.
     cells.size_factor = differs.then(Column::default);
     // The first covariate, if it looks like a category.
-    if let Some(name) = header.get(CELL_COLUMNS.len())
+    if let Some(name) = covariates.first()
         && (2..=MOST_LEVELS).contains(&levels.len())
     {
         let (levels, sizes) = levels.into_iter().unzip();
-        cells.batch = Some((name.to_owned(), levels, sizes));
+        cells.batch = Some((name.clone(), levels, sizes));
     }
     let drawn = spread_places(cells.n, MOST_POINTS);
     cells.drawn =
@@ -350,11 +277,11 @@ fn cells(path: &Path) -> Result<(Cells, Vec<u32>)> {
 /// Sums up the numbers of cells.csv, one column at a time so that only one is held.
 fn columns(path: &Path, cells: &mut Cells) -> Result<()> {
     let changed = || damaged(path, "it has changed while it was read");
-    let read = |column: usize, see: &mut dyn FnMut(usize, f64, &csv::StringRecord)| -> Result<Column> {
+    let read = |of: fn(&CellRow) -> Result<f64>, see: &mut dyn FnMut(f64, &CellRow)| -> Result<Column> {
         let mut values = Vec::new();
-        each_cell(path, |i, row| {
-            let value = number(path, i, &row[column])?;
-            see(i, value, row);
+        each_cell(path, |row| {
+            let value = of(row)?;
+            see(value, row);
             values.push(value);
             Ok(())
         })?;
@@ -362,19 +289,19 @@ fn columns(path: &Path, cells: &mut Cells) -> Result<()> {
     };
     let mut drawn = cells.drawn.iter_mut().peekable();
     let levels = cells.batch.as_ref().map(|(_, levels, _)| levels);
-    cells.total = read(TOTAL, &mut |i, total, row| {
-        if let Some(drawn) = drawn.next_if(|drawn| drawn.cell == i) {
+    cells.total = read(|row| row.total_count(), &mut |total, row| {
+        if let Some(drawn) = drawn.next_if(|drawn| drawn.cell == row.cell) {
             drawn.total = total;
-            let level = row.get(CELL_COLUMNS.len()).zip(levels);
+            let level = row.covariate(0).zip(levels);
             drawn.batch = level.map_or(0, |(level, levels)| levels.iter().position(|l| l == level).unwrap_or(0));
         }
     })?;
     if drawn.next().is_some() {
         return Err(changed().into());
     }
-    cells.n_genes = read(N_GENES, &mut |_, _, _| ())?;
+    cells.n_genes = read(|row| row.n_genes(), &mut |_, _| ())?;
     if cells.size_factor.is_some() {
-        cells.size_factor = Some(read(SIZE_FACTOR, &mut |_, _, _| ())?);
+        cells.size_factor = Some(read(|row| row.size_factor(), &mut |_, _| ())?);
     }
     Ok(())
 }

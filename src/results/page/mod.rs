@@ -16,6 +16,7 @@ use folder::{Cells, Run};
 use svg::{escape, label};
 
 use crate::error::Result;
+use crate::results::catalogue::ResultsFile;
 use crate::results::folder::ResultsFolder;
 use crate::training::history::EpochRecord;
 use crate::words::{grouped, seconds};
@@ -47,7 +48,7 @@ impl ResultsFolder {
             return Ok(());
         }
         let page = page(&folder::read(self.path(), metrics)?);
-        self.write("report.html", |file| file.write_all(page.as_bytes()))
+        self.write(ResultsFile::Report.name(), |file| file.write_all(page.as_bytes()))
     }
 }
 

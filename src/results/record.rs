@@ -1,0 +1,60 @@
+//! The record of a run: settings, figures, what was read from the data.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+
+use crate::data::loading::load::DataSummary;
+use crate::error::Result;
+use crate::evaluation::metrics::Metrics;
+use crate::results::catalogue::ResultsFile;
+use crate::results::folder::ResultsFolder;
+use crate::settings::Config;
+use crate::system::safetensors::{Tensor, write_safetensors};
+
+impl ResultsFolder {
+    /// Writes `config.toml`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`] naming the file.
+    pub fn write_config(&self, config: &Config) -> Result<()> {
+        self.write(ResultsFile::Config.name(), |file| file.write_all(config.to_toml().as_bytes()))
+    }
+
+    /// Writes `metrics.json`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`] naming the file.
+    pub fn write_metrics(&self, metrics: &Metrics) -> Result<()> {
+        self.write(ResultsFile::Metrics.name(), |file| writeln!(file, "{}", metrics.to_json()))
+    }
+
+    /// Writes `data.json`: what was read from the data file, chosen and dropped.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`] naming the file.
+    pub fn write_data_summary(&self, summary: &DataSummary) -> Result<()> {
+        self.write(ResultsFile::DataSummary.name(), |file| {
+            serde_json::to_writer_pretty(&mut *file, summary)?;
+            writeln!(file)
+        })
+    }
+
+    /// Writes `evaluation.json`, the metrics of a model that was read.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`] naming the file.
+    pub fn write_evaluation(&self, metrics: &Metrics) -> Result<()> {
+        self.write(ResultsFile::Evaluation.name(), |file| writeln!(file, "{}", metrics.to_json()))
+    }
+
+    /// Writes the model `name` (`model.safetensors`), which Python's `safetensors` package reads.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`] naming the file.
+    ///
+    /// # Panics
+    /// As [`write_safetensors`].
+    pub fn write_model(&self, name: &str, tensors: &[Tensor<'_>], metadata: &BTreeMap<String, String>) -> Result<()> {
+        self.write(name, |file| write_safetensors(file, tensors, metadata))
+    }
+}
