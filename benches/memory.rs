@@ -8,7 +8,8 @@ use std::path::Path;
 use std::process::Command;
 
 use svae_cpu::commands::bench::screen;
-use svae_cpu::data::loading::load::{LoadOptions, load, write_npz};
+use svae_cpu::data::formats::write_npz;
+use svae_cpu::data::loading::load::{LoadOptions, load};
 use svae_cpu::words::grouped;
 
 fn main() {

@@ -47,7 +47,7 @@ pub fn quoted(path: &Path) -> String {
 }
 
 /// At most a dozen names, for a message.
-pub fn list<S: AsRef<str>>(names: &[S]) -> String {
+pub fn first_few<S: AsRef<str>>(names: &[S]) -> String {
     const SHOWN: usize = 12;
     if names.is_empty() {
         return "nothing".to_string();

@@ -10,7 +10,8 @@ use rust_hdf5::H5File;
 use svae_cpu::Error;
 use svae_cpu::data::dataset::{Categorical, Continuous};
 use svae_cpu::data::formats::npz::{Npz, NpzWriter};
-use svae_cpu::data::loading::load::{LoadOptions, Loaded, load, write_npz};
+use svae_cpu::data::formats::write_npz;
+use svae_cpu::data::loading::load::{LoadOptions, Loaded, load};
 use svae_cpu::data::simulate::{Simulation, SimulationKind, simulate};
 use tempfile::TempDir;
 

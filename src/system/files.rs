@@ -1,4 +1,4 @@
-//! Files that appear whole or not at all, and the right to work in a folder.
+//! Files that are opened, files that appear whole or not at all, and the right to work in a folder.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, BufWriter, Read, Write};
@@ -6,8 +6,22 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, InputError, Result};
 use crate::system::machine::host;
+
+/// Opens a file for reading; an absent one is the user's to mend, anything else is the machine's.
+pub(crate) fn open_input(path: &Path) -> Result<File> {
+    match File::open(path) {
+        Ok(file) if file.metadata().is_ok_and(|m| m.is_dir()) => {
+            Err(InputError::new("this is a folder", "name a file").in_file(path).into())
+        }
+        Ok(file) => Ok(file),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            Err(InputError::new("there is no such file", "check the path").in_file(path).into())
+        }
+        Err(e) => Err(Error::io("reading", path, e)),
+    }
+}
 
 /// Writes a file beside `path`, syncs it and renames it to `path`, so that `path` is never half written.
 ///

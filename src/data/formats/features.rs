@@ -1,7 +1,9 @@
-//! The list of features that 10x files come with: which of them are genes, and which genome they belong to.
+//! The names that 10x matrices come with: barcodes, and features, of which some are genes of some genome.
 
+use crate::data::formats::column::Column;
+use crate::data::names::Names;
 use crate::error::InputError;
-use crate::words::list;
+use crate::words::first_few;
 
 /// The kind of features whose counts are modelled.
 const GENE_EXPRESSION: &str = "Gene Expression";
@@ -42,7 +44,7 @@ impl Features {
         {
             let remedy = match genomes.is_empty() {
                 true => "leave out --genome: the features have no genome".to_string(),
-                false => format!("--genome may be {}", list(&genomes)),
+                false => format!("--genome may be {}", first_few(&genomes)),
             };
             return Err(InputError::new(format!("there are no features of genome `{genome}`"), remedy));
         }
@@ -74,7 +76,7 @@ impl Features {
             notes.push(format!("left out {n_foreign} genes of other genomes"));
         }
         if genome.is_none() && genomes.len() > 1 {
-            let known = list(&genomes);
+            let known = first_few(&genomes);
             notes.push(format!("genes of several genomes are read: {known}; choose one with --genome"));
         }
         let kept = |values: Vec<String>| -> Vec<String> {
@@ -84,15 +86,47 @@ impl Features {
     }
 }
 
+/// The names that come with a matrix of 10x Genomics: genes and barcodes, and the one column that barcodes give.
+pub(crate) struct TenxNames {
+    pub genes: Genes,
+    barcodes: Vec<String>,
+}
+
+impl TenxNames {
+    pub fn new(genes: Genes, barcodes: Vec<String>) -> Self {
+        Self { genes, barcodes }
+    }
+
+    /// Numbers of cells and genes.
+    pub fn shape(&self) -> (usize, usize) {
+        (self.barcodes.len(), self.genes.names.len())
+    }
+
+    /// Barcodes of the cells.
+    pub fn cells(&self) -> Names {
+        self.barcodes.iter().collect()
+    }
+
+    /// Names of the columns of the cells.
+    pub fn column_names(&self) -> Vec<String> {
+        gem_wells(&self.barcodes).map(|_| GEM_WELL.to_string()).into_iter().collect()
+    }
+
+    /// The GEM well of each cell.
+    pub fn gem_well(&self) -> Column {
+        Column::Integers(gem_wells(&self.barcodes).unwrap_or_default())
+    }
+}
+
 /// The GEM well of each cell, if every barcode ends in one ("AAACCTGA-2") and there are several.
-pub(crate) fn gem_wells(barcodes: &[String]) -> Option<Vec<i64>> {
+fn gem_wells(barcodes: &[String]) -> Option<Vec<i64>> {
     let well = |barcode: &String| barcode.rsplit_once('-')?.1.parse::<u16>().ok().map(i64::from);
     let wells: Vec<i64> = barcodes.iter().map(well).collect::<Option<_>>()?;
     wells.iter().any(|well| *well != wells[0]).then_some(wells)
 }
 
 /// The one column that barcodes give.
-pub(crate) const GEM_WELL: &str = "gem_well";
+const GEM_WELL: &str = "gem_well";
 
 #[cfg(test)]
 mod tests {

@@ -4,12 +4,13 @@ use std::path::Path;
 
 use crate::data::counts::row_source::RowSource;
 use crate::data::formats::anndata_writer::{Frame, FrameColumn};
+use crate::data::formats::column::Column;
 use crate::data::formats::counts_sink::CountsSink;
-use crate::data::formats::hdf5::{Hdf5, Matrix, RowReader, Storage, place};
-use crate::data::formats::screen_file::{Column, RawTruth, ScreenFile, StoredMatrix};
+use crate::data::formats::hdf5::{HDF5_ENDINGS, Hdf5, Matrix, RowReader, Storage, place};
+use crate::data::formats::screen_file::{RawTruth, ScreenFile, StoredMatrix, has_ending};
 use crate::data::names::Names;
 use crate::error::{InputError, Result};
-use crate::words::list;
+use crate::words::first_few;
 
 const WRITE_AGAIN: &str = "open the file with a current AnnData and write it again";
 
@@ -21,14 +22,29 @@ pub(crate) struct H5ad {
 }
 
 impl H5ad {
-    /// Takes over an open file; `layer` names the matrix to read, else `X`.
-    pub fn new(hdf5: Hdf5, layer: Option<String>) -> Self {
-        Self { hdf5, layer }
+    /// Whether a file is HDF5 by its name: what no other format takes of these is read as AnnData, or refused with the
+    /// names of what it holds.
+    pub fn recognises(path: &Path) -> bool {
+        has_ending(path, &HDF5_ENDINGS)
     }
 
-    /// Whether a file looks like AnnData's.
-    pub fn recognises(hdf5: &Hdf5) -> bool {
-        ["obs", "var"].iter().any(|name| hdf5.group(name).is_some() || hdf5.has_dataset(name))
+    /// Opens a file; `layer` names the matrix to read, else `X`.
+    ///
+    /// # Errors
+    /// [`InputError`] if it is absent, no HDF5 file, or neither called .h5ad nor like AnnData inside.
+    pub fn open(path: &Path, layer: Option<&str>) -> Result<Self> {
+        let hdf5 = Hdf5::open(path)?;
+        let has_tables = ["obs", "var"].iter().any(|name| hdf5.group(name).is_some() || hdf5.has_dataset(name));
+        if !has_tables && !has_ending(path, &[".h5ad"]) {
+            let groups = first_few(&hdf5.children("")?);
+            return Err(InputError::new(
+                format!("it is neither an AnnData nor a 10x file: it holds {groups}"),
+                "give a file with `obs`, `var` and `X`, or one with `matrix`",
+            )
+            .in_file(path)
+            .into());
+        }
+        Ok(Self { hdf5, layer: layer.map(str::to_string) })
     }
 
     fn fault(&self, name: &str, problem: impl Into<String>, remedy: impl Into<String>) -> InputError {
@@ -59,7 +75,7 @@ impl H5ad {
                 let mut known = vec!["X".to_string()];
                 known.extend(layers()?);
                 known.extend(self.raw("X").map(|_| "raw".to_string()));
-                let known = list(&known);
+                let known = first_few(&known);
                 let error =
                     self.fault("layers", format!("there is no layer `{layer}`"), format!("--layer may be {known}"));
                 Err(error.into())
@@ -378,7 +394,7 @@ impl ScreenFile for H5ad {
 impl H5ad {
     /// The tables of cells and of genes of the file at `path`, with the genes of the matrix that `layer` names.
     pub(crate) fn frames(path: &Path, layer: Option<String>) -> Option<(Frame, Frame)> {
-        let file = Self::new(Hdf5::open(path).ok()?, layer);
+        let file = Self { hdf5: Hdf5::open(path).ok()?, layer };
         Some((file.frame("obs")?, file.frame(&file.genes_table().ok()?)?))
     }
 

@@ -1,4 +1,4 @@
-//! HDF5 files, opened with distrust: the only module that touches the library. Names errors by file and place.
+//! HDF5 files, opened with distrust: the module through which every reader of them goes. Names errors by file and place.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use rust_hdf5::{DatatypeMessage, H5Dataset, H5File, H5Group, Hdf5Error, LinkClass};
 
 use crate::data::counts::row_source::{CellSink, RowSource};
+use crate::data::formats::column::Column;
 use crate::data::formats::counts_sink::{BLOCK, CountsSink, SparseBlock, check_indptr, push_dense, read_csc, read_csr};
-use crate::data::formats::npz::open_input;
-use crate::data::formats::screen_file::Column;
 use crate::data::names::Names;
 use crate::error::{InputError, Result};
+use crate::system::files::open_input;
 
 /// DEFLATE cannot expand by more than this factor, so a shape that promises more is lying. No other filter comes close.
 const MAX_EXPANSION: u64 = 1032;
@@ -22,6 +22,9 @@ const MOST_AT_ONCE: usize = 1 << 24;
 const MOST_CHUNK: u64 = 1 << 26;
 /// Values looked at to tell what a matrix holds, at each of two places.
 const SAMPLE: usize = 1 << 15;
+
+/// Endings of the names of HDF5 files.
+pub(crate) const HDF5_ENDINGS: [&str; 3] = [".h5ad", ".h5", ".hdf5"];
 
 /// An open HDF5 file.
 pub(crate) struct Hdf5 {

@@ -1,16 +1,13 @@
 //! A table of labels beside the counts (CSV or TSV): a row per barcode, and a column with its intervention.
 
 use std::collections::HashMap;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use flate2::read::MultiGzDecoder;
-
-use crate::data::formats::npz::open_input;
-use crate::data::formats::screen_file::Column;
+use crate::data::formats::column::Column;
+use crate::data::formats::text::read_text;
 use crate::data::names::Names;
-use crate::error::{Error, InputError, Result};
-use crate::words::list;
+use crate::error::{InputError, Result};
+use crate::words::first_few;
 
 /// Columns that usually hold the barcode; else it is the first.
 const USUAL_BARCODES: [&str; 8] =
@@ -37,13 +34,7 @@ impl LabelTable {
     /// if no barcode is that of a cell.
     pub fn read(path: &Path, cells: &Names) -> Result<Self> {
         let fault = |problem: String, remedy: &str| InputError::new(problem, remedy).in_file(path);
-        let bytes = read_whole(path)?;
-        let Ok(text) = std::str::from_utf8(&bytes) else {
-            let end = std::str::from_utf8(&bytes).map_or_else(|e| e.valid_up_to(), |_| 0);
-            let line = 1 + bytes[..end].iter().filter(|byte| **byte == b'\n').count();
-            return Err(fault("it is not valid UTF-8".into(), "store it as UTF-8").at(format!("line {line}")).into());
-        };
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let text = read_text(path)?;
         let first = text.lines().next().unwrap_or_default();
         let delimiter = [b'\t', b',', b';'].into_iter().find(|d| first.contains(*d as char)).unwrap_or(b',');
         let mut reader = csv::ReaderBuilder::new()
@@ -167,8 +158,11 @@ impl LabelTable {
     /// [`InputError`] if there is no such column.
     pub fn column(&self, name: &str, label: bool) -> Result<Column> {
         let at = self.columns.iter().position(|column| column == name).ok_or_else(|| {
-            InputError::new(format!("there is no column `{name}`"), format!("the columns are {}", list(&self.columns)))
-                .in_file(&self.path)
+            InputError::new(
+                format!("there is no column `{name}`"),
+                format!("the columns are {}", first_few(&self.columns)),
+            )
+            .in_file(&self.path)
         })?;
         let missing = |text: &str| matches!(text, "" | "NA" | "nan" | "NaN" | "None");
         let values = self.values[at].iter().map(|text| if missing(text) { "" } else { text });
@@ -190,37 +184,13 @@ impl LabelTable {
 /// # Errors
 /// [`InputError`] if the file is absent, not UTF-8 or empty.
 pub(crate) fn read_names(path: &Path) -> Result<Vec<String>> {
-    let bytes = read_whole(path)?;
-    let fault = |problem: &str, remedy: &str| InputError::new(problem, remedy).in_file(path);
-    let text = String::from_utf8(bytes).map_err(|_| fault("it is not valid UTF-8", "store it as UTF-8"))?;
+    let text = read_text(path)?;
     let name =
         |line: &str| line.split(['\t', ',', ';']).next().unwrap_or_default().trim().trim_matches('"').to_string();
     let names: Vec<String> = text.lines().map(name).filter(|name| !name.is_empty()).collect();
     match names.is_empty() {
-        true => Err(fault("it holds no names", "write one name per line").into()),
+        true => Err(InputError::new("it holds no names", "write one name per line").in_file(path).into()),
         false => Ok(names),
-    }
-}
-
-/// Largest table of labels or names read, in bytes after decompression.
-const MOST_BYTES: u64 = 1 << 31;
-
-fn read_whole(path: &Path) -> Result<Vec<u8>> {
-    let file = open_input(path)?;
-    let mut bytes = Vec::new();
-    let compressed = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gz"));
-    let result = match compressed {
-        true => MultiGzDecoder::new(std::io::BufReader::new(file)).take(MOST_BYTES).read_to_end(&mut bytes),
-        false => file.take(MOST_BYTES).read_to_end(&mut bytes),
-    };
-    match result {
-        Ok(n) if (n as u64) < MOST_BYTES => Ok(bytes),
-        Ok(_) => Err(InputError::new("it is too large for a table", "check the file").in_file(path).into()),
-        Err(e) if compressed => {
-            let problem = format!("it cannot be decompressed ({e})");
-            Err(InputError::new(problem, "copy or write the file again").in_file(path).into())
-        }
-        Err(e) => Err(Error::io("reading", path, e)),
     }
 }
 

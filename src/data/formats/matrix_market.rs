@@ -1,20 +1,15 @@
 //! Matrix-market folders: matrix.mtx, barcodes.tsv, features.tsv or genes.tsv, each plain or gzip-compressed.
 
-use std::cell::RefCell;
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 
-use flate2::read::MultiGzDecoder;
-
+use crate::data::formats::column::Column;
 use crate::data::formats::counts_sink::{CountsSink, Entry};
-use crate::data::formats::features::{Features, GEM_WELL, Genes, gem_wells};
-use crate::data::formats::npz::open_input;
-use crate::data::formats::screen_file::{Column, ScreenFile, StoredMatrix};
+use crate::data::formats::features::{Features, TenxNames};
+use crate::data::formats::screen_file::{ScreenFile, StoredMatrix, has_ending};
+use crate::data::formats::text::{Lines, is_gzip};
 use crate::data::names::Names;
 use crate::error::{Error, InputError, Result};
-use crate::words::list;
+use crate::words::first_few;
 
 /// Longest line read, in bytes.
 const MAX_LINE: usize = 1 << 16;
@@ -26,8 +21,7 @@ const REPORT: u64 = 1 << 18;
 /// A matrix with its names.
 pub(crate) struct MatrixMarket {
     matrix: PathBuf,
-    genes: Genes,
-    barcodes: Vec<String>,
+    names: TenxNames,
     header: Header,
     /// Whether rows are cells, rather than genes as CellRanger writes.
     rows_are_cells: bool,
@@ -65,7 +59,7 @@ impl MatrixMarket {
         let mut genes = features.genes(None).map_err(|error| error.in_file(&features_path))?;
         let mut notes = std::mem::take(&mut genes.notes);
 
-        let mut lines = Lines::open(&matrix)?;
+        let mut lines = Lines::open(&matrix, MAX_LINE)?;
         let header = read_header(&mut lines)?;
         let (n_cells, n_features) = (barcodes.len(), genes.number.len());
         let rows_are_cells = match (header.n_rows, header.n_columns) {
@@ -81,18 +75,17 @@ impl MatrixMarket {
                 return Err(lines.fault(problem, remedy).into());
             }
         };
-        Ok(Self { matrix, genes, barcodes, header, rows_are_cells, notes })
+        Ok(Self { matrix, names: TenxNames::new(genes, barcodes), header, rows_are_cells, notes })
     }
 
-    /// Whether a file is a matrix of this kind, by its name.
+    /// Whether a path is a folder, or a matrix of this kind by its name.
     pub fn recognises(path: &Path) -> bool {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_lowercase();
-        name.ends_with(".mtx") || name.ends_with(".mtx.gz")
+        path.is_dir() || is_matrix(path)
     }
 
     /// Delivers every entry as cell, gene (-1: no gene), value, with the bytes of the file read so far.
     fn read_entries(&self, mut entry: impl FnMut(i64, i64, f64, Option<u64>) -> Result<bool>) -> Result<()> {
-        let mut lines = Lines::open(&self.matrix)?;
+        let mut lines = Lines::open(&self.matrix, MAX_LINE)?;
         let header = read_header(&mut lines)?;
         if header != self.header {
             return Err(lines.fault("it changed while it was read", "try again").into());
@@ -117,7 +110,7 @@ impl MatrixMarket {
             }
             let (cell, feature) = if self.rows_are_cells { (row, column) } else { (column, row) };
             let bytes = (n % REPORT == 0).then(|| lines.bytes());
-            if !entry(cell as i64 - 1, self.genes.number[feature as usize - 1], value, bytes)? {
+            if !entry(cell as i64 - 1, self.names.genes.number[feature as usize - 1], value, bytes)? {
                 return Ok(());
             }
         }
@@ -163,19 +156,19 @@ impl ScreenFile for MatrixMarket {
     }
 
     fn shape(&self) -> Result<(usize, usize)> {
-        Ok((self.barcodes.len(), self.genes.names.len()))
+        Ok(self.names.shape())
     }
 
     fn cell_names(&self) -> Result<Option<Names>> {
-        Ok(Some(self.barcodes.iter().collect()))
+        Ok(Some(self.names.cells()))
     }
 
     fn gene_names(&self) -> Result<Option<Vec<String>>> {
-        Ok(Some(self.genes.names.clone()))
+        Ok(Some(self.names.genes.names.clone()))
     }
 
     fn gene_ids(&self) -> Result<Option<Vec<String>>> {
-        Ok(Some(self.genes.ids.clone()))
+        Ok(Some(self.names.genes.ids.clone()))
     }
 
     fn counts_place(&self) -> String {
@@ -207,7 +200,7 @@ impl ScreenFile for MatrixMarket {
     }
 
     fn column_names(&self) -> Result<Vec<String>> {
-        Ok(gem_wells(&self.barcodes).map(|_| GEM_WELL.to_string()).into_iter().collect())
+        Ok(self.names.column_names())
     }
 
     fn column_place(&self, name: &str) -> String {
@@ -215,7 +208,7 @@ impl ScreenFile for MatrixMarket {
     }
 
     fn column(&self, _name: &str, _label: bool) -> Result<Column> {
-        Ok(Column::Integers(gem_wells(&self.barcodes).unwrap_or_default()))
+        Ok(self.names.gem_well())
     }
 
     fn notes(&self) -> Vec<String> {
@@ -230,8 +223,8 @@ impl ScreenFile for MatrixMarket {
         })?;
         Ok(vec![StoredMatrix {
             name: self.matrix.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
-            n_cells: self.barcodes.len(),
-            n_genes: self.genes.number.len(),
+            n_cells: self.names.shape().0,
+            n_genes: self.names.genes.number.len(),
             storage: "coordinates",
             dtype: if self.header.real { "real" } else { "integer" }.to_string(),
             compression: is_gzip(&self.matrix).then(|| "gzip".to_string()),
@@ -241,11 +234,14 @@ impl ScreenFile for MatrixMarket {
     }
 }
 
+fn is_matrix(path: &Path) -> bool {
+    has_ending(path, &[".mtx", ".mtx.gz"])
+}
+
 /// The matrix of a folder: the one file whose name ends in matrix.mtx or matrix.mtx.gz, else in .mtx or .mtx.gz.
 fn find_matrix(folder: &Path) -> Result<PathBuf> {
     let entries = std::fs::read_dir(folder).map_err(|e| Error::io("reading", folder, e))?;
-    let mut files: Vec<PathBuf> =
-        entries.flatten().map(|entry| entry.path()).filter(|path| MatrixMarket::recognises(path)).collect();
+    let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(|path| is_matrix(path)).collect();
     files.sort();
     let refused = |problem: String, remedy: &str| InputError::new(problem, remedy).in_file(folder);
     match &files[..] {
@@ -258,7 +254,7 @@ fn find_matrix(folder: &Path) -> Result<PathBuf> {
         files => {
             let names: Vec<String> =
                 files.iter().filter_map(|path| path.file_name()?.to_str().map(str::to_string)).collect();
-            let problem = format!("the folder holds several matrices: {}", list(&names));
+            let problem = format!("the folder holds several matrices: {}", first_few(&names));
             Err(refused(problem, "name one of these files; its barcodes and features are those with the same prefix")
                 .into())
         }
@@ -283,7 +279,7 @@ fn beside(matrix: &Path, stems: &[&str]) -> Result<PathBuf> {
     }
     Err(InputError::new(
         format!("the file of its {} is missing", stems[0]),
-        format!("put one of {} beside it", list(&tried)),
+        format!("put one of {} beside it", first_few(&tried)),
     )
     .in_file(matrix)
     .into())
@@ -291,7 +287,7 @@ fn beside(matrix: &Path, stems: &[&str]) -> Result<PathBuf> {
 
 /// The lines of a tab-separated file without header.
 fn read_table(path: &Path) -> Result<Vec<Vec<String>>> {
-    let mut lines = Lines::open(path)?;
+    let mut lines = Lines::open(path, MAX_LINE)?;
     let mut table = Vec::new();
     while let Some(line) = lines.next()? {
         let Ok(text) = std::str::from_utf8(line) else {
@@ -359,78 +355,6 @@ fn whole(digits: &[u8]) -> Option<u64> {
         return None;
     }
     digits.iter().try_fold(0, |n, &digit| digit.is_ascii_digit().then(|| n * 10 + (digit - b'0') as u64))
-}
-
-fn is_gzip(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gz"))
-}
-
-/// The lines of a file, plain or compressed, and how far it has been read.
-pub(crate) struct Lines {
-    path: PathBuf,
-    reader: BufReader<Box<dyn Read>>,
-    line: Vec<u8>,
-    number: usize,
-    read: Rc<RefCell<u64>>,
-}
-
-/// Counts the bytes that pass.
-struct Counted {
-    file: File,
-    read: Rc<RefCell<u64>>,
-}
-
-impl Read for Counted {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let n = self.file.read(buffer)?;
-        *self.read.borrow_mut() += n as u64;
-        Ok(n)
-    }
-}
-
-impl Lines {
-    pub fn open(path: &Path) -> Result<Self> {
-        let read = Rc::new(RefCell::new(0));
-        let file = Counted { file: open_input(path)?, read: read.clone() };
-        let reader: Box<dyn Read> = match is_gzip(path) {
-            true => Box::new(MultiGzDecoder::new(BufReader::with_capacity(1 << 16, file))),
-            false => Box::new(file),
-        };
-        let reader = BufReader::with_capacity(1 << 16, reader);
-        Ok(Self { path: path.to_path_buf(), reader, line: Vec::new(), number: 0, read })
-    }
-
-    /// The next line without its end; `None` after the last.
-    pub fn next(&mut self) -> Result<Option<&[u8]>> {
-        self.line.clear();
-        self.number += 1;
-        let n = (&mut self.reader).take(MAX_LINE as u64 + 1).read_until(b'\n', &mut self.line).map_err(|e| {
-            self.fault(format!("line {}: it cannot be read ({e})", self.number), "copy or write the file again")
-        })?;
-        if n > MAX_LINE {
-            return Err(self.bad_line("it is too long").into());
-        }
-        if n == 0 {
-            return Ok(None);
-        }
-        while self.line.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
-            self.line.pop();
-        }
-        Ok(Some(&self.line))
-    }
-
-    /// Bytes of the file read so far.
-    fn bytes(&self) -> u64 {
-        *self.read.borrow()
-    }
-
-    pub fn fault(&self, problem: impl Into<String>, remedy: impl Into<String>) -> InputError {
-        InputError::new(problem, remedy).in_file(&self.path)
-    }
-
-    pub fn bad_line(&self, problem: impl Into<String>) -> InputError {
-        self.fault(problem, "the file is damaged or of another kind").at(format!("line {}", self.number))
-    }
 }
 
 #[cfg(test)]

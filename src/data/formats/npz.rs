@@ -1,6 +1,6 @@
 //! NumPy archives (.npz): arrays read with conversion and bounded memory, and written whole or not at all.
 
-use crate::words::list;
+use crate::words::first_few;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Write};
@@ -18,6 +18,7 @@ use rawzip::{
 use tempfile::NamedTempFile;
 
 use crate::error::{Error, InputError, Result};
+use crate::system::files::open_input;
 
 /// Longest .npy header read, in bytes; NumPy itself writes 128 for a plain array.
 const MAX_HEADER: usize = 1 << 16;
@@ -118,7 +119,7 @@ impl Npz {
     pub fn array(&self, name: &str) -> Result<ArrayStream<'_>> {
         let fault = Fault { path: &self.path, name };
         let member = self.members.get(name).ok_or_else(|| {
-            fault.because("there is no such array", format!("the archive holds {}", list(&self.names)))
+            fault.because("there is no such array", format!("the archive holds {}", first_few(&self.names)))
         })?;
         let entry = self.archive.get_entry(member.wayfinder).map_err(|e| fault.damaged(e))?;
         let (start, end) = entry.compressed_data_range();
@@ -431,20 +432,6 @@ impl Fault<'_> {
 
     fn damaged(&self, reason: impl std::fmt::Display) -> InputError {
         self.because(format!("it is damaged ({reason})"), "write the file again")
-    }
-}
-
-/// Opens a file for reading; an absent one is the user's to mend, anything else is the machine's.
-pub(crate) fn open_input(path: &Path) -> Result<File> {
-    match File::open(path) {
-        Ok(file) if file.metadata().is_ok_and(|m| m.is_dir()) => {
-            Err(InputError::new("this is a folder", "name a file").in_file(path).into())
-        }
-        Ok(file) => Ok(file),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            Err(InputError::new("there is no such file", "check the path").in_file(path).into())
-        }
-        Err(e) => Err(Error::io("reading", path, e)),
     }
 }
 

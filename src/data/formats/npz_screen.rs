@@ -4,14 +4,15 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::data::dataset::Dataset;
+use crate::data::formats::column::Column;
 use crate::data::formats::counts_sink::{
     BLOCK, CountsSink, SparseBlock, cell_place, check_indptr, push_dense, read_csc, read_csr,
 };
 use crate::data::formats::npz::{ArrayStream, ElementKind, Npz, NpzWriter};
-use crate::data::formats::screen_file::{Column, RawTruth, ScreenFile, StoredMatrix};
+use crate::data::formats::screen_file::{RawTruth, ScreenFile, StoredMatrix, has_ending};
 use crate::data::names::Names;
 use crate::error::{InputError, Result};
-use crate::words::list;
+use crate::words::first_few;
 
 /// Values looked at to tell what the matrix holds.
 const SAMPLE: usize = 1 << 16;
@@ -22,9 +23,17 @@ pub(crate) struct NpzScreen {
 }
 
 impl NpzScreen {
-    /// Takes over an open archive.
-    pub fn new(npz: Npz) -> Self {
-        Self { npz }
+    /// Whether a file is an archive, by its name.
+    pub fn recognises(path: &Path) -> bool {
+        has_ending(path, &[".npz"])
+    }
+
+    /// Opens an archive.
+    ///
+    /// # Errors
+    /// As [`Npz::open`].
+    pub fn open(path: &Path) -> Result<Self> {
+        Ok(Self { npz: Npz::open(path)? })
     }
 
     /// Arrays that are no columns of the cells.
@@ -135,7 +144,7 @@ impl ScreenFile for NpzScreen {
         if !self.is_sparse() {
             if !self.npz.contains("x") {
                 return Err(InputError::new(
-                    format!("it holds neither `x` nor `data`, but {}", list(self.npz.names())),
+                    format!("it holds neither `x` nor `data`, but {}", first_few(self.npz.names())),
                     "store counts as `x` (cells x genes) or with scipy.sparse.save_npz",
                 )
                 .in_file(self.path())

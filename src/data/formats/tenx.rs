@@ -2,35 +2,36 @@
 
 use std::path::Path;
 
+use crate::data::formats::column::Column;
 use crate::data::formats::counts_sink::CountsSink;
-use crate::data::formats::features::{Features, GEM_WELL, Genes, gem_wells};
-use crate::data::formats::hdf5::{Hdf5, Matrix, Storage};
-use crate::data::formats::screen_file::{Column, ScreenFile, StoredMatrix};
+use crate::data::formats::features::{Features, TenxNames};
+use crate::data::formats::hdf5::{HDF5_ENDINGS, Hdf5, Matrix, Storage};
+use crate::data::formats::screen_file::{ScreenFile, StoredMatrix, has_ending};
 use crate::data::names::Names;
 use crate::error::{InputError, Result};
-use crate::words::list;
+use crate::words::first_few;
 
 /// An open file and the group of it that is read.
 pub(crate) struct Tenx {
     hdf5: Hdf5,
     group: String,
-    genes: Genes,
-    barcodes: Vec<String>,
+    names: TenxNames,
     notes: Vec<String>,
 }
 
 impl Tenx {
-    /// Whether a file looks like one of CellRanger's.
-    pub fn recognises(hdf5: &Hdf5) -> bool {
-        !groups(hdf5).is_empty()
+    /// Whether a file is one of CellRanger's: what is inside counts, not the name.
+    pub fn recognises(path: &Path) -> bool {
+        has_ending(path, &HDF5_ENDINGS) && Hdf5::open(path).is_ok_and(|hdf5| !groups(&hdf5).is_empty())
     }
 
-    /// Takes over an open file and reads its names.
+    /// Opens a file and reads its names.
     ///
     /// # Errors
     /// [`InputError`] if there are several genomes in groups of their own and none is chosen, if there is no such
     /// genome, or if parts are missing.
-    pub fn new(hdf5: Hdf5, genome: Option<&str>) -> Result<Self> {
+    pub fn open(path: &Path, genome: Option<&str>) -> Result<Self> {
+        let hdf5 = Hdf5::open(path)?;
         let groups = groups(&hdf5);
         if groups.iter().any(|group| group == "matrix") {
             let strings = |name: &str| hdf5.strings(&format!("matrix/features/{name}"));
@@ -46,12 +47,12 @@ impl Tenx {
         let group = match (genome, &groups[..]) {
             (Some(genome), groups) if groups.iter().any(|group| group == genome) => genome.to_string(),
             (Some(genome), groups) => {
-                let remedy = format!("--genome may be {}", list(groups));
+                let remedy = format!("--genome may be {}", first_few(groups));
                 return Err(place(InputError::new(format!("there is no genome `{genome}`"), remedy)).into());
             }
             (None, [group]) => group.clone(),
             (None, groups) => {
-                let problem = format!("it holds a matrix for each of the genomes {}", list(groups));
+                let problem = format!("it holds a matrix for each of the genomes {}", first_few(groups));
                 return Err(place(InputError::new(problem, "choose one with --genome")).into());
             }
         };
@@ -78,7 +79,7 @@ impl Tenx {
         }
         let mut genes = features.genes(genome).map_err(|error| error.in_file(hdf5.path()).at(&*group))?;
         let notes = std::mem::take(&mut genes.notes);
-        Ok(Self { hdf5, group, genes, barcodes, notes })
+        Ok(Self { hdf5, group, names: TenxNames::new(genes, barcodes), notes })
     }
 
     fn matrix(&self) -> Matrix {
@@ -107,19 +108,19 @@ impl ScreenFile for Tenx {
     }
 
     fn shape(&self) -> Result<(usize, usize)> {
-        Ok((self.barcodes.len(), self.genes.names.len()))
+        Ok(self.names.shape())
     }
 
     fn cell_names(&self) -> Result<Option<Names>> {
-        Ok(Some(self.barcodes.iter().collect()))
+        Ok(Some(self.names.cells()))
     }
 
     fn gene_names(&self) -> Result<Option<Vec<String>>> {
-        Ok(Some(self.genes.names.clone()))
+        Ok(Some(self.names.genes.names.clone()))
     }
 
     fn gene_ids(&self) -> Result<Option<Vec<String>>> {
-        Ok(Some(self.genes.ids.clone()))
+        Ok(Some(self.names.genes.ids.clone()))
     }
 
     fn counts_place(&self) -> String {
@@ -127,7 +128,7 @@ impl ScreenFile for Tenx {
     }
 
     fn read_counts(&self, sink: &mut CountsSink) -> Result<()> {
-        let number = &self.genes.number;
+        let number = &self.names.genes.number;
         // Features beyond the list go to a gene that does not exist, so that they are refused.
         let gene_of = |feature: i64| match usize::try_from(feature) {
             Ok(feature) => number.get(feature).copied().unwrap_or(i64::MAX),
@@ -137,7 +138,7 @@ impl ScreenFile for Tenx {
     }
 
     fn column_names(&self) -> Result<Vec<String>> {
-        Ok(gem_wells(&self.barcodes).map(|_| GEM_WELL.to_string()).into_iter().collect())
+        Ok(self.names.column_names())
     }
 
     fn column_place(&self, name: &str) -> String {
@@ -145,7 +146,7 @@ impl ScreenFile for Tenx {
     }
 
     fn column(&self, _name: &str, _label: bool) -> Result<Column> {
-        Ok(Column::Integers(gem_wells(&self.barcodes).unwrap_or_default()))
+        Ok(self.names.gem_well())
     }
 
     fn notes(&self) -> Vec<String> {
@@ -156,8 +157,8 @@ impl ScreenFile for Tenx {
         let facts = self.hdf5.matrix_facts(&self.matrix())?;
         Ok(vec![StoredMatrix {
             name: self.group.clone(),
-            n_cells: self.barcodes.len(),
-            n_genes: self.genes.number.len(),
+            n_cells: self.names.shape().0,
+            n_genes: self.names.genes.number.len(),
             storage: "CSR",
             dtype: facts.dtype,
             compression: facts.compression,

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use crate::data::dataset::{Categorical, InterventionRows};
 use crate::data::formats::screen_file::StoredMatrix;
 use crate::error::InputError;
-use crate::words::list;
+use crate::words::first_few;
 
 /// Labels that usually mark control cells.
 const USUAL_CONTROLS: [&str; 18] = [
@@ -103,7 +103,8 @@ pub(crate) fn point_to_counts(mut error: InputError, matrices: &[StoredMatrix]) 
         .map(|matrix| matrix.name.as_str())
         .collect();
     if let Some(name) = others.first() {
-        error.remedy = format!("{}: {} of this file holds raw counts, add --layer {name}", error.remedy, list(&others));
+        error.remedy =
+            format!("{}: {} of this file holds raw counts, add --layer {name}", error.remedy, first_few(&others));
     }
     error
 }
@@ -164,7 +165,7 @@ pub(crate) fn doubled_names<'a, S: AsRef<str> + ?Sized + 'a>(
         return None;
     }
     let shown: Vec<&str> = doubled.iter().map(|(name, _)| *name).collect();
-    Some(format!("{} names of {what} occur more than once ({}); {consequence}", doubled.len(), list(&shown)))
+    Some(format!("{} names of {what} occur more than once ({}); {consequence}", doubled.len(), first_few(&shown)))
 }
 
 /// Sentences on interventions with so few cells that nothing can be learned from them.
@@ -175,7 +176,7 @@ pub(crate) fn rare_labels(names: &[String], sizes: &[usize]) -> Option<String> {
             "{} interventions have a single cell ({}), from which nothing can be learned; --min-cells-per-label 2 leaves \
              them out",
             rare.len(),
-            list(&rare)
+            first_few(&rare)
         )
     })
 }
@@ -187,7 +188,7 @@ pub(crate) fn unnamed_control(names: &[String]) -> Option<String> {
     Some(format!(
         "{} looks like a control but is treated as an intervention; --control \"{first}\" gives its cells the prior without \
          any shift",
-        list(&controls)
+        first_few(&controls)
     ))
 }
 
@@ -282,7 +283,7 @@ pub(crate) fn confounding(
         parts.entry(root(&mut part, level)).or_default().push(&covariate.levels[level]);
     }
     if parts.len() > 1 {
-        let mut shown = parts.values().map(|levels| list(levels));
+        let mut shown = parts.values().map(|levels| first_few(levels));
         let (one, other) = (shown.next().expect("two parts"), shown.next().expect("two parts"));
         return Ok(Some(format!(
             "`{}` is confounded with the interventions: no intervention (nor control) occurs both in {one} and in {other}, so \

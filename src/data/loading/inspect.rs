@@ -5,11 +5,13 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::data::dataset::{Categorical, InterventionRows};
+use crate::data::formats::column::{Column, Levels};
 use crate::data::formats::labels::LabelTable;
-use crate::data::formats::screen_file::{Column, Levels};
+use crate::data::formats::open;
+use crate::data::formats::screen_file::OpenOptions;
 use crate::data::loading::guards;
 use crate::data::loading::guards::Look;
-use crate::data::loading::load::{LabelCount, USUAL_LABELS, open};
+use crate::data::loading::load::{LabelCount, USUAL_LABELS};
 use crate::error::Result;
 
 /// Parts of names of columns that may hold the intervention.
@@ -111,7 +113,7 @@ pub struct ColumnReport {
 /// # Errors
 /// As [`load`](crate::data::loading::load::load) for files that cannot be opened; a column that cannot be read is only reported.
 pub fn inspect(path: &Path, layer: Option<&str>, genome: Option<&str>, labels: Option<&Path>) -> Result<Inspection> {
-    let file = open(path, layer, genome)?;
+    let file = open(path, &OpenOptions { layer, genome })?;
     let (n_cells, n_genes) = file.shape()?;
     let cell_names = file.cell_names()?;
     let gene_names = file.gene_names()?;

@@ -7,20 +7,17 @@ use crate::data::counts::ScreenCounts;
 use crate::data::counts::on_disk::{DiskCounts, Identity};
 use crate::data::dataset::{Categorical, Continuous, Covariates, Dataset, InterventionRows, Truth};
 use crate::data::formats::counts_sink::{ByteProgress, CountsRead, CountsSink, cell_place};
-use crate::data::formats::h5ad::H5ad;
-use crate::data::formats::hdf5::Hdf5;
 use crate::data::formats::labels::{LabelTable, read_names};
-use crate::data::formats::matrix_market::MatrixMarket;
-use crate::data::formats::npz::Npz;
-use crate::data::formats::npz_screen::NpzScreen;
-pub use crate::data::formats::npz_screen::write_npz;
-use crate::data::formats::screen_file::{Column, Levels, RawTruth, ScreenFile};
-use crate::data::formats::tenx::Tenx;
+use crate::data::formats::screen_file::{OpenOptions, RawTruth, ScreenFile};
+use crate::data::formats::{
+    column::{Column, Levels},
+    open,
+};
 use crate::data::loading::guards;
 use crate::data::loading::select_genes::highly_variable;
 pub use crate::data::loading::summary::{DataSummary, Dropped, LabelCount};
 use crate::error::{InputError, Result};
-use crate::words::{list, nearest};
+use crate::words::{first_few, nearest};
 
 /// Columns that usually hold the intervention, looked for when none is named.
 pub(crate) const USUAL_LABELS: [&str; 13] = [
@@ -90,7 +87,7 @@ pub struct Loaded {
 }
 
 /// Reads a screen: AnnData (`.h5ad`), 10x Genomics (`.h5`), a folder with a matrix-market file and its names, or `.npz`
-/// (see [`write_npz`] for the arrays).
+/// (see [`write_npz`](crate::data::formats::write_npz) for the arrays).
 ///
 /// # Errors
 /// [`InputError`], with the file and the cell and gene where that makes sense, if the file is
@@ -107,57 +104,8 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Loaded> {
 /// # Errors
 /// As [`load`].
 pub fn load_with_progress(path: &Path, options: &LoadOptions, progress: &mut dyn FnMut(u64, u64)) -> Result<Loaded> {
-    let file = open(path, options.layer.as_deref(), options.genome.as_deref())?;
+    let file = open(path, &OpenOptions { layer: options.layer.as_deref(), genome: options.genome.as_deref() })?;
     assemble(&*file, options, progress)
-}
-
-/// Opens a file of any format.
-pub(crate) fn open(path: &Path, layer: Option<&str>, genome: Option<&str>) -> Result<Box<dyn ScreenFile>> {
-    let without_effect = |given: Option<&str>, flag: &str, format: &str| match given {
-        None => Ok(()),
-        Some(_) => {
-            let problem = format!("{flag} has no effect on {format}");
-            Err(InputError::new(problem, "leave it out").in_file(path))
-        }
-    };
-    if path.is_dir() || MatrixMarket::recognises(path) {
-        without_effect(layer, "--layer", "a matrix-market folder")?;
-        without_effect(genome, "--genome", "a matrix-market folder, whose features name no genome")?;
-        return Ok(Box::new(MatrixMarket::open(path)?));
-    }
-    match path.extension().and_then(|extension| extension.to_str()).map(str::to_lowercase).as_deref() {
-        Some("npz") => {
-            without_effect(layer, "--layer", "a NumPy archive")?;
-            without_effect(genome, "--genome", "a NumPy archive")?;
-            Ok(Box::new(NpzScreen::new(Npz::open(path)?)))
-        }
-        Some("h5ad" | "h5" | "hdf5") => {
-            let hdf5 = Hdf5::open(path)?;
-            // What is inside counts, not the name.
-            if Tenx::recognises(&hdf5) {
-                without_effect(layer, "--layer", "a 10x file")?;
-                return Ok(Box::new(Tenx::new(hdf5, genome)?));
-            }
-            let anndata = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("h5ad"));
-            if anndata || H5ad::recognises(&hdf5) {
-                without_effect(genome, "--genome", "an AnnData file")?;
-                return Ok(Box::new(H5ad::new(hdf5, layer.map(str::to_string))));
-            }
-            let groups = list(&hdf5.children("")?);
-            Err(InputError::new(
-                format!("it is neither an AnnData nor a 10x file: it holds {groups}"),
-                "give a file with `obs`, `var` and `X`, or one with `matrix`",
-            )
-            .in_file(path)
-            .into())
-        }
-        _ => Err(InputError::new(
-            "files of this kind are not read",
-            "give an AnnData file (.h5ad), a 10x file (.h5), a matrix-market folder or a NumPy archive (.npz)",
-        )
-        .in_file(path)
-        .into()),
-    }
 }
 
 /// The columns that annotate cells: those of the file, and those of a table of labels, which come first.
@@ -245,12 +193,12 @@ impl Annotations<'_> {
             .into()),
             [] => Err(InputError::new(
                 "none of the cells' columns has a usual name for the intervention",
-                format!("name one of {} with --label-key", list(&columns)),
+                format!("name one of {} with --label-key", first_few(&columns)),
             )
             .in_file(path)
             .into()),
             _ => Err(InputError::new(
-                format!("several columns could hold the intervention: {}", list(&usual)),
+                format!("several columns could hold the intervention: {}", first_few(&usual)),
                 "name the right one with --label-key",
             )
             .in_file(path)
@@ -267,7 +215,7 @@ impl Annotations<'_> {
         let label = (!options.unlabelled).then_some(&label_key);
         for key in covariates.iter().copied().chain(label).chain(&options.size_factor_key) {
             if !columns.contains(key) {
-                let known = format!("the columns are {}", list(&columns));
+                let known = format!("the columns are {}", first_few(&columns));
                 return Err(self.error(key, InputError::new("there is no such column of the cells", known)).into());
             }
         }
@@ -710,8 +658,8 @@ fn listed_genes(
     }
     let missing: Vec<&str> = wanted.iter().filter(|(_, seen)| !**seen).map(|(name, _)| *name).collect();
     if n == 0 {
-        let problem = format!("none of its {} genes ({}) is in the data", wanted.len(), list(&missing));
-        let remedy = format!("write them as the data file does: {}", list(&gene_names[..gene_names.len().min(3)]));
+        let problem = format!("none of its {} genes ({}) is in the data", wanted.len(), first_few(&missing));
+        let remedy = format!("write them as the data file does: {}", first_few(&gene_names[..gene_names.len().min(3)]));
         return Err(InputError::new(problem, remedy).in_file(path).into());
     }
     if !missing.is_empty() {
@@ -719,7 +667,7 @@ fn listed_genes(
             "{} of {} listed genes are not in the data: {}",
             missing.len(),
             wanted.len(),
-            list(&missing)
+            first_few(&missing)
         ));
     }
     Ok((gene_of, n as usize))
@@ -745,7 +693,7 @@ fn control_levels(
             None => {
                 let remedy = match nearest(name, labels.names.iter().map(String::as_str)) {
                     Some(near) => format!("did you mean \"{near}\"?"),
-                    None => format!("the labels are {}", list(&labels.names)),
+                    None => format!("the labels are {}", first_few(&labels.names)),
                 };
                 let error = InputError::new(format!("no cell has the label \"{name}\" that --control names"), remedy);
                 return Err(annotations.error(label_key, error).into());
@@ -778,7 +726,7 @@ fn drop_unused(levels: &mut Levels, place: &str, notes: &mut Vec<String>) -> Vec
         .map(|(_, name)| name)
         .collect();
     if !unused.is_empty() {
-        notes.push(format!("{place}: levels without cells are left out: {}", list(&unused)));
+        notes.push(format!("{place}: levels without cells are left out: {}", first_few(&unused)));
     }
     kept
 }

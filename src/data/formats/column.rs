@@ -1,0 +1,131 @@
+//! A column that annotates cells: as stored, and read as categories or as numbers.
+
+use std::collections::BTreeSet;
+use std::fmt::Display;
+
+use crate::error::{InputError, Result};
+
+/// A column of cell annotations as stored.
+#[derive(Debug)]
+pub(crate) enum Column {
+    /// Levels, the numbers they stand for if they are numbers, and a level per cell (negative: missing).
+    Categorical {
+        levels: Vec<String>,
+        numbers: Option<Vec<i64>>,
+        codes: Vec<i64>,
+    },
+    /// Text; empty or "nan" is missing.
+    Strings(Vec<String>),
+    Integers(Vec<i64>),
+    /// Floating point; NaN is missing.
+    Numbers(Vec<f64>),
+    Flags(Vec<bool>),
+}
+
+/// A column read as categories.
+#[derive(Debug)]
+pub(crate) struct Levels {
+    pub names: Vec<String>,
+    pub numbers: Option<Vec<i64>>,
+    /// Level of each cell, `None` if missing.
+    pub codes: Vec<Option<u32>>,
+}
+
+impl Column {
+    pub fn len(&self) -> usize {
+        match self {
+            Column::Categorical { codes, .. } => codes.len(),
+            Column::Strings(values) => values.len(),
+            Column::Integers(values) => values.len(),
+            Column::Numbers(values) => values.len(),
+            Column::Flags(values) => values.len(),
+        }
+    }
+
+    /// The column as categories: the stored order of levels, else ascending.
+    pub fn into_levels(self) -> Result<Levels, InputError> {
+        match self {
+            Column::Categorical { levels, numbers, codes } => {
+                let mut seen = BTreeSet::new();
+                if let Some(twice) = levels.iter().find(|level| !seen.insert(*level)) {
+                    return Err(InputError::new(format!("the level `{twice}` is listed twice"), "merge the two"));
+                }
+                let n_levels = levels.len() as i64;
+                if let Some(n) = codes.iter().position(|&code| code >= n_levels) {
+                    return Err(InputError::new(
+                        format!("cell {n} has level number {}, but there are {n_levels} levels", codes[n]),
+                        "write the file again",
+                    ));
+                }
+                let codes = codes.into_iter().map(|code| u32::try_from(code).ok()).collect();
+                Ok(Levels { names: levels, numbers, codes })
+            }
+            Column::Strings(values) => {
+                let present = |value: &String| !value.is_empty() && value != "nan";
+                Ok(Levels::ascending(values.into_iter().map(|value| present(&value).then_some(value)).collect(), None))
+            }
+            Column::Integers(values) => {
+                let values = values.into_iter().map(Some).collect();
+                Ok(Levels::ascending(values, Some(|value: &i64| *value)))
+            }
+            Column::Numbers(values) => {
+                // 2^53: beyond, neighbouring whole numbers are one and the same.
+                if let Some(value) = values.iter().find(|x| !x.is_nan() && (x.fract() != 0.0 || x.abs() > 9e15)) {
+                    return Err(InputError::new(
+                        format!("it holds numbers such as {value}, not categories"),
+                        "name a categorical, text or integer column",
+                    ));
+                }
+                let values = values.into_iter().map(|x| (!x.is_nan()).then_some(x as i64)).collect();
+                Ok(Levels::ascending(values, Some(|value: &i64| *value)))
+            }
+            Column::Flags(values) => {
+                let name = |flag| Some(if flag { "True" } else { "False" }.to_string());
+                Ok(Levels::ascending(values.into_iter().map(name).collect(), None))
+            }
+        }
+    }
+
+    /// The column as numbers.
+    pub fn into_numbers(self) -> Result<Vec<f64>, InputError> {
+        match self {
+            Column::Integers(values) => Ok(values.into_iter().map(|x| x as f64).collect()),
+            Column::Numbers(values) => Ok(values),
+            Column::Flags(values) => Ok(values.into_iter().map(f64::from).collect()),
+            Column::Categorical { .. } | Column::Strings(_) => {
+                Err(InputError::new("it holds categories or text, not numbers", "name a numeric column"))
+            }
+        }
+    }
+}
+
+impl Levels {
+    fn ascending<T: Ord + Clone + Display>(values: Vec<Option<T>>, number: Option<fn(&T) -> i64>) -> Self {
+        let levels: Vec<T> = values.iter().flatten().collect::<BTreeSet<_>>().into_iter().cloned().collect();
+        let code = |value: T| levels.binary_search(&value).expect("each value is a level") as u32;
+        Self {
+            codes: values.into_iter().map(|value| value.map(code)).collect(),
+            names: levels.iter().map(T::to_string).collect(),
+            numbers: number.map(|number| levels.iter().map(number).collect()),
+        }
+    }
+
+    /// Cells of each level.
+    pub fn sizes(&self) -> Vec<usize> {
+        let mut sizes = vec![0; self.names.len()];
+        self.codes.iter().flatten().for_each(|&code| sizes[code as usize] += 1);
+        sizes
+    }
+
+    /// Restricts to the levels in use; the old number of each level that stays.
+    pub fn drop_unused(&mut self) -> Vec<usize> {
+        let used: Vec<bool> = self.sizes().into_iter().map(|size| size > 0).collect();
+        let kept: Vec<usize> = (0..used.len()).filter(|&level| used[level]).collect();
+        let mut renumbered = vec![0; used.len()];
+        kept.iter().enumerate().for_each(|(new, &old)| renumbered[old] = new as u32);
+        self.codes.iter_mut().flatten().for_each(|code| *code = renumbered[*code as usize]);
+        self.names = kept.iter().map(|&level| std::mem::take(&mut self.names[level])).collect();
+        self.numbers = self.numbers.as_ref().map(|numbers| kept.iter().map(|&level| numbers[level]).collect());
+        kept
+    }
+}
