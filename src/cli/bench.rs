@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::commands::bench::Shape;
+use crate::commands::bench::{BenchPlan, Shape};
 use crate::error::{InputError, Result};
 use crate::settings::{Config, RawConfig, RawData, RawExecution, RawModel, RawOutput, RawSimulation, RawTraining};
 
@@ -47,27 +47,12 @@ Examples:
   svae-cpu bench --shape screen --threads 2 --json     one of them, for a record
   svae-cpu bench --data screen.h5ad --label-key gene   your data: how long a run would take, and how much memory";
 
-/// What to time.
-#[derive(Debug)]
-pub struct Plan {
-    /// Shapes.
-    pub shapes: Vec<Shape>,
-    /// A run of the user's own.
-    pub own: Option<Config>,
-    /// Numbers of threads at the shapes.
-    pub threads: Vec<usize>,
-    /// Time for each timing.
-    pub duration: Duration,
-    /// Whether to print JSON.
-    pub json: bool,
-}
-
 impl Args {
     /// The checked plan.
     ///
     /// # Errors
     /// As [`Config::load`]; [`InputError`] for a number of seconds that is no time.
-    pub fn checked(self) -> Result<Plan> {
+    pub fn checked(self) -> Result<BenchPlan> {
         if !(self.seconds > 0.0 && self.seconds <= 3600.0) {
             let problem = format!("{} is no number of seconds to time for", self.seconds);
             return Err(InputError::new(problem, "give more than 0 and at most 3600").at("--seconds").into());
@@ -94,6 +79,6 @@ impl Args {
         };
         config.simd.choose();
         let duration = Duration::from_secs_f64(self.seconds);
-        Ok(Plan { shapes, own: is_own.then_some(config), threads, duration, json: self.json })
+        Ok(BenchPlan { shapes, own: is_own.then_some(config), threads, duration })
     }
 }

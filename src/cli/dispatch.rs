@@ -4,15 +4,21 @@ use std::io::Write;
 use std::path::Path;
 
 use crate::cli::{Cli, Command, shell};
-use crate::commands::run::Outcome;
+use crate::commands::bench::bench;
+use crate::commands::evaluate::evaluate;
+use crate::commands::fit_shifts::fit_shifts;
+use crate::commands::run::{self, RunOutcome};
 use crate::commands::saved_model::Written;
+use crate::commands::simulate::simulate;
 use crate::commands::sweep;
 use crate::commands::sweep::Part;
 use crate::commands::sweep::table::Status;
+use crate::commands::verify::verify;
 use crate::display::progress::{Progress, ProgressKind};
 use crate::display::table::Table;
 use crate::error::{Error, InputError, Result};
 use crate::parallel::ranks::Ranks;
+use crate::results::catalogue::ResultsFile;
 use crate::results::folder::ResultsFolder;
 use crate::settings::{Config, Grid};
 use crate::system::console::Console;
@@ -34,12 +40,12 @@ pub fn dispatch(cli: Cli, ranks: &Ranks) -> Result<()> {
         Command::Run(args) => {
             let config = ranks.first_error(args.checked())?;
             interruptible(config.log_format)?;
-            let finished = if ranks.is_first() { crate::commands::run::finished(&config) } else { Ok(None) };
+            let finished = if ranks.is_first() { run::finished(&config) } else { Ok(None) };
             let finished = ranks.first_error(finished)?;
             if ranks.any(finished.is_some()) {
                 return finished.map_or(Ok(()), |folder| finished_before(&config, &folder));
             }
-            let outcome = crate::commands::run::run_among(ranks, &config)?;
+            let outcome = run::run_among(ranks, &config)?;
             if !ranks.is_first() {
                 Ok(())
             } else if config.json {
@@ -51,19 +57,19 @@ pub fn dispatch(cli: Cli, ranks: &Ranks) -> Result<()> {
         Command::Evaluate(args) => {
             let config = args.checked()?;
             interruptible(config.log_format)?;
-            let outcome = crate::commands::run::evaluate(&config, &args.of.folder)?;
+            let outcome = evaluate(&config, &args.of.folder)?;
             evaluated(&config, &outcome)
         }
         Command::FitShifts(args) => {
             let config = args.checked()?;
             interruptible(config.log_format)?;
-            let outcome = crate::commands::run::fit_shifts(&config, &args.of.folder, args.overwrite)?;
+            let outcome = fit_shifts(&config, &args.of.folder, args.overwrite)?;
             evaluated(&config, &outcome)
         }
         Command::Report(args) => {
             let folder = ResultsFolder::open(&args.folder)?;
             folder.write_report(None)?;
-            console::print(&format!("Report: {}", folder.path().join("report.html").display()))
+            console::print(&format!("Report: {}", folder.file(ResultsFile::Report).display()))
         }
         Command::Embed(args) => {
             let (model, kind) = args.checked()?;
@@ -93,7 +99,7 @@ pub fn dispatch(cli: Cli, ranks: &Ranks) -> Result<()> {
         }
         Command::Simulate(args) => {
             let (simulation, out) = args.checked()?;
-            crate::commands::run::simulate(&simulation, &out)?;
+            simulate(&simulation, &out)?;
             console::print(&format!(
                 "{}: {} cells x {} genes, {} interventions.",
                 out.display(),
@@ -103,9 +109,9 @@ pub fn dispatch(cli: Cli, ranks: &Ranks) -> Result<()> {
             ))
         }
         Command::Bench(args) => {
-            let plan = args.checked()?;
-            let figures = crate::commands::run::bench(&plan)?;
-            console::print(&if plan.json { figures.to_json() } else { figures.text() })
+            let json = args.json;
+            let figures = bench(&args.checked()?)?;
+            console::print(&if json { figures.to_json() } else { figures.text() })
         }
         Command::Inspect(args) => {
             let (layer, genome) = (args.layer.as_deref(), args.genome.as_deref());
@@ -114,7 +120,7 @@ pub fn dispatch(cli: Cli, ranks: &Ranks) -> Result<()> {
         }
         Command::Verify(args) => {
             let (config, golden) = args.checked()?;
-            let verification = crate::commands::run::verify(&config, golden.as_deref())?;
+            let verification = verify(&config, golden.as_deref())?;
             if config.json {
                 console::print(&verification.to_json())?;
             } else {
@@ -157,7 +163,7 @@ fn check_ranks(command: &Command, ranks: &Ranks) -> Result<()> {
 fn finished_before(config: &Config, folder: &Path) -> Result<()> {
     ProgressKind::choose(config.quiet).note(&format!("The run in {} is finished already.", folder.display()));
     if config.json {
-        let path = folder.join("metrics.json");
+        let path = ResultsFile::Metrics.within(folder);
         let text = std::fs::read_to_string(&path).map_err(|source| Error::io("reading", &path, source))?;
         return console::print(text.trim_end());
     }
@@ -172,11 +178,11 @@ fn applied(out: &Path, applied: &Written) -> Result<()> {
 }
 
 /// Prints the figures of a model that was read.
-fn evaluated(config: &Config, outcome: &Outcome) -> Result<()> {
+fn evaluated(config: &Config, outcome: &RunOutcome) -> Result<()> {
     if config.json {
         console::print(&outcome.metrics.to_json())
     } else {
-        let file = outcome.folder.join("evaluation.json");
+        let file = ResultsFile::Evaluation.within(&outcome.folder);
         console::print(&format!("{}\n\nFigures: {}", outcome.metrics.table(), file.display()))
     }
 }

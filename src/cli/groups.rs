@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::commands::saved_model::{OutputKind, SavedModel};
 use crate::error::Result;
+use crate::results::catalogue::ResultsFile;
 use crate::results::folder::ResultsFolder;
 use crate::settings::{Config, RawConfig, RawExecution, RawOutput, RawTraining};
 use crate::system::console::LogFormat;
@@ -90,5 +91,5 @@ fn settings_of(folder: &Path, training: RawTraining, threads: Option<i64>, outpu
         output,
         ..RawConfig::default()
     };
-    Config::load(Some(&folder.path().join("config.toml")), flags)
+    Config::load(Some(&folder.file(ResultsFile::Config)), flags)
 }

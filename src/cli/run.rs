@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::error::{InputError, Result};
+use crate::results::catalogue::ResultsFile;
 use crate::settings::{Config, RawConfig};
 
 /// Arguments of `svae-cpu run`.
@@ -50,7 +51,7 @@ impl Args {
         if output.out.as_ref().is_some_and(|out| *out != folder) {
             return Err(refused("--out names another folder", "name the folder of the run once").into());
         }
-        let settings = folder.join("config.toml");
+        let settings = ResultsFile::Config.within(&folder);
         if !settings.is_file() {
             let remedy = "name the results folder of a run (results/0001, say)";
             return Err(refused("the folder holds no run (config.toml is missing)", remedy).into());

@@ -8,8 +8,10 @@ use rand::rngs::ChaCha8Rng;
 use rand_distr::{Distribution, Gamma, LogNormal, Poisson};
 use serde::Serialize;
 
+use crate::commands::screen;
 use crate::data::counts::in_memory::CountsBuilder;
 use crate::data::dataset::{Covariates, Dataset, InterventionRows};
+use crate::data::screen::Screen;
 use crate::data::simulate::{Simulation, simulate};
 use crate::display::table::Table;
 use crate::error::Result;
@@ -22,9 +24,12 @@ use crate::model::parameters::Buffer;
 use crate::model::workspace::Workspace;
 use crate::numerics::aligned::Aligned;
 use crate::numerics::matmul::{Into, Rows, a_b, a_bt, at_b};
-use crate::numerics::real::Real;
+use crate::numerics::real::{Precision, Real};
+use crate::numerics::simd;
 use crate::parallel::team::Team;
+use crate::settings::Config;
 use crate::system::machine::peak_rss_bytes;
+use crate::training::shift_fit::{HeldoutBatchNorm, fit_settings};
 use crate::training::trainer::evaluation_workspace;
 use crate::words::{grouped, seconds};
 
@@ -103,6 +108,82 @@ pub fn screen(n_cells: usize) -> Dataset {
         covariates: Covariates::default(),
         truth: None,
     }
+}
+
+/// What to time.
+#[derive(Debug)]
+pub struct BenchPlan {
+    /// Shapes.
+    pub shapes: Vec<Shape>,
+    /// A run of the user's own.
+    pub own: Option<Config>,
+    /// Numbers of threads at the shapes.
+    pub threads: Vec<usize>,
+    /// Time for each timing.
+    pub duration: Duration,
+}
+
+/// Times shapes and a run of the user's own, and predicts that run.
+///
+/// # Errors
+/// Input that cannot be used.
+pub fn bench(plan: &BenchPlan) -> Result<Benchmark> {
+    let mut shapes = Vec::new();
+    for shape in &plan.shapes {
+        let data = shape.dataset()?;
+        let (architecture, objective) = (architecture(&data), objective(&data));
+        let workload =
+            Workload { name: shape.name(), data: &data, architecture: &architecture, objective, batch: BATCH };
+        shapes.extend(plan.threads.iter().map(|&threads| measure::<f32>(&workload, threads, plan.duration)));
+    }
+    let mut prediction = None;
+    if let Some(config) = &plan.own {
+        let (speed, predicted) = bench_run(config, plan.duration)?;
+        prediction = Some(predicted);
+        shapes.push(speed);
+    }
+    Ok(Benchmark { simd: simd::level(), shapes, prediction })
+}
+
+/// Times the steps of a run with these settings on its own data, and predicts the run.
+fn bench_run(config: &Config, duration: Duration) -> Result<(Speed, Prediction)> {
+    let screen = Team::with(config.n_threads(), |team| screen::read(team, config))?;
+    let Screen { data, split, .. } = &screen;
+    let config = config.resolved(&data.intervention_names, split.train.len())?;
+    let settings = config.training_settings(split.train.len());
+    let objective = config.objective(data.n_interventions(), split.train.len());
+    let architecture = config.architecture(data);
+    let batch = config.batch_size;
+    // Counts on disk are timed by as many cells as are in memory at once.
+    let sample = match data.counts.disk() {
+        Some(disk) => Some(data.resident(&(0..disk.window_cells().min(data.n_cells())).collect::<Vec<_>>())?),
+        None => None,
+    };
+    let measured: &Dataset = match &sample {
+        Some(sample) => sample,
+        None => data,
+    };
+    let workload = Workload { name: "run", data: measured, architecture: &architecture, objective, batch };
+    let speed = match config.precision {
+        Precision::F32 => measure::<f32>(&workload, config.n_threads(), duration),
+        Precision::F64 => measure::<f64>(&workload, config.n_threads(), duration),
+    };
+    // Only an encoder whose statistics drift is run while shifts are fitted, and then changes the samples of a bound.
+    let drifts = config.method.uses_interventions() && config.heldout_batch_norm == HeldoutBatchNorm::Drift;
+    let sizes = RunSizes {
+        train: split.train.len(),
+        validation: split.validation.len(),
+        held_out: if config.heldout { split.held_out.len() } else { 0 },
+        epochs: settings.epochs,
+        other_epochs: (config.starts - 1) * config.trial_epochs(settings.epochs).unwrap_or(settings.epochs),
+        retraining_epochs: settings.retraining_epochs,
+        fit_epochs: if drifts { fit_settings(&settings, split.held_out.len()).epochs } else { 0 },
+        particles: config.particles,
+        bounds: if drifts { 3 } else { 2 },
+        scalar: if config.precision == Precision::F32 { 4 } else { 8 },
+    };
+    let predicted = predict(&speed, &sizes, &architecture, data);
+    Ok((speed, predicted))
 }
 
 /// What is timed: a model on data.

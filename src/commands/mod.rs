@@ -1,6 +1,11 @@
 //! What each subcommand does; a file does what `svae-cpu` says under its name.
 
 pub mod bench;
+pub mod evaluate;
+pub mod fit_shifts;
 pub mod run;
 pub mod saved_model;
+pub(crate) mod screen;
+pub mod simulate;
 pub mod sweep;
+pub mod verify;

@@ -8,7 +8,7 @@ use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 use rand_distr::{Distribution, StandardNormal};
 
-use crate::commands::run::{HELDOUT_MODEL, MODEL, architecture};
+use crate::commands::screen;
 use crate::data::counts::in_memory::{Counts, CountsBuilder};
 use crate::data::dataset::{Categorical, Continuous, Covariates, Dataset, InterventionRows};
 use crate::data::formats::anndata_writer::{AnnDataWriter, FrameColumn};
@@ -24,6 +24,7 @@ use crate::model::network::{Batch, Network, saved_metadata};
 use crate::numerics::real::{Precision, Real};
 use crate::parallel::team::Team;
 use crate::results::anndata::annotations;
+use crate::results::catalogue::ResultsFile;
 use crate::results::folder::ResultsFolder;
 use crate::results::tables::CELL_COLUMNS;
 use crate::settings::Config;
@@ -106,7 +107,7 @@ impl SavedModel {
     /// [`InputError`] for a folder without a run, or a model that does not say what it was trained on.
     pub fn open(config: &Config, folder: &Path) -> Result<Self> {
         let folder = ResultsFolder::open(folder)?;
-        let path = folder.path().join(MODEL);
+        let path = folder.file(ResultsFile::Model);
         let metadata = saved_metadata(&path)?;
         let parsed = |key: &str| -> Result<serde_json::Value> {
             let value = metadata.get(key).and_then(|text| serde_json::from_str(text).ok());
@@ -141,7 +142,7 @@ impl SavedModel {
     }
 
     fn architecture(&self) -> Architecture {
-        architecture(&self.config, &self.dataset(Counts::from_dense(self.genes.len().max(1), &[]), Names::default()))
+        self.config.architecture(&self.dataset(Counts::from_dense(self.genes.len().max(1), &[]), Names::default()))
     }
 
     /// A data set over the model's genes, interventions and covariates, whose cells have neither.
@@ -301,7 +302,7 @@ impl SavedModel {
     }
 
     fn latents<R: Real>(&self, cells: &Dataset) -> Result<Vec<f64>> {
-        let (network, _) = Network::<R>::read(&self.folder.join(MODEL), self.architecture())?;
+        let (network, _) = Network::<R>::read(&ResultsFile::Model.within(&self.folder), self.architecture())?;
         let all: Vec<usize> = (0..cells.n_cells()).collect();
         let mut workspace = evaluation_workspace(&network, cells);
         let means =
@@ -327,7 +328,8 @@ impl SavedModel {
                 (Arc::new(cells), notes)
             }
             None => {
-                let (data, notes) = crate::commands::run::read_screen(&self.config)?;
+                let loaded = Team::with(self.config.n_threads(), |team| screen::load(team, &self.config))?;
+                let (data, notes) = (loaded.data, loaded.notes);
                 if data.gene_names != self.genes {
                     let remedy = "give the data that the model was trained on, or name a file with --data";
                     let problem = "the genes are not those of the model";
@@ -364,7 +366,7 @@ impl SavedModel {
     }
 
     fn rates<R: Real>(&self, cells: &Dataset, chosen: &[usize], request: &Normalize) -> Result<Vec<f32>> {
-        let (network, _) = Network::<R>::read(&self.folder.join(MODEL), self.architecture())?;
+        let (network, _) = Network::<R>::read(&ResultsFile::Model.within(&self.folder), self.architecture())?;
         let (g, l, scale) = (self.genes.len(), self.config.latents, request.scale);
         let all: Vec<usize> = (0..cells.n_cells()).collect();
         let mut workspace = evaluation_workspace(&network, cells);
@@ -444,16 +446,16 @@ impl SavedModel {
             let remedy = "leave --intervention out, or train a model whose prior has shifts (sVAE+, sVAE, iVAE)";
             return Err(InputError::new(problem, remedy).in_file(&self.folder).at("--intervention").into());
         }
-        let donors = Donors::read(&self.folder.join("cells.csv"), self)?;
+        let donors = Donors::read(&ResultsFile::Cells.within(&self.folder), self)?;
         let held_out = chosen.iter().find(|&&a| !donors.trained[a]);
         let model = match held_out {
-            None => MODEL,
-            Some(&a) if !self.folder.join(HELDOUT_MODEL).is_file() => {
+            None => ResultsFile::Model,
+            Some(&a) if !ResultsFile::HeldOutModel.within(&self.folder).is_file() => {
                 let problem = format!("`{}` was held out of the training and never fitted", self.interventions[a]);
                 let remedy = "fit it with `svae-cpu fit-shifts`, or sample another intervention";
                 return Err(InputError::new(problem, remedy).in_file(&self.folder).at("--intervention").into());
             }
-            Some(_) => HELDOUT_MODEL,
+            Some(_) => ResultsFile::HeldOutModel,
         };
         let (data, latents) = match self.config.precision {
             Precision::F32 => self.simulated::<f32>(request, &chosen, &donors, model)?,
@@ -482,7 +484,7 @@ impl SavedModel {
             }
         }
         let mut notes = Vec::new();
-        if model == HELDOUT_MODEL {
+        if model == ResultsFile::HeldOutModel {
             notes.push("cells come from the model that was fitted to held-out interventions".to_owned());
         }
         Ok(Written { n_cells: n, notes })
@@ -493,10 +495,10 @@ impl SavedModel {
         request: &Sample,
         chosen: &[usize],
         donors: &Donors,
-        model: &str,
+        model: ResultsFile,
     ) -> Result<(Dataset, Vec<f64>)> {
-        let (mut network, _) = Network::<R>::read(&self.folder.join(model), self.architecture())?;
-        if model == HELDOUT_MODEL {
+        let (mut network, _) = Network::<R>::read(&model.within(&self.folder), self.architecture())?;
+        if model == ResultsFile::HeldOutModel {
             network.freeze_masks();
         }
         let l = self.config.latents;

@@ -7,5 +7,6 @@ pub mod identity;
 pub mod loading;
 pub mod minibatch;
 pub mod names;
+pub mod screen;
 pub mod simulate;
 pub mod split;

@@ -4,7 +4,53 @@ use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
 use rand::seq::SliceRandom;
 
+use crate::data::dataset::InterventionRows;
 use crate::error::{InputError, Result};
+
+/// Which cells of a screen train, validate and are held out, by number, ascending.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScreenSplit {
+    /// Cells that train.
+    pub train: Vec<usize>,
+    /// Cells that validate.
+    pub validation: Vec<usize>,
+    /// Cells under any held-out intervention.
+    pub held_out: Vec<usize>,
+    /// The held-out interventions.
+    pub held_out_interventions: Vec<usize>,
+    /// Whether each intervention is trained on.
+    pub trained: Vec<bool>,
+}
+
+/// Fewest cells to train on: those of the smallest minibatch.
+const FEWEST_CELLS: usize = 3;
+
+impl ScreenSplit {
+    /// Splits cells under `interventions`, of which there are `n_interventions`: those under a held-out intervention are
+    /// held out, `validation_fraction` of the others validate. `source` is the name of the screen for messages.
+    ///
+    /// # Errors
+    /// [`InputError`] if too few cells are left to train on; as [`split`].
+    pub fn new(
+        source: &str,
+        interventions: &InterventionRows,
+        n_interventions: usize,
+        held_out_interventions: Vec<usize>,
+        validation_fraction: f64,
+        seed: u64,
+    ) -> Result<Self> {
+        let mut trained = vec![true; n_interventions];
+        held_out_interventions.iter().for_each(|&a| trained[a] = false);
+        let in_training = |&n: &usize| interventions.row(n).0.iter().all(|&a| trained[a as usize]);
+        let (cells, held_out): (Vec<usize>, Vec<usize>) = (0..interventions.n_cells()).partition(in_training);
+        let (train, validation) = split(&cells, validation_fraction, seed)?;
+        if train.len() < FEWEST_CELLS {
+            let problem = format!("only {} cells are left to train on", train.len());
+            return Err(InputError::new(problem, "hold out less, or bring more cells").in_file(source).into());
+        }
+        Ok(Self { train, validation, held_out, held_out_interventions, trained })
+    }
+}
 
 /// Stream of the split within a seed, apart from those of the simulators.
 const STREAM: u64 = 0x0073_706c_6974;

@@ -1,24 +1,13 @@
 //! What a trained model says about a screen, in the terms of its users: targets, genes of each latent, cells.
 
-use crate::data::dataset::Dataset;
 use crate::data::minibatch::Minibatches;
+use crate::data::screen::Screen;
 use crate::error::Result;
 use crate::inference::loadings::{MOST_CELLS, gene_loadings, spread};
 use crate::model::network::Network;
 use crate::numerics::real::Real;
 use crate::parallel::team::Team;
 use crate::training::trainer::evaluation_workspace;
-
-/// Which cells were trained on, watched, held out; and which interventions were trained on.
-#[derive(Debug, Clone, Copy)]
-pub struct Parts<'a> {
-    /// Cells trained on.
-    pub train: &'a [usize],
-    /// Cells watched.
-    pub validation: &'a [usize],
-    /// Whether each intervention was trained on.
-    pub trained: &'a [bool],
-}
 
 /// What a trained model says about a screen.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,7 +28,7 @@ pub struct Interpretation {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct CellFigures {
     /// Part of the screen.
-    pub split: Vec<Split>,
+    pub subset: Vec<Subset>,
     /// Negative log-likelihood, nats.
     pub reconstruction: Vec<f64>,
     /// Divergence of the latents from their prior, nats.
@@ -50,7 +39,7 @@ pub struct CellFigures {
 
 impl CellFigures {
     fn push(&mut self, record: &CellRecord) {
-        self.split.push(record.split);
+        self.subset.push(record.subset);
         self.reconstruction.push(record.reconstruction);
         self.kl.push(record.kl);
         self.nearest.push(match record.nearest {
@@ -71,26 +60,26 @@ impl Interpretation {
     pub fn new<R: Real>(
         team: &Team,
         network: &Network<R>,
-        data: &Dataset,
-        parts: Parts,
+        screen: &Screen,
         seed: u64,
         keep: bool,
         mut cell: impl FnMut(&[f64], &CellRecord) -> Result<()>,
     ) -> Result<Self> {
+        let Screen { data, split, .. } = screen;
         let l = network.architecture.n_latents;
         let wide = |values: &[R]| values.iter().map(|v| v.f64()).collect::<Vec<f64>>();
         let masks = network.mask_probabilities().map(|masks| wide(&masks));
         let shifts = network.tensors.shift.as_ref().map(|shift| wide(&network.parameters[shift]));
-        let targets = shifts.as_ref().map_or(Vec::new(), |shifts| targets(l, masks.as_deref(), shifts, parts.trained));
+        let targets = shifts.as_ref().map_or(Vec::new(), |shifts| targets(l, masks.as_deref(), shifts, &split.trained));
         let priors = priors(&targets, l, data.n_interventions());
 
         let first = team.ranks().is_first();
         // Decoded from latents, without counts: the first process has all it needs.
-        let chosen = if first { spread(parts.train, MOST_CELLS) } else { Vec::new() };
+        let chosen = if first { spread(&split.train, MOST_CELLS) } else { Vec::new() };
         let mut latents_chosen: Vec<R> = Vec::with_capacity(chosen.len() * l);
         let mut left = chosen.iter().copied().peekable();
-        let mut train = parts.train.iter().copied().peekable();
-        let mut validation = parts.validation.iter().copied().peekable();
+        let mut train = split.train.iter().copied().peekable();
+        let mut validation = split.validation.iter().copied().peekable();
         let mut cells = (keep && first).then(CellFigures::default);
         let mut latent = vec![0.0; l];
 
@@ -123,10 +112,10 @@ impl Interpretation {
                 }
                 latent.iter_mut().zip(mean).for_each(|(wide, z)| *wide = z.f64());
                 let record = CellRecord {
-                    split: match (train.next_if_eq(&n), validation.next_if_eq(&n)) {
-                        (Some(_), _) => Split::Train,
-                        (_, Some(_)) => Split::Validation,
-                        _ => Split::HeldOut,
+                    subset: match (train.next_if_eq(&n), validation.next_if_eq(&n)) {
+                        (Some(_), _) => Subset::Train,
+                        (_, Some(_)) => Subset::Validation,
+                        _ => Subset::HeldOut,
                     },
                     total: total as u64,
                     n_genes: n_genes as usize,
@@ -182,7 +171,7 @@ pub struct Target {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CellRecord {
     /// Which part of the screen it belongs to.
-    pub split: Split,
+    pub subset: Subset,
     /// Its total count over the genes that are used.
     pub total: u64,
     /// Genes with a count.
@@ -219,7 +208,7 @@ impl Nearest {
 
 /// Part of the screen that a cell belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Split {
+pub enum Subset {
     /// Trained on.
     Train,
     /// Watched during the training.
@@ -228,13 +217,13 @@ pub enum Split {
     HeldOut,
 }
 
-impl Split {
+impl Subset {
     /// The name in tables.
     pub fn name(self) -> &'static str {
         match self {
-            Split::Train => "train",
-            Split::Validation => "validation",
-            Split::HeldOut => "held-out",
+            Subset::Train => "train",
+            Subset::Validation => "validation",
+            Subset::HeldOut => "held-out",
         }
     }
 }

@@ -6,6 +6,7 @@ pub mod correlation;
 pub mod held_out;
 pub mod held_out_protocol;
 pub mod interpretation;
+pub mod judge;
 pub mod mcc;
 pub mod metrics;
 pub mod oracle;

@@ -202,7 +202,7 @@ fn predictions(data: &Dataset, cells: CellFigures, with_shifts: bool) -> Vec<(St
     let column = |name: &str, values: FrameColumn| (format!("{PREFIX}{name}"), values);
     let mut columns = vec![
         column("intervention", categories((0..data.n_cells()).map(|n| intervention_of(data, n)))),
-        column("split", categories(cells.split.iter().map(|split| split.name()))),
+        column("split", categories(cells.subset.iter().map(|subset| subset.name()))),
         column("size_factor", FrameColumn::Numbers(data.library.clone())),
         column("reconstruction", FrameColumn::Numbers(cells.reconstruction)),
         column("kl", FrameColumn::Numbers(cells.kl)),

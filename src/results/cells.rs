@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::data::dataset::Dataset;
 use crate::data::formats::npz::NpzWriter;
 use crate::error::{Error, Result};
-use crate::evaluation::interpretation::{CONTROL, CellRecord, Split};
+use crate::evaluation::interpretation::{CONTROL, CellRecord, Subset};
 use crate::numerics::real::Precision;
 use crate::results::catalogue::ResultsFile;
 use crate::results::folder::ResultsFolder;
@@ -119,7 +119,7 @@ impl CellsTable<'_> {
         ];
         let [library, total, n_genes, reconstruction, kl] = numbers.each_ref().map(String::as_str);
         let nearest = record.nearest.name(&data.intervention_names);
-        let split = record.split.name();
+        let split = record.subset.name();
         let row =
             [&data.cell_names[n], intervention.as_str(), split, library, total, n_genes, reconstruction, kl, nearest];
         let covariates = &data.covariates;
@@ -155,8 +155,8 @@ impl CellRow<'_> {
     }
 
     /// Whether it belongs to this part of the screen.
-    pub fn is_in(&self, split: Split) -> bool {
-        &self.record[SPLIT] == split.name()
+    pub fn is_in(&self, subset: Subset) -> bool {
+        &self.record[SPLIT] == subset.name()
     }
 
     /// Its size factor.

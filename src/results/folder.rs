@@ -12,9 +12,6 @@ use crate::system::files::{FolderLock, LOCK, write_atomically};
 /// Parent of the numbered results folders, relative to the working directory.
 pub const RESULTS_ROOT: &str = "results";
 
-/// Name of the posterior means of all cells.
-pub(crate) const LATENTS: &str = ResultsFile::Latents.name();
-
 /// How names begin of files that are not yet whole.
 const UNFINISHED: [&str; 3] = [".writing-", ".h5ad-", ".npz-"];
 

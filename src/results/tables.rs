@@ -192,7 +192,9 @@ mod tests {
             mean_mask: 0.99,
             seconds: 0.25,
         };
-        folder.write_history(ResultsFile::History.name(), &[record, EpochRecord { epoch: 2, ..record }]).expect("written");
+        folder
+            .write_history(ResultsFile::History.name(), &[record, EpochRecord { epoch: 2, ..record }])
+            .expect("written");
         let text = std::fs::read_to_string(folder.file(ResultsFile::History)).expect("readable");
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(

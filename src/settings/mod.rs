@@ -5,6 +5,7 @@
 //! method or data would not use are refused. The checked settings are saved beside the results, and reading that file
 //! gives the same settings again.
 
+pub mod build;
 mod grid;
 mod raw;
 mod recipe;

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::error::{Error, InputError, Result};
+use crate::results::catalogue::ResultsFile;
 
 /// A figure of the tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,7 +90,7 @@ impl Figures {
     /// # Errors
     /// A file that cannot be read or is no metrics file.
     pub fn read(folder: &Path) -> Result<Self> {
-        let path = folder.join("metrics.json");
+        let path = ResultsFile::Metrics.within(folder);
         let text = std::fs::read_to_string(&path).map_err(|source| Error::io("reading", &path, source))?;
         let damaged = || InputError::new("these are no metrics of a run", "repeat the run").in_file(&path);
         let metrics: Value = serde_json::from_str(&text).map_err(|_| damaged())?;

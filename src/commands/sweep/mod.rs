@@ -16,7 +16,8 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use crate::checkpoint::{ResumableRun, file as checkpoint};
-use crate::commands::run::{Screen, describe, train_and_judge};
+use crate::commands::run::{describe, train_and_judge};
+use crate::commands::screen;
 use crate::commands::sweep::display::Display;
 use crate::commands::sweep::figures::Figures;
 use crate::commands::sweep::plan::{Plan, PlannedRun, State, state};
@@ -241,7 +242,7 @@ fn of_json<T: serde::de::DeserializeOwned>(told: &str) -> T {
     serde_json::from_str(told).expect("written by `json`")
 }
 
-/// Does one run, or goes on with it unless it is to be done anew, on so many threads and the spare ones.
+/// Does one run, or goes on with it unless it is to be done anew, on so many threads and spare ones.
 fn one(
     plan: &Plan,
     run: &PlannedRun,
@@ -251,9 +252,9 @@ fn one(
     progress: ProgressKind<'_>,
 ) -> Result<Metrics> {
     Team::with_spare_threads(threads, spare, |team| {
-        let read = plan.data[run.data].get(team)?;
+        let loaded = plan.data[run.data].get(team)?;
         let start = Instant::now();
-        let screen = Screen::of(&run.config, read, progress)?;
+        let screen = screen::split(&run.config, loaded)?;
         // Of many runs on the same cells, each would copy the counts.
         let config = Config { h5ad: false, ..run.config.clone() };
         let begin = |earlier| -> Result<(ResultsFolder, ResumableRun<'_>)> {
@@ -277,7 +278,7 @@ fn one(
             }
             begun => begun?,
         };
-        Ok(train_and_judge(team, &config, &screen, &folder, current)?.metrics)
+        Ok(train_and_judge(team, &config, &screen, &folder, current, progress)?.metrics)
     })
 }
 

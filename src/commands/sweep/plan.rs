@@ -5,11 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::commands::run::{Cells, Read, read, simulator_settings};
+use crate::commands::screen;
 use crate::commands::sweep::figures::Figures;
 use crate::data::dataset::InterventionRows;
+use crate::data::screen::LoadedScreen;
+use crate::data::split::ScreenSplit;
 use crate::error::{Error, InputError, Result};
 use crate::parallel::team::Team;
+use crate::results::catalogue::ResultsFile;
+use crate::settings::build::simulator;
 use crate::settings::{Config, Grid, RawConfig, Source};
 
 /// One run of the sweep.
@@ -53,7 +57,7 @@ pub struct SharedData {
     names: Vec<String>,
     interventions: InterventionRows,
     source: String,
-    read: Mutex<Option<Read>>,
+    read: Mutex<Option<LoadedScreen>>,
     /// Runs that still need them.
     waiting: AtomicUsize,
 }
@@ -63,14 +67,14 @@ impl SharedData {
         let (names, interventions, source, found) = match config.source() {
             // A simulation is known before it is made; it is made when a run needs it.
             Source::Simulation(simulation) => {
-                let settings = simulator_settings(simulation);
+                let settings = simulator(simulation);
                 let cells = settings.cells_per_intervention;
                 let labels = (0..settings.n_interventions * cells).map(|n| n / cells);
                 let rows = InterventionRows::one_hot(labels);
                 (settings.intervention_names(), rows, "the simulation".to_owned(), None)
             }
             Source::File(_) => {
-                let found = read(&Team::single(), config)?;
+                let found = screen::load(&Team::single(), config)?;
                 let data = &found.data;
                 (data.intervention_names.clone(), data.interventions.clone(), data.source.clone(), Some(found))
             }
@@ -83,13 +87,13 @@ impl SharedData {
     ///
     /// # Errors
     /// As reading them.
-    pub(crate) fn get(&self, team: &Team) -> Result<Read> {
+    pub(crate) fn get(&self, team: &Team) -> Result<LoadedScreen> {
         // A panic while simulating leaves nothing behind that is half done.
         let mut slot = self.read.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Some(found) = &*slot {
             return Ok(found.clone());
         }
-        let found = read(team, &self.config)?;
+        let found = screen::load(team, &self.config)?;
         *slot = Some(found.clone());
         Ok(found)
     }
@@ -110,9 +114,10 @@ impl SharedData {
     ///
     /// # Errors
     /// Held-out labels that do not exist, or that leave nothing to train on.
-    pub(crate) fn cells(&self, config: &Config) -> Result<Cells> {
+    pub(crate) fn split(&self, config: &Config) -> Result<ScreenSplit> {
         let held_out = config.held_out(&self.names)?;
-        Cells::new(config, &self.interventions, self.names.len(), &self.source, held_out)
+        let (fraction, seed) = (config.validation_fraction, config.seed);
+        ScreenSplit::new(&self.source, &self.interventions, self.names.len(), held_out, fraction, seed)
     }
 }
 
@@ -158,8 +163,8 @@ impl Plan {
             let (n_train, n_held_out) = match splits.get(&split) {
                 Some(&found) => found,
                 None => {
-                    let cells = data[number].cells(&run.config).map_err(located)?;
-                    let found = (cells.train.len(), cells.held_out.len());
+                    let found = data[number].split(&run.config).map_err(located)?;
+                    let found = (found.train.len(), found.held_out.len());
                     splits.insert(split, found);
                     found
                 }
@@ -246,12 +251,12 @@ pub fn state(run: &PlannedRun) -> State {
 }
 
 fn finished(run: &PlannedRun, folder: &Path) -> std::result::Result<Figures, String> {
-    for name in ["metrics.json", "config.toml", "model.safetensors", "latents.npz"] {
-        if !folder.join(name).is_file() {
-            return Err(format!("it did not finish ({name} is missing)"));
+    for file in [ResultsFile::Metrics, ResultsFile::Config, ResultsFile::Model, ResultsFile::Latents] {
+        if !file.within(folder).is_file() {
+            return Err(format!("it did not finish ({} is missing)", file.name()));
         }
     }
-    let saved = Config::load(Some(&folder.join("config.toml")), RawConfig::default())
+    let saved = Config::load(Some(&ResultsFile::Config.within(folder)), RawConfig::default())
         .map_err(|_| "its config.toml is damaged".to_owned())?;
     let (saved, wanted) = (saved.saved_keys(), run.config.saved_keys());
     let differs = |keys: &[(String, toml::Value)], others: &[(String, toml::Value)]| {

@@ -10,6 +10,7 @@ use crate::error::{InputError, Result};
 use crate::evaluation::correlation::Latents;
 use crate::evaluation::udr::{FittedLatents, udr};
 use crate::parallel::team::Team;
+use crate::results::catalogue::ResultsFile;
 use crate::settings::{Criterion, Grid, Selection};
 
 /// Runs of one setting on the same data below which UDR is coarse; the number that Duan et al. advise.
@@ -104,8 +105,8 @@ pub fn rank(team: &Team, plan: &Plan, figures: &mut [Option<Figures>]) -> Vec<St
 /// UDR of each of `runs`, which are of one setting, on the cells that train and validate.
 fn rank_group(team: &Team, plan: &Plan, data: usize, runs: &[usize], figures: &[Option<Figures>]) -> Result<Vec<f64>> {
     // Which of these cells validate depends on the seed, which cells they are does not.
-    let cells = plan.data[data].cells(&plan.runs[runs[0]].config)?;
-    let mut cells = [cells.train, cells.validation].concat();
+    let split = plan.data[data].split(&plan.runs[runs[0]].config)?;
+    let mut cells = [split.train, split.validation].concat();
     cells.sort_unstable();
     let tables = runs.iter().map(|&i| latents(&plan.runs[i], &cells)).collect::<Result<Vec<(Vec<f64>, usize)>>>()?;
     let models: Vec<FittedLatents> = tables
@@ -121,7 +122,7 @@ fn rank_group(team: &Team, plan: &Plan, data: usize, runs: &[usize], figures: &[
 
 /// The latents of some cells of a run, cells x L, and L.
 fn latents(run: &PlannedRun, cells: &[usize]) -> Result<(Vec<f64>, usize)> {
-    let path = run.folder.join("latents.npz");
+    let path = ResultsFile::Latents.within(&run.folder);
     let (shape, values) = Npz::open(&path)?.array_f64("latents")?;
     let (&[n, l], Some(&last)) = (&shape[..], cells.last()) else {
         return Err(InputError::new("these are no latents of a run", "repeat the run").in_file(path).into());

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::data::formats::npz::Npz;
 use crate::error::Result;
-use crate::evaluation::interpretation::Split;
+use crate::evaluation::interpretation::Subset;
 use crate::numerics::spread::spread_places;
 use crate::results::catalogue::ResultsFile;
 use crate::results::cells::{CellRow, each_cell};
@@ -245,7 +245,7 @@ fn cells(path: &Path) -> Result<(Cells, Vec<u32>)> {
         interventions.push(a as u32);
         cells.n += 1;
         cells.sizes[a] += 1;
-        cells.trained[a] |= !row.is_in(Split::HeldOut);
+        cells.trained[a] |= !row.is_in(Subset::HeldOut);
         let (size_factor, total) = (row.size_factor()?, row.total_count()?);
         differs |= size_factor != total;
         row.n_genes()?;
