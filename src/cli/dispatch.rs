@@ -5,9 +5,12 @@ use std::path::Path;
 
 use crate::cli::{Cli, Command, shell};
 use crate::commands::bench::bench;
+use crate::commands::embed::embed;
 use crate::commands::evaluate::evaluate;
 use crate::commands::fit_shifts::fit_shifts;
+use crate::commands::normalize::normalize;
 use crate::commands::run::{self, RunOutcome};
+use crate::commands::sample::sample;
 use crate::commands::saved_model::Written;
 use crate::commands::simulate::simulate;
 use crate::commands::sweep;
@@ -73,15 +76,15 @@ pub fn dispatch(cli: Cli, ranks: &Ranks) -> Result<()> {
         }
         Command::Embed(args) => {
             let (model, kind) = args.checked()?;
-            applied(&args.out, &model.embed(&args.data, args.drop_empty_cells, &args.out, kind)?)
+            applied(&args.out, &embed(&model, &args.data, args.drop_empty_cells, &args.out, kind)?)
         }
         Command::Normalize(args) => {
             let (model, request, kind) = args.checked()?;
-            applied(&args.out, &model.normalize(&request, &args.out, kind)?)
+            applied(&args.out, &normalize(&model, &request, &args.out, kind)?)
         }
         Command::Sample(args) => {
             let (model, request, kind) = args.checked()?;
-            applied(&args.out, &model.sample(&request, &args.out, kind)?)
+            applied(&args.out, &sample(&model, &request, &args.out, kind)?)
         }
         Command::Completions(args) => console::print(shell::completions(args.shell).trim_end()),
         Command::Man(args) => match &args.out {

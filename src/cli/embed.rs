@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use crate::cli::groups::ModelArgs;
-use crate::commands::saved_model::{OutputKind, SavedModel};
+use crate::commands::saved_model::SavedModel;
 use crate::error::Result;
+use crate::results::output_file::OutputKind;
 
 /// Arguments of `svae-cpu embed`.
 #[derive(Debug, Clone, clap::Args)]

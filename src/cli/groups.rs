@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::commands::saved_model::{OutputKind, SavedModel};
+use crate::commands::saved_model::SavedModel;
 use crate::error::Result;
 use crate::results::catalogue::ResultsFile;
 use crate::results::folder::ResultsFolder;
+use crate::results::output_file::OutputKind;
 use crate::settings::{Config, RawConfig, RawExecution, RawOutput, RawTraining};
 use crate::system::console::LogFormat;
 

@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use crate::cli::groups::ModelArgs;
 use crate::cli::{in_range, listed};
-use crate::commands::saved_model::{OutputKind, Sample, SavedModel};
+use crate::commands::sample::Sample;
+use crate::commands::saved_model::SavedModel;
 use crate::error::{InputError, Result};
+use crate::results::output_file::OutputKind;
 
 /// Arguments of `svae-cpu sample`.
 #[derive(Debug, Clone, clap::Args)]

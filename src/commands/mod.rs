@@ -1,9 +1,12 @@
 //! What each subcommand does; a file does what `svae-cpu` says under its name.
 
 pub mod bench;
+pub mod embed;
 pub mod evaluate;
 pub mod fit_shifts;
+pub mod normalize;
 pub mod run;
+pub mod sample;
 pub mod saved_model;
 pub(crate) mod screen;
 pub mod simulate;

@@ -8,6 +8,7 @@ pub mod folder;
 pub mod graph;
 pub mod manifest;
 pub(crate) mod model_file;
+pub mod output_file;
 pub mod page;
 mod read;
 pub mod record;
