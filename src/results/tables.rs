@@ -5,7 +5,6 @@ use std::io;
 use crate::error::Result;
 use crate::evaluation::interpretation::Target;
 use crate::results::catalogue::ResultsFile;
-pub use crate::results::cells::CELL_COLUMNS;
 use crate::results::folder::ResultsFolder;
 use crate::training::history::EpochRecord;
 
