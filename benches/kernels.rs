@@ -5,9 +5,7 @@ use std::hint::black_box;
 use std::time::Instant;
 use svae_cpu::data::counts::in_memory::Counts;
 use svae_cpu::model::layers::input_layer::{Input, backward_weight, forward as input_forward};
-use svae_cpu::model::likelihood::negative_binomial::{
-    Dispersion, Scratch, count_terms, forward, forward_backward, forward_backward_with_epsilon,
-};
+use svae_cpu::model::likelihood::{CellCounts, Likelihood, Prepared, Scratch};
 use svae_cpu::model::workspace::Log1pTable;
 use svae_cpu::numerics::real::Real;
 use svae_cpu::numerics::simd::{level, vectorized};
@@ -41,60 +39,41 @@ fn negative_binomial<R: Real>(shape: &str, n_cells: usize, n_genes: usize, draw:
     let library: Vec<R> = (0..n_cells).map(|n| R::of(counts.row(n).sum() as f64)).collect();
     let logits: Vec<R> = (0..n_cells * n_genes).map(|_| R::of(4.0 * uniform.next() - 2.0)).collect();
     let log_theta: Vec<R> = (0..n_genes).map(|_| R::of(4.0 * uniform.next() - 1.0)).collect();
-    let mut dispersion = Dispersion::with_epsilon(n_genes, R::of(1e-8));
+    let mut likelihood = Prepared::new(Likelihood::NegativeBinomial, 0.0, n_genes);
+    let mut with_epsilon = Prepared::new(Likelihood::NegativeBinomial, 1e-8, n_genes);
+    with_epsilon.update(&log_theta);
     let mut scratch = Scratch::new(n_genes);
     let mut d_log_theta = vec![R::ZERO; n_genes];
     let mut buffer = logits.clone();
     let per = 1.0 / (n_cells * n_genes) as f64;
+    let genes = |n: usize| n * n_genes..(n + 1) * n_genes;
+    let cell = |n: usize| CellCounts { x: &x[genes(n)], nonzero: counts.row(n), library: library[n] };
 
-    let update = best(|| dispersion.update(black_box(&log_theta))) / n_genes as f64;
+    let update = best(|| likelihood.update(black_box(&log_theta))) / n_genes as f64;
     let copy = best(|| black_box(&mut buffer).copy_from_slice(&logits));
-    let train = best(|| {
-        buffer.copy_from_slice(&logits);
-        for n in 0..n_cells {
-            let genes = n * n_genes..(n + 1) * n_genes;
-            black_box(forward_backward(
-                &mut buffer[genes.clone()],
-                &x[genes],
-                counts.row(n),
-                library[n],
-                &dispersion,
-                R::ONE,
-                &mut d_log_theta,
-                &mut scratch,
-            ));
-        }
-    }) - copy;
+    let mut train = |likelihood: &Prepared<R>| {
+        best(|| {
+            buffer.copy_from_slice(&logits);
+            for n in 0..n_cells {
+                let logits = &mut buffer[genes(n)];
+                black_box(likelihood.value_and_gradient(logits, cell(n), R::ONE, &mut d_log_theta, &mut scratch));
+            }
+        }) - copy
+    };
+    let (train, plain) = (train(&likelihood), train(&with_epsilon));
     let count_only = best(|| {
         for n in 0..n_cells {
-            black_box(count_terms(counts.row(n), &dispersion, &mut scratch));
+            black_box(likelihood.count_terms(counts.row(n), &mut scratch));
         }
     });
     let evaluate = best(|| {
         buffer.copy_from_slice(&logits);
         for n in 0..n_cells {
-            let genes = n * n_genes..(n + 1) * n_genes;
-            black_box(forward(&mut buffer[genes.clone()], &x[genes], library[n], &dispersion, 0.0));
-        }
-    }) - copy;
-    let plain = best(|| {
-        buffer.copy_from_slice(&logits);
-        for n in 0..n_cells {
-            let genes = n * n_genes..(n + 1) * n_genes;
-            black_box(forward_backward_with_epsilon(
-                &mut buffer[genes.clone()],
-                &x[genes],
-                counts.row(n),
-                library[n],
-                &dispersion,
-                R::ONE,
-                &mut d_log_theta,
-                &mut scratch,
-            ));
+            black_box(likelihood.value(&mut buffer[genes(n)], cell(n), 0.0, &mut scratch));
         }
     }) - copy;
     println!(
-        "{:>4} {shape:<28} forward_backward {:6.2}  forward {:6.2}  count_terms {:6.2}  with_epsilon {:6.2}  update/gene {:6.2}",
+        "{:>4} {shape:<28} value_and_gradient {:6.2}  value {:6.2}  count_terms {:6.2}  with_epsilon {:6.2}  update/gene {:6.2}",
         R::NAME,
         train * per,
         evaluate * per,
@@ -177,10 +156,10 @@ fn functions<R: Real>() {
 }
 
 /// The encoder's first layer on 128 cells, by dense products and by non-zero counts, in microseconds.
-fn input_layer(density: f64) {
+fn input_layer(likelihood: f64) {
     let (n_cells, n_genes, h) = (128, 1187, 128);
     let mut uniform = Uniform(3);
-    let table: Vec<u32> = (0..n_cells * n_genes).map(|_| u32::from(uniform.next() < density) * 3).collect();
+    let table: Vec<u32> = (0..n_cells * n_genes).map(|_| u32::from(uniform.next() < likelihood) * 3).collect();
     let counts = Counts::from_dense(n_genes, &table);
     let dense: Vec<f32> = table.iter().map(|&x| (x as f32).ln_1p()).collect();
     let weight: Vec<f32> = (0..n_genes * h).map(|_| uniform.next() as f32).collect();
@@ -206,7 +185,7 @@ fn input_layer(density: f64) {
     }
     println!(
         "first layer, 128 x 1187, {:>2.0} % non-zero, us: forward dense {:5.0} sparse {:5.0}  gradient dense {:5.0} sparse {:5.0}",
-        100.0 * density,
+        100.0 * likelihood,
         times[0],
         times[2],
         times[1],
@@ -226,7 +205,7 @@ fn main() {
     negative_binomial::<f64>("128 x 1187, 15 % non-zero", 128, 1187, sparse);
     functions::<f32>();
     functions::<f64>();
-    for density in [0.02, 0.05, 0.1, 0.15, 0.25, 0.35, 0.5] {
-        input_layer(density);
+    for likelihood in [0.02, 0.05, 0.1, 0.15, 0.25, 0.35, 0.5] {
+        input_layer(likelihood);
     }
 }

@@ -48,8 +48,8 @@ frozen-mask-still-learns|src/model/network.rs|let drawn = self.tensors.mask_logi
 likelihood-softmax-uncentred|src/model/likelihood/negative_binomial.rs|// d log p / d logit_g = d_g - rho_g sum_h d_h, Eq. (N9).|let by_logit: Sum<R> = Sum::new();
 likelihood-sign-of-dispersion|src/model/likelihood/negative_binomial.rs|a[i] = a_i.fma(-row.scale, a[i]);|a[i] = a_i.fma(row.scale, a[i]);
 likelihood-branch-of-dispersion|src/model/likelihood/negative_binomial.rs|let shape = if small { excess } else { log };|let shape = if small { log } else { log };
-likelihood-with-constant-sign|src/model/likelihood/negative_binomial.rs|subtract_scaled(&padded(&d_log_theta[here.clone()], R::ZERO), scale, &a)|subtract_scaled(&padded(&d_log_theta[here.clone()], R::ZERO), -scale, &a)
-likelihood-with-constant-share|src/model/likelihood/negative_binomial.rs|let by_log_mu = x * share - (x + theta) * mu_share;|let by_log_mu = x * share - theta * mu_share;
+likelihood-with-constant-sign|src/model/likelihood/with_epsilon.rs|let small = from_count - theta * excess|let small = from_count + theta * excess
+likelihood-with-constant-share|src/model/likelihood/with_epsilon.rs|let by_log_mu = x * share - (x + theta) * mu_share;|let by_log_mu = x * share - theta * mu_share;
 adam-without-second-correction|src/model/adam.rs|v[j].sqrt().fma(correction, epsilon)|v[j].sqrt().fma(R::ONE + R::ZERO * correction, epsilon)
 adam-sign-of-decay|src/model/adam.rs|decay.fma(p[j], gradient[j])|(-decay).fma(p[j], gradient[j])
 '

@@ -4,10 +4,9 @@
 
 use proptest::prelude::*;
 use svae_cpu::data::counts::in_memory::Counts;
-use svae_cpu::model::likelihood::negative_binomial::{
-    Dispersion, Scratch, count_terms, entry, epsilon_terms, forward, forward_backward, forward_backward_with_epsilon,
-    forward_with_epsilon, rates,
-};
+use svae_cpu::model::likelihood::negative_binomial::count_gradient;
+use svae_cpu::model::likelihood::with_epsilon::DispersionWithEpsilon;
+use svae_cpu::model::likelihood::{CellCounts, Likelihood, Prepared, Scratch};
 use svae_cpu::numerics::real::Real;
 
 /// Allowed error: `relative * |expected| + floor`.
@@ -49,29 +48,30 @@ struct Cell<R> {
     x: Vec<R>,
     library: R,
     log_theta: Vec<R>,
-    dispersion: Dispersion<R>,
+    likelihood: Prepared<R>,
     scratch: Scratch<R>,
 }
 
 impl<R: Real> Cell<R> {
     fn new(counts: &[u32], library: f64, log_theta: &[f64]) -> Self {
         let log_theta: Vec<R> = log_theta.iter().map(|&l| R::of(l)).collect();
-        let mut dispersion = Dispersion::new(counts.len());
-        dispersion.update(&log_theta);
+        let mut likelihood = Prepared::new(Likelihood::NegativeBinomial, 0.0, counts.len());
+        likelihood.update(&log_theta);
         Self {
             counts: Counts::from_dense(counts.len(), counts),
             x: counts.iter().map(|&x| R::of_count(x)).collect(),
             library: R::of(library),
             log_theta,
-            dispersion,
+            likelihood,
             scratch: Scratch::new(counts.len()),
         }
     }
 
     /// From here on the likelihood has this epsilon.
     fn set_epsilon(&mut self, epsilon: f64) {
-        self.dispersion = Dispersion::with_epsilon(self.x.len(), R::of(epsilon));
-        self.dispersion.update(&self.log_theta);
+        self.likelihood =
+            Prepared::NegativeBinomialWithEpsilon(DispersionWithEpsilon::new(self.x.len(), R::of(epsilon)));
+        self.likelihood.update(&self.log_theta);
     }
 
     /// -log p and its gradients in logits and log_theta.
@@ -81,33 +81,29 @@ impl<R: Real> Cell<R> {
         if let Some(epsilon) = epsilon {
             self.set_epsilon(epsilon);
         }
-        let (nonzero, scale) = (self.counts.row(0), R::of(scale));
-        let (x, library, dispersion, scratch) = (&self.x[..], self.library, &self.dispersion, &mut self.scratch);
-        let value = match epsilon {
-            None => forward_backward(&mut d, x, nonzero, library, dispersion, scale, &mut d_log_theta, scratch),
-            Some(_) => {
-                forward_backward_with_epsilon(&mut d, x, nonzero, library, dispersion, scale, &mut d_log_theta, scratch)
-            }
-        };
+        let value = self.add_gradient(&mut d, R::of(scale), &mut d_log_theta);
         let wide = |v: Vec<R>| v.into_iter().map(R::f64).collect();
         (value, wide(d), wide(d_log_theta))
+    }
+
+    /// -log p; the logits become their gradient, that in log_theta is added.
+    fn add_gradient(&mut self, logits: &mut [R], scale: R, d_log_theta: &mut [R]) -> f64 {
+        let cell = CellCounts { x: &self.x, nonzero: self.counts.row(0), library: self.library };
+        self.likelihood.value_and_gradient(logits, cell, scale, d_log_theta, &mut self.scratch)
     }
 
     /// -log p by the evaluation path.
     fn value(&mut self, logits: &[f64]) -> f64 {
         let mut logits: Vec<R> = logits.iter().map(|&l| R::of(l)).collect();
-        let terms = count_terms(self.counts.row(0), &self.dispersion, &mut self.scratch);
-        forward(&mut logits, &self.x, self.library, &self.dispersion, terms)
+        let cell = CellCounts { x: &self.x, nonzero: self.counts.row(0), library: self.library };
+        let terms = self.likelihood.count_terms(cell.nonzero, &mut self.scratch);
+        self.likelihood.value(&mut logits, cell, terms, &mut self.scratch)
     }
 
     /// -log p with epsilon by the evaluation path.
     fn value_with_epsilon(&mut self, logits: &[f64], epsilon: f64) -> f64 {
-        let logits: Vec<R> = logits.iter().map(|&l| R::of(l)).collect();
         self.set_epsilon(epsilon);
-        let row = self.counts.row(0);
-        let terms = count_terms(row, &self.dispersion, &mut self.scratch) + epsilon_terms(row, &self.dispersion);
-        let (x, library, dispersion) = (&self.x, self.library, &self.dispersion);
-        forward_with_epsilon(&logits, x, library, dispersion, terms, &mut self.scratch)
+        self.value(logits)
     }
 }
 
@@ -195,7 +191,8 @@ fn check_table<R: Real>(n_genes: usize) {
         see(2, tolerance.excess(-d_log_theta[gene], row.d_log_theta), &row, -d_log_theta[gene], row.d_log_theta);
         // A product: (x - mu) has one rounding, 1 / (1 + t) a relative error of 5 and that of t (4).
         let theta = R::of(row.log_theta).exp();
-        let (_, d_log_mu, _) = entry(R::of_count(row.x), R::of(row.mu), R::of(row.mu.ln()), theta, R::ONE / theta);
+        let (_, d_log_mu, _) =
+            count_gradient(R::of_count(row.x), R::of(row.mu), R::of(row.mu.ln()), theta, R::ONE / theta);
         see(1, Tolerance::relative::<R>(12.0).excess(d_log_mu.f64(), row.d_log_mu), &row, d_log_mu.f64(), row.d_log_mu);
     }
     for (what, (excess, place)) in ["log p", "d log p / d log mu", "d log p / d log theta"].iter().zip(&worst) {
@@ -473,30 +470,11 @@ fn log_theta_gradient_accumulates_and_scales() {
         if let Some(epsilon) = epsilon {
             cell.set_epsilon(epsilon);
         }
-        let (row, scratch) = (cell.counts.row(0), &mut cell.scratch);
-        let again = match epsilon {
-            None => forward_backward(&mut d, &cell.x, row, 735.0, &cell.dispersion, 2.0, &mut doubled, scratch),
-            Some(_) => {
-                forward_backward_with_epsilon(&mut d, &cell.x, row, 735.0, &cell.dispersion, 2.0, &mut doubled, scratch)
-            }
-        };
+        let again = cell.add_gradient(&mut d, 2.0, &mut doubled);
         assert!((again - value).abs() < 1e-11 * value, "the value carries no scale");
         for g in 0..5 {
             assert!((d[g] - 2.0 * d_logits[g]).abs() < 1e-10);
             assert!((doubled[g] - 10.0 - 2.0 * d_log_theta[g]).abs() < 1e-10);
-        }
-    }
-}
-
-#[test]
-fn rates_are_a_softmax() {
-    for n in [1, 3, 16, 33] {
-        let logits: Vec<f64> = (0..n).map(|g| (g * g % 11) as f64 - 40.0).collect();
-        let mut shares = logits.clone();
-        rates(&mut shares);
-        assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-14);
-        for (share, logit) in shares.iter().zip(&logits) {
-            assert!(((share / shares[0]).ln() - (logit - logits[0])).abs() < 1e-13);
         }
     }
 }

@@ -1,11 +1,11 @@
-//! The Poisson likelihood against an independent density, its decomposition, its role as a limit and finite differences.
+//! The Poisson likelihood against an independent likelihood, its decomposition, its role as a limit and finite differences.
 
 use proptest::prelude::*;
 use statrs::distribution::{Discrete, Poisson};
 use statrs::function::gamma::ln_gamma;
 use svae_cpu::data::counts::in_memory::Counts;
-use svae_cpu::model::likelihood::negative_binomial::{self, Dispersion, Scratch};
-use svae_cpu::model::likelihood::poisson::{count_terms, forward, forward_backward};
+use svae_cpu::model::likelihood::poisson::{count_terms, value, value_and_gradient};
+use svae_cpu::model::likelihood::{CellCounts, Likelihood, Prepared, Scratch};
 use svae_cpu::numerics::real::Real;
 
 /// Counts, logits and library of one cell; 1 to 67 genes cross the blocks of 16.
@@ -20,15 +20,16 @@ impl Draw {
     /// -log p by the evaluation path.
     fn value<R: Real>(&self) -> f64 {
         let (counts, x) = self.row::<R>();
-        forward(&reals::<R>(&self.logits), &x, R::of(self.library), count_terms(counts.row(0)))
+        let cell = CellCounts { x: &x, nonzero: counts.row(0), library: R::of(self.library) };
+        value(&reals::<R>(&self.logits), cell, count_terms(cell.nonzero))
     }
 
     /// -log p and its gradient in the logits, times `scale`, by the training path.
     fn gradient<R: Real>(&self, scale: f64) -> (f64, Vec<f64>) {
         let (counts, x) = self.row::<R>();
         let mut d = reals::<R>(&self.logits);
-        let (library, scale) = (R::of(self.library), R::of(scale));
-        let value = forward_backward(&mut d, &x, counts.row(0), library, scale, &mut Scratch::new(x.len()));
+        let cell = CellCounts { x: &x, nonzero: counts.row(0), library: R::of(self.library) };
+        let value = value_and_gradient(&mut d, cell, R::of(scale), &mut Scratch::new(x.len()));
         (value, d.into_iter().map(R::f64).collect())
     }
 
@@ -148,13 +149,11 @@ proptest! {
     fn it_is_the_limit_of_the_negative_binomial(draw in any_cell()) {
         let n = draw.counts.len();
         let (counts, x) = draw.row::<f64>();
-        let mut dispersion = Dispersion::new(n);
-        dispersion.update(&vec![40.0; n]);
+        let mut likelihood = Prepared::new(Likelihood::NegativeBinomial, 0.0, n);
+        likelihood.update(&vec![40.0; n]);
         let (mut d, mut scratch) = (draw.logits.clone(), Scratch::new(n));
-        let unused = &mut vec![0.0; n];
-        let limit = negative_binomial::forward_backward(
-            &mut d, &x, counts.row(0), draw.library, &dispersion, 1.0, unused, &mut scratch,
-        );
+        let cell = CellCounts { x: &x, nonzero: counts.row(0), library: draw.library };
+        let limit = likelihood.value_and_gradient(&mut d, cell, 1.0, &mut vec![0.0; n], &mut scratch);
         let (value, gradient) = draw.gradient::<f64>(1.0);
         // Eq. (Po6), at most X^2 / theta, and roundings.
         let of_order = (draw.total() + draw.library).powi(2) * (-40f64).exp();

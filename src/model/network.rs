@@ -17,7 +17,7 @@ use crate::model::architecture::{Architecture, HiddenLayer, Injection, LinearTen
 use crate::model::clock::Stage;
 use crate::model::latent;
 use crate::model::layers::{activation, batch_norm, input_layer, layer_norm, linear};
-use crate::model::likelihood::CountSampler;
+use crate::model::likelihood::{CellCounts, CountSampler};
 use crate::model::objective::{Penalty, Weights};
 use crate::model::parameters::{Buffer, Tensor, initialize, initialize_running};
 use crate::model::prior::{mask, shift};
@@ -1296,16 +1296,15 @@ impl<R: Real> Pass<'_, R> {
         let a = &self.network.architecture;
         let cells = &mut block.cells;
         let g = a.n_genes;
-        let scratch = &mut cells.likelihood_scratch[0];
+        let (likelihood, scratch) = (self.shared.likelihood, &mut cells.likelihood_scratch[0]);
         let end = rows.end;
         for (i, row) in rows.enumerate() {
             // What has left the caches since the rows were loaded is fetched while the one before is worked on.
             self.batch.prefetch(row + 1..end.min(row + 2));
             let (logits, x) = (&mut cells.logits[i * g..(i + 1) * g], &cells.x[i * g..(i + 1) * g]);
-            let nonzero = self.batch.row(row);
-            let (library, likelihood) = (cells.library[i], self.shared.likelihood);
-            let terms = likelihood.count_terms(nonzero, scratch);
-            cells.reconstruction[i] = likelihood.value(logits, x, library, terms, scratch);
+            let cell = CellCounts { x, nonzero: self.batch.row(row), library: cells.library[i] };
+            let terms = likelihood.count_terms(cell.nonzero, scratch);
+            cells.reconstruction[i] = likelihood.value(logits, cell, terms, scratch);
         }
     }
 
@@ -1314,7 +1313,7 @@ impl<R: Real> Pass<'_, R> {
         let a = &self.network.architecture;
         let cells = &mut block.cells;
         let g = a.n_genes;
-        let scratch = &mut cells.likelihood_scratch[0];
+        let (likelihood, scratch) = (self.shared.likelihood, &mut cells.likelihood_scratch[0]);
         let width = a.likelihood.n_parameters(g);
         cells.d_log_dispersion.fill(R::ZERO);
         let end = rows.end;
@@ -1322,18 +1321,9 @@ impl<R: Real> Pass<'_, R> {
             // What has left the caches since the rows were loaded is fetched while the one before is worked on.
             self.batch.prefetch(row + 1..end.min(row + 2));
             let (logits, x) = (&mut cells.logits[i * g..(i + 1) * g], &cells.x[i * g..(i + 1) * g]);
-            let nonzero = self.batch.row(row);
-            let of_block = i / ROWS_PER_BLOCK * width;
-            let d_log_dispersion = &mut cells.d_log_dispersion[of_block..of_block + width];
-            cells.reconstruction[i] = self.shared.likelihood.value_and_gradient(
-                logits,
-                x,
-                nonzero,
-                cells.library[i],
-                scale,
-                d_log_dispersion,
-                scratch,
-            );
+            let cell = CellCounts { x, nonzero: self.batch.row(row), library: cells.library[i] };
+            let d_log_dispersion = &mut cells.d_log_dispersion[i / ROWS_PER_BLOCK * width..][..width];
+            cells.reconstruction[i] = likelihood.value_and_gradient(logits, cell, scale, d_log_dispersion, scratch);
         }
     }
 

@@ -7,8 +7,7 @@
 
 use crate::model::architecture::{Architecture, MAX_LAYERS};
 use crate::model::clock::StageClock;
-use crate::model::likelihood::Prepared;
-use crate::model::likelihood::negative_binomial::Scratch;
+use crate::model::likelihood::{Prepared, Scratch};
 use crate::numerics::aligned::Aligned;
 use crate::numerics::real::Real;
 use crate::parallel::ranks::Ranks;
@@ -336,7 +335,7 @@ impl<R: Real> Workspace<R> {
             decoder: layers(false),
             encoder_statistics: statistics(),
             decoder_statistics: statistics(),
-            likelihood: Prepared::new(a),
+            likelihood: Prepared::new(a.likelihood, a.likelihood_epsilon, g),
             log1p: Log1pTable::new(),
             max_interventions,
             clock: StageClock::default(),

@@ -3,16 +3,21 @@
 //! A likelihood is a file of this folder with its value, its gradient in the logits and its draw, and a row in every `match`
 //! below; `derivations/` has a page for each. All of them share the mean `mu = library * softmax(logits)`.
 
+pub mod blocks;
+pub mod dispersion;
 pub mod negative_binomial;
 pub mod poisson;
+pub mod with_epsilon;
+
+pub use blocks::{CellCounts, Scratch};
 
 use crate::data::counts::in_memory::CountsRow;
-use crate::model::architecture::Architecture;
 use crate::model::parameters::{LayoutBuilder, Tensor};
 use crate::numerics::real::Real;
-use negative_binomial::{Dispersion, Scratch};
+use dispersion::Dispersion;
 use rand::rngs::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
+use with_epsilon::DispersionWithEpsilon;
 
 /// Distribution of a count about its mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
@@ -96,18 +101,18 @@ pub enum Prepared<R> {
     /// The exact negative binomial.
     NegativeBinomial(Dispersion<R>),
     /// The negative binomial with a constant inside its logarithms, Eq. (N12).
-    NegativeBinomialWithEpsilon(Dispersion<R>),
+    NegativeBinomialWithEpsilon(DispersionWithEpsilon<R>),
     /// Nothing to prepare.
     Poisson,
 }
 
 impl<R: Real> Prepared<R> {
-    /// The likelihood of `architecture`; wants [`Prepared::update`] before its first use.
-    pub fn new(architecture: &Architecture) -> Self {
-        let Architecture { likelihood, likelihood_epsilon, n_genes, .. } = *architecture;
+    /// Of `n_genes` genes, with log-dispersions of 0 until [`Prepared::update`] is called; `epsilon` is the constant that the
+    /// reference adds inside the logarithms of the negative binomial, 0 for the exact one.
+    pub fn new(likelihood: Likelihood, epsilon: f64, n_genes: usize) -> Self {
         match likelihood {
-            Likelihood::NegativeBinomial if likelihood_epsilon > 0.0 => {
-                Self::NegativeBinomialWithEpsilon(Dispersion::with_epsilon(n_genes, R::of(likelihood_epsilon)))
+            Likelihood::NegativeBinomial if epsilon > 0.0 => {
+                Self::NegativeBinomialWithEpsilon(DispersionWithEpsilon::new(n_genes, R::of(epsilon)))
             }
             Likelihood::NegativeBinomial => Self::NegativeBinomial(Dispersion::new(n_genes)),
             Likelihood::Poisson => Self::Poisson,
@@ -117,74 +122,56 @@ impl<R: Real> Prepared<R> {
     /// Takes in new parameters: `log_dispersion` (n_genes), empty where the likelihood has none. Allocates nothing.
     pub fn update(&mut self, log_dispersion: &[R]) {
         match self {
-            Self::NegativeBinomial(dispersion) | Self::NegativeBinomialWithEpsilon(dispersion) => {
-                dispersion.update(log_dispersion);
-            }
+            Self::NegativeBinomial(dispersion) => dispersion.update(log_dispersion),
+            Self::NegativeBinomialWithEpsilon(dispersion) => dispersion.update(log_dispersion),
             Self::Poisson => {}
         }
     }
 
-    /// The part of a cell's log p that does not depend on its means, for [`Prepared::value`].
+    /// The part of a cell's log p that does not depend on its means, formed once where many of these are tried.
     pub fn count_terms(&self, nonzero: CountsRow<'_>, scratch: &mut Scratch<R>) -> f64 {
         match self {
             Self::NegativeBinomial(dispersion) => negative_binomial::count_terms(nonzero, dispersion, scratch),
-            Self::NegativeBinomialWithEpsilon(dispersion) => {
-                negative_binomial::count_terms(nonzero, dispersion, scratch)
-                    + negative_binomial::epsilon_terms(nonzero, dispersion)
-            }
+            Self::NegativeBinomialWithEpsilon(dispersion) => with_epsilon::count_terms(nonzero, dispersion, scratch),
             Self::Poisson => poisson::count_terms(nonzero),
         }
     }
 
-    /// -log p of one cell given its `logits` (n_genes), which are overwritten; `x` (n_genes) are its counts. `count_terms` comes
-    /// from [`Prepared::count_terms`] and may be shared by any number of calls for the same cell.
-    pub fn value(&self, logits: &mut [R], x: &[R], library: R, count_terms: f64, scratch: &mut Scratch<R>) -> f64 {
+    /// -log p of a cell given its `logits` (n_genes), which may be overwritten, and its [`count_terms`](Self::count_terms).
+    ///
+    /// # Panics
+    /// If a length is wrong.
+    pub fn value(&self, logits: &mut [R], cell: CellCounts<'_, R>, count_terms: f64, scratch: &mut Scratch<R>) -> f64 {
         match self {
-            Self::NegativeBinomial(dispersion) => {
-                negative_binomial::forward(logits, x, library, dispersion, count_terms)
-            }
+            Self::NegativeBinomial(dispersion) => negative_binomial::value(logits, cell, dispersion, count_terms),
             Self::NegativeBinomialWithEpsilon(dispersion) => {
-                negative_binomial::forward_with_epsilon(logits, x, library, dispersion, count_terms, scratch)
+                with_epsilon::value(logits, cell, dispersion, count_terms, scratch)
             }
-            Self::Poisson => poisson::forward(logits, x, library, count_terms),
+            Self::Poisson => poisson::value(logits, cell, count_terms),
         }
     }
 
-    /// -log p of one cell, unscaled. `logits` (n_genes) receive the gradient of `scale * (-log p)` with respect to them;
-    /// `d_log_dispersion` (n_genes, or empty) is added the same for the likelihood's own tensor. `x` (n_genes) and `nonzero` are
-    /// the same counts twice.
+    /// -log p of a cell. `logits_then_gradient` (n_genes) holds the logits and receives the gradient of `scale * (-log p)`
+    /// with respect to them; that with respect to the log-dispersions is added to `d_log_dispersion` (n_genes; empty for a
+    /// likelihood without).
+    ///
+    /// # Panics
+    /// If a length is wrong.
     pub fn value_and_gradient(
         &self,
-        logits: &mut [R],
-        x: &[R],
-        nonzero: CountsRow<'_>,
-        library: R,
+        logits_then_gradient: &mut [R],
+        cell: CellCounts<'_, R>,
         scale: R,
         d_log_dispersion: &mut [R],
         scratch: &mut Scratch<R>,
     ) -> f64 {
+        let (l, d) = (logits_then_gradient, d_log_dispersion);
         match self {
-            Self::NegativeBinomial(dispersion) => negative_binomial::forward_backward(
-                logits,
-                x,
-                nonzero,
-                library,
-                dispersion,
-                scale,
-                d_log_dispersion,
-                scratch,
-            ),
-            Self::NegativeBinomialWithEpsilon(dispersion) => negative_binomial::forward_backward_with_epsilon(
-                logits,
-                x,
-                nonzero,
-                library,
-                dispersion,
-                scale,
-                d_log_dispersion,
-                scratch,
-            ),
-            Self::Poisson => poisson::forward_backward(logits, x, nonzero, library, scale, scratch),
+            Self::NegativeBinomial(at) => negative_binomial::value_and_gradient(l, cell, at, scale, d, scratch),
+            Self::NegativeBinomialWithEpsilon(at) => {
+                negative_binomial::value_and_gradient(l, cell, at, scale, d, scratch)
+            }
+            Self::Poisson => poisson::value_and_gradient(l, cell, scale, scratch),
         }
     }
 }

@@ -4,8 +4,10 @@
 //! `rho = softmax(logits)`. All values are in nats. The means of a cell sum to its library, so its log density needs no
 //! mean of a gene, Eq. (Po2), and its gradient no library, Eq. (Po4).
 
-use super::negative_binomial::{Block, LANES, Scratch, Sum, copy_back, exponentials, largest, padded, sum_four};
 use crate::data::counts::in_memory::CountsRow;
+use crate::model::likelihood::blocks::{
+    Block, CellCounts, LANES, Scratch, Sum, copy_back, exponentials, largest, padded, sum_four,
+};
 use crate::numerics::real::Real;
 use crate::numerics::simd::vectorized;
 use crate::numerics::special::LnFactorial;
@@ -15,19 +17,17 @@ use rand_distr::{Distribution, Poisson};
 /// One cell, training. `logits_then_gradient` (n_genes) holds the logits and receives the gradient of
 /// `scale * (-log p)` with respect to them.
 ///
-/// `x` (n_genes) and `nonzero` are the same counts twice; `library` is their mean's total. Returns -log p, unscaled.
-/// Non-finite inputs give a non-finite result, never a panic.
+/// Returns -log p, unscaled. Non-finite inputs give a non-finite result, never a panic.
 ///
 /// # Panics
 /// If a length is wrong.
-pub fn forward_backward<R: Real>(
+pub fn value_and_gradient<R: Real>(
     logits_then_gradient: &mut [R],
-    x: &[R],
-    nonzero: CountsRow<'_>,
-    library: R,
+    cell: CellCounts<'_, R>,
     scale: R,
     scratch: &mut Scratch<R>,
 ) -> f64 {
+    let CellCounts { x, nonzero, library } = cell;
     let logits = logits_then_gradient;
     assert!(logits.len() == x.len() && scratch.rates.len() * LANES >= x.len());
     let (count_total, count_terms) = (nonzero.sum() as f64, count_terms(nonzero));
@@ -68,7 +68,8 @@ pub fn count_terms(nonzero: CountsRow<'_>) -> f64 {
 ///
 /// # Panics
 /// If a length is wrong.
-pub fn forward<R: Real>(logits: &[R], x: &[R], library: R, count_terms: f64) -> f64 {
+pub fn value<R: Real>(logits: &[R], cell: CellCounts<'_, R>, count_terms: f64) -> f64 {
+    let CellCounts { x, library, .. } = cell;
     assert!(logits.len() == x.len());
     vectorized(
         #[inline(always)]

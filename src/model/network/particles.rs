@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::model::architecture::{LatentDistribution, LinearTensors};
 use crate::model::latent;
 use crate::model::layers::{activation, layer_norm, linear};
+use crate::model::likelihood::CellCounts;
 use crate::model::network::{HiddenLayer, MOST_BLOCKS_PER_STRIPE, Network, Pass, Side, most_blocks_per_stripe};
 use crate::model::workspace::{Block, LayerStatistics, ROWS_PER_BLOCK, Workspace, words_per_row};
 use crate::numerics::matmul::{Into, Rows};
@@ -357,7 +358,8 @@ impl<R: Real> Pass<'_, R> {
             let cells = &mut block.cells;
             for r in 0..n {
                 let (logits, x) = (&mut cells.logits[r * g..(r + 1) * g], &cells.x[..g]);
-                let nll = likelihood.value(logits, x, library, count_terms, &mut cells.likelihood_scratch[0]);
+                let cell = CellCounts { x, nonzero, library };
+                let nll = likelihood.value(logits, cell, count_terms, &mut cells.likelihood_scratch[0]);
                 for (weights, log_ratio) in weights.iter_mut().zip(&log_ratios) {
                     weights.add(half_log_variance + 0.5 * log_ratio[r].f64() - nll);
                 }

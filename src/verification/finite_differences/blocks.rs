@@ -10,8 +10,8 @@ use crate::model::latent as posterior;
 use crate::model::layers::{
     activation as relu, batch_norm as norm, input_layer as first, layer_norm as row_norm, linear as layer,
 };
-use crate::model::likelihood::negative_binomial as likelihood;
 use crate::model::likelihood::poisson as poisson_likelihood;
+use crate::model::likelihood::{CellCounts, Likelihood, Prepared, Scratch};
 use crate::model::objective::Penalty;
 use crate::model::parameters::{Buffer, LayoutBuilder};
 use crate::model::prior::{mask, shift};
@@ -417,32 +417,26 @@ pub fn negative_binomial(n_genes: usize, epsilon: f64, seed: u64) -> Check {
     row.for_each(|g, count| x[g] = count as f64);
     let library = 1.3 * row.sum() as f64 + 0.7;
     let scale = 1.7;
-    let mut scratch = likelihood::Scratch::new(n_genes);
-    let dispersion = |log_theta: &[f64]| {
-        let mut dispersion = likelihood::Dispersion::with_epsilon(n_genes, epsilon);
-        dispersion.update(log_theta);
-        dispersion
+    let cell = CellCounts { x: &x, nonzero: row, library };
+    let mut scratch = Scratch::new(n_genes);
+    let likelihood = |log_theta: &[f64]| {
+        let mut likelihood = Prepared::new(Likelihood::NegativeBinomial, epsilon, n_genes);
+        likelihood.update(log_theta);
+        likelihood
     };
 
     let (mut d_logits, mut d_log_theta) = (logits.clone(), vec![0.0; n_genes]);
-    let at = dispersion(&log_theta);
-    let (d, d_t, s) = (&mut d_logits, &mut d_log_theta, &mut scratch);
-    if epsilon > 0.0 {
-        likelihood::forward_backward_with_epsilon(d, &x, row, library, &at, scale, d_t, s);
-    } else {
-        likelihood::forward_backward(d, &x, row, library, &at, scale, d_t, s);
-    }
+    likelihood(&log_theta).value_and_gradient(&mut d_logits, cell, scale, &mut d_log_theta, &mut scratch);
     // ln x! and x log mu, of size x ln x each, all but cancel.
     let magnitude: f64 = x.iter().map(|&x| 2.0 * x * x.ln_1p() + 1.0).sum();
     let mut value = |logits: &[f64], log_theta: &[f64]| {
-        let at = dispersion(log_theta);
+        let likelihood = likelihood(log_theta);
         let mut l = logits.to_vec();
         let loss = if epsilon > 0.0 {
-            let unused = &mut vec![0.0; n_genes];
-            likelihood::forward_backward_with_epsilon(&mut l, &x, row, library, &at, 1.0, unused, &mut scratch)
+            likelihood.value_and_gradient(&mut l, cell, 1.0, &mut vec![0.0; n_genes], &mut scratch)
         } else {
-            let terms = likelihood::count_terms(row, &at, &mut scratch);
-            likelihood::forward(&mut l, &x, library, &at, terms)
+            let terms = likelihood.count_terms(row, &mut scratch);
+            likelihood.value(&mut l, cell, terms, &mut scratch)
         };
         Evaluation { value: scale * loss, magnitude: scale * (loss.abs() + magnitude), sides: 0 }
     };
@@ -472,14 +466,14 @@ pub fn poisson(n_genes: usize, seed: u64) -> Check {
     let scale = 1.7;
 
     let mut d_logits = logits.clone();
-    let scratch = &mut likelihood::Scratch::new(n_genes);
-    poisson_likelihood::forward_backward(&mut d_logits, &x, row, library, scale, scratch);
+    let cell = CellCounts { x: &x, nonzero: row, library };
+    poisson_likelihood::value_and_gradient(&mut d_logits, cell, scale, &mut Scratch::new(n_genes));
     // ln x! and x log mu, of size x ln x each, all but cancel.
     let magnitude: f64 = x.iter().map(|&x| 2.0 * x * x.ln_1p() + 1.0).sum();
     let terms = poisson_likelihood::count_terms(row);
     let mut comparison = Comparison::default();
     comparison.gradient(&mut random, &logits, &d_logits, |logits| {
-        let loss = poisson_likelihood::forward(logits, &x, library, terms);
+        let loss = poisson_likelihood::value(logits, cell, terms);
         Evaluation { value: scale * loss, magnitude: scale * (loss.abs() + magnitude), sides: 0 }
     });
     comparison.check("Poisson")
