@@ -17,8 +17,11 @@ use crate::commands::sweep;
 use crate::commands::sweep::Part;
 use crate::commands::sweep::table::Status;
 use crate::commands::verify::verify;
+use crate::display::json::to_json;
+use crate::display::metrics_table::metrics_table;
 use crate::display::progress::{Progress, ProgressKind};
 use crate::display::table::Table;
+use crate::display::verification_table::{verification_summary, verification_table};
 use crate::error::{Error, InputError, Result};
 use crate::parallel::ranks::Ranks;
 use crate::results::catalogue::ResultsFile;
@@ -52,9 +55,9 @@ pub fn dispatch(cli: Cli, ranks: &Ranks) -> Result<()> {
             if !ranks.is_first() {
                 Ok(())
             } else if config.json {
-                console::print(&outcome.metrics.to_json())
+                console::print(&to_json(&outcome.metrics))
             } else {
-                console::print(&format!("{}\n\nResults: {}", outcome.metrics.table(), outcome.folder.display()))
+                console::print(&format!("{}\n\nResults: {}", metrics_table(&outcome.metrics), outcome.folder.display()))
             }
         }
         Command::Evaluate(args) => {
@@ -125,11 +128,15 @@ pub fn dispatch(cli: Cli, ranks: &Ranks) -> Result<()> {
             let (config, golden) = args.checked()?;
             let verification = verify(&config, golden.as_deref())?;
             if config.json {
-                console::print(&verification.to_json())?;
+                console::print(&to_json(&verification))?;
             } else {
-                console::print(&format!("{}\n\n{}", verification.table(), verification.summary()))?;
+                console::print(&format!(
+                    "{}\n\n{}",
+                    verification_table(&verification),
+                    verification_summary(&verification)
+                ))?;
             }
-            if verification.pass { Ok(()) } else { Err(Error::Verification(verification.summary())) }
+            if verification.pass { Ok(()) } else { Err(Error::Verification(verification_summary(&verification))) }
         }
     }
 }
@@ -183,10 +190,10 @@ fn applied(out: &Path, applied: &Written) -> Result<()> {
 /// Prints the figures of a model that was read.
 fn evaluated(config: &Config, outcome: &RunOutcome) -> Result<()> {
     if config.json {
-        console::print(&outcome.metrics.to_json())
+        console::print(&to_json(&outcome.metrics))
     } else {
         let file = ResultsFile::Evaluation.within(&outcome.folder);
-        console::print(&format!("{}\n\nFigures: {}", outcome.metrics.table(), file.display()))
+        console::print(&format!("{}\n\nFigures: {}", metrics_table(&outcome.metrics), file.display()))
     }
 }
 

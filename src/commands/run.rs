@@ -227,7 +227,7 @@ where
     }
     resumable.check()?;
     let metrics = timed(metrics, resumable.seconds());
-    folder.write_report(Some(metrics.to_value()))?;
+    folder.write_report(Some(json!(metrics)))?;
     if folder.writes() {
         folder.write_manifest(&Manifest::new(config, team, resumable.history())?)?;
     }

@@ -74,7 +74,7 @@ impl ResultsFolder {
         let settings = Config { threads: None, ..config.clone() };
         file.string("uns/svae/config", &settings.to_toml())?;
         // Times are the one thing that differs between two runs.
-        let mut figures = metrics.to_value();
+        let mut figures = serde_json::json!(metrics);
         if let Some(figures) = figures.as_object_mut() {
             figures.remove("timing");
             if let Some(heldout) = figures.get_mut("heldout").and_then(|heldout| heldout.as_object_mut()) {

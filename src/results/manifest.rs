@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::checkpoint::RunHistory;
 use crate::checkpoint::file::Resume;
+use crate::display::json::to_json;
 use crate::error::{Error, Result};
 use crate::numerics::simd;
 use crate::parallel::team::Team;
@@ -96,11 +97,6 @@ impl Manifest {
             peak_rss_bytes: peak_rss_bytes(),
         })
     }
-
-    /// As one JSON object.
-    pub fn to_json(&self) -> String {
-        serde_json::to_string_pretty(self).expect("numbers and words")
-    }
 }
 
 impl InputFile {
@@ -119,7 +115,7 @@ impl ResultsFolder {
     /// # Errors
     /// [`crate::Error::Io`] naming the file.
     pub fn write_manifest(&self, manifest: &Manifest) -> Result<()> {
-        self.write(ResultsFile::Manifest.name(), |file| writeln!(file, "{}", manifest.to_json()))
+        self.write(ResultsFile::Manifest.name(), |file| writeln!(file, "{}", to_json(manifest)))
     }
 }
 

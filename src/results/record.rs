@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 use crate::data::loading::load::DataSummary;
+use crate::display::json::to_json;
 use crate::error::Result;
 use crate::evaluation::metrics::Metrics;
 use crate::results::catalogue::ResultsFile;
@@ -25,7 +26,7 @@ impl ResultsFolder {
     /// # Errors
     /// [`crate::Error::Io`] naming the file.
     pub fn write_metrics(&self, metrics: &Metrics) -> Result<()> {
-        self.write(ResultsFile::Metrics.name(), |file| writeln!(file, "{}", metrics.to_json()))
+        self.write(ResultsFile::Metrics.name(), |file| writeln!(file, "{}", to_json(metrics)))
     }
 
     /// Writes `data.json`: what was read from the data file, chosen and dropped.
@@ -33,10 +34,7 @@ impl ResultsFolder {
     /// # Errors
     /// [`crate::Error::Io`] naming the file.
     pub fn write_data_summary(&self, summary: &DataSummary) -> Result<()> {
-        self.write(ResultsFile::DataSummary.name(), |file| {
-            serde_json::to_writer_pretty(&mut *file, summary)?;
-            writeln!(file)
-        })
+        self.write(ResultsFile::DataSummary.name(), |file| writeln!(file, "{}", to_json(summary)))
     }
 
     /// Writes `evaluation.json`, the metrics of a model that was read.
@@ -44,7 +42,7 @@ impl ResultsFolder {
     /// # Errors
     /// [`crate::Error::Io`] naming the file.
     pub fn write_evaluation(&self, metrics: &Metrics) -> Result<()> {
-        self.write(ResultsFile::Evaluation.name(), |file| writeln!(file, "{}", metrics.to_json()))
+        self.write(ResultsFile::Evaluation.name(), |file| writeln!(file, "{}", to_json(metrics)))
     }
 
     /// Writes the model `name` (`model.safetensors`), which Python's `safetensors` package reads.

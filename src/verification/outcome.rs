@@ -2,8 +2,6 @@
 
 use serde::Serialize;
 
-use crate::display::table::Table;
-
 /// How a check was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -63,43 +61,6 @@ impl Verification {
     pub fn new(checks: Vec<Check>) -> Self {
         Self { pass: !checks.is_empty() && checks.iter().all(|check| check.pass), checks }
     }
-
-    /// The JSON text, without a final line break.
-    pub fn to_json(&self) -> String {
-        serde_json::to_string_pretty(self).expect("a verification is plain numbers and names")
-    }
-
-    /// The checks as a table for people.
-    pub fn table(&self) -> Table {
-        let header = ["check", "by", "points", "worst relative error", "tolerance", "verdict"];
-        let mut table = Table::new(header).right_aligned([2, 3, 4]);
-        for check in &self.checks {
-            let kind = match check.kind {
-                CheckKind::FiniteDifference => "finite differences",
-                CheckKind::Formula => "formula",
-                CheckKind::Golden => "vector",
-            };
-            table.push([
-                check.name.clone(),
-                kind.to_owned(),
-                check.points.to_string(),
-                format!("{:.1e}", check.worst_relative_error),
-                format!("{:.0e}", check.tolerance),
-                if check.pass { "pass" } else { "FAIL" }.to_owned(),
-            ]);
-        }
-        table
-    }
-
-    /// One sentence on the outcome.
-    pub fn summary(&self) -> String {
-        let failed = self.checks.iter().filter(|check| !check.pass).count();
-        match (self.checks.len(), failed) {
-            (0, _) => "Nothing was checked.".to_owned(),
-            (n, 0) => format!("All {n} checks passed."),
-            (n, failed) => format!("{failed} of {n} checks failed."),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -116,22 +77,5 @@ mod tests {
         assert!(!Verification::new(vec![]).pass);
         assert!(!Verification::new(vec![check(3, 1e-7), check(3, 1e-5)]).pass);
         assert!(Verification::new(vec![check(3, 1e-7)]).pass);
-    }
-
-    #[test]
-    fn json_has_the_promised_keys() {
-        let check = Check::new("small_hard", CheckKind::Golden, 9, 1e-12, 1e-9);
-        let verification = Verification::new(vec![check]);
-        let value: serde_json::Value = serde_json::from_str(&verification.to_json()).expect("JSON");
-        assert_eq!(
-            value,
-            serde_json::json!({
-                "pass": true,
-                "checks": [{
-                    "name": "small_hard", "kind": "golden", "worst_relative_error": 1e-12, "tolerance": 1e-9, "pass": true
-                }]
-            })
-        );
-        assert!(verification.table().to_string().contains("small_hard"));
     }
 }

@@ -12,7 +12,7 @@ pub(crate) struct Curve {
 }
 
 /// A horizontal line with its name, across a line chart.
-pub(crate) struct Level {
+pub(crate) struct ReferenceLine {
     pub class: &'static str,
     pub value: f64,
     pub name: String,
@@ -28,7 +28,7 @@ pub(crate) fn lines(
     title: &str,
     y_name: &str,
     curves: &[Curve],
-    levels: &[Level],
+    levels: &[ReferenceLine],
     mark: Option<f64>,
     clip: bool,
 ) -> String {
@@ -333,7 +333,7 @@ impl Histogram {
 }
 
 /// Points of one group of a scatter.
-pub(crate) struct Group {
+pub(crate) struct PointGroup {
     /// Number of its colour; `None`: unobtrusive.
     pub colour: Option<usize>,
     /// Number by which the page's script finds it.
@@ -343,7 +343,7 @@ pub(crate) struct Group {
 }
 
 /// A scatter of groups, the unobtrusive ones below.
-pub(crate) fn scatter(title: &str, names: [&str; 2], groups: &[Group]) -> String {
+pub(crate) fn scatter(title: &str, names: [&str; 2], groups: &[PointGroup]) -> String {
     let (left, right, top, bottom) = (44.0, SCATTER_WIDTH - 10.0, 24.0, 330.0);
     let mut svg = Svg::new(SCATTER_WIDTH, 370.0, true, title);
     let range = |axis: usize| {
@@ -361,7 +361,7 @@ pub(crate) fn scatter(title: &str, names: [&str; 2], groups: &[Group]) -> String
     svg.x_axis(x, bottom, 6, names[0]);
     svg.text("name", 4.0, 13.0, "start", names[1]);
     svg.raw("<g>");
-    let mut order: Vec<&Group> = groups.iter().filter(|g| g.colour.is_none()).collect();
+    let mut order: Vec<&PointGroup> = groups.iter().filter(|g| g.colour.is_none()).collect();
     order.extend(groups.iter().filter(|g| g.colour.is_some()));
     for group in order.into_iter().filter(|g| !g.points.is_empty()) {
         let class = group.colour.map_or("dots dust".to_owned(), |c| format!("dots s{c}"));
@@ -382,7 +382,7 @@ pub(crate) struct Dot {
 }
 
 /// Two values per named row, with vertical lines.
-pub(crate) fn dots(title: &str, x_name: &str, rows: &[Dot], levels: &[Level]) -> String {
+pub(crate) fn dots(title: &str, x_name: &str, rows: &[Dot], levels: &[ReferenceLine]) -> String {
     let height = 18.0;
     let longest = rows.iter().map(|row| row.name.chars().count()).max().unwrap_or(0).min(18);
     let left = 14.0 + 6.6 * longest as f64;

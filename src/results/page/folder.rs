@@ -9,11 +9,13 @@ use crate::evaluation::interpretation::Subset;
 use crate::numerics::spread::spread_places;
 use crate::results::catalogue::ResultsFile;
 use crate::results::cells::{CellRow, each_cell};
-use crate::results::page::MOST_POINTS;
 use crate::results::page::charts::Histogram;
 use crate::results::page::pca::Covariance;
 use crate::results::read::{damaged, json, number, rows, text};
 use crate::training::history::EpochRecord;
+
+/// Most cells that are drawn.
+pub(crate) const MOST_POINTS: usize = 3000;
 
 /// A results folder in memory.
 #[derive(Debug, Clone, Default)]
@@ -41,26 +43,53 @@ pub(crate) struct Run {
     pub held_out_shifts: Option<Vec<f64>>,
     /// Strongest genes of each latent and their log2 fold change.
     pub genes: Vec<Vec<(String, f64)>>,
-    pub cells: Cells,
+    pub cells: CellSummary,
     /// Their principal components.
     pub space: Space,
 }
 
+impl Run {
+    /// The epoch whose weights are kept.
+    pub fn kept_epoch(&self) -> Option<f64> {
+        match self.config.get("keep").and_then(toml::Value::as_str) {
+            Some("last") => self.history.last().map(|r| r.epoch as f64),
+            _ => self.best_epoch(),
+        }
+    }
+
+    /// The epoch of the first training with the lowest watched ELBO.
+    pub fn best_epoch(&self) -> Option<f64> {
+        best_epoch_of(&self.history)
+    }
+
+    /// Number of interventions among the cells that were trained on.
+    pub fn trained_names(&self) -> usize {
+        self.cells.trained.iter().filter(|&&trained| trained).count()
+    }
+}
+
+/// The epoch with the lowest watched ELBO.
+pub(crate) fn best_epoch_of(history: &[EpochRecord]) -> Option<f64> {
+    let watched = |r: &EpochRecord| if r.validation_elbo.is_finite() { r.validation_elbo } else { r.train_elbo };
+    let best = history.iter().min_by(|a, b| watched(a).total_cmp(&watched(b)))?;
+    Some(best.epoch as f64)
+}
+
 /// What the report says of the cells, summed up: none of it is held for each of them.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Cells {
+pub(crate) struct CellSummary {
     /// Number of cells.
     pub n: usize,
     /// Names of all interventions that cells have, in order of appearance.
     pub names: Vec<String>,
-    /// Cells of each.
+    /// CellSummary of each.
     pub sizes: Vec<usize>,
     /// Whether cells of each were trained on.
     pub trained: Vec<bool>,
-    pub total: Column,
-    pub n_genes: Column,
+    pub total: ColumnSummary,
+    pub n_genes: ColumnSummary,
     /// Where it is not the total.
-    pub size_factor: Option<Column>,
+    pub size_factor: Option<ColumnSummary>,
     /// The first categorical covariate: name, levels, cells of each level.
     pub batch: Option<(String, Vec<String>, Vec<usize>)>,
     /// The cells that are drawn, evenly spaced.
@@ -69,7 +98,7 @@ pub(crate) struct Cells {
 
 /// A column of cells.csv.
 #[derive(Debug, Clone)]
-pub(crate) struct Column {
+pub(crate) struct ColumnSummary {
     pub sum: f64,
     pub median: f64,
     /// What a quarter, two and three quarters of the cells lie below.
@@ -102,13 +131,13 @@ pub(crate) struct Space {
     pub sums: Vec<f64>,
 }
 
-impl Default for Column {
+impl Default for ColumnSummary {
     fn default() -> Self {
         Self::of(Vec::new())
     }
 }
 
-impl Column {
+impl ColumnSummary {
     fn of(mut values: Vec<f64>) -> Self {
         values.sort_unstable_by(f64::total_cmp);
         let n = values.len();
@@ -224,8 +253,8 @@ fn genes(path: &Path) -> Result<Vec<Vec<(String, f64)>>> {
 const MOST_LEVELS: usize = 40;
 
 /// Sums up cells.csv but for its numbers, and gives the intervention of each cell too.
-fn cells(path: &Path) -> Result<(Cells, Vec<u32>)> {
-    let mut cells = Cells::default();
+fn cells(path: &Path) -> Result<(CellSummary, Vec<u32>)> {
+    let mut cells = CellSummary::default();
     let mut numbers: HashMap<String, usize> = HashMap::new();
     let mut interventions = Vec::new();
     let mut differs = false;
@@ -260,7 +289,7 @@ fn cells(path: &Path) -> Result<(Cells, Vec<u32>)> {
         Ok(())
     })?;
     // Filled in later.
-    cells.size_factor = differs.then(Column::default);
+    cells.size_factor = differs.then(ColumnSummary::default);
     // The first covariate, if it looks like a category.
     if let Some(name) = covariates.first()
         && (2..=MOST_LEVELS).contains(&levels.len())
@@ -275,9 +304,9 @@ fn cells(path: &Path) -> Result<(Cells, Vec<u32>)> {
 }
 
 /// Sums up the numbers of cells.csv, one column at a time so that only one is held.
-fn columns(path: &Path, cells: &mut Cells) -> Result<()> {
+fn columns(path: &Path, cells: &mut CellSummary) -> Result<()> {
     let changed = || damaged(path, "it has changed while it was read");
-    let read = |of: fn(&CellRow) -> Result<f64>, see: &mut dyn FnMut(f64, &CellRow)| -> Result<Column> {
+    let read = |of: fn(&CellRow) -> Result<f64>, see: &mut dyn FnMut(f64, &CellRow)| -> Result<ColumnSummary> {
         let mut values = Vec::new();
         each_cell(path, |row| {
             let value = of(row)?;
@@ -285,7 +314,7 @@ fn columns(path: &Path, cells: &mut Cells) -> Result<()> {
             values.push(value);
             Ok(())
         })?;
-        Ok(Column::of(values))
+        Ok(ColumnSummary::of(values))
     };
     let mut drawn = cells.drawn.iter_mut().peekable();
     let levels = cells.batch.as_ref().map(|(_, levels, _)| levels);
@@ -308,7 +337,7 @@ fn columns(path: &Path, cells: &mut Cells) -> Result<()> {
 
 /// Sums up the latents of the cells, which are under `interventions`, in two passes over their file, and places those that
 /// are drawn.
-fn space(path: &Path, n_latents: usize, cells: &mut Cells, interventions: Vec<u32>) -> Result<Space> {
+fn space(path: &Path, n_latents: usize, cells: &mut CellSummary, interventions: Vec<u32>) -> Result<Space> {
     let (n, l) = (cells.n, n_latents);
     let archive = Npz::open(path)?;
     let wrong = || damaged(path, "its latents do not fit cells.csv and genes_per_latent.csv");
@@ -348,5 +377,5 @@ fn space(path: &Path, n_latents: usize, cells: &mut Cells, interventions: Vec<u3
     Ok(space)
 }
 
-/// Cells whose latents are read at a time.
+/// CellSummary whose latents are read at a time.
 const LATENT_ROWS: usize = 1 << 10;
