@@ -4,9 +4,9 @@
 
 use crate::model::architecture::Tensors;
 use crate::numerics::aligned::{Aligned, LINE};
+use crate::numerics::random::u32_to_unit_f64;
 use crate::numerics::random::{Purpose, stream};
 use crate::numerics::real::Real;
-use rand_philox::u32_to_unit_f64;
 use std::ops::{Index, IndexMut, Range};
 use std::sync::Arc;
 

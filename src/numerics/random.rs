@@ -1,7 +1,8 @@
 //! Random numbers addressed by (seed, purpose, epoch, cell): the same whatever the threads or the order of work.
 
 use crate::numerics::real::Real;
-use rand_philox::{Philox, splitmix64};
+use rand_philox::splitmix64;
+pub use rand_philox::{Philox, u32_to_unit_f64};
 
 /// What random numbers are for; streams of different purposes never overlap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -18,7 +18,7 @@ use crate::model::prior::{mask, shift};
 use crate::model::workspace::Log1pTable;
 use crate::numerics::matmul::{Into, Rows};
 use crate::parallel::team::Team;
-use crate::verification::finite_differences::{Comparison, Evaluation, Random};
+use crate::verification::finite_differences::comparison::{Comparison, Evaluation, Random};
 use crate::verification::outcome::{Check, CheckKind};
 
 /// Rows of a block, as the workspace cuts them.

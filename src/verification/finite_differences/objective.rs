@@ -7,7 +7,7 @@ use crate::model::objective::{Penalty, Weights};
 use crate::model::parameters::Buffer;
 use crate::model::workspace::Workspace;
 use crate::parallel::team::Team;
-use crate::verification::finite_differences::{Comparison, Evaluation, Random};
+use crate::verification::finite_differences::comparison::{Comparison, Evaluation, Random};
 use crate::verification::outcome::{Check, CheckKind};
 
 /// The objective of a network of this architecture, at a random point, on these cells, by [`check_network`].

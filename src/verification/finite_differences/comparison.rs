@@ -1,4 +1,4 @@
-//! Hand-derived gradients against finite differences, in f64: every block by itself, and the whole objective.
+//! A derivative and its difference.
 //!
 //! A derivative is differenced by the central stencil of fourth order,
 //! `(f(x - 2h) - 8 f(x - h) + 8 f(x + h) - f(x + 2h)) / (12 h)`, whose truncation is about `h^4 f'''''/ 30` and whose
@@ -9,18 +9,8 @@
 //! The step then shrinks by 16, up to three times. Which step is used is decided by the differences and the kinks
 //! alone: see [`Comparison::derivative`].
 
-mod blocks;
-mod objective;
-
-pub use blocks::{
-    activation, adam, batch_norm, check_blocks, hard_mask, input_layer, latent, layer_norm, linear, negative_binomial,
-    penalty, poisson, prior, soft_mask,
-};
-pub use objective::{check_network, check_objective, network_at_a_random_point};
-
-use crate::numerics::random::{Purpose, fill_normal, stream};
+use crate::numerics::random::{Philox, Purpose, fill_normal, stream, u32_to_unit_f64};
 use crate::verification::outcome::{Check, CheckKind};
-use rand_philox::{Philox, u32_to_unit_f64};
 
 /// How far a derivative may be from its difference: a relative part, and a floor for what rounding leaves.
 #[derive(Debug, Clone, Copy, PartialEq)]
