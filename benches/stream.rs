@@ -20,7 +20,8 @@ use svae_cpu::model::architecture::Architecture;
 use svae_cpu::model::network::Network;
 use svae_cpu::model::objective::{Objective, Penalty};
 use svae_cpu::parallel::team::Team;
-use svae_cpu::training::trainer::{TrainingSettings, train};
+use svae_cpu::system::console::Silent;
+use svae_cpu::training::trainer::{TrainingSettings, TrainingTask, train};
 use svae_cpu::words::grouped;
 
 /// Interventions of the screens; the cells of each lie together.
@@ -89,7 +90,8 @@ fn epoch(team: &Team, data: &Dataset, cells: &[usize], seed: u64) -> f64 {
         n_cells: cells.len(),
     };
     let settings = TrainingSettings { warmup_epochs: 50, seed, ..TrainingSettings::plain(1, 128) };
-    train(team, &mut network, data, cells, &[], &objective, &settings, |_| ()).expect("readable").seconds
+    let task = TrainingTask { data, train: cells, validation: &[], objective: &objective, settings: &settings };
+    train(team, &mut network, task, &mut Silent).expect("readable").seconds
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

@@ -16,7 +16,7 @@ use svae_cpu::parallel::team::Team;
 use svae_cpu::system::console::Silent;
 use svae_cpu::system::interruption::{Boundary, Interval, SaveSchedule};
 use svae_cpu::training::schedule::Schedule;
-use svae_cpu::training::trainer::{Trainer, TrainingSettings};
+use svae_cpu::training::trainer::{Trainer, TrainingSettings, TrainingTask};
 
 struct Counting;
 
@@ -95,7 +95,8 @@ fn allocations_of_a_training(shape: Shape) -> usize {
     let description =
         RunDescription { settings: Vec::new(), data: identity(&data).unwrap(), resume_command: String::new() };
     let mut run = ResumableRun::new(folder.path(), description, schedule, &Silent, Instant::now());
-    let mut trainer = Trainer::new(&mut network, &data, &cells, &[], &objective, &settings);
+    let task = TrainingTask { data: &data, train: &cells, validation: &[], objective: &objective, settings: &settings };
+    let mut trainer = Trainer::new(&mut network, task);
     let mut before = 0;
     for step in 0..12 {
         if step == 2 {

@@ -9,8 +9,9 @@ use svae_cpu::model::objective::{Objective, Penalty};
 use svae_cpu::model::parameters::Buffer;
 use svae_cpu::model::workspace::Workspace;
 use svae_cpu::parallel::team::Team;
+use svae_cpu::system::console::Silent;
 use svae_cpu::training::schedule::Schedule;
-use svae_cpu::training::trainer::{TrainingSettings, evaluation_workspace, posterior_means, train};
+use svae_cpu::training::trainer::{TrainingSettings, TrainingTask, evaluation_workspace, posterior_means, train};
 
 /// Bits of everything that a short training leaves: parameters, running statistics, losses, latents, bounds.
 fn bits(shape: Shape, threads: usize) -> Vec<u64> {
@@ -29,8 +30,14 @@ fn bits(shape: Shape, threads: usize) -> Vec<u64> {
         TrainingSettings { warmup_epochs: 2, schedule: Schedule::Cosine, seed: 3, ..TrainingSettings::plain(2, 128) };
     Team::with(threads, |team| {
         let mut bits = Vec::new();
-        let training =
-            train(team, &mut network, &data, &cells, &validation, &objective, &settings, |_| ()).expect("in memory");
+        let task = TrainingTask {
+            data: &data,
+            train: &cells,
+            validation: &validation,
+            objective: &objective,
+            settings: &settings,
+        };
+        let training = train(team, &mut network, task, &mut Silent).expect("in memory");
         for record in &training.history {
             bits.extend([record.train_loss, record.validation_elbo, record.mean_mask].map(f64::to_bits));
         }

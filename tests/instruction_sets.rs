@@ -9,8 +9,9 @@ use svae_cpu::model::objective::{Objective, Penalty};
 use svae_cpu::numerics::real::Real;
 use svae_cpu::numerics::simd;
 use svae_cpu::parallel::team::Team;
+use svae_cpu::system::console::Silent;
 use svae_cpu::training::schedule::Schedule;
-use svae_cpu::training::trainer::{TrainingSettings, evaluation_workspace, train};
+use svae_cpu::training::trainer::{TrainingSettings, TrainingTask, evaluation_workspace, train};
 
 /// Bits of what a short training and a bound leave.
 fn bits<R: Real>(shape: Shape) -> Vec<u64> {
@@ -24,8 +25,14 @@ fn bits<R: Real>(shape: Shape) -> Vec<u64> {
     let settings =
         TrainingSettings { warmup_epochs: 2, schedule: Schedule::Cosine, seed: 5, ..TrainingSettings::plain(2, 40) };
     let team = Team::single();
-    let training =
-        train(&team, &mut network, &data, &cells, &validation, &objective, &settings, |_| ()).expect("in memory");
+    let task = TrainingTask {
+        data: &data,
+        train: &cells,
+        validation: &validation,
+        objective: &objective,
+        settings: &settings,
+    };
+    let training = train(&team, &mut network, task, &mut Silent).expect("in memory");
     let mut bits: Vec<u64> = training.history.iter().map(|record| record.validation_elbo.to_bits()).collect();
     let mut workspace = evaluation_workspace(&network, &data);
     let few = &validation[..4];

@@ -15,7 +15,8 @@ use svae_cpu::model::architecture::{Architecture, MaskKind, Prior};
 use svae_cpu::model::network::Network;
 use svae_cpu::model::objective::{Objective, Penalty};
 use svae_cpu::parallel::team::Team;
-use svae_cpu::training::trainer::{TrainingSettings, elbo, evaluation_workspace, train};
+use svae_cpu::system::console::Silent;
+use svae_cpu::training::trainer::{TrainingSettings, TrainingTask, elbo, evaluation_workspace, train};
 
 const CELLS: usize = 2_000;
 const TRUE_THETA: f64 = 2.0;
@@ -99,7 +100,14 @@ fn training_reaches_the_known_optimum() {
         // A falling step size, so that the noise of minibatches dies away.
         for (seed, learning_rate) in [0.02, 2e-3, 2e-4].into_iter().enumerate() {
             let settings = settings(learning_rate, seed as u64);
-            train(&team, &mut network, &data, &cells, &[], &objective, &settings, |_| ()).expect("in memory");
+            let task = TrainingTask {
+                data: &data,
+                train: &cells,
+                validation: &[],
+                objective: &objective,
+                settings: &settings,
+            };
+            train(&team, &mut network, task, &mut Silent).expect("in memory");
         }
         let fitted = network.parameters[network.tensors.log_dispersion.as_ref().expect("a dispersion")][0].exp();
         let mut workspace = evaluation_workspace(&network, &data);

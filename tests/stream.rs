@@ -16,7 +16,9 @@ use svae_cpu::model::architecture::{Architecture, MaskKind, Prior};
 use svae_cpu::model::network::Network;
 use svae_cpu::model::objective::{Objective, Penalty};
 use svae_cpu::parallel::team::Team;
-use svae_cpu::training::trainer::{TrainingSettings, elbo, evaluation_workspace, posterior_means, train};
+use svae_cpu::system::console::Silent;
+use svae_cpu::training::history::EpochRecord;
+use svae_cpu::training::trainer::{TrainingSettings, TrainingTask, elbo, evaluation_workspace, posterior_means, train};
 use tempfile::TempDir;
 
 use crate::support::{names, program, run, said};
@@ -259,12 +261,11 @@ fn threads_and_the_pace_of_reading_do_not_change_a_bit() {
     let bits = |threads| {
         let mut network = network(&data);
         Team::with(threads, |team| {
-            let ran =
-                train(team, &mut network, &data, &cells, &validation, &objective(cells.len()), &settings(3, 1), |_| {
-                    // A reader that had been given time is as far as one that had not.
-                    std::thread::sleep(Duration::from_millis(3 * threads as u64));
-                })
-                .expect("readable");
+            let (objective, settings) = (&objective(cells.len()), &settings(3, 1));
+            let task = TrainingTask { data: &data, train: &cells, validation: &validation, objective, settings };
+            // A reader that had been given time is as far as one that had not.
+            let mut wait = |_: &EpochRecord| std::thread::sleep(Duration::from_millis(3 * threads as u64));
+            let ran = train(team, &mut network, task, &mut wait).expect("readable");
             let mut workspace = evaluation_workspace(&network, &data);
             let latents = posterior_means(team, &network, &mut workspace, &data, &validation).expect("readable");
             let losses = ran.history.iter().flat_map(|r| [r.train_loss, r.validation_elbo]).map(f64::to_bits);
@@ -292,9 +293,9 @@ fn a_sorted_file_trains_as_well_from_disk() {
     assert!(plan.chunk_cells >= 4 && 3 * plan.chunk_cells * plan.window_chunks < cells.len(), "{plan:?}");
     let reached = |data: &Dataset, seed| {
         let mut network = Network::<f32>::new(network(data).architecture, seed);
-        let (team, objective) = (Team::single(), objective(cells.len()));
-        train(&team, &mut network, data, &cells, &validation, &objective, &settings(12, seed), |_| ())
-            .expect("trained");
+        let (team, objective, settings) = (Team::single(), objective(cells.len()), &settings(12, seed));
+        let task = TrainingTask { data, train: &cells, validation: &validation, objective: &objective, settings };
+        train(&team, &mut network, task, &mut Silent).expect("trained");
         let mut workspace = evaluation_workspace(&network, data);
         let found = elbo(&team, &network, &mut workspace, data, &validation, &objective, 0).expect("readable");
         found.reconstruction + found.kl
@@ -520,24 +521,17 @@ fn a_file_that_changes_during_training_ends_it_with_the_last_epoch_kept() {
         let mut network = network(&data);
         let (mut epochs, mut expected) = (0, network.clone());
         let mut once = network.clone();
-        train(&Team::single(), &mut once, &data, &cells, &validation, &objective(cells.len()), &settings(2, 1), |_| ())
-            .expect("two epochs");
+        let (objective, two, nine) = (&objective(cells.len()), &settings(2, 1), &settings(9, 1));
+        let task = TrainingTask { data: &data, train: &cells, validation: &validation, objective, settings: two };
+        train(&Team::single(), &mut once, task, &mut Silent).expect("two epochs");
         expected.parameters = once.parameters;
-        let ran = train(
-            &Team::single(),
-            &mut network,
-            &data,
-            &cells,
-            &validation,
-            &objective(cells.len()),
-            &settings(9, 1),
-            |_| {
-                epochs += 1;
-                if epochs == 2 {
-                    change(&path);
-                }
-            },
-        );
+        let mut count = |_: &EpochRecord| {
+            epochs += 1;
+            if epochs == 2 {
+                change(&path);
+            }
+        };
+        let ran = train(&Team::single(), &mut network, TrainingTask { settings: nine, ..task }, &mut count);
         let error = ran.expect_err("the file is not what it was");
         assert!(matches!(error, Error::Io { .. }), "{error}");
         assert_eq!(error.exit_code(), 1);

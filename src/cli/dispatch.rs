@@ -19,7 +19,7 @@ use crate::commands::sweep::table::Status;
 use crate::commands::verify::verify;
 use crate::display::json::to_json;
 use crate::display::metrics_table::metrics_table;
-use crate::display::progress::{Progress, ProgressKind};
+use crate::display::progress::ProgressKind;
 use crate::display::table::Table;
 use crate::display::verification_table::{verification_summary, verification_table};
 use crate::error::{Error, InputError, Result};
@@ -182,8 +182,7 @@ fn finished_before(config: &Config, folder: &Path) -> Result<()> {
 
 /// Says what a model was used for: notes on standard error, the file on standard output.
 fn applied(out: &Path, applied: &Written) -> Result<()> {
-    let mut progress = Progress::new(ProgressKind::Lines, 0, 0);
-    applied.notes.iter().for_each(|note| progress.note(&format!("{note}.")));
+    applied.notes.iter().for_each(|note| ProgressKind::Lines.note(&format!("{note}.")));
     console::print(&format!("{}: {} cells.", out.display(), grouped(applied.n_cells as u64)))
 }
 

@@ -17,6 +17,7 @@ use crate::results::folder::ResultsFolder;
 use crate::results::model_file::{drifted, read_model};
 use crate::settings::Config;
 use crate::system::interruption::Deferral;
+use crate::training::observer::Observer;
 use crate::training::shift_fit::HeldoutBatchNorm;
 
 /// Judges the models of a results folder again, for example with other `particles`, and writes `evaluation.json`.
@@ -51,16 +52,17 @@ fn evaluate_in<R: Real>(
 ) -> Result<RunOutcome> {
     let (network, _) = read_model::<R>(config, &screen.data, &folder, ResultsFile::Model)?;
     let resumable = &mut ResumableRun::unsaved();
+    let observer = &mut Progress::new(progress);
     let mut metrics = judge(team, config, screen, &network, None, &mut || resumable.check())?;
-    if let Some(mut protocol) = screen::held_out_protocol(config, screen, progress) {
+    if let Some(mut protocol) = screen::held_out_protocol(config, screen) {
         if folder.file(ResultsFile::HeldOutModel).exists() {
             let (fitted, metadata) = read_model::<R>(config, &screen.data, &folder, ResultsFile::HeldOutModel)?;
             if drifted(&metadata) {
                 protocol.batch_norm = HeldoutBatchNorm::Drift;
             }
-            metrics.heldout = Some(protocol.judge(team, &network, fitted, resumable)?);
+            metrics.heldout = Some(protocol.judge(team, &network, fitted, resumable, observer)?);
         } else {
-            Progress::new(progress, 0, 0).note(&format!(
+            observer.note(&format!(
                 "No held-out figures: the folder has no {}; `svae-cpu fit-shifts` makes it.",
                 ResultsFile::HeldOutModel.name()
             ));

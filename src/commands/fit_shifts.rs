@@ -7,7 +7,7 @@ use crate::checkpoint::ResumableRun;
 use crate::commands::run::RunOutcome;
 use crate::commands::screen;
 use crate::data::screen::Screen;
-use crate::display::progress::ProgressKind;
+use crate::display::progress::{Progress, ProgressKind};
 use crate::error::{InputError, Result};
 use crate::evaluation::judge::{judge, timed};
 use crate::numerics::real::{Precision, Real};
@@ -62,11 +62,11 @@ where
     for<'a> &'a [R]: Into<TensorValues<'a>>,
 {
     let (mut network, _) = read_model::<R>(config, &screen.data, &folder, ResultsFile::Model)?;
-    let protocol =
-        screen::held_out_protocol(config, screen, progress).expect("checked to be asked for, with cells held out");
+    let protocol = screen::held_out_protocol(config, screen).expect("checked to be asked for, with cells held out");
     let resumable = &mut ResumableRun::unsaved();
+    let observer = &mut Progress::new(progress);
     let mut metrics = judge(team, config, screen, &network, None, &mut || resumable.check())?;
-    let adapted = protocol.run(team, &mut network, resumable)?;
+    let adapted = protocol.run(team, &mut network, resumable, observer)?;
     folder.write_adapted(config, &screen.data, &network, &adapted)?;
     metrics.heldout = Some(adapted.metrics);
     let metrics = timed(metrics, start.elapsed().as_secs_f64());

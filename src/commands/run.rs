@@ -10,7 +10,7 @@ use crate::commands::screen;
 use crate::data::dataset::Dataset;
 use crate::data::identity::identity;
 use crate::data::screen::Screen;
-use crate::display::progress::ProgressKind;
+use crate::display::progress::{Progress, ProgressKind};
 use crate::error::{Error, InputError, Result};
 use crate::evaluation::judge::{judge, timed};
 use crate::evaluation::metrics::Metrics;
@@ -25,7 +25,8 @@ use crate::settings::{Config, INDIFFERENT_KEYS, RawConfig};
 use crate::system::console::Console;
 use crate::system::interruption::Deferral;
 use crate::system::safetensors::TensorValues;
-use crate::training::starts::{Start, train_from_starts};
+use crate::training::starts::{Starts, train_from_starts};
+use crate::training::trainer::TrainingTask;
 
 /// What a run leaves behind.
 #[derive(Debug, Clone, PartialEq)]
@@ -187,18 +188,17 @@ where
     }
     folder.write_config(config)?;
     let settings = config.training_settings(split.train.len());
-    let start = Start {
+    let task = TrainingTask {
         data,
         train: &split.train,
         validation: &split.validation,
         objective: &config.objective(data.n_interventions(), split.train.len()),
         settings: &settings,
-        progress,
     };
-    let (mut network, training, starts) =
-        train_from_starts(resumable, team, start, config.starts, config.trial_epochs(settings.epochs), |seed| {
-            Network::<R>::new(config.architecture(data), seed)
-        })?;
+    let starts = Starts { n: config.starts, trial_epochs: config.trial_epochs(settings.epochs) };
+    let new_network = |seed| Network::<R>::new(config.architecture(data), seed);
+    let observer = &mut Progress::new(progress);
+    let (mut network, training, starts) = train_from_starts(resumable, team, task, starts, new_network, observer)?;
     progress.event("stage", json!({ "stage": "evaluation" }));
     let mut metrics = judge(team, config, screen, &network, Some(&training), &mut || resumable.check())?;
     metrics.starts = starts;
@@ -210,8 +210,8 @@ where
     let interpretation = folder.write_interpretation(team, config, screen, &network)?;
     resumable.check()?;
     let mut failed = training.non_finite.map(Error::from);
-    if let (Some(protocol), None) = (screen::held_out_protocol(config, screen, progress), &failed) {
-        match protocol.run(team, &mut network, resumable) {
+    if let (Some(protocol), None) = (screen::held_out_protocol(config, screen), &failed) {
+        match protocol.run(team, &mut network, resumable, observer) {
             Ok(adapted) => {
                 folder.write_adapted(config, data, &network, &adapted)?;
                 metrics.heldout = Some(adapted.metrics);

@@ -90,11 +90,7 @@ pub(crate) fn share(mut screen: Screen, ranks: &Ranks, config: &Config) -> Resul
 }
 
 /// The held-out protocol for a screen; `None` where nothing is held out, or the settings skip it.
-pub(crate) fn held_out_protocol<'a>(
-    config: &Config,
-    screen: &'a Screen,
-    progress: ProgressKind<'a>,
-) -> Option<Protocol<'a>> {
+pub(crate) fn held_out_protocol<'a>(config: &Config, screen: &'a Screen) -> Option<Protocol<'a>> {
     let Screen { data, split, .. } = screen;
     (config.heldout && !split.held_out.is_empty()).then(|| Protocol {
         data,
@@ -107,6 +103,5 @@ pub(crate) fn held_out_protocol<'a>(
         settings: config.training_settings(split.train.len()),
         particles: config.particles,
         batch_norm: config.heldout_batch_norm,
-        progress,
     })
 }

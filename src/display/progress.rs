@@ -2,6 +2,7 @@
 
 use crate::system::console::{Console, event, speaks_json, write_line};
 use crate::training::history::EpochRecord;
+use crate::training::observer::{FIRST_TRAINING, Observer};
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
@@ -72,12 +73,55 @@ impl Console for ProgressKind<'_> {
 /// Least time between two lines of a log file.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Shows the progress of a training.
+/// Shows the progress of a run, stage by stage, on standard error.
 #[derive(Debug)]
-pub struct Progress<'a, W: Write = std::io::Stderr> {
+pub struct Progress<'a> {
     kind: ProgressKind<'a>,
-    /// What is trained, before the number of the epoch; empty for the first training.
-    stage: &'static str,
+    stage: Option<StageProgress<'a>>,
+}
+
+impl<'a> Progress<'a> {
+    /// Nothing is shown yet.
+    pub fn new(kind: ProgressKind<'a>) -> Self {
+        Self { kind, stage: None }
+    }
+}
+
+impl Observer for Progress<'_> {
+    fn stage(&mut self, name: &str, epochs: usize, cells: usize) {
+        self.stage = Some(StageProgress::to(std::io::stderr(), self.kind, name, epochs, cells));
+    }
+
+    fn epoch(&mut self, record: &EpochRecord) {
+        if let Some(stage) = &mut self.stage {
+            stage.epoch(record);
+        }
+    }
+
+    fn stage_ended(&mut self) {
+        if let Some(stage) = self.stage.take() {
+            stage.finish();
+        }
+    }
+
+    fn note(&mut self, text: &str) {
+        match &mut self.stage {
+            Some(stage) => stage.note(text),
+            None => self.kind.note(text),
+        }
+    }
+
+    fn warn(&mut self, text: &str) {
+        self.kind.warn(text);
+    }
+}
+
+/// Shows the progress of one stage.
+#[derive(Debug)]
+struct StageProgress<'a, W: Write = std::io::Stderr> {
+    kind: ProgressKind<'a>,
+    /// Its name.
+    stage: String,
     out: W,
     bar: Option<ProgressBar>,
     total_epochs: usize,
@@ -89,40 +133,28 @@ pub struct Progress<'a, W: Write = std::io::Stderr> {
     last_record: Option<EpochRecord>,
 }
 
-impl<'a> Progress<'a> {
-    /// Progress on standard error over at most `total_epochs` epochs of `cells_per_epoch` training cells.
-    pub fn new(kind: ProgressKind<'a>, total_epochs: usize, cells_per_epoch: usize) -> Self {
-        Self::to(std::io::stderr(), kind, "", total_epochs, cells_per_epoch)
-    }
-
-    /// Progress of a later stage, whose name is shown.
-    pub fn of_stage(kind: ProgressKind<'a>, stage: &'static str, total_epochs: usize, cells_per_epoch: usize) -> Self {
-        Self::to(std::io::stderr(), kind, stage, total_epochs, cells_per_epoch)
-    }
-}
-
-impl<'a, W: Write> Progress<'a, W> {
-    fn to(out: W, kind: ProgressKind<'a>, stage: &'static str, total_epochs: usize, cells_per_epoch: usize) -> Self {
+impl<'a, W: Write> StageProgress<'a, W> {
+    fn to(out: W, kind: ProgressKind<'a>, stage: &str, total_epochs: usize, cells_per_epoch: usize) -> Self {
         if let ProgressKind::Within(line) = kind {
             line.set_length(total_epochs as u64);
             line.set_position(0);
-            line.set_message(if stage.is_empty() { "training" } else { stage });
+            line.set_message(stage.to_owned());
         }
         if let ProgressKind::Json(_) = kind {
-            kind.event("stage", json!({ "stage": name_of(stage), "epochs": total_epochs, "cells": cells_per_epoch }));
+            kind.event("stage", json!({ "stage": stage, "epochs": total_epochs, "cells": cells_per_epoch }));
         }
-        let bar = matches!(kind, ProgressKind::Bar).then(|| {
+        let bar = (matches!(kind, ProgressKind::Bar) && total_epochs > 0).then(|| {
             let bar = ProgressBar::with_draw_target(Some(total_epochs as u64), ProgressDrawTarget::stderr());
             let style = ProgressStyle::with_template("{bar:10} {prefix}{pos}/{len} {wide_msg}");
             bar.set_style(style.expect("the template is valid"));
-            if !stage.is_empty() {
+            if stage != FIRST_TRAINING {
                 bar.set_prefix(format!("{stage} "));
             }
             bar
         });
         Self {
             kind,
-            stage,
+            stage: stage.to_owned(),
             out,
             bar,
             total_epochs,
@@ -136,13 +168,13 @@ impl<'a, W: Write> Progress<'a, W> {
     }
 
     /// Shows an epoch that has ended.
-    pub fn epoch(&mut self, record: &EpochRecord) {
+    fn epoch(&mut self, record: &EpochRecord) {
         self.epochs += 1;
         self.last_record = Some(*record);
         match self.kind {
             ProgressKind::Silent => {}
             ProgressKind::Json(_) => {
-                let mut fields = json!({ "stage": name_of(self.stage) });
+                let mut fields = json!({ "stage": self.stage });
                 if let (Value::Object(fields), Ok(Value::Object(record))) = (&mut fields, serde_json::to_value(record))
                 {
                     fields.extend(record);
@@ -150,8 +182,7 @@ impl<'a, W: Write> Progress<'a, W> {
                 self.kind.event("epoch", fields);
             }
             ProgressKind::Within(line) => {
-                let stage = if self.stage.is_empty() { "training" } else { self.stage };
-                line.set_message(format!("{stage}, ELBO validation {:.2}", record.validation_elbo));
+                line.set_message(format!("{}, ELBO validation {:.2}", self.stage, record.validation_elbo));
                 line.set_position(record.epoch as u64);
             }
             ProgressKind::Bar => {
@@ -171,7 +202,7 @@ impl<'a, W: Write> Progress<'a, W> {
     }
 
     /// Prints a sentence, without disturbing the bar.
-    pub fn note(&mut self, text: &str) {
+    fn note(&mut self, text: &str) {
         match (self.kind, &self.bar) {
             (ProgressKind::Silent | ProgressKind::Within(_), _) => {}
             (ProgressKind::Json(_), _) => self.kind.note(text),
@@ -181,7 +212,7 @@ impl<'a, W: Write> Progress<'a, W> {
     }
 
     /// Ends the display; in a log file the last epoch is shown if it was not yet.
-    pub fn finish(mut self) {
+    fn finish(mut self) {
         if let Some(bar) = self.bar.take() {
             bar.abandon();
         }
@@ -195,7 +226,7 @@ impl<'a, W: Write> Progress<'a, W> {
 
     fn line(&mut self, record: &EpochRecord) {
         let width = self.total_epochs.to_string().len();
-        let stage = if self.stage.is_empty() { String::new() } else { format!("{}, ", self.stage) };
+        let stage = if self.stage == FIRST_TRAINING { String::new() } else { format!("{}, ", self.stage) };
         let text = format!("{stage}epoch {:>width$}/{}  {}", record.epoch, self.total_epochs, self.describe(record));
         write_line(&mut self.out, &text);
         self.last_line = Some((Instant::now(), record.epoch));
@@ -239,11 +270,6 @@ impl<'a, W: Write> Progress<'a, W> {
             seconds(self.remaining(record)),
         )
     }
-}
-
-/// The name of a stage; the first training has none in lines for people.
-fn name_of(stage: &'static str) -> &'static str {
-    if stage.is_empty() { "training" } else { stage }
 }
 
 /// A duration in few characters: 52s, 4m05s, 2h03m.
@@ -325,7 +351,7 @@ mod tests {
 
     fn shown(kind: ProgressKind, epochs: usize, total: usize, interval: Duration) -> String {
         let mut text = Vec::new();
-        let mut progress = Progress::to(&mut text, kind, "", total, 10_000);
+        let mut progress = StageProgress::to(&mut text, kind, FIRST_TRAINING, total, 10_000);
         progress.line_interval = interval;
         for epoch in 1..=epochs {
             progress.epoch(&record(epoch));
@@ -357,7 +383,7 @@ mod tests {
 
     #[test]
     fn the_line_of_the_bar_fits_into_80_columns() {
-        let mut progress = Progress::to(Vec::new(), ProgressKind::Silent, "retraining", 500, 45_000);
+        let mut progress = StageProgress::to(Vec::new(), ProgressKind::Silent, "retraining", 500, 45_000);
         progress.started = Instant::now() - Duration::from_secs(7000);
         progress.epochs = 1;
         let record = EpochRecord {

@@ -8,7 +8,6 @@ use crate::checkpoint::ResumableRun;
 use crate::checkpoint::encoding::{ByteReader, DecodeError, Encode, encode_fields};
 use crate::data::dataset::Dataset;
 use crate::data::simulate::MixingNetwork;
-use crate::display::progress::{Progress, ProgressKind};
 use crate::error::{NonFinite, Result};
 use crate::evaluation::correlation::Correlation;
 use crate::evaluation::held_out::{HeldOutCells, baselines, mean};
@@ -23,11 +22,10 @@ use crate::model::objective::Objective;
 use crate::numerics::real::Real;
 use crate::parallel::team::Team;
 use crate::system::interruption::Boundary;
-use crate::training::shift_fit;
-use crate::training::shift_fit::HeldoutBatchNorm;
-use crate::training::trainer::{
-    Snapshot, Trainer, Training, TrainingSettings, evaluation_workspace, posterior_means, train_in,
-};
+use crate::training::observer::Observer;
+use crate::training::shift_fit::{self, HeldoutBatchNorm};
+use crate::training::stage::{Snapshot, train_stage};
+use crate::training::trainer::{Training, TrainingSettings, TrainingTask, evaluation_workspace, posterior_means};
 use crate::words::grouped;
 
 /// Name of the second training.
@@ -64,8 +62,6 @@ pub struct Protocol<'a> {
     pub particles: usize,
     /// Running statistics of batch normalisation during the fit.
     pub batch_norm: HeldoutBatchNorm,
-    /// How progress is shown.
-    pub progress: ProgressKind<'a>,
 }
 
 /// What the protocol finds.
@@ -81,6 +77,14 @@ encode_fields! {
     Bound { iwelbo, elbo }
 }
 
+/// Bounds of the held-out cells after the stages of the protocol.
+struct StageBounds {
+    before: Bounds,
+    /// Not known of a fitted model that is read.
+    retrained: Option<Bounds>,
+    fitted: Bounds,
+}
+
 /// Bounds of the groups of held-out cells, and their mean.
 #[derive(Debug, Clone)]
 struct Bounds {
@@ -90,8 +94,8 @@ struct Bounds {
 }
 
 impl Protocol<'_> {
-    /// Takes a network from the end of its training through the protocol; it holds the fitted model then. Stages that
-    /// the run has seen finished are not done again.
+    /// Takes a network from the end of its training through the protocol; it holds the fitted model then. Stages whose
+    /// result the run holds are not done again.
     ///
     /// # Errors
     /// A second training or a fit that ends in values which are not finite; what cannot be fitted to no cells; counts on
@@ -101,58 +105,32 @@ impl Protocol<'_> {
         team: &Team,
         network: &mut Network<R>,
         run: &mut ResumableRun<'_>,
+        observer: &mut dyn Observer,
     ) -> Result<HeldOutFit> {
-        let mut seconds = HeldoutSeconds::default();
-        let groups = HeldOutCells::new(self.data, self.cells, self.interventions);
-        let [before] = self.bounds_in(run, team, network, [network], &groups, BEFORE, &mut seconds.bounds)?;
-
-        shift_fit::forget(network, self.interventions);
-        network.freeze_masks();
-        let settings = shift_fit::retraining_settings(&self.settings);
-        let objective = shift_fit::fixed_objective(&self.objective, self.train.len());
-        let retraining = match load_trained(run, RETRAINING, network)? {
-            Some(retraining) => retraining,
-            None => {
-                let mut progress = Progress::of_stage(self.progress, RETRAINING, settings.epochs, self.train.len());
-                let trainer = Trainer::new(network, self.data, self.train, self.validation, &objective, &settings);
-                let training = train_in(run, RETRAINING, team, trainer, |record| progress.epoch(record));
-                progress.finish();
-                let training = training?;
-                finish_trained(run, RETRAINING, network, &training)?;
-                training
-            }
-        };
-        seconds.retraining = retraining.seconds;
-        if let Some(non_finite) = retraining.non_finite {
-            return Err(non_finite.into());
-        }
+        let mut steps = self.steps(team, run, observer);
+        let [before] = steps.bounds(network, [network], BEFORE)?;
+        let retraining = steps.retrain(network)?;
         let (retrained, fitted) = match network.tensors.shift.as_ref().map(|_| self.batch_norm) {
             None => {
-                let [bounds] =
-                    self.bounds_in(run, team, network, [network], &groups, RETRAINED, &mut seconds.bounds)?;
+                let [bounds] = steps.bounds(network, [network], RETRAINED)?;
                 (bounds.clone(), bounds)
             }
             Some(HeldoutBatchNorm::Frozen) => {
-                seconds.fitting = self.fit(team, network, run)?;
-                let unfitted = self.unfitted(network);
-                let [retrained, fitted] =
-                    self.bounds_in(run, team, network, [&unfitted, network], &groups, BOTH, &mut seconds.bounds)?;
+                steps.fit(network)?;
+                let [retrained, fitted] = steps.bounds(network, [&self.unfitted(network), network], BOTH)?;
                 (retrained, fitted)
             }
             // The fit changes the encoder's statistics and with them the samples.
             Some(HeldoutBatchNorm::Drift) => {
-                let [retrained] =
-                    self.bounds_in(run, team, network, [network], &groups, RETRAINED, &mut seconds.bounds)?;
-                seconds.fitting = self.fit(team, network, run)?;
-                let [fitted] = self.bounds_in(run, team, network, [network], &groups, FITTED, &mut seconds.bounds)?;
+                let [retrained] = steps.bounds(network, [network], RETRAINED)?;
+                steps.fit(network)?;
+                let [fitted] = steps.bounds(network, [network], FITTED)?;
                 (retrained, fitted)
             }
         };
-        run.check()?;
-        let ended = RetrainingMetrics { epochs: retraining.history.len(), stop_reason: retraining.stop_reason };
-        let batch_norm = network.tensors.shift.is_some().then_some(self.batch_norm);
-        let stages = [Some(before), Some(retrained), Some(fitted)];
-        let metrics = self.metrics(team, network, groups, stages, Some(ended), batch_norm, seconds)?;
+        steps.run.check()?;
+        let metrics =
+            steps.metrics(network, StageBounds { before, retrained: Some(retrained), fitted }, Some(&retraining))?;
         Ok(HeldOutFit { metrics, retraining })
     }
 
@@ -166,25 +144,36 @@ impl Protocol<'_> {
         trained: &Network<R>,
         mut fitted: Network<R>,
         run: &mut ResumableRun<'_>,
+        observer: &mut dyn Observer,
     ) -> Result<HeldoutMetrics> {
-        let mut seconds = HeldoutSeconds::default();
-        let groups = HeldOutCells::new(self.data, self.cells, self.interventions);
+        let mut steps = self.steps(team, run, observer);
         fitted.freeze_masks();
-        let [before] = self.bounds_in(run, team, trained, [trained], &groups, BEFORE, &mut seconds.bounds)?;
-        let batch_norm = fitted.tensors.shift.is_some().then_some(self.batch_norm);
-        let (retrained, after) = match batch_norm {
+        let [before] = steps.bounds(trained, [trained], BEFORE)?;
+        let (retrained, after) = match fitted.tensors.shift.as_ref().map(|_| self.batch_norm) {
             Some(HeldoutBatchNorm::Frozen) => {
-                let priors = [&self.unfitted(&fitted), &fitted];
-                let [retrained, after] =
-                    self.bounds_in(run, team, &fitted, priors, &groups, BOTH, &mut seconds.bounds)?;
+                let [retrained, after] = steps.bounds(&fitted, [&self.unfitted(&fitted), &fitted], BOTH)?;
                 (Some(retrained), after)
             }
-            None | Some(HeldoutBatchNorm::Drift) => {
-                let [after] = self.bounds_in(run, team, &fitted, [&fitted], &groups, FITTED, &mut seconds.bounds)?;
-                (batch_norm.is_none().then(|| after.clone()), after)
+            Some(HeldoutBatchNorm::Drift) => {
+                let [after] = steps.bounds(&fitted, [&fitted], FITTED)?;
+                (None, after)
+            }
+            None => {
+                let [after] = steps.bounds(&fitted, [&fitted], FITTED)?;
+                (Some(after.clone()), after)
             }
         };
-        self.metrics(team, &fitted, groups, [Some(before), retrained, Some(after)], None, batch_norm, seconds)
+        steps.metrics(&fitted, StageBounds { before, retrained, fitted: after }, None)
+    }
+
+    fn steps<'s, 'r>(
+        &'s self,
+        team: &'s Team<'s>,
+        run: &'s mut ResumableRun<'r>,
+        observer: &'s mut dyn Observer,
+    ) -> Steps<'s, 'r> {
+        let groups = HeldOutCells::new(self.data, self.cells, self.interventions);
+        Steps { protocol: self, team, run, observer, groups, seconds: HeldoutSeconds::default() }
     }
 
     /// A network as it was before its held-out shifts were fitted without a change of anything else: they were 0.
@@ -192,147 +181,6 @@ impl Protocol<'_> {
         let mut unfitted = fitted.clone();
         shift_fit::set_shifts(&mut unfitted, self.interventions, R::ZERO);
         unfitted
-    }
-
-    /// Fits the shifts of the held-out interventions, and says how many seconds that took.
-    fn fit<R: Real>(&self, team: &Team, network: &mut Network<R>, run: &mut ResumableRun<'_>) -> Result<f64> {
-        let load = |input: &mut ByteReader<'_>| -> std::result::Result<(Snapshot<R>, f64), DecodeError> {
-            let mut fitted = Snapshot::of(network);
-            fitted.load(input)?;
-            Ok((fitted, f64::decode(input)?))
-        };
-        if let Some((fitted, seconds)) = run.saved_result(FITTING, load)? {
-            fitted.restore(network);
-            return Ok(seconds);
-        }
-        let start = Instant::now();
-        let objective = shift_fit::fixed_objective(&self.objective, self.cells.len());
-        let settings = shift_fit::fit_settings(&self.settings, self.cells.len());
-        match self.batch_norm {
-            HeldoutBatchNorm::Frozen => {
-                Progress::of_stage(self.progress, FITTING, settings.epochs, self.cells.len()).finish();
-                let mut workspace = evaluation_workspace(network, self.data);
-                let posterior = network.posterior(team, &mut workspace, self.data, self.cells)?;
-                // So quick that it is done again from its beginning if it is interrupted.
-                shift_fit::fit_shifts(
-                    team,
-                    network,
-                    self.data,
-                    self.cells,
-                    &posterior,
-                    self.interventions,
-                    &objective,
-                    &settings,
-                    || run.check(),
-                )?;
-                if let Some(name) = network.parameters.first_non_finite() {
-                    let tensor = format!("parameter `{name}`, fitted to held-out cells,");
-                    return Err(NonFinite { epoch: settings.epochs, step: 1, tensor }.into());
-                }
-            }
-            HeldoutBatchNorm::Drift => {
-                let mut progress = Progress::of_stage(self.progress, FITTING, settings.epochs, self.cells.len());
-                let training = shift_fit::fit_shifts_drifting(
-                    team,
-                    network,
-                    self.data,
-                    self.cells,
-                    self.interventions,
-                    &objective,
-                    &settings,
-                    run,
-                    FITTING,
-                    |record| progress.epoch(record),
-                );
-                progress.finish();
-                if let Some(non_finite) = training?.non_finite {
-                    return Err(non_finite.into());
-                }
-            }
-        }
-        let seconds = start.elapsed().as_secs_f64();
-        run.store_result(FITTING, |out| {
-            Snapshot::of(network).save(out);
-            seconds.encode(out);
-        })?;
-        Ok(seconds)
-    }
-
-    /// Bounds of the held-out cells under the priors of several networks, as the stage of a run that `of` names.
-    fn bounds_in<R: Real, const N: usize>(
-        &self,
-        run: &mut ResumableRun<'_>,
-        team: &Team,
-        network: &Network<R>,
-        priors: [&Network<R>; N],
-        groups: &HeldOutCells,
-        of: &'static str,
-        seconds: &mut f64,
-    ) -> Result<[Bounds; N]> {
-        let stage = format!("bounds {of}");
-        let n_bounds = N * groups.groups.iter().map(|group| group.cells.len()).sum::<usize>();
-        let load = |input: &mut ByteReader<'_>| match (Vec::<Bound>::decode(input)?, f64::decode(input)?) {
-            (bounds, _) if bounds.len() > n_bounds || !bounds.len().is_multiple_of(N) => {
-                Err(DecodeError(format!("it has {} bounds, not up to {n_bounds}", bounds.len())))
-            }
-            (bounds, seconds) => Ok((bounds.as_chunks::<N>().0.to_vec(), seconds)),
-        };
-        let means = |bounds: &[[Bound; N]]| {
-            std::array::from_fn(|i| means(groups, &bounds.iter().map(|bounds| bounds[i]).collect::<Vec<_>>()))
-        };
-        if let Some((bounds, spent)) = run.saved_result(&stage, load)? {
-            *seconds += spent;
-            return Ok(means(&bounds));
-        }
-        let start = Instant::now();
-        let (done, before) = run.saved_state(&stage, load)?.unwrap_or_default();
-        let spent = || before + start.elapsed().as_secs_f64();
-        let bounds = self.bounds(team, network, priors, groups, of, done, |bounds| {
-            run.checkpoint_if_due(&stage, Boundary::Step, |out| {
-                bounds.as_flattened().to_vec().encode(out);
-                spent().encode(out);
-            })
-        })?;
-        run.store_result(&stage, |out| {
-            bounds.as_flattened().to_vec().encode(out);
-            spent().encode(out);
-        })?;
-        *seconds += spent();
-        Ok(means(&bounds))
-    }
-
-    /// Bounds of the cells of `groups`, of which the first ones are `done`.
-    fn bounds<R: Real, const N: usize>(
-        &self,
-        team: &Team,
-        network: &Network<R>,
-        priors: [&Network<R>; N],
-        groups: &HeldOutCells,
-        stage: &'static str,
-        done: Vec<[Bound; N]>,
-        between: impl FnMut(&[[Bound; N]]) -> Result<()>,
-    ) -> Result<Vec<[Bound; N]>> {
-        let cells = groups.cells();
-        if !cells.is_empty() {
-            let (n, particles) = (grouped(cells.len() as u64), grouped(self.particles as u64));
-            Progress::of_stage(self.progress, stage, 0, 0)
-                .note(&format!("held-out bounds {stage}: {n} cells x {particles} samples"));
-        }
-        let mut workspace = evaluation_workspace(network, self.data);
-        let posterior = network.posterior(team, &mut workspace, self.data, &cells)?;
-        let (particles, seed) = (self.particles, self.settings.seed);
-        network.bounds_under(
-            priors,
-            team,
-            &mut workspace,
-            self.data,
-            &cells,
-            &posterior,
-            particles,
-            seed,
-            done,
-            between,
-        )
     }
 
     /// How well the latents of the trained interventions' cells are recovered, where the truth is known.
@@ -351,38 +199,181 @@ impl Protocol<'_> {
             r2: found.r2(),
         }))
     }
+}
 
-    fn metrics<R: Real>(
-        &self,
-        team: &Team,
+/// The protocol under way.
+struct Steps<'s, 'r> {
+    protocol: &'s Protocol<'s>,
+    team: &'s Team<'s>,
+    run: &'s mut ResumableRun<'r>,
+    observer: &'s mut dyn Observer,
+    groups: HeldOutCells,
+    /// Seconds spent so far.
+    seconds: HeldoutSeconds,
+}
+
+impl Steps<'_, '_> {
+    /// Forgets the held-out interventions, fixes the masks and trains again.
+    fn retrain<R: Real>(&mut self, network: &mut Network<R>) -> Result<Training> {
+        let Protocol { data, train, validation, interventions, .. } = *self.protocol;
+        shift_fit::forget(network, interventions);
+        network.freeze_masks();
+        let settings = &shift_fit::retraining_settings(&self.protocol.settings);
+        let objective = &shift_fit::fixed_objective(&self.protocol.objective, train.len());
+        let task = TrainingTask { data, train, validation, objective, settings };
+        let retraining = train_stage(self.run, RETRAINING, self.team, network, task, None, self.observer)?;
+        self.seconds.retraining = retraining.seconds;
+        match retraining.non_finite {
+            Some(non_finite) => Err(non_finite.into()),
+            None => Ok(retraining),
+        }
+    }
+
+    /// Fits the shifts of the held-out interventions.
+    fn fit<R: Real>(&mut self, network: &mut Network<R>) -> Result<()> {
+        let load = |input: &mut ByteReader<'_>| -> std::result::Result<(Snapshot<R>, f64), DecodeError> {
+            let mut fitted = Snapshot::of(network);
+            fitted.load(input)?;
+            Ok((fitted, f64::decode(input)?))
+        };
+        if let Some((fitted, seconds)) = self.run.saved_result(FITTING, load)? {
+            fitted.restore(network);
+            self.seconds.fitting = seconds;
+            return Ok(());
+        }
+        let start = Instant::now();
+        let Protocol { data, cells, interventions, .. } = *self.protocol;
+        let objective = &shift_fit::fixed_objective(&self.protocol.objective, cells.len());
+        let settings = &shift_fit::fit_settings(&self.protocol.settings, cells.len());
+        let task = TrainingTask { data, train: cells, validation: &[], objective, settings };
+        match self.protocol.batch_norm {
+            HeldoutBatchNorm::Frozen => {
+                self.observer.stage(FITTING, settings.epochs, cells.len());
+                self.observer.stage_ended();
+                let mut workspace = evaluation_workspace(network, data);
+                let posterior = network.posterior(self.team, &mut workspace, data, cells)?;
+                // So quick that it is done again from its beginning if it is interrupted.
+                let between = || self.run.check();
+                shift_fit::fit_shifts(self.team, network, task, &posterior, interventions, between)?;
+                if let Some(name) = network.parameters.first_non_finite() {
+                    let tensor = format!("parameter `{name}`, fitted to held-out cells,");
+                    return Err(NonFinite { epoch: settings.epochs, step: 1, tensor }.into());
+                }
+            }
+            HeldoutBatchNorm::Drift => {
+                let training = shift_fit::fit_shifts_drifting(
+                    self.run,
+                    FITTING,
+                    self.team,
+                    network,
+                    task,
+                    interventions,
+                    self.observer,
+                )?;
+                if let Some(non_finite) = training.non_finite {
+                    return Err(non_finite.into());
+                }
+            }
+        }
+        let seconds = start.elapsed().as_secs_f64();
+        self.run.store_result(FITTING, |out| {
+            Snapshot::of(network).save(out);
+            seconds.encode(out);
+        })?;
+        self.seconds.fitting = seconds;
+        Ok(())
+    }
+
+    /// Bounds of the held-out cells under the priors of several networks, as the stage that `of` names.
+    fn bounds<R: Real, const N: usize>(
+        &mut self,
         network: &Network<R>,
-        groups: HeldOutCells,
-        [before, retrained, fitted]: [Option<Bounds>; 3],
-        retraining: Option<RetrainingMetrics>,
-        batch_norm: Option<HeldoutBatchNorm>,
-        mut seconds: HeldoutSeconds,
+        priors: [&Network<R>; N],
+        of: &str,
+    ) -> Result<[Bounds; N]> {
+        let stage = format!("bounds {of}");
+        let cells = self.groups.cells();
+        let n_bounds = N * cells.len();
+        let load = |input: &mut ByteReader<'_>| match (Vec::<Bound>::decode(input)?, f64::decode(input)?) {
+            (bounds, _) if bounds.len() > n_bounds || !bounds.len().is_multiple_of(N) => {
+                Err(DecodeError(format!("it has {} bounds, not up to {n_bounds}", bounds.len())))
+            }
+            (bounds, seconds) => Ok((bounds.as_chunks::<N>().0.to_vec(), seconds)),
+        };
+        if let Some((bounds, spent)) = self.run.saved_result(&stage, load)? {
+            self.seconds.bounds += spent;
+            return Ok(self.means(&bounds));
+        }
+        let start = Instant::now();
+        let (done, before) = self.run.saved_state(&stage, load)?.unwrap_or_default();
+        let spent = || before + start.elapsed().as_secs_f64();
+        let save = |bounds: &[[Bound; N]], out: &mut Vec<u8>| {
+            bounds.as_flattened().to_vec().encode(out);
+            spent().encode(out);
+        };
+        let Protocol { data, particles, .. } = *self.protocol;
+        if !cells.is_empty() {
+            let (n, samples) = (grouped(cells.len() as u64), grouped(particles as u64));
+            self.observer.stage(of, 0, 0);
+            self.observer.note(&format!("held-out bounds {of}: {n} cells x {samples} samples"));
+            self.observer.stage_ended();
+        }
+        let mut workspace = evaluation_workspace(network, data);
+        let posterior = network.posterior(self.team, &mut workspace, data, &cells)?;
+        let seed = self.protocol.settings.seed;
+        let between =
+            |bounds: &[[Bound; N]]| self.run.checkpoint_if_due(&stage, Boundary::Step, |out| save(bounds, out));
+        let bounds = network.bounds_under(
+            priors,
+            self.team,
+            &mut workspace,
+            data,
+            &cells,
+            &posterior,
+            particles,
+            seed,
+            done,
+            between,
+        )?;
+        self.run.store_result(&stage, |out| save(&bounds, out))?;
+        self.seconds.bounds += spent();
+        Ok(self.means(&bounds))
+    }
+
+    fn means<const N: usize>(&self, bounds: &[[Bound; N]]) -> [Bounds; N] {
+        std::array::from_fn(|i| means(&self.groups, &bounds.iter().map(|bounds| bounds[i]).collect::<Vec<_>>()))
+    }
+
+    /// The figures of the protocol, whose last network is `network`.
+    fn metrics<R: Real>(
+        self,
+        network: &Network<R>,
+        bounds: StageBounds,
+        retraining: Option<&Training>,
     ) -> Result<HeldoutMetrics> {
-        let (before, fitted) = (before.expect("the first stage"), fitted.expect("the last stage"));
-        let latents = self.recovered(team, network)?;
+        let Steps { protocol, team, groups, mut seconds, .. } = self;
+        let StageBounds { before, retrained, fitted } = bounds;
+        let latents = protocol.recovered(team, network)?;
         let start = Instant::now();
         let (mut baseline, mut floor) = (None, None);
         // These need the counts of all cells, which the first process has.
         if !groups.groups.is_empty() && team.ranks().is_first() {
-            let found = baselines(team, self.data, self.train, &groups)?;
+            let found = baselines(team, protocol.data, protocol.train, &groups)?;
             baseline = Some(BaselineMetrics {
                 pooled_negative_binomial: found.pooled,
                 per_intervention_negative_binomial: found.per_intervention,
             });
-            floor = self.mixing.and_then(|mixing| oracle(team, self.data, mixing, &groups.groups, self.settings.seed));
+            let (data, seed) = (protocol.data, protocol.settings.seed);
+            floor = protocol.mixing.and_then(|mixing| oracle(team, data, mixing, &groups.groups, seed));
         }
         seconds.baselines = start.elapsed().as_secs_f64();
         let per_intervention = groups.groups.iter().zip(fitted.iwelbo.iter().zip(&fitted.elbo));
         Ok(HeldoutMetrics {
             nll_iwelbo: fitted.mean.nll_iwelbo,
             elbo: fitted.mean.elbo,
-            particles: self.particles,
+            particles: protocol.particles,
             n_interventions: groups.groups.len(),
-            batch_norm,
+            batch_norm: network.tensors.shift.is_some().then_some(protocol.batch_norm),
             stages: StageMetrics {
                 before_binarisation: before.mean,
                 after_retraining: retrained.map(|bounds| bounds.mean),
@@ -400,7 +391,10 @@ impl Protocol<'_> {
                 })
                 .collect(),
             left_out: groups.left_out,
-            retraining,
+            retraining: retraining.map(|training| RetrainingMetrics {
+                epochs: training.history.len(),
+                stop_reason: training.stop_reason,
+            }),
             seconds,
         })
     }
@@ -412,37 +406,4 @@ fn means(groups: &HeldOutCells, bounds: &[Bound]) -> Bounds {
     let (iwelbo, elbo) = (means(|bound| bound.iwelbo), means(|bound| bound.elbo));
     let mean = BoundMetrics { nll_iwelbo: mean(&iwelbo), elbo: mean(&elbo) };
     Bounds { iwelbo, elbo, mean }
-}
-
-/// Reads the result of a training that the run has seen finished, and sets the network to it.
-///
-/// # Errors
-/// As [`ResumableRun::saved_result`].
-pub(crate) fn load_trained<R: Real>(
-    run: &ResumableRun<'_>,
-    stage: &str,
-    network: &mut Network<R>,
-) -> Result<Option<Training>> {
-    run.saved_result(stage, |input| {
-        let mut trained = Snapshot::of(network);
-        trained.load(input)?;
-        trained.restore(network);
-        Training::decode(input)
-    })
-}
-
-/// Keeps the result of a training in the run.
-///
-/// # Errors
-/// As [`ResumableRun::store_result`].
-pub(crate) fn finish_trained<R: Real>(
-    run: &mut ResumableRun<'_>,
-    stage: &str,
-    network: &Network<R>,
-    training: &Training,
-) -> Result<()> {
-    run.store_result(stage, |out| {
-        Snapshot::of(network).save(out);
-        training.encode(out);
-    })
 }

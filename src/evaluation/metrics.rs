@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::model::method::Method;
 use crate::training::history::StopReason;
 use crate::training::shift_fit::HeldoutBatchNorm;
+use crate::training::starts::StartsMetrics;
 
 /// The figures of a run. Figures that need the truth are absent where it is unknown.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -66,19 +67,6 @@ pub struct Metrics {
     pub heldout: Option<HeldoutMetrics>,
     /// Time and memory.
     pub timing: Timing,
-}
-
-/// Trainings of one model from several starting values.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct StartsMetrics {
-    /// Validation ELBO of the epoch that each training keeps, as in its history, or that of its trial: the mean over the last tenth
-    /// of the epochs; none where it ended in values that are not finite.
-    pub elbo_validation: Vec<Option<f64>>,
-    /// Epochs of each trial; none where every start was trained to its end.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub trial_epochs: Option<usize>,
-    /// Number of the training that was kept, from 0.
-    pub kept: usize,
 }
 
 /// Identification of targets by the two protocols.

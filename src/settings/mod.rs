@@ -21,6 +21,7 @@ use crate::system::console::LogFormat;
 use crate::training::history::KeepEpoch;
 use crate::training::schedule::Schedule;
 use crate::training::shift_fit::HeldoutBatchNorm;
+use crate::training::starts::MOST_STARTS;
 use crate::words::{nearest, quoted};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -247,9 +248,6 @@ const DATA_KEYS: [&str; 17] = [
 
 /// Has no effect where the counts are read into memory.
 const STREAM_BUFFER: &str = "stream_buffer";
-
-/// Most trainings from different starting values in one run.
-pub const MOST_STARTS: usize = 10;
 
 /// Has no effect on a single start.
 const TRIAL_SHARE: &str = "trial_share";

@@ -2,9 +2,11 @@
 
 pub mod early_stopping;
 pub mod history;
+pub mod observer;
 pub mod rotation;
 pub mod schedule;
 pub mod shift_fit;
+pub(crate) mod stage;
 pub mod starts;
 pub mod trainer;
 

@@ -3,7 +3,6 @@
 //! Derivation: `derivations/heldout.md`.
 
 use crate::checkpoint::ResumableRun;
-use crate::data::dataset::Dataset;
 use crate::error::Result;
 use crate::model::adam::Adam;
 use crate::model::network::{Network, Posterior};
@@ -13,9 +12,11 @@ use crate::model::prior::shift;
 use crate::numerics::random::{Purpose, shuffle, stream};
 use crate::numerics::real::Real;
 use crate::parallel::team::Team;
-use crate::training::history::{EpochRecord, KeepEpoch};
+use crate::training::history::KeepEpoch;
+use crate::training::observer::Observer;
 use crate::training::schedule::Schedule;
-use crate::training::trainer::{SMALLEST_BATCH, Trainer, Training, TrainingSettings, train_in};
+use crate::training::stage::train_in;
+use crate::training::trainer::{SMALLEST_BATCH, Trainer, Training, TrainingSettings, TrainingTask};
 use serde::Deserialize;
 use serde::Serialize;
 use std::ops::Range;
@@ -98,11 +99,11 @@ fn shift_ranges<R: Real>(network: &Network<R>, held_out: &[usize]) -> Vec<Range<
     ranges
 }
 
-/// Fits the shifts of the `held_out` interventions (ascending) to `cells` with everything else frozen, running
+/// Fits the shifts of the `held_out` interventions (ascending) to the cells that `task` trains on, with everything else frozen, running
 /// statistics included, Eqs. (H3)-(H5).
 ///
 /// With the encoder in evaluation mode the posterior of a cell does not change, and only the divergence depends on the
-/// shifts: `posterior` (of `cells`, in that order) is all that is needed, and no pass through the network. `between` is
+/// shifts: `posterior` (of these cells, in their order) is all that is needed, and no pass through the network. `between` is
 /// called after every step, and ends the fit with its error.
 ///
 /// # Errors
@@ -113,14 +114,12 @@ fn shift_ranges<R: Real>(network: &Network<R>, held_out: &[usize]) -> Vec<Range<
 pub fn fit_shifts<R: Real>(
     team: &Team,
     network: &mut Network<R>,
-    data: &Dataset,
-    cells: &[usize],
+    task: TrainingTask<'_>,
     posterior: &Posterior<R>,
     held_out: &[usize],
-    objective: &Objective,
-    settings: &TrainingSettings,
     mut between: impl FnMut() -> Result<()>,
 ) -> Result<()> {
+    let TrainingTask { data, train: cells, objective, settings, .. } = task;
     let Some(shift) = network.tensors.shift.clone() else { return Ok(()) };
     assert!(network.tensors.mask_logit.is_none() || network.frozen_mask.is_some(), "masks are frozen first");
     let l = network.architecture.n_latents;
@@ -183,27 +182,24 @@ pub fn fit_shifts<R: Real>(
     Ok(())
 }
 
-/// Fits the shifts as the reference implementation does for its baselines: in training mode, so that the encoder's
-/// running statistics move with the held-out cells. The decoder takes no part, Eq. (H6). The run knows the training as
-/// `stage`; what it records is the divergence alone.
+/// Fits the shifts of `held_out` as the reference implementation does for its baselines: by a training whose cells are the held-out
+/// ones, in training mode, so that the encoder's running statistics move with them. The decoder takes no part, Eq. (H6). It is the
+/// stage `stage` of the run; what it records is the divergence alone.
 ///
 /// # Errors
 /// As [`train_in`].
-pub fn fit_shifts_drifting<R: Real>(
+pub(crate) fn fit_shifts_drifting<R: Real>(
+    run: &mut ResumableRun<'_>,
+    stage: &str,
     team: &Team,
     network: &mut Network<R>,
-    data: &Dataset,
-    cells: &[usize],
+    task: TrainingTask<'_>,
     held_out: &[usize],
-    objective: &Objective,
-    settings: &TrainingSettings,
-    run: &mut ResumableRun<'_>,
-    stage: &'static str,
-    on_epoch: impl FnMut(&EpochRecord),
+    observer: &mut dyn Observer,
 ) -> Result<Training> {
-    let settings = TrainingSettings { trained: Some(shift_ranges(network, held_out)), ..settings.clone() };
-    let trainer = Trainer::new(network, data, cells, &[], objective, &settings);
-    train_in(run, stage, team, trainer, on_epoch)
+    let settings = TrainingSettings { trained: Some(shift_ranges(network, held_out)), ..task.settings.clone() };
+    let trainer = Trainer::new(network, TrainingTask { settings: &settings, ..task });
+    train_in(run, stage, team, trainer, observer)
 }
 
 /// Running statistics of batch normalisation while the shifts of held-out interventions are fitted.
@@ -219,9 +215,11 @@ pub enum HeldoutBatchNorm {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::dataset::Dataset;
     use crate::data::simulate::{Simulation, simulate};
     use crate::model::architecture::{Architecture, MaskKind, Prior};
 
+    use crate::system::console::Silent;
     use crate::training::trainer::{evaluation_workspace, train};
 
     fn screen() -> Dataset {
@@ -277,7 +275,9 @@ mod tests {
             let fit = TrainingSettings { epochs: 6000, batch_size: 1000, ..fit_settings(&settings(), cells.len()) };
             let objective = fixed_objective(&objective(scaled), cells.len());
             let never = || Ok(());
-            fit_shifts(&team, &mut network, &data, &cells, &posterior, &held_out, &objective, &fit, never).unwrap();
+            let task =
+                TrainingTask { data: &data, train: &cells, validation: &[], objective: &objective, settings: &fit };
+            fit_shifts(&team, &mut network, task, &posterior, &held_out, never).unwrap();
 
             let shift = network.tensors.shift.clone().expect("shifts");
             let ranges = shift_ranges(&network, &held_out);
@@ -303,7 +303,8 @@ mod tests {
             // The protocol's own settings end near it: minibatches leave a jitter of some steps of 0.005.
             let mut by_protocol = before.clone();
             let fit = fit_settings(&settings(), cells.len());
-            fit_shifts(&team, &mut by_protocol, &data, &cells, &posterior, &held_out, &objective, &fit, never).unwrap();
+            let task = TrainingTask { settings: &fit, ..task };
+            fit_shifts(&team, &mut by_protocol, task, &posterior, &held_out, never).unwrap();
             for (got, want) in by_protocol.parameters[&shift].iter().zip(&network.parameters[&shift]) {
                 assert!((got - want).abs() < 0.05, "{got} {want}");
             }
@@ -326,8 +327,9 @@ mod tests {
         let settings = retraining_settings(&settings());
         assert_eq!(settings.kl_weight(0), 1.0);
         let objective = fixed_objective(&objective(true), cells.len());
-        let ran =
-            train(&Team::single(), &mut network, &data, &cells, &[], &objective, &settings, |_| {}).expect("in memory");
+        let task =
+            TrainingTask { data: &data, train: &cells, validation: &[], objective: &objective, settings: &settings };
+        let ran = train(&Team::single(), &mut network, task, &mut Silent).expect("in memory");
         assert_eq!(ran.history.len(), 3, "the retraining has epochs of its own");
         assert!(ran.history.iter().all(|record| record.kl_weight == 1.0 && record.kl_global == 0.0));
         assert_eq!(network.parameters[&mask_logit], before.parameters[&mask_logit]);
@@ -352,8 +354,8 @@ mod tests {
         let objective = fixed_objective(&objective(false), cells.len());
         let team = Team::single();
         let run = &mut ResumableRun::unsaved();
-        fit_shifts_drifting(&team, &mut network, &data, &cells, &held_out, &objective, &fit, run, "fitting", |_| {})
-            .unwrap();
+        let task = TrainingTask { data: &data, train: &cells, validation: &[], objective: &objective, settings: &fit };
+        fit_shifts_drifting(run, "fitting", &team, &mut network, task, &held_out, &mut Silent).expect("in memory");
         let ranges = shift_ranges(&network, &held_out);
         for (i, (&now, &was)) in network.parameters.values.iter().zip(&before.parameters.values).enumerate() {
             assert_eq!(ranges.iter().any(|range| range.contains(&i)), now != was, "parameter {i}");

@@ -1,24 +1,24 @@
 //! Training from several starting values, of which one is kept: the loss has many minima, and chance decides in which of them a
 //! training ends. `docs/recipe.md` shows what this brings.
 
+use serde::Serialize;
+
 use crate::checkpoint::ResumableRun;
 use crate::checkpoint::encoding::{ByteReader, DecodeError, Encode, encode_fields};
-use crate::data::dataset::Dataset;
-use crate::display::progress::{Progress, ProgressKind};
 use crate::error::Result;
-use crate::evaluation::held_out_protocol::{finish_trained, load_trained};
-use crate::evaluation::metrics::StartsMetrics;
 use crate::model::network::Network;
-use crate::model::objective::Objective;
 use crate::numerics::real::Real;
 use crate::parallel::team::Team;
-use crate::settings::MOST_STARTS;
-use crate::system::interruption::Boundary;
-use crate::training::trainer::{Advance, Trainer, Training, TrainingSettings, train_in};
+use crate::training::observer::{FIRST_TRAINING, Observer};
+use crate::training::stage::{advance_while, train_stage};
+use crate::training::trainer::{Trainer, Training, TrainingSettings, TrainingTask};
+
+/// Most trainings from different starting values in one run.
+pub const MOST_STARTS: usize = 10;
 
 /// Names of the trainings as stages, one for each starting value.
 const TRAINING: [&str; MOST_STARTS] = [
-    "training",
+    FIRST_TRAINING,
     "training from start 2",
     "training from start 3",
     "training from start 4",
@@ -50,67 +50,72 @@ const TRIALS: &str = "trials";
 /// A trial is judged by the last epochs of so many.
 const JUDGED: usize = 10;
 
-/// What every start is trained on, and how.
-#[derive(Debug, Clone, Copy)]
-pub struct Start<'a> {
-    /// The cells.
-    pub data: &'a Dataset,
-    /// Those that train.
-    pub train: &'a [usize],
-    /// Those that validate.
-    pub validation: &'a [usize],
-    /// What is minimised.
-    pub objective: &'a Objective,
-    /// Settings of the first start; the others differ in the seed.
-    pub settings: &'a TrainingSettings,
-    /// How progress is shown.
-    pub progress: ProgressKind<'a>,
+/// Starting values, of which one is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Starts {
+    /// How many.
+    pub n: usize,
+    /// Epochs that each is trained for before the best goes on; `None`: each is trained to its end.
+    pub trial_epochs: Option<usize>,
 }
 
-impl Start<'_> {
-    /// The settings of the start of number `start`.
-    fn settings_of(&self, start: usize) -> TrainingSettings {
-        // Far from the seeds that people give to other runs.
-        let seed = self.settings.seed.wrapping_add((start as u64) << 40);
-        TrainingSettings { seed, ..self.settings.clone() }
-    }
+/// The settings of the start of number `start`; they differ in the seed.
+fn settings_of(first: &TrainingSettings, start: usize) -> TrainingSettings {
+    // Far from the seeds that people give to other runs.
+    let seed = first.seed.wrapping_add((start as u64) << 40);
+    TrainingSettings { seed, ..first.clone() }
 }
 
-/// Trains from `n` starting values, each with a network made by `new_network` from its seed, and keeps the training with the lowest
-/// validation ELBO, the first of equals. With `trial_epochs` all are trained for so many epochs, and only the best goes on. The
-/// training's seconds and cells are those of all together.
+/// Figures of trainings from several starting values.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StartsMetrics {
+    /// Validation ELBO of the epoch that each training keeps, as in its history, or that of its trial: the mean over the last tenth
+    /// of the epochs; none where it ended in values that are not finite.
+    pub elbo_validation: Vec<Option<f64>>,
+    /// Epochs of each trial; none where every start was trained to its end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trial_epochs: Option<usize>,
+    /// Number of the training that was kept, from 0.
+    pub kept: usize,
+}
+
+/// Trains from several starting values, each with a network made by `new_network` from its seed, and keeps the training with the
+/// lowest validation ELBO, the first of equals. `task` is that of the first start. The training's seconds and cells are those of all
+/// together.
 ///
 /// # Errors
 /// As [`ResumableRun::checkpoint_if_due`]; counts on disk that cannot be read.
 pub fn train_from_starts<R: Real>(
     run: &mut ResumableRun<'_>,
     team: &Team,
-    start: Start<'_>,
-    n: usize,
-    trial_epochs: Option<usize>,
+    task: TrainingTask<'_>,
+    starts: Starts,
     new_network: impl Fn(u64) -> Network<R>,
+    observer: &mut dyn Observer,
 ) -> Result<(Network<R>, Training, Option<StartsMetrics>)> {
-    let (network, training, metrics) = match trial_epochs {
-        Some(epochs) => train_the_best(run, team, start, n, epochs, new_network)?,
-        None => train_all(run, team, start, n, new_network)?,
+    let (network, training, metrics) = match starts.trial_epochs {
+        Some(epochs) => train_the_best(run, team, task, (starts.n, epochs), new_network, observer)?,
+        None => train_all(run, team, task, starts.n, new_network, observer)?,
     };
-    Ok((network, training, (n > 1).then_some(metrics)))
+    Ok((network, training, (starts.n > 1).then_some(metrics)))
 }
 
 fn train_all<R: Real>(
     run: &mut ResumableRun<'_>,
     team: &Team,
-    start: Start<'_>,
+    task: TrainingTask<'_>,
     n: usize,
     new_network: impl Fn(u64) -> Network<R>,
+    observer: &mut dyn Observer,
 ) -> Result<(Network<R>, Training, StartsMetrics)> {
     let mut kept: Option<(f64, usize, Network<R>, Training)> = None;
     let (mut seconds, mut cells_passed) = (0.0, 0);
     let mut elbo_validation = Vec::new();
     for (i, stage) in TRAINING.into_iter().enumerate().take(n) {
-        let settings = start.settings_of(i);
+        let settings = &settings_of(task.settings, i);
         let mut network = new_network(settings.seed);
-        let training = train_one(run, team, start, stage, &settings, &mut network, None)?;
+        let task = TrainingTask { settings, ..task };
+        let training = train_stage(run, stage, team, &mut network, task, None, observer)?;
         seconds += training.seconds;
         cells_passed += training.cells_passed;
         let elbo = training.kept_elbo(settings.keep).filter(|_| training.non_finite.is_none());
@@ -123,32 +128,6 @@ fn train_all<R: Real>(
     let (_, i, network, training) = kept.expect("at least one start");
     let metrics = StartsMetrics { elbo_validation, trial_epochs: None, kept: i };
     Ok((network, Training { seconds, cells_passed, ..training }, metrics))
-}
-
-/// Takes `network` to the end of its training, from its trial if there was one, unless the run holds the result.
-fn train_one<R: Real>(
-    run: &mut ResumableRun<'_>,
-    team: &Team,
-    start: Start<'_>,
-    stage: &'static str,
-    settings: &TrainingSettings,
-    network: &mut Network<R>,
-    trial: Option<&[u8]>,
-) -> Result<Training> {
-    if let Some(training) = load_trained(run, stage, network)? {
-        return Ok(training);
-    }
-    let name = if stage == TRAINING[0] { "" } else { stage };
-    let mut progress = Progress::of_stage(start.progress, name, settings.epochs, start.train.len());
-    let mut trainer = Trainer::new(network, start.data, start.train, start.validation, start.objective, settings);
-    if let Some(state) = trial {
-        trainer.load(&mut ByteReader::new(state)).map_err(|damage| run.damaged(stage, damage))?;
-    }
-    let training = train_in(run, stage, team, trainer, |record| progress.epoch(record));
-    progress.finish();
-    let training = training?;
-    finish_trained(run, stage, network, &training)?;
-    Ok(training)
 }
 
 /// A start that was trained for the first epochs.
@@ -188,15 +167,16 @@ impl Trials {
 fn train_the_best<R: Real>(
     run: &mut ResumableRun<'_>,
     team: &Team,
-    start: Start<'_>,
-    n: usize,
-    epochs: usize,
+    task: TrainingTask<'_>,
+    (n, epochs): (usize, usize),
     new_network: impl Fn(u64) -> Network<R>,
+    observer: &mut dyn Observer,
 ) -> Result<(Network<R>, Training, StartsMetrics)> {
-    let trials = try_all(run, team, start, n, epochs, &new_network)?;
-    let settings = start.settings_of(trials.best);
+    let trials = try_all(run, team, task, (n, epochs), &new_network, observer)?;
+    let settings = &settings_of(task.settings, trials.best);
     let mut network = new_network(settings.seed);
-    let training = train_one(run, team, start, TRAINING[0], &settings, &mut network, Some(&trials.state))?;
+    let task = TrainingTask { settings, ..task };
+    let training = train_stage(run, TRAINING[0], team, &mut network, task, Some(&trials.state), observer)?;
     let others = || trials.done.iter().enumerate().filter(|(i, _)| *i != trials.best).map(|(_, trial)| trial);
     let seconds = training.seconds + others().map(|trial| trial.seconds).sum::<f64>();
     let cells_passed = training.cells_passed + others().map(|trial| trial.cells_passed).sum::<usize>();
@@ -209,10 +189,10 @@ fn train_the_best<R: Real>(
 fn try_all<R: Real>(
     run: &mut ResumableRun<'_>,
     team: &Team,
-    start: Start<'_>,
-    n: usize,
-    epochs: usize,
+    task: TrainingTask<'_>,
+    (n, epochs): (usize, usize),
     new_network: impl Fn(u64) -> Network<R>,
+    observer: &mut dyn Observer,
 ) -> Result<Trials> {
     if let Some(trials) = run.saved_result(TRIALS, Trials::decode)? {
         return Ok(trials);
@@ -226,16 +206,21 @@ fn try_all<R: Real>(
         None => (Trials::default(), None),
     };
     for (i, name) in TRIAL.into_iter().enumerate().take(n).skip(trials.done.len()) {
-        let settings = start.settings_of(i);
+        let settings = &settings_of(task.settings, i);
         let mut network = new_network(settings.seed);
-        let mut trainer =
-            Trainer::new(&mut network, start.data, start.train, start.validation, start.objective, &settings);
+        let mut trainer = Trainer::new(&mut network, TrainingTask { settings, ..task });
         if let Some(state) = under_way.take() {
             trainer.load(&mut ByteReader::new(&state)).map_err(|damage| run.damaged(TRIALS, damage))?;
         }
-        let mut progress = Progress::of_stage(start.progress, name, epochs, start.train.len());
-        let tried = try_one(run, team, &mut trainer, &trials, epochs, &mut progress);
-        progress.finish();
+        observer.stage(name, epochs, task.train.len());
+        let wanted = |trainer: &Trainer<'_, R>| trainer.position().0 < epochs;
+        let tried = advance_while(run, TRIALS, team, &mut trainer, observer, wanted, |trainer, out| {
+            trials.encode(out);
+            let mut state = Vec::new();
+            trainer.save(&mut state);
+            state.encode(out);
+        });
+        observer.stage_ended();
         tried?;
         let mut state = Vec::new();
         trainer.save(&mut state);
@@ -246,39 +231,6 @@ fn try_all<R: Real>(
     }
     run.store_result(TRIALS, |out| trials.encode(out))?;
     Ok(trials)
-}
-
-/// Takes a training to the end of its trial.
-fn try_one<R: Real>(
-    run: &mut ResumableRun<'_>,
-    team: &Team,
-    trainer: &mut Trainer<'_, R>,
-    before: &Trials,
-    epochs: usize,
-    progress: &mut Progress<'_>,
-) -> Result<()> {
-    let save = |trainer: &Trainer<'_, R>, out: &mut Vec<u8>| {
-        before.encode(out);
-        let mut state = Vec::new();
-        trainer.save(&mut state);
-        state.encode(out);
-    };
-    while trainer.position().0 < epochs {
-        let boundary = match trainer.advance(team) {
-            Ok(Advance::Step) => Boundary::Step,
-            Ok(Advance::Epoch(record)) => {
-                progress.epoch(&record);
-                Boundary::Epoch
-            }
-            Ok(Advance::Ended) => break,
-            Err(error) => {
-                run.save_now(TRIALS, |out| save(trainer, out))?;
-                return Err(error);
-            }
-        };
-        run.checkpoint_if_due(TRIALS, boundary, |out| save(trainer, out))?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -8,9 +8,10 @@ use crate::model::network::Network;
 use crate::model::objective::{Objective, Penalty};
 use crate::numerics::real::Real;
 use crate::parallel::team::Team;
+use crate::system::console::Silent;
 use crate::training::history::KeepEpoch;
 use crate::training::schedule::Schedule;
-use crate::training::trainer::{Advance, Trainer, Training, TrainingSettings, train};
+use crate::training::trainer::{Advance, Trainer, Training, TrainingSettings, TrainingTask, train};
 
 fn screen(seed: u64) -> Dataset {
     let simulation = Simulation {
@@ -51,14 +52,14 @@ fn left_at_every_step<R: Real>(settings: &TrainingSettings) -> usize {
     // Not a multiple of the minibatch, and with a last one that is too small to be used.
     let (cells, validation): (Vec<usize>, Vec<usize>) = ((0..50).collect(), (50..60).collect());
     let mut whole = network::<R>(&data);
-    let training = train(&Team::single(), &mut whole, &data, &cells, &validation, &OBJECTIVE, settings, |_| ())
-        .expect("counts in memory");
+    let task = TrainingTask { data: &data, train: &cells, validation: &validation, objective: &OBJECTIVE, settings };
+    let training = train(&Team::single(), &mut whole, task, &mut Silent).expect("counts in memory");
     let expected = bits(&whole, &training);
     for steps in 0.. {
         let mut bytes = Vec::new();
         let ended = {
             let mut first = network::<R>(&data);
-            let mut trainer = Trainer::new(&mut first, &data, &cells, &validation, &OBJECTIVE, settings);
+            let mut trainer = Trainer::new(&mut first, task);
             let ended =
                 (0..steps).any(|_| trainer.advance(&Team::single()).expect("counts in memory") == Advance::Ended);
             trainer.save(&mut bytes);
@@ -66,7 +67,7 @@ fn left_at_every_step<R: Real>(settings: &TrainingSettings) -> usize {
         };
         let found = Team::with(1 + steps % 3, |team| {
             let mut second = network::<R>(&data);
-            let mut trainer = Trainer::new(&mut second, &data, &cells, &validation, &OBJECTIVE, settings);
+            let mut trainer = Trainer::new(&mut second, task);
             trainer.load(&mut ByteReader::new(&bytes)).expect("the same training");
             while trainer.advance(team).expect("counts in memory") != Advance::Ended {}
             let training = trainer.finish();
@@ -102,13 +103,14 @@ fn the_state_of_another_training_is_refused() {
     let data = screen(1);
     let cells: Vec<usize> = (0..50).collect();
     let settings = settings();
+    let task = TrainingTask { data: &data, train: &cells, validation: &[], objective: &OBJECTIVE, settings: &settings };
     let mut small = network::<f32>(&data);
     let mut bytes = Vec::new();
-    Trainer::new(&mut small, &data, &cells, &[], &OBJECTIVE, &settings).save(&mut bytes);
+    Trainer::new(&mut small, task).save(&mut bytes);
     let mut large = Network::<f32>::new(Architecture { n_hidden: 9, ..small.architecture.clone() }, 3);
-    let mut trainer = Trainer::new(&mut large, &data, &cells, &[], &OBJECTIVE, &settings);
+    let mut trainer = Trainer::new(&mut large, task);
     assert!(trainer.load(&mut ByteReader::new(&bytes)).is_err());
-    let mut trainer = Trainer::new(&mut small, &data, &cells, &[], &OBJECTIVE, &settings);
+    let mut trainer = Trainer::new(&mut small, task);
     assert!(trainer.load(&mut ByteReader::new(&bytes[..bytes.len() - 1])).is_err());
     bytes.push(0);
     assert!(trainer.load(&mut ByteReader::new(&bytes)).is_err());

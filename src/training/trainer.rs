@@ -1,7 +1,6 @@
 //! The training loop: epochs of minibatches, validation after each, early stopping; it can be left and taken up again
 //! anywhere.
 
-use crate::checkpoint::ResumableRun;
 use crate::checkpoint::encoding::{ByteReader, DecodeError, Encode, decode_values, encode_fields, encode_values};
 use crate::data::dataset::Dataset;
 use crate::data::minibatch::{Minibatches, Order};
@@ -13,11 +12,12 @@ use crate::model::parameters::Buffer;
 use crate::model::workspace::Workspace;
 use crate::numerics::real::Real;
 use crate::parallel::team::Team;
-use crate::system::interruption::Boundary;
 use crate::training::early_stopping::EarlyStopping;
 use crate::training::history::{EpochRecord, KeepEpoch, StopReason};
+use crate::training::observer::Observer;
 use crate::training::rotation::rotate_and_prune;
 use crate::training::schedule::Schedule;
+use crate::training::stage::Snapshot;
 use std::ops::Range;
 use std::time::Instant;
 
@@ -198,42 +198,6 @@ pub fn evaluation_workspace<R: Real>(network: &Network<R>, data: &Dataset) -> Wo
     Workspace::new(&network.architecture, EVALUATION_BATCH, data.interventions.max_len())
 }
 
-/// Parameters and running statistics as they stood at some time.
-#[derive(Debug, Clone)]
-pub(crate) struct Snapshot<R> {
-    parameters: Vec<R>,
-    running: Vec<R>,
-}
-
-impl<R: Real> Snapshot<R> {
-    pub(crate) fn of(network: &Network<R>) -> Self {
-        Self { parameters: network.parameters.values.to_vec(), running: network.running.values.to_vec() }
-    }
-
-    fn take(&mut self, network: &Network<R>) {
-        self.parameters.copy_from_slice(&network.parameters.values);
-        self.running.copy_from_slice(&network.running.values);
-    }
-
-    pub(crate) fn restore(&self, network: &mut Network<R>) {
-        network.parameters.values.copy_from_slice(&self.parameters);
-        network.running.values.copy_from_slice(&self.running);
-    }
-
-    pub(crate) fn save(&self, out: &mut Vec<u8>) {
-        let Self { parameters, running } = self;
-        encode_values(parameters, out);
-        encode_values(running, out);
-    }
-
-    /// Reads a snapshot in the place of this one, which must be of the same network.
-    pub(crate) fn load(&mut self, input: &mut ByteReader<'_>) -> Result<(), DecodeError> {
-        let Self { parameters, running } = self;
-        decode_values(parameters, input)?;
-        decode_values(running, input)
-    }
-}
-
 /// How a training went. The network holds the kept weights.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Training {
@@ -303,6 +267,21 @@ pub enum Advance {
     Ended,
 }
 
+/// What a network is trained on, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct TrainingTask<'a> {
+    /// The screen.
+    pub data: &'a Dataset,
+    /// Cells that train.
+    pub train: &'a [usize],
+    /// Cells that validate.
+    pub validation: &'a [usize],
+    /// What is minimised.
+    pub objective: &'a Objective,
+    /// Epochs, optimiser, seed.
+    pub settings: &'a TrainingSettings,
+}
+
 /// A training that goes on one minibatch at a time, and can be saved in between.
 ///
 /// The order of the cells and all noise are addressed by (seed, epoch, cell), so that the numbers of the epoch and of
@@ -310,11 +289,7 @@ pub enum Advance {
 #[derive(Debug)]
 pub struct Trainer<'a, R> {
     network: &'a mut Network<R>,
-    data: &'a Dataset,
-    train: &'a [usize],
-    validation: &'a [usize],
-    objective: &'a Objective,
-    settings: &'a TrainingSettings,
+    task: TrainingTask<'a>,
     workspace: Workspace<R>,
     evaluation: Workspace<R>,
     gradient: Buffer<R>,
@@ -334,15 +309,9 @@ pub struct Trainer<'a, R> {
 }
 
 impl<'a, R: Real> Trainer<'a, R> {
-    /// Before the first step of a training of `network` on the cells `train`, watched on the cells `validation`.
-    pub fn new(
-        network: &'a mut Network<R>,
-        data: &'a Dataset,
-        train: &'a [usize],
-        validation: &'a [usize],
-        objective: &'a Objective,
-        settings: &'a TrainingSettings,
-    ) -> Self {
+    /// Before the first step of a training of `network`.
+    pub fn new(network: &'a mut Network<R>, task: TrainingTask<'a>) -> Self {
+        let TrainingTask { data, train, settings, .. } = task;
         let now = Instant::now();
         let batch_size = settings.batch_size.min(train.len());
         Self {
@@ -367,12 +336,13 @@ impl<'a, R: Real> Trainer<'a, R> {
             restarted: now,
             epoch_restarted: now,
             network,
-            data,
-            train,
-            validation,
-            objective,
-            settings,
+            task,
         }
+    }
+
+    /// What it was given.
+    pub fn task(&self) -> TrainingTask<'a> {
+        self.task
     }
 
     /// Appends everything that this training does not find again in what it was given.
@@ -390,11 +360,7 @@ impl<'a, R: Real> Trainer<'a, R> {
             restarted,
             epoch_restarted,
             // Given again.
-            data: _,
-            train: _,
-            validation: _,
-            objective: _,
-            settings: _,
+            task: _,
             trained: _,
             // Filled anew by every step, every evaluation or every epoch.
             workspace: _,
@@ -446,12 +412,12 @@ impl<'a, R: Real> Trainer<'a, R> {
 
     /// Cells of a minibatch, all but perhaps the last one.
     fn batch_size(&self) -> usize {
-        self.settings.batch_size.min(self.train.len())
+        self.task.settings.batch_size.min(self.task.train.len())
     }
 
     /// Minibatches of an epoch.
     fn steps_per_epoch(&self) -> usize {
-        let (n, batch_size) = (self.train.len(), self.batch_size().max(1));
+        let (n, batch_size) = (self.task.train.len(), self.batch_size().max(1));
         let too_small = n % batch_size != 0 && n % batch_size < SMALLEST_BATCH && n >= SMALLEST_BATCH;
         n.div_ceil(batch_size) - usize::from(too_small)
     }
@@ -462,7 +428,7 @@ impl<'a, R: Real> Trainer<'a, R> {
     /// Counts on disk that cannot be read; the training then stands where it stood, and the network as after the last
     /// minibatch.
     pub fn advance(&mut self, team: &Team) -> Result<Advance> {
-        if self.ended || self.progress.epoch >= self.settings.epochs {
+        if self.ended || self.progress.epoch >= self.task.settings.epochs {
             self.ended = true;
             return Ok(Advance::Ended);
         }
@@ -470,15 +436,15 @@ impl<'a, R: Real> Trainer<'a, R> {
     }
 
     fn step(&mut self, team: &Team) -> Result<Advance> {
-        let (settings, Progress { epoch, step, .. }) = (self.settings, self.progress);
+        let (settings, Progress { epoch, step, .. }) = (self.task.settings, self.progress);
         // Number of the epoch in the addresses of random streams.
         let stream_epoch = settings.stream_offset + epoch as u64;
         let batch_size = self.batch_size();
         if self.minibatches.as_ref().is_none_or(|(of, _)| *of != epoch) {
             // The thread that reads ahead for the epoch before ends first.
             self.minibatches = None;
-            let order = Order::shuffled(&self.data.counts, self.train, settings.seed, stream_epoch);
-            let minibatches = Minibatches::of_epoch(self.data, order, batch_size, step)?;
+            let order = Order::shuffled(&self.task.data.counts, self.task.train, settings.seed, stream_epoch);
+            let minibatches = Minibatches::of_epoch(self.task.data, order, batch_size, step)?;
             self.minibatches = Some((epoch, minibatches));
         }
         let (_, minibatches) = self.minibatches.as_mut().expect("made above");
@@ -490,7 +456,8 @@ impl<'a, R: Real> Trainer<'a, R> {
             }
         };
         let n = batch.cells.len();
-        let progress = (epoch as f64 + (step * batch_size) as f64 / self.train.len() as f64) / settings.epochs as f64;
+        let progress =
+            (epoch as f64 + (step * batch_size) as f64 / self.task.train.len() as f64) / settings.epochs as f64;
         let learning_rate = settings.adam.learning_rate * settings.schedule.factor(progress);
         let settings_now = AdamSettings { learning_rate, ..settings.adam };
         let loss = self.network.training_step(
@@ -501,8 +468,8 @@ impl<'a, R: Real> Trainer<'a, R> {
             StepInput {
                 batch,
                 noise: Noise::Training { seed: settings.seed, epoch: stream_epoch },
-                weights: self.objective.weights(n, settings.kl_weight(epoch)),
-                penalty: self.objective.penalty,
+                weights: self.task.objective.weights(n, settings.kl_weight(epoch)),
+                penalty: self.task.objective.penalty,
             },
         );
         if !loss.total.is_finite() {
@@ -523,20 +490,20 @@ impl<'a, R: Real> Trainer<'a, R> {
     }
 
     fn end_epoch(&mut self, team: &Team) -> Result<Advance> {
-        let (sums, objective) = (self.progress, self.objective);
+        let (sums, objective) = (self.progress, self.task.objective);
         // What it holds in memory makes room for the cells that validate.
         self.minibatches = None;
         team.ranks().check_together("parameters", &self.network.parameters.values);
         let kl_global = self.network.penalty(objective.penalty);
         let seen = sums.cells as f64;
-        let seed = self.settings.seed;
+        let seed = self.task.settings.seed;
         let on_validation =
-            elbo(team, self.network, &mut self.evaluation, self.data, self.validation, objective, seed)?;
+            elbo(team, self.network, &mut self.evaluation, self.task.data, self.task.validation, objective, seed)?;
         // Nothing has changed so far, and nothing below can fail.
         self.training.cells_passed += sums.cells;
         let record = EpochRecord {
             epoch: sums.epoch + 1,
-            kl_weight: self.settings.kl_weight(sums.epoch),
+            kl_weight: self.task.settings.kl_weight(sums.epoch),
             train_loss: sums.loss / sums.step as f64,
             train_elbo: (sums.reconstruction + sums.kl) / seen + kl_global / seen,
             train_reconstruction: sums.reconstruction / seen,
@@ -552,7 +519,7 @@ impl<'a, R: Real> Trainer<'a, R> {
         self.progress = Progress { epoch: sums.epoch + 1, ..Progress::default() };
         self.epoch_restarted = Instant::now();
 
-        let watched = if self.validation.is_empty() { record.train_elbo } else { record.validation_elbo };
+        let watched = if self.task.validation.is_empty() { record.train_elbo } else { record.validation_elbo };
         if let Some(name) = self.network.parameters.first_non_finite() {
             let tensor = format!("parameter `{name}`");
             self.fail(NonFinite { epoch: record.epoch, step: sums.step, tensor });
@@ -571,7 +538,7 @@ impl<'a, R: Real> Trainer<'a, R> {
             self.training.stop_reason = StopReason::EarlyStopping;
             self.ended = true;
         }
-        let settings = self.settings;
+        let settings = self.task.settings;
         let rotates_after = |share: f64| (share * settings.epochs as f64).round() as usize == record.epoch;
         if settings.prune_masks_below > 0.0 && !self.ended && ROTATE_AFTER.into_iter().any(rotates_after) {
             rotate_and_prune(self.network, settings.prune_masks_below);
@@ -595,7 +562,7 @@ impl<'a, R: Real> Trainer<'a, R> {
 
     /// Leaves the weights that are to be kept in the network.
     pub fn finish(self) -> Training {
-        if self.settings.keep == KeepEpoch::Best && self.stopping.best.is_finite() {
+        if self.task.settings.keep == KeepEpoch::Best && self.stopping.best.is_finite() {
             self.best.restore(self.network);
         }
         let seconds = self.training.seconds + self.restarted.elapsed().as_secs_f64();
@@ -603,60 +570,27 @@ impl<'a, R: Real> Trainer<'a, R> {
     }
 }
 
-/// Trains `network` on the cells `train`, watching the cells `validation`, and calls `on_epoch` after every epoch.
+/// Trains `network`, and tells the observer of every epoch.
 ///
 /// # Errors
 /// Counts on disk that cannot be read; the network then holds the state after the last epoch that was complete.
 pub fn train<R: Real>(
     team: &Team,
     network: &mut Network<R>,
-    data: &Dataset,
-    train: &[usize],
-    validation: &[usize],
-    objective: &Objective,
-    settings: &TrainingSettings,
-    mut on_epoch: impl FnMut(&EpochRecord),
+    task: TrainingTask<'_>,
+    observer: &mut dyn Observer,
 ) -> Result<Training> {
-    let mut trainer = Trainer::new(network, data, train, validation, objective, settings);
+    let mut trainer = Trainer::new(network, task);
     loop {
         match trainer.advance(team) {
             Ok(Advance::Step) => {}
-            Ok(Advance::Epoch(record)) => on_epoch(&record),
+            Ok(Advance::Epoch(record)) => observer.epoch(&record),
             Ok(Advance::Ended) => return Ok(trainer.finish()),
             Err(error) => {
                 trainer.last_good.restore(trainer.network);
                 return Err(error);
             }
         }
-    }
-}
-
-/// Takes a new training to its end as the stage `stage` of a run, from where the run has left it.
-///
-/// # Errors
-/// As [`ResumableRun::checkpoint_if_due`]; counts on disk that cannot be read, once the run has saved the state before them.
-pub fn train_in<R: Real>(
-    run: &mut ResumableRun<'_>,
-    stage: &'static str,
-    team: &Team,
-    mut trainer: Trainer<'_, R>,
-    mut on_epoch: impl FnMut(&EpochRecord),
-) -> Result<Training> {
-    run.saved_state(stage, |input| trainer.load(input))?;
-    loop {
-        let boundary = match trainer.advance(team) {
-            Ok(Advance::Step) => Boundary::Step,
-            Ok(Advance::Epoch(record)) => {
-                on_epoch(&record);
-                Boundary::Epoch
-            }
-            Ok(Advance::Ended) => return Ok(trainer.finish()),
-            Err(error) => {
-                run.save_now(stage, |out| trainer.save(out))?;
-                return Err(error);
-            }
-        };
-        run.checkpoint_if_due(stage, boundary, |out| trainer.save(out))?;
     }
 }
 
