@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::support::{names, run, said};
+use svae_cpu::data::formats::npz::Npz;
 
 /// A simulation and a model small enough to be trained in a moment.
 const SMALL: [&str; 13] = [
@@ -262,6 +263,38 @@ fn every_method_trains() {
         let value: serde_json::Value = serde_json::from_str(&out).expect("JSON");
         assert_eq!(value["method"], method);
     }
+}
+
+#[test]
+fn a_poisson_model_is_trained_saved_and_used() {
+    let folder = folder();
+    let (out, _) = succeed(folder.path(), &small(&["--quiet", "--json", "--likelihood", "poisson", "--out", "a"]));
+    let value: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    assert!(value["elbo_validation"].as_f64().is_some_and(f64::is_finite), "{out}");
+    let settings = String::from_utf8(read(&folder.path().join("a/config.toml"))).expect("UTF-8");
+    assert!(settings.contains("likelihood = \"poisson\"") && !settings.contains("likelihood_epsilon"), "{settings}");
+    // A model without a dispersion, which says so.
+    for model in ["a/model.safetensors", "a/model_heldout.safetensors"] {
+        let bytes = read(&folder.path().join(model));
+        let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).expect("a model");
+        assert_eq!(header.metadata().as_ref().expect("metadata")["likelihood"], "poisson");
+        assert!(header.tensors().keys().all(|name| name != "log_dispersion"));
+    }
+    // What is done with a saved model knows its likelihood.
+    succeed(folder.path(), &["evaluate", "a", "--quiet"]);
+    succeed(folder.path(), &["normalize", "--model", "a", "--out", "n.npz"]);
+    let sample = ["sample", "--model", "a", "--cells", "2000", "--size-factor", "500", "--out", "s.npz"];
+    succeed(folder.path(), &sample);
+    // The total of a cell is a Poisson count about its size factor: mean and variance 500, five standard errors each.
+    let npz = Npz::open(&folder.path().join("s.npz")).expect("readable");
+    let (shape, x) = npz.array_i64("x").expect("counts");
+    let totals: Vec<f64> = x.chunks_exact(shape[1]).map(|row| row.iter().sum::<i64>() as f64).collect();
+    let n = totals.len() as f64;
+    let mean = totals.iter().sum::<f64>() / n;
+    let variance = totals.iter().map(|t| (t - mean).powi(2)).sum::<f64>() / n;
+    assert!((mean - 500.0).abs() < 5.0 * f64::sqrt(500.0 / n), "{mean}");
+    assert!((variance - 500.0).abs() < 5.0 * 500.0 * f64::sqrt(2.0 / n), "{variance}");
+    succeed(folder.path(), &["embed", "--model", "a", "--data", "s.npz", "--out", "e.csv"]);
 }
 
 #[test]

@@ -394,6 +394,7 @@ fn grids_that_cannot_be_used_are_refused_before_anything_starts() {
         ("[[runs]]\nmethod = \"vae\"\nalpha = [1, 2]\n", &[], &["line 3", "`alpha` has no effect"]),
         ("[grid]\nmethod = [\"vae\", \"beta-vae\"]\nalpha = [1, 2]\n", &[], &["line 3", "`alpha` has no effect"]),
         ("[[runs]]\nmethod = \"vae\"\n", &["--alpha", "3"], &["--alpha", "no effect on any run"]),
+        ("[grid]\nlikelihood = [\"poisson\"]\nlikelihood_epsilon = [0, 1e-8]\n", &[], &["line 3", "has no effect"]),
         ("[grid]\nmethod = [\"vae\"]\n", &["--method", "svae"], &["--method", "no run of g.toml has the method svae"]),
         ("[grid]\nalpha = [1, -2]\n", &[], &["line 2, key `alpha`", "-2 is out of range"]),
         ("[[runs]]\nepochs = 1\n[[runs]]\nepochs = 0\n", &[], &["line 4, key `epochs`", "out of range"]),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::data::dataset::{Categorical, Dataset};
 use crate::error::{InputError, Result};
+use crate::model::likelihood::Likelihood;
 use crate::model::network::Network;
 use crate::numerics::real::Real;
 use crate::results::catalogue::ResultsFile;
@@ -17,7 +18,7 @@ const DRIFT: &str = "drift";
 
 /// What a saved model says about itself.
 pub(crate) fn metadata(config: &Config, data: &Dataset) -> BTreeMap<String, String> {
-    BTreeMap::from([
+    let mut metadata = BTreeMap::from([
         ("program".to_owned(), concat!("svae-cpu ", env!("CARGO_PKG_VERSION")).to_owned()),
         ("method".to_owned(), config.method.name().to_owned()),
         ("interventions".to_owned(), serde_json::json!(data.intervention_names).to_string()),
@@ -30,7 +31,12 @@ pub(crate) fn metadata(config: &Config, data: &Dataset) -> BTreeMap<String, Stri
             let names = data.covariates.continuous.iter().map(|c| c.name.as_str());
             serde_json::Value::from_iter(names).to_string()
         }),
-    ])
+    ]);
+    // A model that does not say has a negative binomial, as all of them once had.
+    if config.likelihood != Likelihood::NegativeBinomial {
+        metadata.insert("likelihood".to_owned(), config.likelihood.name().to_owned());
+    }
+    metadata
 }
 
 /// Says in the metadata of a fitted model how its shifts were fitted.

@@ -56,6 +56,7 @@ impl Config {
                 },
                 Method::Svae | Method::SvaePlus => Prior::Masked { kind: self.mask, temperature: self.temperature },
             },
+            likelihood: self.likelihood,
             likelihood_epsilon: self.likelihood_epsilon,
             ..Architecture::new(data.n_genes(), data.n_interventions(), self.latents)
         }

@@ -7,11 +7,13 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use toml::Value;
 use toml::de::{DeTable, DeValue};
 
 use crate::error::{Error, InputError, Result};
+use crate::model::likelihood::Likelihood;
 use crate::model::method::Method;
 use crate::settings::raw::{fault, insert, line_at, syntax_error};
 use crate::settings::time_limit::TimeLimit;
@@ -467,13 +469,17 @@ impl GridFile {
                     rest /= setting.values.len();
                 }
                 picked.reverse();
-                let method = picked.iter().find(|(setting, _)| setting.key == "method");
-                let method = method.map_or(Method::SvaePlus, |(_, value)| {
-                    (*value).clone().try_into().expect("each value was checked")
-                });
+                let choice = |key: &str| picked.iter().find(|(setting, _)| setting.key == key).map(|(_, value)| *value);
+                let checked = "each value was checked";
+                let method =
+                    choice("method").map_or(Method::SvaePlus, |value| value.clone().try_into().expect(checked));
+                let likelihood = choice("likelihood")
+                    .map_or(Likelihood::NegativeBinomial, |value| value.clone().try_into().expect(checked));
                 let skipped = picked.iter().any(|(s, value)| s.key == "heldout" && value.as_bool() == Some(false));
-                let without_effect =
-                    |key: &str| method.unused_keys().contains(&key) || (skipped && HELDOUT_KEYS.contains(&key));
+                let without_effect = |key: &str| {
+                    let unused = method.unused_keys().contains(&key) || likelihood.unused_keys().contains(&key);
+                    unused || (skipped && HELDOUT_KEYS.contains(&key))
+                };
                 picked.retain(|(setting, _)| !without_effect(&setting.key));
                 let mut table = toml::Table::new();
                 let mut origin = Origin { file: Some(path.to_owned()), ..Origin::default() };
@@ -528,8 +534,11 @@ impl GridFile {
 impl GridFile {
     /// Refuses a setting that no run has use for.
     fn refuse_without_effect(&self, path: &Path, flags: &[Setting], used: &HashSet<*const Setting>) -> Result<()> {
-        let conditional =
-            |key: &str| HELDOUT_KEYS.contains(&key) || METHODS.iter().any(|method| method.unused_keys().contains(&key));
+        let conditional = |key: &str| {
+            HELDOUT_KEYS.contains(&key)
+                || METHODS.iter().any(|method| method.unused_keys().contains(&key))
+                || Likelihood::value_variants().iter().any(|likelihood| likelihood.unused_keys().contains(&key))
+        };
         let idle = |setting: &&Setting| conditional(&setting.key) && !used.contains(&std::ptr::from_ref(*setting));
         if let Some(flag) = flags.iter().find(idle) {
             let remedy = "leave it out, or add runs whose method uses it";
@@ -541,8 +550,9 @@ impl GridFile {
         for setting in self.base.iter().chain(&self.axes).chain(blocks()).filter(idle) {
             // What a flag or a block replaces was a default, and has done its duty; a flag that names the method drops
             // what this method does not use, as it does for a configuration file.
-            let by_flag =
-                |flag: &Setting| flag.key == setting.key || ["method", "heldout"].contains(&flag.key.as_str());
+            let by_flag = |flag: &Setting| {
+                flag.key == setting.key || ["method", "likelihood", "heldout"].contains(&flag.key.as_str())
+            };
             let other = |above: &Setting| above.key == setting.key && !std::ptr::eq(above, setting);
             let shared = !blocks().any(|of_block| std::ptr::eq(of_block, setting));
             if flags.iter().any(by_flag) || shared && (blocks().any(other) || self.axes.iter().any(other)) {

@@ -13,6 +13,7 @@ mod time_limit;
 
 use crate::data::simulate::SimulationKind;
 use crate::model::architecture::{LatentDistribution, MaskKind, PosteriorCovariance};
+use crate::model::likelihood::Likelihood;
 use crate::model::method::{IvaeMask, Method};
 use crate::numerics::real::Precision;
 use crate::numerics::simd::Level;
@@ -139,7 +140,9 @@ pub struct Config {
     pub batch_norm: bool,
     /// Whether hidden layers are layer-normalised.
     pub layer_norm: bool,
-    /// Constant inside the logarithms of the likelihood.
+    /// Distribution of the counts about their means.
+    pub likelihood: Likelihood,
+    /// Constant inside the logarithms of the negative binomial.
     pub likelihood_epsilon: f64,
     /// Whether the encoder receives the covariates.
     pub encode_covariates: bool,
@@ -278,7 +281,7 @@ impl Config {
     /// Reading it gives the same settings (with those at their defaults).
     pub fn to_toml(&self) -> String {
         let mut table = toml::Table::try_from(self).expect("checked settings can be written as TOML");
-        for key in UNSAVED_KEYS.iter().chain(self.method.unused_keys()) {
+        for key in UNSAVED_KEYS.iter().chain(self.method.unused_keys()).chain(self.likelihood.unused_keys()) {
             table.remove(*key);
         }
         if self.simulation.is_some() {
@@ -710,6 +713,11 @@ impl RawConfig {
                 return Err(origin.error(key, format!("it has no effect with method {}", method.name()), remedy));
             }
         }
+        let likelihood = model.likelihood.unwrap_or(Likelihood::NegativeBinomial);
+        if let Some(key) = likelihood.unused_keys().iter().find(|key| is_given(key)) {
+            let problem = format!("it has no effect with likelihood {}", likelihood.name());
+            return Err(origin.error(key, problem, "leave it out, or choose --likelihood negative-binomial"));
+        }
         if let Some(key) = given.iter().find(|key| key.starts_with("simulation."))
             && data.data.is_some()
         {
@@ -791,6 +799,7 @@ impl RawConfig {
             dropout: check.number("dropout", model.dropout, 0.1, Range::below(0.0, 1.0))?,
             batch_norm: model.batch_norm.unwrap_or(true),
             layer_norm: model.layer_norm.unwrap_or(false),
+            likelihood,
             likelihood_epsilon: check.number(
                 "likelihood_epsilon",
                 model.likelihood_epsilon,

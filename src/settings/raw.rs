@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::simulate::SimulationKind;
 use crate::error::{Error, InputError, Result};
 use crate::model::architecture::{LatentDistribution, MaskKind, PosteriorCovariance};
+use crate::model::likelihood::Likelihood;
 use crate::model::method::{IvaeMask, Method};
 use crate::numerics::real::Precision;
 use crate::numerics::simd::Level;
@@ -160,7 +161,10 @@ pub struct RawModel {
     /// Layer normalisation of the hidden layers [default: false]
     #[arg(long, value_name = "BOOL")]
     pub layer_norm: Option<bool>,
-    /// Constant inside the logarithms of the likelihood; 1e-8 as in the reference implementation [default: 0.0]
+    /// Distribution of the counts about their means [default: negative-binomial]
+    #[arg(long, value_name = "KIND")]
+    pub likelihood: Option<Likelihood>,
+    /// Constant inside the logarithms of the negative binomial; 1e-8 as in the reference implementation [default: 0.0]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub likelihood_epsilon: Option<f64>,
     /// Give the covariates to the encoder too [default: false]
@@ -343,7 +347,7 @@ impl RawConfig {
     /// These settings, with those of `flags` in their place where `flags` has any.
     ///
     /// Flags that name data replace a simulation described in the file, and the other way round; a flag that names the
-    /// method drops the file's settings that this method does not use, as `--no-heldout` and `--starts 1` do theirs.
+    /// method or the likelihood drops the file's settings that it does not use, as `--no-heldout` and `--starts 1` do theirs.
     pub(crate) fn overlaid(mut self, flags: Self) -> Result<Self> {
         if flags.data.data.is_some() {
             self.simulation = RawSimulation::default();
@@ -351,7 +355,9 @@ impl RawConfig {
             self.data = RawData::default();
         }
         let mut table = self.to_table()?;
-        for key in flags.model.method.map_or(&[][..], Method::unused_keys) {
+        let of_method = flags.model.method.map_or(&[][..], Method::unused_keys);
+        let of_likelihood = flags.model.likelihood.map_or(&[][..], Likelihood::unused_keys);
+        for key in of_method.iter().chain(of_likelihood) {
             table.remove(*key);
         }
         if flags.training.heldout == Some(false) {

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::model::architecture::PosteriorCovariance;
+use crate::model::likelihood::Likelihood;
 use crate::model::method::{IvaeMask, Method};
 use crate::settings::RawConfig;
 use crate::training::history::KeepEpoch;
@@ -72,6 +73,9 @@ impl RawConfig {
         let Some(recipe) = self.model.recipe else { return Ok(self) };
         let defaults = recipe.defaults(self.model.method.unwrap_or(Method::SvaePlus));
         let mut table = defaults.to_table()?;
+        for key in self.model.likelihood.map_or(&[][..], Likelihood::unused_keys) {
+            table.remove(*key);
+        }
         for (key, value) in self.to_table()? {
             table.insert(key, value);
         }

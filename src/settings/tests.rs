@@ -115,6 +115,7 @@ flag_tests! {
     dropout: [], ["--dropout", "0"] => "dropout" = "0.0";
     batch_norm: [], ["--batch-norm", "false"] => "batch_norm" = "false";
     layer_norm: [], ["--layer-norm", "true"] => "layer_norm" = "true";
+    likelihood: [], ["--likelihood", "poisson"] => "likelihood" = "\"poisson\"";
     likelihood_epsilon: [], ["--likelihood-epsilon", "1e-8"] => "likelihood_epsilon" = "0.00000001";
     encode_covariates: COVARIATE, ["--encode-covariates", "true"] => "encode_covariates" = "true";
     deeply_inject_covariates: COVARIATE, ["--deeply-inject-covariates", "false"]
@@ -319,6 +320,25 @@ fn a_recipe_sets_defaults_only() {
     let from_file_ = from_file("recipe = \"reference\"\nepochs = 7\n", &["--keep", "best"]).expect("valid");
     assert_eq!(from_file_, mixed);
     assert_eq!(from_file("epochs = 7\n", &["--recipe", "reference", "--keep", "best"]).expect("valid"), mixed);
+}
+
+#[test]
+fn a_poisson_likelihood_has_no_constant() {
+    let poisson = config(&["--likelihood", "poisson"]).expect("valid");
+    assert!(!poisson.to_toml().contains("likelihood_epsilon"));
+    assert_eq!(from_file(&poisson.to_toml(), &[]).expect("valid"), poisson);
+    for given in [
+        message(config(&["--likelihood", "poisson", "--likelihood-epsilon", "1e-8"])),
+        message(from_file("likelihood = \"poisson\"\nlikelihood_epsilon = 1e-8\n", &[])),
+        message(from_file("likelihood = \"poisson\"\n", &["--likelihood-epsilon", "0"])),
+    ] {
+        assert!(given.contains("no effect with likelihood poisson") && given.contains("negative-binomial"), "{given}");
+    }
+    // A recipe's constant is a default of the negative binomial, and a flag drops the one of a file.
+    let reference = config(&["--likelihood", "poisson", "--recipe", "reference"]).expect("valid");
+    assert_eq!((reference.likelihood_epsilon, reference.epochs), (0.0, Some(300)));
+    let replaced = from_file("likelihood_epsilon = 1e-8\n", &["--likelihood", "poisson"]).expect("valid");
+    assert_eq!(replaced, poisson);
 }
 
 #[test]
