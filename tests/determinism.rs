@@ -2,6 +2,7 @@
 
 use svae_cpu::commands::bench::{Shape, architecture};
 use svae_cpu::data::dataset::Dataset;
+use svae_cpu::inference::{Inference, evaluation_workspace};
 use svae_cpu::model::adam::{Adam, AdamSettings};
 use svae_cpu::model::architecture::Architecture;
 use svae_cpu::model::network::{Batch, Network, Noise, Optimizer, StepInput};
@@ -11,7 +12,7 @@ use svae_cpu::model::workspace::Workspace;
 use svae_cpu::parallel::team::Team;
 use svae_cpu::system::console::Silent;
 use svae_cpu::training::schedule::Schedule;
-use svae_cpu::training::trainer::{TrainingSettings, TrainingTask, evaluation_workspace, posterior_means, train};
+use svae_cpu::training::trainer::{TrainingSettings, TrainingTask, train};
 
 /// Bits of everything that a short training leaves: parameters, running statistics, losses, latents, bounds.
 fn bits(shape: Shape, threads: usize) -> Vec<u64> {
@@ -42,7 +43,8 @@ fn bits(shape: Shape, threads: usize) -> Vec<u64> {
             bits.extend([record.train_loss, record.validation_elbo, record.mean_mask].map(f64::to_bits));
         }
         let mut workspace = evaluation_workspace(&network, &data);
-        let latents = posterior_means(team, &network, &mut workspace, &data, &validation).expect("in memory");
+        let mut inference = Inference { team, network: &network, data: &data, workspace: &mut workspace };
+        let latents = inference.posterior_means(&validation).expect("in memory");
         let few = &validation[..20];
         let posterior = network.posterior(team, &mut workspace, &data, few).expect("in memory");
         for bound in network.bounds(team, &mut workspace, &data, few, &posterior, 50, 3).expect("in memory") {

@@ -3,6 +3,7 @@
 //! In a program of its own, because the level holds for a whole process.
 
 use svae_cpu::commands::bench::{Shape, architecture};
+use svae_cpu::inference::evaluation_workspace;
 use svae_cpu::model::architecture::Architecture;
 use svae_cpu::model::network::Network;
 use svae_cpu::model::objective::{Objective, Penalty};
@@ -11,7 +12,7 @@ use svae_cpu::numerics::simd;
 use svae_cpu::parallel::team::Team;
 use svae_cpu::system::console::Silent;
 use svae_cpu::training::schedule::Schedule;
-use svae_cpu::training::trainer::{TrainingSettings, TrainingTask, evaluation_workspace, train};
+use svae_cpu::training::trainer::{TrainingSettings, TrainingTask, train};
 
 /// Bits of what a short training and a bound leave.
 fn bits<R: Real>(shape: Shape) -> Vec<u64> {

@@ -10,13 +10,14 @@ use rand_distr::{Distribution, Gamma, Poisson};
 use statrs::function::gamma::{digamma, ln_gamma};
 use svae_cpu::data::counts::in_memory::Counts;
 use svae_cpu::data::dataset::{Covariates, Dataset, InterventionRows};
+use svae_cpu::inference::{Inference, evaluation_workspace};
 use svae_cpu::model::adam::AdamSettings;
 use svae_cpu::model::architecture::{Architecture, MaskKind, Prior};
 use svae_cpu::model::network::Network;
 use svae_cpu::model::objective::{Objective, Penalty};
 use svae_cpu::parallel::team::Team;
 use svae_cpu::system::console::Silent;
-use svae_cpu::training::trainer::{TrainingSettings, TrainingTask, elbo, evaluation_workspace, train};
+use svae_cpu::training::trainer::{TrainingSettings, TrainingTask, train};
 
 const CELLS: usize = 2_000;
 const TRUE_THETA: f64 = 2.0;
@@ -111,7 +112,8 @@ fn training_reaches_the_known_optimum() {
         }
         let fitted = network.parameters[network.tensors.log_dispersion.as_ref().expect("a dispersion")][0].exp();
         let mut workspace = evaluation_workspace(&network, &data);
-        let reached = elbo(&team, &network, &mut workspace, &data, &cells, &objective, 0).expect("in memory");
+        let mut inference = Inference { team: &team, network: &network, data: &data, workspace: &mut workspace };
+        let reached = inference.elbo(&cells, &objective, 0).expect("in memory");
         // The likelihood is flat at its maximum: an error of 1 % in theta moves it by about 1e-5 nats.
         assert!((fitted / theta - 1.0).abs() < 0.01, "{prior:?}: theta {fitted}, known {theta}");
         assert!(

@@ -12,13 +12,14 @@ use svae_cpu::data::formats::anndata_writer::{AnnDataWriter, FrameColumn};
 use svae_cpu::data::loading::load::{LoadOptions, Loaded, load};
 use svae_cpu::data::minibatch::{Minibatches, Order};
 use svae_cpu::data::simulate::{Simulation, simulate};
+use svae_cpu::inference::{Inference, evaluation_workspace};
 use svae_cpu::model::architecture::{Architecture, MaskKind, Prior};
 use svae_cpu::model::network::Network;
 use svae_cpu::model::objective::{Objective, Penalty};
 use svae_cpu::parallel::team::Team;
 use svae_cpu::system::console::Silent;
 use svae_cpu::training::history::EpochRecord;
-use svae_cpu::training::trainer::{TrainingSettings, TrainingTask, elbo, evaluation_workspace, posterior_means, train};
+use svae_cpu::training::trainer::{TrainingSettings, TrainingTask, train};
 use tempfile::TempDir;
 
 use crate::support::{names, program, run, said};
@@ -267,7 +268,8 @@ fn threads_and_the_pace_of_reading_do_not_change_a_bit() {
             let mut wait = |_: &EpochRecord| std::thread::sleep(Duration::from_millis(3 * threads as u64));
             let ran = train(team, &mut network, task, &mut wait).expect("readable");
             let mut workspace = evaluation_workspace(&network, &data);
-            let latents = posterior_means(team, &network, &mut workspace, &data, &validation).expect("readable");
+            let mut inference = Inference { team, network: &network, data: &data, workspace: &mut workspace };
+            let latents = inference.posterior_means(&validation).expect("readable");
             let losses = ran.history.iter().flat_map(|r| [r.train_loss, r.validation_elbo]).map(f64::to_bits);
             let values = network.parameters.values.iter().chain(&latents).map(|v| v.to_bits() as u64);
             losses.chain(values).collect::<Vec<u64>>()
@@ -297,7 +299,8 @@ fn a_sorted_file_trains_as_well_from_disk() {
         let task = TrainingTask { data, train: &cells, validation: &validation, objective: &objective, settings };
         train(&team, &mut network, task, &mut Silent).expect("trained");
         let mut workspace = evaluation_workspace(&network, data);
-        let found = elbo(&team, &network, &mut workspace, data, &validation, &objective, 0).expect("readable");
+        let mut inference = Inference { team: &team, network: &network, data, workspace: &mut workspace };
+        let found = inference.elbo(&validation, &objective, 0).expect("readable");
         found.reconstruction + found.kl
     };
     let of = |data: &Dataset| (0..6).map(|seed| reached(data, seed)).collect::<Vec<f64>>();

@@ -15,6 +15,7 @@ use crate::data::screen::Screen;
 use crate::data::simulate::{Simulation, simulate};
 use crate::display::table::Table;
 use crate::error::Result;
+use crate::inference::evaluation_workspace;
 use crate::model::adam::{Adam, AdamSettings};
 use crate::model::architecture::Architecture;
 use crate::model::clock::{Stage, StageClock};
@@ -30,7 +31,6 @@ use crate::parallel::team::Team;
 use crate::settings::Config;
 use crate::system::machine::peak_rss_bytes;
 use crate::training::shift_fit::{HeldoutBatchNorm, fit_settings};
-use crate::training::trainer::evaluation_workspace;
 use crate::words::{grouped, seconds};
 
 /// Cells per minibatch at the two shapes.

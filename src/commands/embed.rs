@@ -7,11 +7,11 @@ use crate::data::dataset::Dataset;
 use crate::data::formats::anndata_writer::AnnDataWriter;
 use crate::data::formats::npz::NpzWriter;
 use crate::error::Result;
+use crate::inference::{Inference, evaluation_workspace};
 use crate::numerics::real::{Precision, Real};
 use crate::parallel::team::Team;
 use crate::results::catalogue::ResultsFile;
 use crate::results::output_file::{OutputKind, write_table};
-use crate::training::trainer::{evaluation_workspace, posterior_means};
 
 /// Writes the latents (posterior means) of the cells of `data`.
 ///
@@ -53,7 +53,8 @@ fn latents<R: Real>(model: &SavedModel, cells: &Dataset) -> Result<Vec<f64>> {
     let network = model.network::<R>(ResultsFile::Model)?;
     let all: Vec<usize> = (0..cells.n_cells()).collect();
     let mut workspace = evaluation_workspace(&network, cells);
-    let means =
-        Team::with(model.config.n_threads(), |team| posterior_means(team, &network, &mut workspace, cells, &all))?;
+    let means = Team::with(model.config.n_threads(), |team| {
+        Inference { team, network: &network, data: cells, workspace: &mut workspace }.posterior_means(&all)
+    })?;
     Ok(means.iter().map(|z| z.f64()).collect())
 }

@@ -11,6 +11,7 @@ use crate::data::dataset::Dataset;
 use crate::data::formats::anndata_writer::AnnDataWriter;
 use crate::data::formats::npz::NpzWriter;
 use crate::error::{InputError, Result};
+use crate::inference::evaluation_workspace;
 use crate::model::latent;
 use crate::model::network::Batch;
 use crate::numerics::real::{Precision, Real};
@@ -18,7 +19,6 @@ use crate::parallel::team::Team;
 use crate::results::anndata::annotations;
 use crate::results::catalogue::ResultsFile;
 use crate::results::output_file::{OutputKind, write_table};
-use crate::training::trainer::evaluation_workspace;
 
 /// What `svae-cpu normalize` is asked for.
 #[derive(Debug, Clone, PartialEq)]

@@ -14,6 +14,7 @@ use crate::data::formats::anndata_writer::{AnnDataWriter, FrameColumn};
 use crate::data::formats::write_npz;
 use crate::error::{InputError, Result};
 use crate::evaluation::interpretation::{CONTROL, Subset};
+use crate::inference::evaluation_workspace;
 use crate::model::network::{Batch, Network};
 use crate::numerics::real::{Precision, Real};
 use crate::parallel::team::Team;
@@ -21,7 +22,6 @@ use crate::results::anndata::annotations;
 use crate::results::catalogue::ResultsFile;
 use crate::results::cells::each_cell;
 use crate::results::output_file::{OutputKind, write_table};
-use crate::training::trainer::evaluation_workspace;
 
 /// What `svae-cpu sample` is asked for.
 #[derive(Debug, Clone, PartialEq)]

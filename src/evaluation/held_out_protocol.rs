@@ -17,6 +17,7 @@ use crate::evaluation::metrics::{
 };
 use crate::evaluation::oracle::oracle;
 use crate::evaluation::recovery::Recovery;
+use crate::inference::{Inference, evaluation_workspace};
 use crate::model::network::{Bound, Network};
 use crate::model::objective::Objective;
 use crate::numerics::real::Real;
@@ -25,7 +26,7 @@ use crate::system::interruption::Boundary;
 use crate::training::observer::Observer;
 use crate::training::shift_fit::{self, HeldoutBatchNorm};
 use crate::training::stage::{Snapshot, train_stage};
-use crate::training::trainer::{Training, TrainingSettings, TrainingTask, evaluation_workspace, posterior_means};
+use crate::training::trainer::{Training, TrainingSettings, TrainingTask};
 use crate::words::grouped;
 
 /// Name of the second training.
@@ -190,7 +191,8 @@ impl Protocol<'_> {
         }
         let all: Vec<usize> = (0..self.data.n_cells()).collect();
         let mut workspace = evaluation_workspace(network, self.data);
-        let means = posterior_means(team, network, &mut workspace, self.data, &all)?;
+        let mut inference = Inference { team, network, data: self.data, workspace: &mut workspace };
+        let means = inference.posterior_means(&all)?;
         let is_trained = |a: usize| !self.interventions.contains(&a);
         let found = Recovery::new(self.data, &means, network.architecture.n_latents, is_trained);
         Ok(found.map(|found| RecoveryMetrics {

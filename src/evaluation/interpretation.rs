@@ -3,11 +3,11 @@
 use crate::data::minibatch::Minibatches;
 use crate::data::screen::Screen;
 use crate::error::Result;
+use crate::inference::evaluation_workspace;
 use crate::inference::loadings::{MOST_CELLS, gene_loadings, spread};
 use crate::model::network::Network;
 use crate::numerics::real::Real;
 use crate::parallel::team::Team;
-use crate::training::trainer::evaluation_workspace;
 
 /// What a trained model says about a screen.
 #[derive(Debug, Clone, PartialEq)]

@@ -13,13 +13,14 @@ use crate::evaluation::recovery::Recovery;
 use crate::evaluation::target_graph::{
     TargetScore, masks_from_probabilities, score_targets, targets_from_prior_means, two_largest_shifts,
 };
+use crate::inference::{Inference, evaluation_workspace};
 use crate::model::network::Network;
 use crate::model::workspace::Workspace;
 use crate::numerics::real::Real;
 use crate::parallel::team::Team;
 use crate::settings::Config;
 use crate::system::machine::peak_rss_bytes;
-use crate::training::trainer::{Training, divergence_by_latent, elbo, evaluation_workspace, posterior_means};
+use crate::training::trainer::Training;
 
 /// Judges a trained network; `between` is called after each of its parts, on every process, and ends it with its error.
 ///
@@ -75,14 +76,18 @@ impl<R: Real> Judge<'_, R> {
     const PARTS: [fn(&mut Self) -> Result<()>; 6] =
         [Self::bounds, Self::latent_kl, Self::latents, Self::baseline, Self::match_latents, Self::recovery];
 
+    fn inference(&mut self) -> Inference<'_, R> {
+        let Self { team, network, screen, workspace, .. } = self;
+        Inference { team, network, data: &screen.data, workspace }
+    }
+
     /// Negative ELBO of the training and of the validation cells.
     fn bounds(&mut self) -> Result<()> {
         let Screen { data, split, .. } = self.screen;
         let objective = self.config.objective(data.n_interventions(), split.train.len());
-        let mut elbo_of = |cells: &[usize]| {
-            elbo(self.team, self.network, &mut self.workspace, data, cells, &objective, self.config.seed)
-        };
-        let (on_training, on_validation) = (elbo_of(&split.train)?, elbo_of(&split.validation)?);
+        let seed = self.config.seed;
+        let on_training = self.inference().elbo(&split.train, &objective, seed)?;
+        let on_validation = self.inference().elbo(&split.validation, &objective, seed)?;
         self.metrics.elbo_train = on_training.total;
         self.metrics.elbo_validation = on_validation.total;
         self.metrics.reconstruction_validation = on_validation.reconstruction;
@@ -92,10 +97,10 @@ impl<R: Real> Judge<'_, R> {
 
     /// Divergence of each latent, and how full the masks are.
     fn latent_kl(&mut self) -> Result<()> {
-        let Screen { data, split, .. } = self.screen;
+        let split = &self.screen.split;
         let cells: Vec<usize> = [&split.train[..], &split.validation].concat();
-        self.metrics.latent_kl =
-            divergence_by_latent(self.team, self.network, &mut self.workspace, data, &cells, self.config.seed)?;
+        let seed = self.config.seed;
+        self.metrics.latent_kl = self.inference().divergence_by_latent(&cells, seed)?;
         let l = self.network.architecture.n_latents;
         self.metrics.mask = self.masks.as_ref().map(|masks| {
             let rows =
@@ -114,7 +119,7 @@ impl<R: Real> Judge<'_, R> {
         let data = &self.screen.data;
         if data.truth.is_some() {
             let all: Vec<usize> = (0..data.n_cells()).collect();
-            self.latents = posterior_means(self.team, self.network, &mut self.workspace, data, &all)?;
+            self.latents = self.inference().posterior_means(&all)?;
         }
         Ok(())
     }

@@ -217,10 +217,11 @@ mod tests {
     use super::*;
     use crate::data::dataset::Dataset;
     use crate::data::simulate::{Simulation, simulate};
+    use crate::inference::evaluation_workspace;
     use crate::model::architecture::{Architecture, MaskKind, Prior};
 
     use crate::system::console::Silent;
-    use crate::training::trainer::{evaluation_workspace, train};
+    use crate::training::trainer::train;
 
     fn screen() -> Dataset {
         let simulation = Simulation {

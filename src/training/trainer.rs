@@ -5,6 +5,7 @@ use crate::checkpoint::encoding::{ByteReader, DecodeError, Encode, decode_values
 use crate::data::dataset::Dataset;
 use crate::data::minibatch::{Minibatches, Order};
 use crate::error::{NonFinite, Result};
+use crate::inference::{Inference, evaluation_workspace};
 use crate::model::adam::{Adam, AdamSettings};
 use crate::model::network::{Network, Noise, Optimizer, StepInput};
 use crate::model::objective::Objective;
@@ -20,9 +21,6 @@ use crate::training::schedule::Schedule;
 use crate::training::stage::Snapshot;
 use std::ops::Range;
 use std::time::Instant;
-
-/// Cells evaluated at a time.
-const EVALUATION_BATCH: usize = 512;
 
 /// A last minibatch with fewer cells is left out (scvi-tools; batch statistics of so few mean nothing).
 pub(crate) const SMALLEST_BATCH: usize = 3;
@@ -86,116 +84,6 @@ impl TrainingSettings {
             n => (epoch as f64 / n as f64).min(1.0),
         }
     }
-}
-
-/// Negative ELBO of some cells and its parts, nats per cell.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Elbo {
-    /// reconstruction + kl + penalty share.
-    pub total: f64,
-    /// Mean negative log-likelihood.
-    pub reconstruction: f64,
-    /// Mean divergence from the prior.
-    pub kl: f64,
-}
-
-/// Negative ELBO of `cells` in evaluation mode, one latent sample and one mask draw per cell: mean reconstruction +
-/// mean divergence + penalty / number of cells. The noise depends on the seed only, so that epochs compare under the
-/// same.
-///
-/// # Errors
-/// Counts on disk that cannot be read, as for all that follow.
-pub fn elbo<R: Real>(
-    team: &Team,
-    network: &Network<R>,
-    workspace: &mut Workspace<R>,
-    data: &Dataset,
-    cells: &[usize],
-    objective: &Objective,
-    seed: u64,
-) -> Result<Elbo> {
-    if cells.is_empty() {
-        return Ok(Elbo { total: f64::NAN, reconstruction: f64::NAN, kl: f64::NAN });
-    }
-    network.prepare_evaluation(workspace);
-    let (mut reconstruction, mut kl) = (0.0, 0.0);
-    let own = team.ranks().mine(cells);
-    let mut batches = Minibatches::of_cells(data, &own, workspace.capacity())?;
-    while let Some(batch) = batches.next()? {
-        network.evaluate(team, workspace, batch, Noise::Evaluation { seed, draw: 0 });
-        reconstruction += workspace.cells.reconstruction[..batch.cells.len()].iter().sum::<f64>();
-        kl += workspace.cells.kl[..batch.cells.len()].iter().sum::<f64>();
-    }
-    let mut sums = [reconstruction, kl];
-    team.ranks().sum(&mut sums);
-    let [reconstruction, kl] = sums;
-    let n = cells.len() as f64;
-    let (reconstruction, kl) = (reconstruction / n, kl / n);
-    Ok(Elbo { total: reconstruction + kl + network.penalty(objective.penalty) / n, reconstruction, kl })
-}
-
-/// Posterior means of `cells`, cells x L.
-pub fn posterior_means<R: Real>(
-    team: &Team,
-    network: &Network<R>,
-    workspace: &mut Workspace<R>,
-    data: &Dataset,
-    cells: &[usize],
-) -> Result<Vec<R>> {
-    network.prepare_evaluation(workspace);
-    let l = network.architecture.n_latents;
-    let own = team.ranks().mine(cells);
-    let mut means = Vec::with_capacity(own.len() * l);
-    let mut batches = Minibatches::of_cells(data, &own, workspace.capacity())?;
-    while let Some(batch) = batches.next()? {
-        network.encode(team, workspace, batch);
-        means.extend_from_slice(&workspace.cells.mean[..batch.cells.len() * l]);
-    }
-    Ok(team.ranks().gather_rows(cells, l, means))
-}
-
-/// Mean KL divergence of each latent from its prior over `cells`, in evaluation mode, nats; length L. Where masks are
-/// random, one is drawn per cell, as for [`elbo`].
-pub fn divergence_by_latent<R: Real>(
-    team: &Team,
-    network: &Network<R>,
-    workspace: &mut Workspace<R>,
-    data: &Dataset,
-    cells: &[usize],
-    seed: u64,
-) -> Result<Vec<f64>> {
-    network.prepare_evaluation(workspace);
-    let l = network.architecture.n_latents;
-    let mut sums = vec![0.0; l];
-    let own = team.ranks().mine(cells);
-    let mut batches = Minibatches::of_cells(data, &own, workspace.capacity())?;
-    while let Some(batch) = batches.next()? {
-        network.evaluate(team, workspace, batch, Noise::Evaluation { seed, draw: 0 });
-        let found = &workspace.cells;
-        let posterior = found.mean.chunks_exact(l).zip(found.variance.chunks_exact(l));
-        for ((mean, variance), prior_mean) in posterior.zip(found.prior_mean.chunks_exact(l)).take(batch.cells.len()) {
-            for (k, sum) in sums.iter_mut().enumerate() {
-                let (v, distance) = (variance[k].f64(), mean[k].f64() - prior_mean[k].f64());
-                // The term of latent k in Eq. (P2).
-                *sum += 0.5 * (v + distance * distance - 1.0 - Real::ln(v));
-            }
-        }
-        let width = network.architecture.factor_width();
-        for factor in found.factor.chunks_exact(width.max(1)).take(batch.cells.len()) {
-            for (k, sum) in sums.iter_mut().enumerate().skip(1) {
-                // The term of latent k in Eq. (P7).
-                let row = &factor[k * (k - 1) / 2..k * (k + 1) / 2];
-                *sum += 0.5 * row.iter().map(|f| f.f64() * f.f64()).sum::<f64>();
-            }
-        }
-    }
-    team.ranks().sum(&mut sums);
-    Ok(sums.iter().map(|sum| sum / cells.len().max(1) as f64).collect())
-}
-
-/// A workspace for [`elbo`] and [`posterior_means`].
-pub fn evaluation_workspace<R: Real>(network: &Network<R>, data: &Dataset) -> Workspace<R> {
-    Workspace::new(&network.architecture, EVALUATION_BATCH, data.interventions.max_len())
 }
 
 /// How a training went. The network holds the kept weights.
@@ -497,8 +385,9 @@ impl<'a, R: Real> Trainer<'a, R> {
         let kl_global = self.network.penalty(objective.penalty);
         let seen = sums.cells as f64;
         let seed = self.task.settings.seed;
-        let on_validation =
-            elbo(team, self.network, &mut self.evaluation, self.task.data, self.task.validation, objective, seed)?;
+        let workspace = &mut self.evaluation;
+        let mut inference = Inference { team, network: self.network, data: self.task.data, workspace };
+        let on_validation = inference.elbo(self.task.validation, objective, seed)?;
         // Nothing has changed so far, and nothing below can fail.
         self.training.cells_passed += sums.cells;
         let record = EpochRecord {
