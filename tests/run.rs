@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::support::{names, run, said};
 use svae_cpu::data::formats::npz::Npz;
+use svae_cpu::results::catalogue::{ResultsFile, When};
 
 /// A simulation and a model small enough to be trained in a moment.
 const SMALL: [&str; 13] = [
@@ -47,26 +48,16 @@ fn read(path: &Path) -> Vec<u8> {
     fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-const FILES: [&str; 18] = [
-    "cells.csv",
-    "config.toml",
-    "genes_per_latent.csv",
-    "graph.dot",
-    "graph.graphml",
-    "history.csv",
-    "history_retrain.csv",
-    "latents.npz",
-    "manifest.json",
-    "masks.csv",
-    "metrics.json",
-    "model.safetensors",
-    "model_heldout.safetensors",
-    "report.html",
-    "results.h5ad",
-    "shifts.csv",
-    "shifts_heldout.csv",
-    "targets.csv",
-];
+/// Names of the files that a whole run on a simulation leaves behind, by the catalogue.
+fn files() -> Vec<&'static str> {
+    let left = |file: &ResultsFile| match file.when() {
+        When::AtStart | When::AfterTraining | When::AfterHeldOut | When::AtEnd => *file != ResultsFile::DataSummary,
+        When::WhileRunning | When::OnRequest => false,
+    };
+    let mut names: Vec<&str> = ResultsFile::ALL.iter().filter(|file| left(file)).map(|file| file.name()).collect();
+    names.sort_unstable();
+    names
+}
 
 #[test]
 fn a_run_writes_its_folder_and_nothing_else() {
@@ -74,7 +65,7 @@ fn a_run_writes_its_folder_and_nothing_else() {
     let (out, err) = succeed(folder.path(), &small(&["--out", "a"]));
     assert_eq!(names(folder.path()), ["a"]);
     let dir = folder.path().join("a");
-    assert_eq!(names(&dir), FILES);
+    assert_eq!(names(&dir), files());
     for shown in ["svae-plus", "ELBO, validation", "MCC, Pearson", "Results: a"] {
         assert!(out.contains(shown), "{shown} in {out}");
     }
@@ -168,18 +159,16 @@ fn a_run_is_replaced_only_when_asked() {
     let folder = folder();
     succeed(folder.path(), &small(&["--out", "a", "--quiet"]));
     let dir = folder.path().join("a");
-    let before: Vec<Vec<u8>> = FILES.iter().map(|name| read(&dir.join(name))).collect();
+    let before: Vec<Vec<u8>> = files().iter().map(|name| read(&dir.join(name))).collect();
     let (code, out, err) = said(&run(folder.path(), &small(&["--out", "a", "--quiet", "--seed", "1"])));
     assert_eq!((code, out.as_str()), (2, ""));
     assert!(err.contains("--overwrite"), "{err}");
-    let after: Vec<Vec<u8>> = FILES.iter().map(|name| read(&dir.join(name))).collect();
-    assert!(before == after && names(&dir) == FILES);
+    let after: Vec<Vec<u8>> = files().iter().map(|name| read(&dir.join(name))).collect();
+    assert!(before == after && names(&dir) == files());
     succeed(folder.path(), &small(&["--out", "a", "--quiet", "--seed", "1", "--overwrite"]));
-    assert_eq!(names(&dir), FILES);
-    assert_ne!(
-        read(&dir.join("model.safetensors")),
-        before[FILES.iter().position(|name| *name == "model.safetensors").expect("listed")]
-    );
+    assert_eq!(names(&dir), files());
+    let model = files().iter().position(|name| *name == ResultsFile::Model.name()).expect("listed");
+    assert_ne!(read(&dir.join(ResultsFile::Model.name())), before[model]);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use crate::evaluation::judge::{judge, timed};
 use crate::numerics::real::{Precision, Real};
 use crate::parallel::team::Team;
 use crate::results::catalogue::ResultsFile;
+use crate::results::findings::write_held_out_fit;
 use crate::results::folder::ResultsFolder;
 use crate::results::model_file::read_model;
 use crate::settings::Config;
@@ -67,7 +68,7 @@ where
     let observer = &mut Progress::new(progress);
     let mut metrics = judge(team, config, screen, &network, None, &mut || resumable.check())?;
     let adapted = protocol.run(team, &mut network, resumable, observer)?;
-    folder.write_adapted(config, &screen.data, &network, &adapted)?;
+    write_held_out_fit(&folder, config, &screen.data, &network, &adapted)?;
     metrics.heldout = Some(adapted.metrics);
     let metrics = timed(metrics, start.elapsed().as_secs_f64());
     folder.write_evaluation(&metrics)?;

@@ -12,6 +12,7 @@ use crate::data::identity::identity;
 use crate::data::screen::Screen;
 use crate::display::progress::{Progress, ProgressKind};
 use crate::error::{Error, InputError, Result};
+use crate::evaluation::interpretation::Interpretation;
 use crate::evaluation::judge::{judge, timed};
 use crate::evaluation::metrics::Metrics;
 use crate::model::network::Network;
@@ -19,6 +20,8 @@ use crate::numerics::real::{Precision, Real};
 use crate::parallel::ranks::Ranks;
 use crate::parallel::team::Team;
 use crate::results::catalogue::ResultsFile;
+use crate::results::cells::write_cells;
+use crate::results::findings::{Findings, write_figures, write_findings, write_held_out_fit};
 use crate::results::folder::{ResultsFolder, check_destination, is_finished};
 use crate::results::manifest::Manifest;
 use crate::settings::{Config, INDIFFERENT_KEYS, RawConfig};
@@ -202,18 +205,19 @@ where
     progress.event("stage", json!({ "stage": "evaluation" }));
     let mut metrics = judge(team, config, screen, &network, Some(&training), &mut || resumable.check())?;
     metrics.starts = starts;
-    folder.write_trained(config, data, &network, &training)?;
-    if let Some(summary) = &screen.summary {
-        folder.write_data_summary(summary)?;
-    }
     resumable.check()?;
-    let interpretation = folder.write_interpretation(team, config, screen, &network)?;
+    let interpretation = write_cells(folder, data, config.latents, config.precision, |cell| {
+        Interpretation::new(team, &network, screen, config.seed, config.h5ad, cell)
+    })?;
+    let history = &training.history;
+    let findings = Findings { config, screen, network: &network, history, interpretation: &interpretation };
+    write_findings(folder, &findings)?;
     resumable.check()?;
     let mut failed = training.non_finite.map(Error::from);
     if let (Some(protocol), None) = (screen::held_out_protocol(config, screen), &failed) {
         match protocol.run(team, &mut network, resumable, observer) {
             Ok(adapted) => {
-                folder.write_adapted(config, data, &network, &adapted)?;
+                write_held_out_fit(folder, config, data, &network, &adapted)?;
                 metrics.heldout = Some(adapted.metrics);
             }
             // There are results without it; everything else can be done again.
@@ -223,16 +227,11 @@ where
     }
     progress.event("stage", json!({ "stage": "results" }));
     if config.h5ad {
-        folder.write_h5ad(config, data, interpretation, &training.history, &metrics)?;
+        folder.write_h5ad(config, data, interpretation, history, &metrics)?;
     }
     resumable.check()?;
     let metrics = timed(metrics, resumable.seconds());
-    folder.write_report(Some(json!(metrics)))?;
-    if folder.writes() {
-        folder.write_manifest(&Manifest::new(config, team, resumable.history())?)?;
-    }
-    // Last, so that a folder with metrics is a finished run.
-    folder.write_metrics(&metrics)?;
+    write_figures(folder, &metrics, || Manifest::new(config, team, resumable.history()))?;
     if let (true, Err(error)) = (folder.writes(), checkpoint::remove(folder.path())) {
         progress.warn(&format!("the run is finished, but its checkpoint is left over ({error})."));
     }

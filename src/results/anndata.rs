@@ -8,7 +8,7 @@ use crate::data::formats::anndata_writer::{AnnDataWriter, Frame, FrameColumn};
 use crate::data::formats::h5ad::H5ad;
 use crate::data::formats::npz::Npz;
 use crate::error::Result;
-use crate::evaluation::interpretation::{CellFigures, Interpretation, NO_TARGET};
+use crate::evaluation::interpretation::{CellFigures, Interpretation, NO_TARGET, Target};
 use crate::evaluation::metrics::Metrics;
 use crate::results::catalogue::ResultsFile;
 use crate::results::cells::intervention_of;
@@ -29,7 +29,7 @@ impl ResultsFolder {
         &self,
         config: &Config,
         data: &Dataset,
-        found: Interpretation,
+        mut found: Interpretation,
         history: &[EpochRecord],
         metrics: &Metrics,
     ) -> Result<()> {
@@ -45,7 +45,7 @@ impl ResultsFolder {
             None => annotations(data),
         };
         obs.retain(|(name, _)| !name.starts_with(PREFIX));
-        obs.extend(predictions(data, found.cells.unwrap_or_default(), found.shifts.is_some()));
+        obs.extend(predictions(data, found.cells.take().unwrap_or_default(), found.shifts.is_some()));
         file.frame("obs", &data.cell_names, &obs)?;
         drop(obs);
         let var =
@@ -68,61 +68,80 @@ impl ResultsFolder {
         }
 
         file.dict("uns/svae")?;
-        file.string("uns/svae/program", concat!("svae-cpu ", env!("CARGO_PKG_VERSION")))?;
-        file.string("uns/svae/method", config.method.name())?;
-        // The number of threads changes nothing, so it must not change the file either.
-        let settings = Config { threads: None, ..config.clone() };
-        file.string("uns/svae/config", &settings.to_toml())?;
-        // Times are the one thing that differs between two runs.
-        let mut figures = serde_json::json!(metrics);
-        if let Some(figures) = figures.as_object_mut() {
-            figures.remove("timing");
-            if let Some(heldout) = figures.get_mut("heldout").and_then(|heldout| heldout.as_object_mut()) {
-                heldout.remove("seconds");
-            }
-        }
-        file.string("uns/svae/metrics", &figures.to_string())?;
-        file.strings("uns/svae/interventions", &data.intervention_names)?;
-        let latents: Vec<String> = (0..l).map(|k| format!("latent_{k}")).collect();
-        file.strings("uns/svae/latents", &latents)?;
-        if let Some(masks) = &found.masks {
-            file.array_f64("uns/svae/masks", &[a, l], masks)?;
-        }
-        if let Some(shifts) = &found.shifts {
-            file.array_f64("uns/svae/shifts", &[a, l], shifts)?;
-            let targets = &found.targets;
-            let column = |name: &str, values: FrameColumn| (name.to_owned(), values);
-            let index: Vec<String> = (0..targets.len()).map(|i| i.to_string()).collect();
-            let named = |names: &[String], of: fn(&crate::evaluation::interpretation::Target) -> usize| {
-                FrameColumn::Strings(targets.iter().map(|t| names[of(t)].clone()).collect())
-            };
-            let columns = [
-                column("intervention", named(&data.intervention_names, |t| t.intervention)),
-                column("latent", named(&latents, |t| t.latent)),
-                column("probability", FrameColumn::Numbers(targets.iter().map(|t| t.probability).collect())),
-                column("shift", FrameColumn::Numbers(targets.iter().map(|t| t.shift).collect())),
-            ];
-            file.frame("uns/svae/targets", &index, &columns)?;
-        }
-        let index: Vec<String> = history.iter().map(|r| r.epoch.to_string()).collect();
-        let numbers = |name: &str, of: fn(&EpochRecord) -> f64| {
-            (name.to_owned(), FrameColumn::Numbers(history.iter().map(of).collect()))
-        };
-        let columns = [
-            numbers("kl_weight", |r| r.kl_weight),
-            numbers("train_loss", |r| r.train_loss),
-            numbers("train_elbo", |r| r.train_elbo),
-            numbers("train_reconstruction", |r| r.train_reconstruction),
-            numbers("train_kl", |r| r.train_kl),
-            numbers("kl_global", |r| r.kl_global),
-            numbers("validation_elbo", |r| r.validation_elbo),
-            numbers("validation_reconstruction", |r| r.validation_reconstruction),
-            numbers("validation_kl", |r| r.validation_kl),
-            numbers("mean_mask", |r| r.mean_mask),
-        ];
-        file.frame("uns/svae/history", &index, &columns)?;
+        write_record(&file, config, data, metrics)?;
+        write_shifts_and_masks(&file, data, l, &found)?;
+        write_history(&file, history)?;
         file.finish()
     }
+}
+
+/// Adds the settings, the figures and the names that tables of the model go by.
+fn write_record(file: &AnnDataWriter, config: &Config, data: &Dataset, metrics: &Metrics) -> Result<()> {
+    file.string("uns/svae/program", concat!("svae-cpu ", env!("CARGO_PKG_VERSION")))?;
+    file.string("uns/svae/method", config.method.name())?;
+    // The number of threads changes nothing, so it must not change the file either.
+    let settings = Config { threads: None, ..config.clone() };
+    file.string("uns/svae/config", &settings.to_toml())?;
+    // Times are the one thing that differs between two runs.
+    let mut figures = serde_json::json!(metrics);
+    if let Some(figures) = figures.as_object_mut() {
+        figures.remove("timing");
+        if let Some(heldout) = figures.get_mut("heldout").and_then(|heldout| heldout.as_object_mut()) {
+            heldout.remove("seconds");
+        }
+    }
+    file.string("uns/svae/metrics", &figures.to_string())?;
+    file.strings("uns/svae/interventions", &data.intervention_names)?;
+    file.strings("uns/svae/latents", &latent_names(config.latents))
+}
+
+/// Adds the masks, shifts and targets of a model that has them.
+fn write_shifts_and_masks(file: &AnnDataWriter, data: &Dataset, l: usize, found: &Interpretation) -> Result<()> {
+    let a = data.n_interventions();
+    if let Some(masks) = &found.masks {
+        file.array_f64("uns/svae/masks", &[a, l], masks)?;
+    }
+    let Some(shifts) = &found.shifts else { return Ok(()) };
+    file.array_f64("uns/svae/shifts", &[a, l], shifts)?;
+    let targets = &found.targets;
+    let column = |name: &str, values: FrameColumn| (name.to_owned(), values);
+    let index: Vec<String> = (0..targets.len()).map(|i| i.to_string()).collect();
+    let named = |names: &[String], of: fn(&Target) -> usize| {
+        FrameColumn::Strings(targets.iter().map(|t| names[of(t)].clone()).collect())
+    };
+    let columns = [
+        column("intervention", named(&data.intervention_names, |t| t.intervention)),
+        column("latent", named(&latent_names(l), |t| t.latent)),
+        column("probability", FrameColumn::Numbers(targets.iter().map(|t| t.probability).collect())),
+        column("shift", FrameColumn::Numbers(targets.iter().map(|t| t.shift).collect())),
+    ];
+    file.frame("uns/svae/targets", &index, &columns)
+}
+
+/// Adds the epochs of the training.
+fn write_history(file: &AnnDataWriter, history: &[EpochRecord]) -> Result<()> {
+    let index: Vec<String> = history.iter().map(|r| r.epoch.to_string()).collect();
+    let numbers = |name: &str, of: fn(&EpochRecord) -> f64| {
+        (name.to_owned(), FrameColumn::Numbers(history.iter().map(of).collect()))
+    };
+    let columns = [
+        numbers("kl_weight", |r| r.kl_weight),
+        numbers("train_loss", |r| r.train_loss),
+        numbers("train_elbo", |r| r.train_elbo),
+        numbers("train_reconstruction", |r| r.train_reconstruction),
+        numbers("train_kl", |r| r.train_kl),
+        numbers("kl_global", |r| r.kl_global),
+        numbers("validation_elbo", |r| r.validation_elbo),
+        numbers("validation_reconstruction", |r| r.validation_reconstruction),
+        numbers("validation_kl", |r| r.validation_kl),
+        numbers("mean_mask", |r| r.mean_mask),
+    ];
+    file.frame("uns/svae/history", &index, &columns)
+}
+
+/// Names of the latents in tables.
+fn latent_names(l: usize) -> Vec<String> {
+    (0..l).map(|k| format!("latent_{k}")).collect()
 }
 
 /// The tables `obs` and `var` of an .h5ad file that was read; `None` for files of other kinds.

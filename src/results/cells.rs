@@ -14,7 +14,7 @@ use crate::results::read::{damaged, missing, number};
 use crate::system::files::GrowingTable;
 
 /// Columns of `cells.csv` before the covariates.
-pub const CELL_COLUMNS: [&str; 9] = [
+const COLUMNS: [&str; 9] = [
     "cell",
     "intervention",
     "split",
@@ -59,7 +59,7 @@ pub fn write_cells<T>(
     if !folder.writes() {
         return find(&mut |_, _| Ok(()));
     }
-    let mut table = folder.cells_table(data)?;
+    let mut table = CellsTable::create(folder, data)?;
     let mut npz = NpzWriter::create(folder.file(ResultsFile::Latents))?;
     let mut found = None;
     npz.add_floats("latents", &[data.n_cells(), n_latents], precision == Precision::F32, |put| {
@@ -75,35 +75,24 @@ pub fn write_cells<T>(
     Ok(found.expect("it is found while the latents are written"))
 }
 
-/// `cells.csv` under construction: a row per cell with the columns [`CELL_COLUMNS`], then its covariates.
-#[derive(Debug)]
-pub struct CellsTable<'a> {
+/// `cells.csv` under construction: a row per cell with the columns [`COLUMNS`], then its covariates.
+struct CellsTable<'a> {
     data: &'a Dataset,
     table: GrowingTable,
     /// Number of the next cell.
     next: usize,
 }
 
-impl ResultsFolder {
-    /// Begins `cells.csv`: a row per cell with the columns [`CELL_COLUMNS`], then its covariates.
-    ///
-    /// # Errors
-    /// [`crate::Error::Io`] naming the file.
-    pub fn cells_table<'a>(&self, data: &'a Dataset) -> Result<CellsTable<'a>> {
+impl<'a> CellsTable<'a> {
+    fn create(folder: &ResultsFolder, data: &'a Dataset) -> Result<Self> {
         let covariates = &data.covariates;
         let names = covariates.categorical.iter().map(|c| c.name.as_str());
         let names = names.chain(covariates.continuous.iter().map(|c| c.name.as_str()));
-        let header: Vec<&str> = CELL_COLUMNS.into_iter().chain(names).collect();
-        Ok(CellsTable { data, table: GrowingTable::create(self.file(ResultsFile::Cells), &header)?, next: 0 })
+        let header: Vec<&str> = COLUMNS.into_iter().chain(names).collect();
+        Ok(Self { data, table: GrowingTable::create(folder.file(ResultsFile::Cells), &header)?, next: 0 })
     }
-}
 
-impl CellsTable<'_> {
-    /// Appends the next cell.
-    ///
-    /// # Errors
-    /// [`crate::Error::Io`] naming the file.
-    pub fn push(&mut self, record: &CellRecord) -> Result<()> {
+    fn push(&mut self, record: &CellRecord) -> Result<()> {
         let (data, n) = (self.data, self.next);
         self.next += 1;
         let intervention = match data.interventions.single(n) {
@@ -129,11 +118,7 @@ impl CellsTable<'_> {
         self.table.push(row.map(|field: Cow<str>| field.into_owned()))
     }
 
-    /// Completes the table.
-    ///
-    /// # Errors
-    /// [`crate::Error::Io`] naming the file.
-    pub fn finish(self) -> Result<()> {
+    fn finish(self) -> Result<()> {
         assert_eq!(self.next, self.data.n_cells(), "a row per cell");
         self.table.finish()
     }
@@ -185,7 +170,7 @@ impl CellRow<'_> {
 
     /// Its covariate of this number as text, categorical ones first.
     pub fn covariate(&self, i: usize) -> Option<&str> {
-        self.record.get(CELL_COLUMNS.len() + i)
+        self.record.get(COLUMNS.len() + i)
     }
 
     /// Its covariate of this number as a number.
@@ -196,7 +181,7 @@ impl CellRow<'_> {
     /// # Panics
     /// If there are fewer covariates.
     pub fn covariate_value(&self, i: usize) -> Result<f64> {
-        self.number(CELL_COLUMNS.len() + i)
+        self.number(COLUMNS.len() + i)
     }
 
     fn number(&self, column: usize) -> Result<f64> {
@@ -224,15 +209,15 @@ pub fn each_cell(path: &Path, mut row: impl FnMut(&CellRow) -> Result<()>) -> Re
     };
     let mut table = csv::ReaderBuilder::new().buffer_capacity(1 << 16).from_path(path).map_err(bad)?;
     let header = table.headers().map_err(bad)?.clone();
-    if header.len() < CELL_COLUMNS.len() || header.iter().zip(CELL_COLUMNS).any(|(found, wanted)| found != wanted) {
-        return Err(damaged(path, &format!("its columns do not begin with {}", CELL_COLUMNS.join(", "))).into());
+    if header.len() < COLUMNS.len() || header.iter().zip(COLUMNS).any(|(found, wanted)| found != wanted) {
+        return Err(damaged(path, &format!("its columns do not begin with {}", COLUMNS.join(", "))).into());
     }
     let (mut record, mut cell) = (csv::StringRecord::new(), 0);
     while table.read_record(&mut record).map_err(bad)? {
         row(&CellRow { path, record: &record, cell })?;
         cell += 1;
     }
-    Ok(header.iter().skip(CELL_COLUMNS.len()).map(str::to_owned).collect())
+    Ok(header.iter().skip(COLUMNS.len()).map(str::to_owned).collect())
 }
 
 #[cfg(test)]
@@ -243,7 +228,7 @@ mod tests {
     fn columns_are_read_where_they_are_written() {
         let places = [INTERVENTION, SPLIT, SIZE_FACTOR, TOTAL_COUNT, N_GENES];
         assert_eq!(
-            places.map(|place| CELL_COLUMNS[place]),
+            places.map(|place| COLUMNS[place]),
             ["intervention", "split", "size_factor", "total_count", "n_genes"]
         );
     }
@@ -258,7 +243,7 @@ mod tests {
             assert_eq!(error.exit_code(), 2);
             error.to_string()
         };
-        let header = CELL_COLUMNS.join(",");
+        let header = COLUMNS.join(",");
         assert!(refused("cell,intervention\n").contains("its columns do not begin with cell, intervention"));
         assert!(refused(&format!("{header}\na,b\n")).contains("line 2 has 2 fields"));
         let text = refused(&format!("{header}\nc,i,train,much,1,1,0,0,\n"));

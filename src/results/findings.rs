@@ -1,102 +1,108 @@
-//! What a run finds, written into its folder: the trained model and its tables, what it says of the screen, the fitted
-//! model.
+//! What a run finds, written into its folder: one call when its model is trained and read out, one when the model has been
+//! through the held-out protocol, one when all figures are known.
+//!
+//! Before the first, [`write_cells`](crate::results::cells::write_cells) has written what is found of each cell.
 
 use crate::data::dataset::Dataset;
 use crate::data::screen::Screen;
 use crate::error::Result;
 use crate::evaluation::held_out_protocol::HeldOutFit;
 use crate::evaluation::interpretation::Interpretation;
+use crate::evaluation::metrics::Metrics;
 use crate::model::network::Network;
 use crate::numerics::real::Real;
-use crate::parallel::team::Team;
 use crate::results::catalogue::ResultsFile;
-use crate::results::cells::write_cells;
 use crate::results::folder::ResultsFolder;
+use crate::results::manifest::Manifest;
 use crate::results::model_file::{add_batch_norm, metadata};
 use crate::settings::Config;
 use crate::system::safetensors::TensorValues;
-use crate::training::trainer::Training;
+use crate::training::history::EpochRecord;
 
-impl ResultsFolder {
-    /// Writes a trained model, its history and the tables of its parameters: `history.csv`, `model.safetensors`, and, where
-    /// the model has them, `masks.csv` and `shifts.csv`.
-    ///
-    /// # Errors
-    /// [`crate::Error::Io`] naming the file.
-    pub fn write_trained<R: Real>(
-        &self,
-        config: &Config,
-        data: &Dataset,
-        network: &Network<R>,
-        training: &Training,
-    ) -> Result<()>
-    where
-        for<'a> &'a [R]: Into<TensorValues<'a>>,
-    {
-        self.write_history(ResultsFile::History.name(), &training.history)?;
-        self.write_model(ResultsFile::Model.name(), &network.saved().tensors(), &metadata(config, data))?;
-        let l = network.architecture.n_latents;
-        if let Some(masks) = network.mask_probabilities() {
-            self.write_masks(&data.intervention_names, l, &in_double(&masks))?;
-        }
-        if let Some(shift) = &network.tensors.shift {
-            self.write_shifts(&data.intervention_names, l, &in_double(&network.parameters[shift]))?;
-        }
-        Ok(())
+/// A trained model and what it says about its screen.
+#[derive(Debug)]
+pub struct Findings<'a, R> {
+    /// The settings as used.
+    pub config: &'a Config,
+    /// The screen.
+    pub screen: &'a Screen,
+    /// The model.
+    pub network: &'a Network<R>,
+    /// The epochs of its training.
+    pub history: &'a [EpochRecord],
+    /// Masks, shifts, targets and genes of the model.
+    pub interpretation: &'a Interpretation,
+}
+
+/// Writes every file of [`When::AfterTraining`](crate::results::catalogue::When) but those with a row per cell. Tables of
+/// masks, shifts and targets are left out for a model that has none, the data summary for a simulation.
+///
+/// # Errors
+/// [`crate::Error::Io`] naming the file.
+pub fn write_findings<R: Real>(folder: &ResultsFolder, findings: &Findings<R>) -> Result<()>
+where
+    for<'a> &'a [R]: Into<TensorValues<'a>>,
+{
+    let Findings { config, screen, network, history, interpretation: found } = *findings;
+    let data = &screen.data;
+    let (names, l) = (&data.intervention_names, network.architecture.n_latents);
+    folder.write_history(ResultsFile::History, history)?;
+    folder.write_model(ResultsFile::Model, &network.saved().tensors(), &metadata(config, data))?;
+    if let Some(masks) = &found.masks {
+        folder.write_intervention_table(ResultsFile::Masks, names, l, masks)?;
     }
-
-    /// Reads a trained model out on its screen and writes what it says: `cells.csv` and `latents.npz` as they are found, so
-    /// that the cells are never held at once, then `targets.csv`, the graph and `genes_per_latent.csv`.
-    ///
-    /// # Errors
-    /// [`crate::Error::Io`] naming the file; as [`Interpretation::new`].
-    pub fn write_interpretation<R: Real>(
-        &self,
-        team: &Team,
-        config: &Config,
-        screen: &Screen,
-        network: &Network<R>,
-    ) -> Result<Interpretation> {
-        let (data, l, keep) = (&*screen.data, config.latents, config.h5ad);
-        let found = write_cells(self, data, l, config.precision, |cell| {
-            Interpretation::new(team, network, screen, config.seed, keep, cell)
-        })?;
-        let names = &data.intervention_names;
-        if found.shifts.is_some() {
-            self.write_targets(names, &found.targets)?;
-            self.write_graph(names, &screen.split.trained, l, &found.targets)?;
-        }
-        self.write_genes_per_latent(&data.gene_names, l, &found.loadings)?;
-        Ok(found)
+    if let Some(shifts) = &found.shifts {
+        folder.write_intervention_table(ResultsFile::Shifts, names, l, shifts)?;
+        folder.write_targets(names, &found.targets)?;
+        folder.write_graph(names, &screen.split.trained, l, &found.targets)?;
     }
-
-    /// Writes what the held-out protocol leaves behind: `history_retrain.csv`, `model_heldout.safetensors` and, where the
-    /// model has shifts, `shifts_heldout.csv`.
-    ///
-    /// # Errors
-    /// [`crate::Error::Io`] naming the file.
-    pub fn write_adapted<R: Real>(
-        &self,
-        config: &Config,
-        data: &Dataset,
-        network: &Network<R>,
-        adapted: &HeldOutFit,
-    ) -> Result<()>
-    where
-        for<'a> &'a [R]: Into<TensorValues<'a>>,
-    {
-        self.write_history(ResultsFile::RetrainingHistory.name(), &adapted.retraining.history)?;
-        if let Some(shift) = &network.tensors.shift {
-            let (values, l) = (in_double(&network.parameters[shift]), network.architecture.n_latents);
-            self.write_intervention_table(ResultsFile::HeldOutShifts.name(), &data.intervention_names, l, &values)?;
-        }
-        let mut metadata = metadata(config, data);
-        add_batch_norm(&mut metadata, adapted.metrics.batch_norm);
-        self.write_model(ResultsFile::HeldOutModel.name(), &network.saved().tensors(), &metadata)
+    folder.write_genes_per_latent(&data.gene_names, l, &found.loadings)?;
+    match &screen.summary {
+        Some(summary) => folder.write_data_summary(summary),
+        None => Ok(()),
     }
 }
 
-/// Values in double precision, for tables.
-fn in_double<R: Real>(values: &[R]) -> Vec<f64> {
-    values.iter().map(|v| v.f64()).collect()
+/// Writes every file of [`When::AfterHeldOut`](crate::results::catalogue::When): what the held-out protocol made of
+/// `network`. The table of shifts is left out for a model that has none.
+///
+/// # Errors
+/// [`crate::Error::Io`] naming the file.
+pub fn write_held_out_fit<R: Real>(
+    folder: &ResultsFolder,
+    config: &Config,
+    data: &Dataset,
+    network: &Network<R>,
+    fit: &HeldOutFit,
+) -> Result<()>
+where
+    for<'a> &'a [R]: Into<TensorValues<'a>>,
+{
+    folder.write_history(ResultsFile::RetrainingHistory, &fit.retraining.history)?;
+    if let Some(shift) = &network.tensors.shift {
+        let shifts: Vec<f64> = network.parameters[shift].iter().map(|shift| shift.f64()).collect();
+        let (names, l) = (&data.intervention_names, network.architecture.n_latents);
+        folder.write_intervention_table(ResultsFile::HeldOutShifts, names, l, &shifts)?;
+    }
+    let mut metadata = metadata(config, data);
+    add_batch_norm(&mut metadata, fit.metrics.batch_norm);
+    folder.write_model(ResultsFile::HeldOutModel, &network.saved().tensors(), &metadata)
+}
+
+/// Writes the report and the record of a run whose other files are there. The figures come last, so that a folder that
+/// holds them holds a finished run.
+///
+/// # Errors
+/// [`crate::Error::Io`] naming the file; those of `manifest`, which only the process that writes asks for.
+pub fn write_figures(
+    folder: &ResultsFolder,
+    metrics: &Metrics,
+    manifest: impl FnOnce() -> Result<Manifest>,
+) -> Result<()> {
+    if !folder.writes() {
+        return Ok(());
+    }
+    folder.write_report(Some(metrics))?;
+    folder.write_manifest(&manifest()?)?;
+    folder.write_metrics(metrics)
 }

@@ -212,15 +212,15 @@ impl ResultsFolder {
         file.within(&self.path)
     }
 
-    /// Writes the file `name` atomically; see [`write_atomically`].
+    /// Writes a file atomically; see [`write_atomically`]. A process that does not write does nothing.
     ///
     /// # Errors
     /// [`Error::Io`] naming the file.
-    pub fn write(&self, name: &str, write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>) -> Result<()> {
+    pub fn write(&self, file: ResultsFile, write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>) -> Result<()> {
         if !self.writes {
             return Ok(());
         }
-        write_atomically(&self.path.join(name), write)
+        write_atomically(&self.file(file), write)
     }
 }
 
@@ -299,16 +299,19 @@ mod tests {
     #[test]
     fn a_failed_write_leaves_the_old_file_and_nothing_else() {
         let (_parent, folder) = folder();
-        folder.write("a.txt", |file| file.write_all(b"old")).expect("written");
+        folder.write(ResultsFile::Targets, |file| file.write_all(b"old")).expect("written");
         let error = folder
-            .write("a.txt", |file| {
+            .write(ResultsFile::Targets, |file| {
                 file.write_all(b"new and half")?;
                 Err(io::Error::other("the disk is full"))
             })
             .expect_err("fails");
-        assert!(error.to_string().contains("a.txt") && error.to_string().contains("the disk is full"), "{error}");
-        assert_eq!(std::fs::read(folder.path().join("a.txt")).expect("readable"), b"old");
-        assert_eq!(names(folder.path()), [LOCK, "a.txt"]);
+        assert!(
+            error.to_string().contains(ResultsFile::Targets.name()) && error.to_string().contains("the disk is full"),
+            "{error}"
+        );
+        assert_eq!(std::fs::read(folder.file(ResultsFile::Targets)).expect("readable"), b"old");
+        assert_eq!(names(folder.path()), [LOCK, ResultsFile::Targets.name()]);
     }
 
     #[test]
@@ -363,7 +366,7 @@ mod tests {
     fn the_folder_of_another_rank_is_not_written() {
         let (_parent, folder) = folder();
         let other = ResultsFolder::of_first_rank(folder.path());
-        other.write("a.txt", |file| file.write_all(b"x")).expect("nothing to do");
+        other.write(ResultsFile::Targets, |file| file.write_all(b"x")).expect("nothing to do");
         assert!(folder.writes() && !other.writes());
         assert_eq!(names(folder.path()), [LOCK]);
     }
@@ -373,9 +376,9 @@ mod tests {
     fn files_are_as_readable_as_any_other() {
         use std::os::unix::fs::PermissionsExt;
         let (_parent, folder) = folder();
-        folder.write("a.txt", |file| file.write_all(b"x")).expect("written");
+        folder.write(ResultsFile::Targets, |file| file.write_all(b"x")).expect("written");
         std::fs::write(folder.path().join("b.txt"), "x").expect("written");
         let mode = |name| std::fs::metadata(folder.path().join(name)).expect("a file").permissions().mode();
-        assert_eq!(mode("a.txt"), mode("b.txt"));
+        assert_eq!(mode(ResultsFile::Targets.name()), mode("b.txt"));
     }
 }

@@ -13,10 +13,10 @@ impl ResultsFolder {
     /// # Errors
     /// [`crate::Error::Io`] naming the file.
     pub fn write_graph(&self, interventions: &[String], trained: &[bool], l: usize, targets: &[Target]) -> Result<()> {
-        self.write(ResultsFile::GraphMl.name(), |file| {
+        self.write(ResultsFile::GraphMl, |file| {
             std::io::Write::write_all(file, graphml(interventions, trained, l, targets).as_bytes())
         })?;
-        self.write(ResultsFile::GraphDot.name(), |file| {
+        self.write(ResultsFile::GraphDot, |file| {
             std::io::Write::write_all(file, dot(interventions, l, targets).as_bytes())
         })
     }

@@ -115,7 +115,7 @@ impl ResultsFolder {
     /// # Errors
     /// [`crate::Error::Io`] naming the file.
     pub fn write_manifest(&self, manifest: &Manifest) -> Result<()> {
-        self.write(ResultsFile::Manifest.name(), |file| writeln!(file, "{}", to_json(manifest)))
+        self.write(ResultsFile::Manifest, |file| writeln!(file, "{}", to_json(manifest)))
     }
 }
 

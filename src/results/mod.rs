@@ -3,11 +3,11 @@
 pub mod anndata;
 pub mod catalogue;
 pub mod cells;
-pub(crate) mod findings;
+pub mod findings;
 pub mod folder;
 pub mod graph;
 pub mod manifest;
-pub(crate) mod model_file;
+pub mod model_file;
 pub mod output_file;
 pub mod page;
 mod read;

@@ -10,6 +10,7 @@ use crate::numerics::real::Real;
 use crate::results::catalogue::ResultsFile;
 use crate::results::folder::ResultsFolder;
 use crate::settings::Config;
+use crate::system::safetensors::{Tensor, write_safetensors};
 use crate::training::shift_fit::HeldoutBatchNorm;
 
 /// Metadata of a model at the end of the held-out protocol which say that its encoder statistics drifted.
@@ -81,4 +82,22 @@ pub(crate) fn read_model<R: Real>(
         }
     }
     Ok((network, found))
+}
+
+impl ResultsFolder {
+    /// Writes a model, which Python's `safetensors` package reads.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`] naming the file.
+    ///
+    /// # Panics
+    /// As [`write_safetensors`].
+    pub fn write_model(
+        &self,
+        file: ResultsFile,
+        tensors: &[Tensor<'_>],
+        metadata: &BTreeMap<String, String>,
+    ) -> Result<()> {
+        self.write(file, |out| write_safetensors(out, tensors, metadata))
+    }
 }

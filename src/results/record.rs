@@ -1,6 +1,5 @@
 //! The record of a run: settings, figures, what was read from the data.
 
-use std::collections::BTreeMap;
 use std::io::Write;
 
 use crate::data::loading::load::DataSummary;
@@ -10,7 +9,6 @@ use crate::evaluation::metrics::Metrics;
 use crate::results::catalogue::ResultsFile;
 use crate::results::folder::ResultsFolder;
 use crate::settings::Config;
-use crate::system::safetensors::{Tensor, write_safetensors};
 
 impl ResultsFolder {
     /// Writes `config.toml`.
@@ -18,7 +16,7 @@ impl ResultsFolder {
     /// # Errors
     /// [`crate::Error::Io`] naming the file.
     pub fn write_config(&self, config: &Config) -> Result<()> {
-        self.write(ResultsFile::Config.name(), |file| file.write_all(config.to_toml().as_bytes()))
+        self.write(ResultsFile::Config, |file| file.write_all(config.to_toml().as_bytes()))
     }
 
     /// Writes `metrics.json`.
@@ -26,7 +24,7 @@ impl ResultsFolder {
     /// # Errors
     /// [`crate::Error::Io`] naming the file.
     pub fn write_metrics(&self, metrics: &Metrics) -> Result<()> {
-        self.write(ResultsFile::Metrics.name(), |file| writeln!(file, "{}", to_json(metrics)))
+        self.write(ResultsFile::Metrics, |file| writeln!(file, "{}", to_json(metrics)))
     }
 
     /// Writes `data.json`: what was read from the data file, chosen and dropped.
@@ -34,7 +32,7 @@ impl ResultsFolder {
     /// # Errors
     /// [`crate::Error::Io`] naming the file.
     pub fn write_data_summary(&self, summary: &DataSummary) -> Result<()> {
-        self.write(ResultsFile::DataSummary.name(), |file| writeln!(file, "{}", to_json(summary)))
+        self.write(ResultsFile::DataSummary, |file| writeln!(file, "{}", to_json(summary)))
     }
 
     /// Writes `evaluation.json`, the metrics of a model that was read.
@@ -42,17 +40,6 @@ impl ResultsFolder {
     /// # Errors
     /// [`crate::Error::Io`] naming the file.
     pub fn write_evaluation(&self, metrics: &Metrics) -> Result<()> {
-        self.write(ResultsFile::Evaluation.name(), |file| writeln!(file, "{}", to_json(metrics)))
-    }
-
-    /// Writes the model `name` (`model.safetensors`), which Python's `safetensors` package reads.
-    ///
-    /// # Errors
-    /// [`crate::Error::Io`] naming the file.
-    ///
-    /// # Panics
-    /// As [`write_safetensors`].
-    pub fn write_model(&self, name: &str, tensors: &[Tensor<'_>], metadata: &BTreeMap<String, String>) -> Result<()> {
-        self.write(name, |file| write_safetensors(file, tensors, metadata))
+        self.write(ResultsFile::Evaluation, |file| writeln!(file, "{}", to_json(metrics)))
     }
 }

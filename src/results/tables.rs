@@ -12,34 +12,18 @@ use crate::training::history::EpochRecord;
 pub const GENES_PER_LATENT: usize = 50;
 
 impl ResultsFolder {
-    /// Writes the history `name`, a row per epoch with the columns of [`EpochRecord`].
+    /// Writes a history, a row per epoch with the columns of [`EpochRecord`].
     ///
     /// # Errors
     /// [`crate::Error::Io`] naming the file.
-    pub fn write_history(&self, name: &str, records: &[EpochRecord]) -> Result<()> {
-        self.write(name, |file| {
-            let mut table = csv::Writer::from_writer(file);
+    pub fn write_history(&self, file: ResultsFile, records: &[EpochRecord]) -> Result<()> {
+        self.write(file, |out| {
+            let mut table = csv::Writer::from_writer(out);
             for record in records {
                 table.serialize(record)?;
             }
             table.flush()
         })
-    }
-
-    /// Writes `masks.csv`: the probability that each intervention targets each latent, interventions x latents.
-    ///
-    /// # Errors
-    /// As [`ResultsFolder::write_intervention_table`].
-    pub fn write_masks(&self, intervention_names: &[String], n_latents: usize, masks: &[f64]) -> Result<()> {
-        self.write_intervention_table(ResultsFile::Masks.name(), intervention_names, n_latents, masks)
-    }
-
-    /// Writes `shifts.csv`: the shift of each latent under each intervention, interventions x latents.
-    ///
-    /// # Errors
-    /// As [`ResultsFolder::write_intervention_table`].
-    pub fn write_shifts(&self, intervention_names: &[String], n_latents: usize, shifts: &[f64]) -> Result<()> {
-        self.write_intervention_table(ResultsFile::Shifts.name(), intervention_names, n_latents, shifts)
     }
 
     /// Writes a table with a row per intervention and the columns `intervention`, `latent_0`, `latent_1`, ...
@@ -53,14 +37,14 @@ impl ResultsFolder {
     /// If `values` does not have that shape.
     pub fn write_intervention_table(
         &self,
-        name: &str,
+        file: ResultsFile,
         intervention_names: &[String],
         n_latents: usize,
         values: &[f64],
     ) -> Result<()> {
-        assert_eq!(values.len(), intervention_names.len() * n_latents, "{name}: interventions x latents");
-        self.write(name, |file| {
-            let mut table = csv::Writer::from_writer(file);
+        assert_eq!(values.len(), intervention_names.len() * n_latents, "{}: interventions x latents", file.name());
+        self.write(file, |out| {
+            let mut table = csv::Writer::from_writer(out);
             table.write_field("intervention")?;
             for k in 0..n_latents {
                 table.write_field(format!("latent_{k}"))?;
@@ -82,7 +66,7 @@ impl ResultsFolder {
     /// # Errors
     /// [`crate::Error::Io`] naming the file.
     pub fn write_targets(&self, intervention_names: &[String], targets: &[Target]) -> Result<()> {
-        self.write_csv(ResultsFile::Targets.name(), &["intervention", "latent", "probability", "shift"], targets, |t| {
+        self.write_csv(ResultsFile::Targets, &["intervention", "latent", "probability", "shift"], targets, |t| {
             vec![
                 intervention_names[t.intervention].clone(),
                 format!("latent_{}", t.latent),
@@ -105,7 +89,7 @@ impl ResultsFolder {
             })
             .collect();
         self.write_csv(
-            ResultsFile::GenesPerLatent.name(),
+            ResultsFile::GenesPerLatent,
             &["latent", "rank", "gene", "log2_fold_change"],
             &rows,
             |&(k, rank, gene)| {
@@ -119,9 +103,15 @@ impl ResultsFolder {
         )
     }
 
-    fn write_csv<T>(&self, name: &str, header: &[&str], rows: &[T], row: impl Fn(&T) -> Vec<String>) -> Result<()> {
-        self.write(name, |file| -> io::Result<()> {
-            let mut table = csv::Writer::from_writer(file);
+    fn write_csv<T>(
+        &self,
+        file: ResultsFile,
+        header: &[&str],
+        rows: &[T],
+        row: impl Fn(&T) -> Vec<String>,
+    ) -> Result<()> {
+        self.write(file, |out| -> io::Result<()> {
+            let mut table = csv::Writer::from_writer(out);
             table.write_record(header)?;
             for item in rows {
                 table.write_record(row(item))?;
@@ -191,9 +181,7 @@ mod tests {
             mean_mask: 0.99,
             seconds: 0.25,
         };
-        folder
-            .write_history(ResultsFile::History.name(), &[record, EpochRecord { epoch: 2, ..record }])
-            .expect("written");
+        folder.write_history(ResultsFile::History, &[record, EpochRecord { epoch: 2, ..record }]).expect("written");
         let text = std::fs::read_to_string(folder.file(ResultsFile::History)).expect("readable");
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(
@@ -210,7 +198,7 @@ mod tests {
         let (_parent, folder) = folder();
         let interventions = ["A,B".to_owned(), "say \"x\"".to_owned()];
         let values = [0.1, 1.0 / 3.0, -2.5e-300, 7.0];
-        folder.write_shifts(&interventions, 2, &values).expect("written");
+        folder.write_intervention_table(ResultsFile::Shifts, &interventions, 2, &values).expect("written");
         let mut reader = csv::Reader::from_path(folder.file(ResultsFile::Shifts)).expect("readable");
         assert_eq!(reader.headers().expect("a header"), vec!["intervention", "latent_0", "latent_1"]);
         let rows: Vec<csv::StringRecord> = reader.records().map(|row| row.expect("a row")).collect();

@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::data::formats::npz::Npz;
 use crate::error::Result;
 use crate::evaluation::interpretation::Subset;
+use crate::evaluation::metrics::Metrics;
 use crate::numerics::spread::spread_places;
 use crate::results::catalogue::ResultsFile;
 use crate::results::cells::{CellRow, each_cell};
@@ -152,13 +153,13 @@ impl ColumnSummary {
 }
 
 /// Reads what the report shows. `metrics` stands in for metrics.json where that is not written yet.
-pub(crate) fn read(folder: &Path, metrics: Option<serde_json::Value>) -> Result<Run> {
+pub(crate) fn read(folder: &Path, metrics: Option<&Metrics>) -> Result<Run> {
     let mut run = Run::default();
     run.config_text = text(&ResultsFile::Config.within(folder))?;
     run.config =
         run.config_text.parse().map_err(|_| damaged(&ResultsFile::Config.within(folder), "it is not valid TOML"))?;
     run.metrics = match metrics {
-        Some(metrics) => metrics,
+        Some(metrics) => serde_json::json!(metrics),
         None => json(&ResultsFile::Metrics.within(folder))?,
     };
     let evaluation = ResultsFile::Evaluation.within(folder);

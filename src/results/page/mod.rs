@@ -22,6 +22,7 @@ use std::fmt::Write;
 use std::io::Write as _;
 
 use crate::error::Result;
+use crate::evaluation::metrics::Metrics;
 use crate::results::catalogue::ResultsFile;
 use crate::results::folder::ResultsFolder;
 use effects::Effects;
@@ -32,17 +33,17 @@ const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
 
 impl ResultsFolder {
-    /// Writes `report.html` from the other files of the folder. `metrics` (JSON) stands in for `metrics.json` where that is
-    /// not written yet.
+    /// Writes `report.html` from the other files of the folder. `metrics` stands in for `metrics.json` where that is not
+    /// written yet.
     ///
     /// # Errors
     /// [`crate::InputError`] naming a file of the folder that is missing or damaged; [`crate::Error::Io`].
-    pub fn write_report(&self, metrics: Option<serde_json::Value>) -> Result<()> {
+    pub fn write_report(&self, metrics: Option<&Metrics>) -> Result<()> {
         if !self.writes() {
             return Ok(());
         }
         let page = page(&folder::read(self.path(), metrics)?);
-        self.write(ResultsFile::Report.name(), |file| file.write_all(page.as_bytes()))
+        self.write(ResultsFile::Report, |file| file.write_all(page.as_bytes()))
     }
 }
 
