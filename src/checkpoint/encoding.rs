@@ -1,4 +1,4 @@
-//! Values as bytes and back, to the last bit: how the parts of a checkpoint are written.
+//! Values as bytes and back, exact to the last bit.
 //!
 //! Numbers are little-endian, floating-point numbers by their bits, so that NaN and infinities survive. Lengths are
 //! 64-bit numbers before what they count. Nothing here detects damage; the checksum of the whole file does.
@@ -6,11 +6,11 @@
 use crate::error::NonFinite;
 use crate::numerics::real::Real;
 
-/// What was read cannot be what was written: the reason, without a final full stop.
+/// Why bytes are not the encoding of what was expected, without a final full stop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DecodeError(pub String);
 
-/// A value that can stand in a checkpoint.
+/// A value that can be part of a checkpoint.
 pub trait Encode: Sized {
     /// Appends the value to `out`.
     fn encode(&self, out: &mut Vec<u8>);
@@ -22,12 +22,12 @@ pub trait Encode: Sized {
     fn decode(input: &mut ByteReader<'_>) -> Result<Self, DecodeError>;
 }
 
-/// Bytes that are read from the front.
+/// Bytes, of which those at the front were read already.
 #[derive(Debug, Clone, Copy)]
 pub struct ByteReader<'a>(&'a [u8]);
 
 impl<'a> ByteReader<'a> {
-    /// All of `bytes` are to be read.
+    /// A reader of `bytes` at their beginning.
     pub fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
@@ -35,7 +35,7 @@ impl<'a> ByteReader<'a> {
     /// The next `n` bytes.
     ///
     /// # Errors
-    /// [`DecodeError`] if there are not so many.
+    /// [`DecodeError`] if there are fewer.
     pub fn take(&mut self, n: usize) -> Result<&'a [u8], DecodeError> {
         if n > self.0.len() {
             return Err(DecodeError("it ends too early".to_owned()));
@@ -54,10 +54,10 @@ impl<'a> ByteReader<'a> {
         }
     }
 
-    /// Expects that everything was read.
+    /// Checks that all bytes were read.
     ///
     /// # Errors
-    /// [`DecodeError`] if something is left.
+    /// [`DecodeError`] if some are left.
     pub fn end(&self) -> Result<(), DecodeError> {
         match self.0.len() {
             0 => Ok(()),
@@ -154,7 +154,7 @@ macro_rules! encode_fields {
 }
 pub(crate) use encode_fields;
 
-/// An enumeration without fields, each value by its number.
+/// An enumeration without fields, each value as its number.
 macro_rules! encode_choices {
     ($($t:ty { $($number:literal = $value:ident),* })*) => {$(
         impl Encode for $t {

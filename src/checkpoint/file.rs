@@ -20,7 +20,7 @@ use crate::system::files::{sync_folder, write_atomically};
 pub const CHECKPOINT: &str = "checkpoint";
 /// Name of the one before it.
 pub const PREVIOUS: &str = "checkpoint.previous";
-/// Name of one that is not yet known to be on disk.
+/// Name of one that may not be on disk yet.
 pub const NEXT: &str = "checkpoint.next";
 
 const MAGIC: [u8; 8] = *b"SVAE+CKP";
@@ -38,7 +38,7 @@ pub struct Header {
     pub data: DataIdentity,
     /// Vector instructions in use when it was written.
     pub simd: String,
-    /// Processes that did the run together when it was written.
+    /// Number of ranks of the run when it was written.
     pub ranks: usize,
     /// Seconds since 1970 at which the run began.
     pub started: u64,
@@ -46,7 +46,7 @@ pub struct Header {
     pub seconds: f64,
     /// Every resumption so far.
     pub resumes: Vec<Resume>,
-    /// The stage that was under way.
+    /// The stage that was under way when it was written.
     pub stage: String,
 }
 
@@ -61,7 +61,7 @@ pub struct Resume {
     pub threads: usize,
     /// Vector instructions in use.
     pub simd: String,
-    /// The stage that went on.
+    /// The stage that was resumed.
     pub stage: String,
 }
 
@@ -71,7 +71,7 @@ pub type Part = (String, Vec<u8>);
 /// A checkpoint.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Checkpoint {
-    /// What it belongs to.
+    /// The run it belongs to, and where that stands.
     pub header: Header,
     /// Results of finished stages.
     pub finished: Vec<Part>,
@@ -79,7 +79,7 @@ pub struct Checkpoint {
     pub current: Option<Part>,
 }
 
-/// Passes on what is written and sums it up.
+/// A writer that computes the checksum of what it passes on.
 struct Summing<W> {
     out: W,
     sum: Xxh3,
@@ -159,8 +159,8 @@ pub fn read(bytes: &[u8]) -> std::result::Result<Checkpoint, DecodeError> {
     Ok(Checkpoint { header, finished, current })
 }
 
-/// Writes a checkpoint into `folder`. At every boundary, also if the machine stops, at least one whole checkpoint is
-/// there once there has been one.
+/// Writes a checkpoint into `folder`. Once there has been a whole checkpoint, there is one at every moment, also if the
+/// machine stops.
 ///
 /// # Errors
 /// [`Error::Io`]; what was there before is then still there.

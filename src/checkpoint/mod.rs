@@ -1,8 +1,8 @@
-//! Checkpoints: what a run needs to go on after any interruption and end with the same bytes.
+//! Checkpoints: what a run needs to be resumed after any interruption and end with the same bytes.
 //!
-//! A run is a row of stages. A [`ResumableRun`] keeps the results of those that are finished and, whenever it is due, writes
+//! A run is a sequence of stages. A [`ResumableRun`] keeps the results of those that are finished and, whenever it is due, writes
 //! them to disk with the state of the one under way. A stage that finds its result there is not done again; one that
-//! finds its state goes on from it.
+//! finds its state continues from it. Results and states are bytes under the names of the stages.
 
 pub mod encoding;
 pub mod file;
@@ -34,7 +34,7 @@ pub struct RunDescription {
     pub resume_command: String,
 }
 
-/// What is said of a run's course in its manifest.
+/// When a run began, how long it took and when it was resumed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunHistory {
     /// Seconds since 1970 at which the run began.
@@ -45,13 +45,13 @@ pub struct RunHistory {
     pub resumes: Vec<Resume>,
 }
 
-/// The stages of one run, and what is kept of them.
+/// A run that can be resumed: the results of its finished stages, and when its state is saved.
 #[derive(Debug)]
 pub struct ResumableRun<'a> {
     /// `None`: nothing is saved.
     folder: Option<PathBuf>,
     header: Header,
-    /// Command that goes on with the run.
+    /// Command that resumes the run.
     command: String,
     schedule: SaveSchedule,
     console: &'a dyn Console,
@@ -59,15 +59,15 @@ pub struct ResumableRun<'a> {
     /// Seconds of the run before `begin`.
     seconds_before: f64,
     results: Vec<Part>,
-    /// Work in progress that was read and that its stage has not yet asked for.
+    /// The state of the interrupted stage, until that stage asks for it.
     interrupted: Option<Part>,
-    /// Whether a stage has ended since the last saving.
+    /// Whether a stage has ended since the last checkpoint.
     changed: bool,
     /// When the newest whole checkpoint was written, or read.
     last_saved: Option<Instant>,
-    /// The processes that do the run together; the first one writes.
+    /// The processes that share the run; the first one writes.
     ranks: &'a Ranks,
-    /// What each of them wants to do next, as numbers.
+    /// What each rank wants to do next, as numbers of [`wish`].
     wishes: Vec<f64>,
 }
 
@@ -114,8 +114,8 @@ impl<'a> ResumableRun<'a> {
         }
     }
 
-    /// The same run, done by several processes together: the first one writes and reads, and all stop and save
-    /// at the same places.
+    /// The same run, shared by several processes: the first one reads and writes checkpoints, and all of them stop and save at
+    /// the same places.
     pub fn among(mut self, ranks: &'a Ranks) -> Self {
         if !ranks.is_first() {
             self.folder = None;
@@ -148,7 +148,7 @@ impl<'a> ResumableRun<'a> {
         Self::with(Some(folder.to_path_buf()), header, resume_command, schedule, console, begin)
     }
 
-    /// Takes up what the newest usable checkpoint of the folder holds; without any checkpoint the run starts at its
+    /// Resumes the run from the newest usable checkpoint of its folder; without any checkpoint the run starts from the
     /// beginning.
     ///
     /// # Errors
@@ -275,15 +275,15 @@ impl<'a> ResumableRun<'a> {
         self.seconds_before + self.begin.elapsed().as_secs_f64()
     }
 
-    /// The course of the run so far.
+    /// When the run began, how long it has taken and when it was resumed.
     pub fn history(&self) -> RunHistory {
         RunHistory { started: self.header.started, seconds: self.seconds(), resumes: self.header.resumes.clone() }
     }
 
-    /// Reads, with `load`, the result of a stage that was finished before; `None` if it was not.
+    /// Reads, with `load`, the result of a stage that was finished before the run was resumed; `None` if it was not.
     ///
     /// # Errors
-    /// If what was kept is not what `load` expects.
+    /// [`InputError`] if the saved bytes are not what `load` expects.
     pub fn saved_result<T>(
         &self,
         stage: &str,
@@ -295,10 +295,10 @@ impl<'a> ResumableRun<'a> {
         result.map(Some).map_err(|damage| self.damaged(stage, damage))
     }
 
-    /// Takes, with `load`, the state in which a stage was interrupted before; `None` if it was not.
+    /// Takes, with `load`, the state in which a stage was interrupted; `None` if it was not. It is handed out once.
     ///
     /// # Errors
-    /// If what was kept is not what `load` expects.
+    /// [`InputError`] if the saved bytes are not what `load` expects.
     pub fn saved_state<T>(
         &mut self,
         stage: &str,
@@ -308,14 +308,14 @@ impl<'a> ResumableRun<'a> {
         load(&mut ByteReader::new(&bytes)).map(Some).map_err(|damage| self.damaged(stage, damage))
     }
 
-    /// The error that what was kept of a stage is not what is expected.
+    /// The error for a stage whose saved bytes are not what was expected.
     pub fn damaged(&self, stage: &str, DecodeError(reason): DecodeError) -> Error {
         let problem = format!("the run cannot be resumed in the stage {stage}: {reason}");
         let error = InputError::new(problem, "start anew with --overwrite in the place of --resume");
         error.in_file(self.folder.as_deref().unwrap_or(Path::new("")).join(file::CHECKPOINT)).into()
     }
 
-    /// Keeps the result of a stage, which `save` writes.
+    /// Stores the result of a stage, which `save` encodes, for the checkpoints to come.
     ///
     /// # Errors
     /// As [`ResumableRun::checkpoint_if_due`].
@@ -330,7 +330,7 @@ impl<'a> ResumableRun<'a> {
         self.between(Boundary::Stage)
     }
 
-    /// To be called between two pieces of a stage: saves the state, which `save` writes, if it is due.
+    /// To be called between two pieces of a stage: writes a checkpoint with its state, which `save` encodes, if one is due.
     ///
     /// # Errors
     /// [`Error::Stopped`] when it is time to stop; the failed write if the state could not be saved then and none was
@@ -371,7 +371,7 @@ impl<'a> ResumableRun<'a> {
         self.conclude(next, saved)
     }
 
-    /// Saves the state of a stage that cannot go on, which `save` writes; a failure to do so is only told.
+    /// Writes a checkpoint with the state of a stage that cannot continue, which `save` encodes. A failure to do so is a warning.
     ///
     /// # Errors
     /// None in practice.
@@ -379,7 +379,7 @@ impl<'a> ResumableRun<'a> {
         self.save_state(Action::Save, stage, save)
     }
 
-    /// To be called between two pieces of work of which nothing is kept.
+    /// To be called between two pieces of work whose state is not saved: stops if it is time to.
     ///
     /// # Errors
     /// As [`ResumableRun::checkpoint_if_due`].
@@ -398,7 +398,7 @@ impl<'a> ResumableRun<'a> {
         }
     }
 
-    /// Saves the results of the finished stages, if there is one that is not saved.
+    /// Writes a checkpoint with the results of the finished stages, if one of them is in none yet.
     ///
     /// # Errors
     /// The failed write.
@@ -426,7 +426,7 @@ impl<'a> ResumableRun<'a> {
         Ok(())
     }
 
-    /// Goes on or stops, after the state was saved or could not be.
+    /// Continues or stops, after a checkpoint was written or failed to be.
     fn conclude(&mut self, next: Action, saved: Result<()>) -> Result<()> {
         let last = || match self.last_saved {
             Some(kept) => format!("the last whole one, of {} ago, is kept", in_words(kept.elapsed().as_secs_f64())),
@@ -459,7 +459,7 @@ impl<'a> ResumableRun<'a> {
         }
     }
 
-    /// What can be said to someone whose results could not be written: the state that is kept, if any.
+    /// Advice for when results could not be written: how to resume the run, if a checkpoint is there.
     pub fn advice(&self) -> Option<String> {
         let _ = self.last_saved?;
         Some(format!(
@@ -469,7 +469,7 @@ impl<'a> ResumableRun<'a> {
     }
 }
 
-/// A wish to stop is this or a greater number: the number of the signal is added; 0 stands for the time limit.
+/// The number of a wish to stop for the time limit; the number of a signal is added.
 const STOP: f64 = 2.0;
 
 /// What a process wants to do next, as a number.
@@ -492,7 +492,7 @@ fn wished(wish: f64) -> Action {
     }
 }
 
-/// So many ranks, in words.
+/// A number of ranks, in words.
 fn ranks(n: usize) -> String {
     if n == 1 { "one rank".to_owned() } else { format!("{n} ranks") }
 }

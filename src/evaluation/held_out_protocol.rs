@@ -25,7 +25,8 @@ use crate::parallel::team::Team;
 use crate::system::interruption::Boundary;
 use crate::training::observer::Observer;
 use crate::training::shift_fit::{self, HeldoutBatchNorm};
-use crate::training::stage::{Snapshot, train_stage};
+use crate::training::snapshot::Snapshot;
+use crate::training::stage::train_stage;
 use crate::training::trainer::{Training, TrainingSettings, TrainingTask};
 use crate::words::grouped;
 

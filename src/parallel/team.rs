@@ -1,5 +1,5 @@
-//! Threads that share out the tiles of one short piece of work after another, as a training step needs, and the other
-//! processes that do the same with their own cells.
+//! A team of threads that splits one short piece of work after another into tiles, as a training step needs; and the ranks
+//! it works with.
 //!
 //! Work is cut into tiles whose number and size never depend on the number of threads; a tile writes only its own
 //! part of the output. So results are the same bytes on any number of threads.
@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 
 use crate::parallel::ranks::Ranks;
 
-/// Output that can be handed out tile by tile.
+/// Output that is handed out tile by tile.
 ///
 /// # Safety
 /// Parts of different indices must not overlap.
 pub unsafe trait Split: Sync {
-    /// What a tile gets.
+    /// The part of the output that a tile writes.
     type Part;
 
     /// The part of tile `i`.
@@ -112,7 +112,7 @@ unsafe impl<'a, T: Send> Split for Pieces<'a, T> {
     }
 }
 
-/// An order of the numbers below some number.
+/// A permutation of 0..n.
 #[derive(Debug, Clone, Default)]
 pub struct Permutation(Vec<usize>);
 
@@ -131,7 +131,7 @@ impl Permutation {
     }
 }
 
-/// A split whose parts are handed out in another order.
+/// A split whose parts are permuted.
 #[derive(Debug)]
 pub struct Reordered<'a, S> {
     output: S,
@@ -221,7 +221,7 @@ impl Claim {
 }
 
 impl Shared {
-    /// Of `threads` threads, which may become `most`.
+    /// For `threads` threads, at most `most` later.
     fn new(threads: usize, most: usize) -> Self {
         Self {
             claims: (0..most).map(|_| Claim(AtomicU64::new(0))).collect(),
@@ -277,7 +277,7 @@ impl Shared {
 /// A team of threads. The calling thread is one of them.
 pub struct Team<'a> {
     shared: Option<&'a Shared>,
-    /// Starts one more thread if there is one to be had.
+    /// Adds a spare thread to the team, if there is one.
     recruit: Option<&'a (dyn Fn() + Sync)>,
     ranks: &'a Ranks,
 }
@@ -288,7 +288,7 @@ impl std::fmt::Debug for Team<'_> {
     }
 }
 
-/// Threads that nobody uses, for teams that take on more while they work.
+/// A pool of spare threads, which teams can take while they work.
 #[derive(Debug)]
 pub struct SpareThreads {
     free: AtomicUsize,
@@ -296,12 +296,12 @@ pub struct SpareThreads {
 }
 
 impl SpareThreads {
-    /// None yet, and never more than `most`.
+    /// An empty pool, for teams of at most `most` threads.
     pub fn new(most: usize) -> Self {
         Self { free: AtomicUsize::new(0), most }
     }
 
-    /// Adds `threads`.
+    /// Adds `threads` threads to the pool.
     pub fn give(&self, threads: usize) {
         self.free.fetch_add(threads, Ordering::Relaxed);
     }
@@ -323,7 +323,7 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
-/// Gives back what a team of `threads` threads at first has taken on, also when the body panics.
+/// Gives back the spare threads of a team that began with `threads`, also when the body panics.
 struct GiveBack<'a> {
     shared: &'a Shared,
     threads: usize,
@@ -356,7 +356,7 @@ impl Team<'_> {
         Self::start(&shared, || body(&Team { shared: Some(&shared), recruit: None, ranks }))
     }
 
-    /// As [`Team::with`], of a team that takes on the threads of the `spare` as they come, and gives them back at its end.
+    /// As [`Team::with`], with a team that takes `spare` threads as they become free, and gives them back at its end.
     pub fn with_spare_threads<T>(threads: usize, spare: &SpareThreads, body: impl FnOnce(&Team) -> T) -> T {
         let threads = threads.max(1);
         let shared = &Shared::new(threads, threads.max(spare.most));

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use crate::error::{Error, Result};
 
-/// What is said on standard error at the end of a program that did not do all that it was asked for.
+/// The last line on standard error of a program that failed or was stopped.
 pub fn complaint(error: &Error) -> String {
     let (name, word) = match error {
         Error::Stopped(_) => ("stopped", ""),
@@ -37,7 +37,7 @@ pub fn print(text: &str) -> Result<()> {
     }
 }
 
-/// Format of what is said on standard error.
+/// Format of standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum LogFormat {
@@ -47,15 +47,15 @@ pub enum LogFormat {
     Json,
 }
 
-/// Whether the process speaks JSON on standard error.
+/// Whether the process writes JSON to standard error.
 static JSON: AtomicBool = AtomicBool::new(false);
 
-/// Chooses the format of everything that the process says on standard error. To be called before any work is done.
+/// Chooses the format of everything that the process writes to standard error. To be called before any work is done.
 pub fn choose_format(format: LogFormat) {
     JSON.store(format == LogFormat::Json, Ordering::Relaxed);
 }
 
-/// Whether the process speaks JSON on standard error.
+/// Whether the process writes JSON to standard error.
 pub fn speaks_json() -> bool {
     JSON.load(Ordering::Relaxed)
 }
@@ -74,22 +74,22 @@ pub fn event(name: &str, run: Option<&str>, fields: Value) -> String {
     Value::Object(object).to_string()
 }
 
-/// Who is told of what happens to a run while it works.
+/// Where a run reports what happens to it.
 pub trait Console: std::fmt::Debug {
-    /// Reports an event to programs that read along; `fields` is an object. People are told nothing.
+    /// Reports an event to programs; `fields` is an object. People do not see it.
     fn event(&self, name: &str, fields: Value);
 
-    /// Says a sentence.
+    /// Prints a sentence.
     fn note(&self, text: &str);
 
-    /// Says what may cost the user something; `text` is a sentence.
+    /// Warns of what may cost the user time or results; `text` is a sentence.
     fn warn(&self, text: &str);
 
-    /// Whether events are shown, and sentences for people left out where there is an event.
+    /// Whether events are shown; a sentence that says the same is then left out.
     fn shows_events(&self) -> bool;
 }
 
-/// Nobody is told anything.
+/// Reports nothing.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Silent;
 

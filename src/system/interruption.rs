@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 /// Number of the first signal that asked for an end; 0 as long as none has.
 static REQUESTED: AtomicI32 = AtomicI32::new(0);
-/// Pieces of work under way that have something to save before the process ends.
+/// Number of [`Deferral`]s: work under way that has something to save before the process ends.
 static DEFERRED: AtomicUsize = AtomicUsize::new(0);
 
 /// A signal repeated within this time is the same request: some senders (`timeout`, a terminal and its shell) send it
@@ -55,8 +55,8 @@ pub fn requested() -> Option<Cause> {
     }
 }
 
-/// As long as it lives, a first signal is only noted down, for whoever asks [`requested`]; without one it ends the
-/// process at once, because there is nothing to save.
+/// While it lives, the first signal is only recorded, to be asked for by [`requested`]. Without one, a signal ends the process
+/// at once, because there is nothing to save.
 #[derive(Debug)]
 pub struct Deferral(());
 
@@ -121,9 +121,9 @@ pub fn listen(_: impl Fn(Cause) + Send + 'static) -> std::io::Result<()> {
 /// How often a run is saved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Interval {
-    /// After every epoch.
+    /// At the end of every epoch.
     Epoch,
-    /// At the first step after so much time.
+    /// At the first step after this time.
     Time(Duration),
 }
 
@@ -138,21 +138,21 @@ pub enum Action {
     Stop(Cause),
 }
 
-/// What has just ended.
+/// A point between two pieces of work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Boundary {
-    /// A step, or a few cells.
+    /// The end of a step, or of a few cells.
     Step,
-    /// An epoch.
+    /// The end of an epoch.
     Epoch,
-    /// A stage, whose result should not be lost once it has taken some time.
+    /// The end of a stage, whose result should not be lost if it took some time.
     Stage,
 }
 
-/// After a stage that ends so long after the last saving, the state is saved although it is not due.
+/// A stage that ends this long after the last checkpoint is saved although none is due.
 const WORTH_SAVING: Duration = Duration::from_secs(10);
 
-/// Decides, between two pieces of work, whether to go on.
+/// When a run is saved and when it has to stop.
 #[derive(Debug, Clone)]
 pub struct SaveSchedule {
     every: Option<Interval>,
@@ -195,7 +195,7 @@ impl SaveSchedule {
         if due { Action::Save } else { Action::GoOn }
     }
 
-    /// The state was saved, or that was tried, just now.
+    /// A checkpoint was written, or tried to be, just now.
     pub fn saved(&mut self) {
         self.saved = Instant::now();
     }

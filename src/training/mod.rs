@@ -6,6 +6,7 @@ pub mod observer;
 pub mod rotation;
 pub mod schedule;
 pub mod shift_fit;
+pub(crate) mod snapshot;
 pub(crate) mod stage;
 pub mod starts;
 pub mod trainer;

@@ -1,23 +1,23 @@
-//! Help for masks that have settled in a bad minimum, in the middle of a training: latents are turned to where interventions act on
-//! as few of them as possible, and weak masks are switched off. Derivation: `derivations/rotation.md`.
+//! Rotation and pruning during a training, which free masks from bad minima: latents are rotated so that interventions act on as few
+//! of them as possible, and weak masks are switched off. Derivation: `derivations/rotation.md`.
 
 use crate::model::architecture::LatentDistribution;
 use crate::model::network::Network;
 use crate::numerics::real::Real;
 
-/// Angles that are tried, in degrees, either side of 0: half of them turn one axis into the other.
+/// Angles from minus this to one less than this are tried, in degrees; larger ones only swap the two axes or change their signs.
 const MOST_DEGREES: i32 = 45;
-/// Turns by fewer degrees are left to the gradient.
+/// Rotations by fewer degrees are left to the gradient.
 const FEWEST_DEGREES: i32 = 5;
-/// Share that a turn must take off the sum of Eq. (V3) over its two latents.
+/// Share by which a rotation must lower the sum of Eq. (V3) over its two latents.
 const LEAST_GAIN: f64 = 0.005;
 /// Passes over all pairs, at most.
 const MOST_PASSES: usize = 50;
-/// Effects on turned latents that keep their masks on: where a mask is as often on as off at the default sparsity.
+/// Least effect that keeps the mask of a rotated latent on: where a mask is as often on as off at the default sparsity.
 const SMALLEST_EFFECT: f64 = 1.0;
 
-/// Turns the latents of a network in training and switches its masks of a probability below `weak` off; nothing without
-/// masks, or once they are frozen. Returns how many latents were turned.
+/// Rotates the latents of a network in training and switches off its masks of a probability below `weak`; does nothing
+/// without masks, or once they are frozen. Returns how many latents were rotated.
 pub fn rotate_and_prune<R: Real>(network: &mut Network<R>, weak: f64) -> usize {
     if network.frozen_mask.is_some() {
         return 0;
@@ -27,40 +27,40 @@ pub fn rotate_and_prune<R: Real>(network: &mut Network<R>, weak: f64) -> usize {
     let shift = network.tensors.shift.as_ref().expect("masks are masks of shifts");
     let effect = |(shift, mask): (&R, &R)| if mask.f64() > 0.5 { shift.f64() } else { 0.0 };
     let mut effects: Vec<f64> = network.parameters[shift].iter().zip(&masks).map(effect).collect();
-    let mut n_turned = 0;
+    let mut n_rotated = 0;
     // A softmax of latents has axes of its own.
     if network.architecture.latent_distribution == LatentDistribution::Normal
         && let Some(rotation) = sparsest_rotation(&mut effects, l)
     {
-        let turned: Vec<bool> = (0..l).map(|k| rotation[k * l + k] != 1.0).collect();
-        n_turned = turned.iter().filter(|&&turned| turned).count();
-        network.rotate_latents(&rotation, &effects, &turned, SMALLEST_EFFECT);
+        let rotated: Vec<bool> = (0..l).map(|k| rotation[k * l + k] != 1.0).collect();
+        n_rotated = rotated.iter().filter(|&&rotated| rotated).count();
+        network.rotate_latents(&rotation, &effects, &rotated, SMALLEST_EFFECT);
     }
     network.switch_off_masks_below(weak);
-    n_turned
+    n_rotated
 }
 
 /// What one effect adds to Eq. (V3).
-fn spread(effect: f64) -> f64 {
+fn sparsity_cost(effect: f64) -> f64 {
     Real::ln_1p(effect * effect)
 }
 
-/// The rotation, L x L, after which `effects` (interventions x L) spread least over the latents, among those that turns of two axes
-/// at a time reach, Eq. (V3); `None` if no turn is worth it. The effects are rotated.
+/// The rotation, L x L, after which `effects` (interventions x L) spread least over the latents, among those that rotations of two
+/// axes at a time reach, Eq. (V3); `None` if none is worth it. The effects are rotated.
 fn sparsest_rotation(effects: &mut [f64], l: usize) -> Option<Vec<f64>> {
     let mut rotation: Vec<f64> = (0..l * l).map(|at| if at % (l + 1) == 0 { 1.0 } else { 0.0 }).collect();
     let mut found = false;
     for _ in 0..MOST_PASSES {
-        let mut turned = false;
+        let mut rotated = false;
         for j in 0..l {
             for k in j + 1..l {
-                let spread_after = |degrees: i32| -> f64 {
+                let cost_after = |degrees: i32| -> f64 {
                     let (sine, cosine) = sine_and_cosine(degrees);
                     let turn = |row: &[f64]| (cosine * row[j] + sine * row[k], cosine * row[k] - sine * row[j]);
-                    effects.chunks_exact(l).map(turn).map(|(a, b)| spread(a) + spread(b)).sum()
+                    effects.chunks_exact(l).map(turn).map(|(a, b)| sparsity_cost(a) + sparsity_cost(b)).sum()
                 };
-                let before = spread_after(0);
-                let tried = (-MOST_DEGREES..MOST_DEGREES).map(|degrees| (spread_after(degrees), degrees));
+                let before = cost_after(0);
+                let tried = (-MOST_DEGREES..MOST_DEGREES).map(|degrees| (cost_after(degrees), degrees));
                 let (after, degrees) = tried.min_by(|a, b| a.0.total_cmp(&b.0)).expect("some angles");
                 if degrees.abs() < FEWEST_DEGREES || after >= (1.0 - LEAST_GAIN) * before {
                     continue;
@@ -74,10 +74,10 @@ fn sparsest_rotation(effects: &mut [f64], l: usize) -> Option<Vec<f64>> {
                     rotation[j * l + column] = cosine * a + sine * b;
                     rotation[k * l + column] = cosine * b - sine * a;
                 }
-                (turned, found) = (true, true);
+                (rotated, found) = (true, true);
             }
         }
-        if !turned {
+        if !rotated {
             break;
         }
     }
@@ -114,7 +114,7 @@ mod tests {
     }
 
     fn total(effects: &[f64]) -> f64 {
-        effects.iter().map(|&effect| spread(effect)).sum()
+        effects.iter().map(|&effect| sparsity_cost(effect)).sum()
     }
 
     #[test]
@@ -195,11 +195,11 @@ mod tests {
         };
         let (means, reconstruction) = look(&network);
         assert_eq!(rotate_and_prune(&mut network, 0.75), 2);
-        let (turned, same) = look(&network);
+        let (rotated, same) = look(&network);
         for (a, b) in reconstruction.iter().zip(&same) {
             assert!((a - b).abs() < 1e-10 * a.abs(), "{a} {b}");
         }
-        for (before, after) in means.chunks_exact(L).zip(turned.chunks_exact(L)) {
+        for (before, after) in means.chunks_exact(L).zip(rotated.chunks_exact(L)) {
             let want = [cosine * before[1] + sine * before[3], cosine * before[3] - sine * before[1]];
             assert!((after[1] - want[0]).abs() + (after[3] - want[1]).abs() < 1e-10, "{after:?} {want:?}");
             assert_eq!((after[0], after[2], after[4]), (before[0], before[2], before[4]));

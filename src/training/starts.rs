@@ -1,5 +1,5 @@
-//! Training from several starting values, of which one is kept: the loss has many minima, and chance decides in which of them a
-//! training ends. `docs/recipe.md` shows what this brings.
+//! Training from several starting values, of which the best is kept: the loss has many minima, and chance decides in which of them
+//! a training ends. `docs/recipe.md` shows what this gains.
 
 use serde::Serialize;
 
@@ -47,10 +47,10 @@ const TRIAL: [&str; MOST_STARTS] = [
 /// The stage of all trials.
 const TRIALS: &str = "trials";
 
-/// A trial is judged by the last epochs of so many.
+/// A trial is judged by the last one in so many of its epochs.
 const JUDGED: usize = 10;
 
-/// Starting values, of which one is kept.
+/// Starting values, of which the best is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Starts {
     /// How many.
@@ -130,7 +130,7 @@ fn train_all<R: Real>(
     Ok((network, Training { seconds, cells_passed, ..training }, metrics))
 }
 
-/// A start that was trained for the first epochs.
+/// How a start did in its first epochs.
 #[derive(Debug, Clone, PartialEq)]
 struct Trial {
     /// Mean validation ELBO of the last tenth of its epochs; none where a value was not finite.
@@ -143,7 +143,7 @@ struct Trial {
 #[derive(Debug, Default, PartialEq)]
 struct Trials {
     done: Vec<Trial>,
-    /// Number of the best.
+    /// Index of the best.
     best: usize,
     /// Where its training stands, as saved by [`Trainer::save`].
     state: Vec<u8>,

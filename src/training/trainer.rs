@@ -1,5 +1,5 @@
-//! The training loop: epochs of minibatches, validation after each, early stopping; it can be left and taken up again
-//! anywhere.
+//! The training loop: epochs of minibatches, validation after each, early stopping. It can be interrupted at any step and
+//! resumed.
 
 use crate::checkpoint::encoding::{ByteReader, DecodeError, Encode, decode_values, encode_fields, encode_values};
 use crate::data::dataset::Dataset;
@@ -18,15 +18,15 @@ use crate::training::history::{EpochRecord, KeepEpoch, StopReason};
 use crate::training::observer::Observer;
 use crate::training::rotation::rotate_and_prune;
 use crate::training::schedule::Schedule;
-use crate::training::stage::Snapshot;
+use crate::training::snapshot::Snapshot;
 use std::ops::Range;
 use std::time::Instant;
 
 /// A last minibatch with fewer cells is left out (scvi-tools; batch statistics of so few mean nothing).
 pub(crate) const SMALLEST_BATCH: usize = 3;
 
-/// Shares of the epochs after which masks are helped out of bad minima: late enough for masks to have settled, early enough for them to
-/// settle again.
+/// Shares of the epochs after which latents are rotated and weak masks pruned: late enough for masks to have converged, early enough
+/// for them to converge again.
 pub const ROTATE_AFTER: [f64; 4] = [0.25, 0.4, 0.55, 0.7];
 
 /// Settings of a training.
@@ -46,9 +46,9 @@ pub struct TrainingSettings {
     pub keep: KeepEpoch,
     /// Optimiser.
     pub adam: AdamSettings,
-    /// Course of its step size over all epochs.
+    /// Its step size over all epochs.
     pub schedule: Schedule,
-    /// At [`ROTATE_AFTER`] latents are turned and masks of a lower probability switched off; 0: never.
+    /// Masks of a lower probability are pruned after latents are rotated, at [`ROTATE_AFTER`]; 0: neither is ever done.
     pub prune_masks_below: f64,
     /// Seed of order and noise.
     pub seed: u64,
@@ -86,7 +86,7 @@ impl TrainingSettings {
     }
 }
 
-/// How a training went. The network holds the kept weights.
+/// How a training went; the network holds the weights that are kept.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Training {
     /// Why it ended.
@@ -97,7 +97,7 @@ pub struct Training {
     pub history: Vec<EpochRecord>,
     /// Seconds spent.
     pub seconds: f64,
-    /// Training cells passed, all epochs together.
+    /// Training cells that passed through the network, all epochs together.
     pub cells_passed: usize,
 }
 
@@ -144,7 +144,7 @@ struct Progress {
     seconds: f64,
 }
 
-/// What came of a piece of a training.
+/// What a call of [`Trainer::advance`] did.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Advance {
     /// A minibatch was passed.
@@ -228,12 +228,12 @@ impl<'a, R: Real> Trainer<'a, R> {
         }
     }
 
-    /// What it was given.
+    /// What it trains on, and how.
     pub fn task(&self) -> TrainingTask<'a> {
         self.task
     }
 
-    /// Appends everything that this training does not find again in what it was given.
+    /// Appends the state of this training: all that [`Trainer::new`] is not given again.
     pub fn save(&self, out: &mut Vec<u8>) {
         // Without `..`: a new field does not compile before it is decided whether it is saved.
         let Self {
@@ -271,10 +271,10 @@ impl<'a, R: Real> Trainer<'a, R> {
         u8::from(*ended).encode(out);
     }
 
-    /// Takes this training, new and given the same, to where another one was saved.
+    /// Resumes, in a new training that was given the same, from a state that [`Trainer::save`] wrote.
     ///
     /// # Errors
-    /// [`DecodeError`] if the other one was not given the same.
+    /// [`DecodeError`] if the state is that of a training that was given something else.
     pub fn load(&mut self, input: &mut ByteReader<'_>) -> Result<(), DecodeError> {
         decode_values(&mut self.network.parameters.values, input)?;
         decode_values(&mut self.network.running.values, input)?;
@@ -449,7 +449,7 @@ impl<'a, R: Real> Trainer<'a, R> {
         Training { seconds, ..self.training.clone() }
     }
 
-    /// Leaves the weights that are to be kept in the network.
+    /// Ends the training; the network then holds the weights that are kept.
     pub fn finish(self) -> Training {
         if self.task.settings.keep == KeepEpoch::Best && self.stopping.best.is_finite() {
             self.best.restore(self.network);

@@ -27,7 +27,7 @@ use crate::system::console::complaint;
 /// its relatives.
 const SIZE_VARIABLES: [&str; 2] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"];
 
-/// Sums of so many bytes or more go through an exchange of slices, which sends less than all to all.
+/// Sums of this many bytes or more are formed by slices, one to a rank, which sends less than everything to everyone.
 const LARGE: usize = 1 << 14;
 
 /// The processes of a job, as one of them sees them.
@@ -37,7 +37,7 @@ pub struct Ranks {
     scratch: Mutex<Scratch>,
 }
 
-/// A job: the processes that were started together, from the start of their talk to its end.
+/// The processes that were started together, while they communicate.
 pub struct Job {
     // The environment ends after those who use it.
     ranks: Ranks,
@@ -76,8 +76,8 @@ impl Ranks {
         &ALONE
     }
 
-    /// Refuses a job of several processes that do not know of each other: the program was built without MPI, or with
-    /// another MPI than that of the launcher.
+    /// Refuses a job whose processes cannot communicate: the program was built without MPI, or with another MPI than that of
+    /// the launcher.
     ///
     /// # Errors
     /// [`InputError`].
@@ -169,7 +169,7 @@ impl Ranks {
 
     /// The rows of all `cells`, in that order, from the rows of those that each rank holds.
     ///
-    /// `own` holds `width` values for each cell of [`Ranks::mine`].
+    /// `own` has `width` values for each cell of [`Ranks::mine`].
     pub fn gather_rows<R: Real>(&self, cells: &[usize], width: usize, own: Vec<R>) -> Vec<R> {
         let Some(world) = &self.world else { return own };
         let mut rows = vec![0; world.size()];
@@ -281,8 +281,8 @@ impl Ranks {
         }
     }
 
-    /// Ends the job with a message if `values` are not the same bits on every rank: ranks that have come apart would
-    /// train different models without anyone noticing.
+    /// Ends the job with a message if `values` are not the same bits on every rank: ranks that have diverged would train
+    /// different models unnoticed.
     pub fn check_together<R: Real>(&self, what: &str, values: &[R]) {
         if self.is_alone() {
             return;
@@ -359,7 +359,7 @@ fn sum_in_order<R: Real>(values: &mut [R], received: &[R]) {
     );
 }
 
-/// Buffers that are kept from one sum to the next. Words of eight bytes hold values of either precision.
+/// Buffers for sums, reused from one to the next. Words of eight bytes hold values of either precision.
 #[derive(Debug, Default)]
 struct Scratch {
     sent: Vec<u64>,
