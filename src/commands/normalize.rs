@@ -8,17 +8,14 @@ use rand_distr::{Distribution, StandardNormal};
 use crate::commands::saved_model::{SAMPLES_FROM, SavedModel, Written, stream};
 use crate::commands::screen;
 use crate::data::dataset::Dataset;
-use crate::data::formats::anndata_writer::AnnDataWriter;
-use crate::data::formats::npz::NpzWriter;
 use crate::error::{InputError, Result};
 use crate::inference::evaluation_workspace;
 use crate::model::latent;
 use crate::model::network::Batch;
 use crate::numerics::real::{Precision, Real};
 use crate::parallel::team::Team;
-use crate::results::anndata::annotations;
 use crate::results::catalogue::ResultsFile;
-use crate::results::output_file::{OutputKind, write_table};
+use crate::results::output_file::{OutputKind, write_expression};
 
 /// What `svae-cpu normalize` is asked for.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,7 +37,7 @@ pub struct Normalize {
 /// Writes the denoised expression of cells: the decoder's rates, times `scale`, of the named genes (`None`: all).
 ///
 /// At the posterior mean of each cell or, with `samples` > 0, as the mean over so many samples of its posterior. `data`
-/// is read as [`embed`](crate::commands::embed::embed) does; `None` means the cells of the run itmodel.
+/// is read as [`embed`](crate::commands::embed::embed) does; `None` means the cells of the run itself.
 ///
 /// # Errors
 /// [`InputError`] for a gene that the model does not know; as reading and writing do.
@@ -70,26 +67,8 @@ pub fn normalize(model: &SavedModel, request: &Normalize, out: &Path, kind: Outp
         Precision::F64 => rates::<f64>(model, &cells, &chosen, request)?,
     };
     let names: Vec<String> = chosen.iter().map(|&g| model.genes[g].clone()).collect();
-    let (n, g) = (cells.n_cells(), chosen.len());
-    match kind {
-        OutputKind::Csv => write_table(out, &cells.cell_names, &names, |n, i| f64::from(rates[n * g + i]))?,
-        OutputKind::Npz => {
-            let mut npz = NpzWriter::create(out)?;
-            npz.add_f32("expression", &[n, g], &rates)?;
-            npz.add_strings("cells", &cells.cell_names)?;
-            npz.add_strings("genes", &names)?;
-            npz.finish()?;
-        }
-        OutputKind::H5ad => {
-            let file = AnnDataWriter::create(out)?;
-            file.array_single("X", &[n, g], &rates)?;
-            let obs = if request.data.is_none() { annotations(&cells) } else { Vec::new() };
-            file.frame("obs", &cells.cell_names, &obs)?;
-            file.frame("var", &names, &[])?;
-            file.finish()?;
-        }
-    }
-    Ok(Written { n_cells: n, notes })
+    write_expression(out, kind, &cells, &names, &rates, request.data.is_none())?;
+    Ok(Written { n_cells: cells.n_cells(), notes })
 }
 
 fn rates<R: Real>(model: &SavedModel, cells: &Dataset, chosen: &[usize], request: &Normalize) -> Result<Vec<f32>> {

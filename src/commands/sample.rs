@@ -10,18 +10,15 @@ use rand_distr::{Distribution, StandardNormal};
 use crate::commands::saved_model::{COUNTS, LATENTS, SavedModel, Written, stream};
 use crate::data::counts::in_memory::{Counts, CountsBuilder};
 use crate::data::dataset::{Dataset, InterventionRows};
-use crate::data::formats::anndata_writer::{AnnDataWriter, FrameColumn};
-use crate::data::formats::write_npz;
 use crate::error::{InputError, Result};
 use crate::evaluation::interpretation::{CONTROL, Subset};
 use crate::inference::evaluation_workspace;
 use crate::model::network::{Batch, Network};
 use crate::numerics::real::{Precision, Real};
 use crate::parallel::team::Team;
-use crate::results::anndata::annotations;
 use crate::results::catalogue::ResultsFile;
 use crate::results::cells::each_cell;
-use crate::results::output_file::{OutputKind, write_table};
+use crate::results::output_file::{OutputKind, write_simulated};
 
 /// What `svae-cpu sample` is asked for.
 #[derive(Debug, Clone, PartialEq)]
@@ -65,33 +62,12 @@ pub fn sample(model: &SavedModel, request: &Sample, out: &Path, kind: OutputKind
         Precision::F32 => simulated::<f32>(model, request, &chosen, &donors, file)?,
         Precision::F64 => simulated::<f64>(model, request, &chosen, &donors, file)?,
     };
-    let (n, l) = (data.n_cells(), model.config.latents);
-    match kind {
-        OutputKind::Csv => {
-            let mut dense = vec![0; n * model.genes.len()];
-            for (cell, row) in dense.chunks_exact_mut(model.genes.len()).enumerate() {
-                data.counts.row(cell).for_each(|g, x| row[g] = x);
-            }
-            let g = model.genes.len();
-            write_table(out, &data.cell_names, &model.genes, |n, i| f64::from(dense[n * g + i]))?;
-        }
-        OutputKind::Npz => write_npz(&data, out)?,
-        OutputKind::H5ad => {
-            let file = AnnDataWriter::create(out)?;
-            file.counts("X", &data.counts)?;
-            let mut obs = annotations(&data);
-            obs.push(("size_factor".to_owned(), FrameColumn::Numbers(data.library.clone())));
-            file.frame("obs", &data.cell_names, &obs)?;
-            file.frame("var", &model.genes, &[])?;
-            file.array_f32("obsm/X_svae", &[n, l], &latents)?;
-            file.finish()?;
-        }
-    }
+    write_simulated(out, kind, &data, &latents, model.config.latents)?;
     let mut notes = Vec::new();
     if file == ResultsFile::HeldOutModel {
         notes.push("cells come from the model that was fitted to held-out interventions".to_owned());
     }
-    Ok(Written { n_cells: n, notes })
+    Ok(Written { n_cells: data.n_cells(), notes })
 }
 
 /// The cells of a request, and their latents (cells x L).
