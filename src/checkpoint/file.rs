@@ -66,7 +66,7 @@ pub struct Resume {
 }
 
 /// A part of a run's state: the stage, and what it wrote.
-pub type Part = (String, Vec<u8>);
+pub type NamedBytes = (String, Vec<u8>);
 
 /// A checkpoint.
 #[derive(Debug, Clone, PartialEq)]
@@ -74,9 +74,9 @@ pub struct Checkpoint {
     /// The run it belongs to, and where that stands.
     pub header: Header,
     /// Results of finished stages.
-    pub finished: Vec<Part>,
+    pub finished: Vec<NamedBytes>,
     /// Work in progress.
-    pub current: Option<Part>,
+    pub current: Option<NamedBytes>,
 }
 
 /// A writer that computes the checksum of what it passes on.
@@ -104,7 +104,12 @@ impl<W: Write> Summing<W> {
 ///
 /// # Errors
 /// Those of `out`.
-pub fn write(out: impl Write, header: &Header, finished: &[Part], current: Option<(&str, &[u8])>) -> io::Result<()> {
+pub fn write(
+    out: impl Write,
+    header: &Header,
+    finished: &[NamedBytes],
+    current: Option<(&str, &[u8])>,
+) -> io::Result<()> {
     let mut out = Summing { out, sum: Xxh3::new() };
     let mut head = MAGIC.to_vec();
     FORMAT.encode(&mut head);
@@ -145,7 +150,7 @@ pub fn read(bytes: &[u8]) -> std::result::Result<Checkpoint, DecodeError> {
     let header = String::decode(&mut input)?;
     let header =
         serde_json::from_str(&header).map_err(|error| DecodeError(format!("its header is unreadable ({error})")))?;
-    let part = |input: &mut ByteReader<'_>| -> std::result::Result<Part, DecodeError> {
+    let part = |input: &mut ByteReader<'_>| -> std::result::Result<NamedBytes, DecodeError> {
         let name = String::decode(input)?;
         let length = usize::decode(input)?;
         Ok((name, input.take(length)?.to_vec()))
@@ -164,7 +169,7 @@ pub fn read(bytes: &[u8]) -> std::result::Result<Checkpoint, DecodeError> {
 ///
 /// # Errors
 /// [`Error::Io`]; what was there before is then still there.
-pub fn replace(folder: &Path, header: &Header, finished: &[Part], current: Option<(&str, &[u8])>) -> Result<()> {
+pub fn replace(folder: &Path, header: &Header, finished: &[NamedBytes], current: Option<(&str, &[u8])>) -> Result<()> {
     let [newest, previous, next] = [CHECKPOINT, PREVIOUS, NEXT].map(|name| folder.join(name));
     write_atomically(&next, |file| write(file, header, finished, current))?;
     let failed = |source| Error::io("writing", &newest, source);

@@ -13,7 +13,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use serde_json::json;
 
 use crate::checkpoint::encoding::{ByteReader, DecodeError};
-use crate::checkpoint::file::{Checkpoint, Header, Part, Resume};
+use crate::checkpoint::file::{Checkpoint, Header, NamedBytes, Resume};
 use crate::data::identity::DataIdentity;
 use crate::error::{Error, InputError, Result};
 use crate::numerics::simd;
@@ -58,9 +58,9 @@ pub struct ResumableRun<'a> {
     begin: Instant,
     /// Seconds of the run before `begin`.
     seconds_before: f64,
-    results: Vec<Part>,
+    results: Vec<NamedBytes>,
     /// The state of the interrupted stage, until that stage asks for it.
-    interrupted: Option<Part>,
+    interrupted: Option<NamedBytes>,
     /// Whether a stage has ended since the last checkpoint.
     changed: bool,
     /// When the newest whole checkpoint was written, or read.

@@ -39,7 +39,7 @@ pub fn identity(data: &Dataset) -> Result<DataIdentity> {
         covariates,
         truth,
     } = data;
-    let mut sum = Sum { sum: Xxh3::new(), waiting: Vec::with_capacity(BLOCK + 64) };
+    let mut sum = Checksum { sum: Xxh3::new(), waiting: Vec::with_capacity(BLOCK + 64) };
     let all: Vec<usize> = (0..counts.n_cells()).collect();
     counts.visit(&all, |n, row| {
         sum.number(row.len() as u64);
@@ -74,12 +74,12 @@ pub fn identity(data: &Dataset) -> Result<DataIdentity> {
 }
 
 /// A checksum of numbers and names.
-struct Sum {
+struct Checksum {
     sum: Xxh3,
     waiting: Vec<u8>,
 }
 
-impl Sum {
+impl Checksum {
     #[inline]
     fn number(&mut self, number: u64) {
         self.waiting.extend_from_slice(&number.to_le_bytes());

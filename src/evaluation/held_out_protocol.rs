@@ -1,4 +1,4 @@
-//! The held-out protocol on one page: fix the masks, train again, fit the held-out shifts, judge the held-out cells.
+//! The held-out protocol: fix the masks, train again, fit the held-out shifts, judge the held-out cells.
 //!
 //! Derivation: `derivations/heldout.md`.
 

@@ -174,7 +174,7 @@ macro_rules! real {
             fn ln_1p_and_reciprocal(self) -> (Self, Self, Self) {
                 let t = self;
                 let u = 1.0 + t;
-                let (exponent, fraction) = <$t as Split>::split_normal(u);
+                let (exponent, fraction) = <$t as SplitFloat>::split_normal(u);
                 let small = exponent == 0.0;
                 let f = if small { t } else { fraction };
                 // 1 / u and f / (2 + f) out of one division.
@@ -182,7 +182,7 @@ macro_rules! real {
                 let reciprocal = (2.0 + f) * shared;
                 let s = f * u * shared;
                 // What rounding u lost is at most half a spacing of u, about one of ln u: left out.
-                let (log, excess) = <$t as Split>::series(f, s, exponent);
+                let (log, excess) = <$t as SplitFloat>::series(f, s, exponent);
                 let excess = if small { excess } else { log - t };
                 (log, excess, reciprocal)
             }
@@ -190,7 +190,7 @@ macro_rules! real {
 
         const _: () = {
             use $t as T;
-            impl Split for T {
+            impl SplitFloat for T {
                 /// `x = 2^exponent (1 + f)` with 1 + f in [sqrt(1/2), sqrt(2)).
                 #[inline(always)]
                 fn split(x: T) -> (T, T) {
@@ -233,7 +233,7 @@ macro_rules! real {
     };
 }
 
-trait Split: Sized {
+trait SplitFloat: Sized {
     fn split(x: Self) -> (Self, Self);
     /// The same for x neither zero nor subnormal.
     fn split_normal(x: Self) -> (Self, Self);
@@ -243,12 +243,12 @@ trait Split: Sized {
 }
 
 #[inline(always)]
-fn split_exponent<T: Split>(x: T) -> (T, T) {
+fn split_exponent<T: SplitFloat>(x: T) -> (T, T) {
     T::split(x)
 }
 
 #[inline(always)]
-fn ln_near_one<T: Split>(f: T, exponent: T) -> (T, T) {
+fn ln_near_one<T: SplitFloat>(f: T, exponent: T) -> (T, T) {
     T::near_one(f, exponent)
 }
 

@@ -176,19 +176,19 @@ split_tuple!(A, B, C, D, E);
 
 /// One piece of work: a closure with its type erased.
 #[derive(Clone, Copy)]
-struct Job {
+struct TileWork {
     call: unsafe fn(*const (), usize),
     closure: *const (),
 }
 
 /// State shared by the threads of a team.
-struct Shared {
+struct TeamState {
     /// One word per thread, its share of the tiles: generation (24 bits), end (20), next tile (20). A tile is claimed by
     /// adding one. Who holds a claim below the end may use `job`: it stays in place until that tile is counted as complete.
     claims: Vec<Claim>,
     /// Threads that take part; claims of others have no tiles.
     active: AtomicUsize,
-    job: AtomicPtr<Job>,
+    job: AtomicPtr<TileWork>,
     complete: AtomicUsize,
     stop: AtomicBool,
     panic: Mutex<Option<Box<dyn std::any::Any + Send>>>,
@@ -220,7 +220,7 @@ impl Claim {
     }
 }
 
-impl Shared {
+impl TeamState {
     /// For `threads` threads, at most `most` later.
     fn new(threads: usize, most: usize) -> Self {
         Self {
@@ -276,7 +276,7 @@ impl Shared {
 
 /// A team of threads. The calling thread is one of them.
 pub struct Team<'a> {
-    shared: Option<&'a Shared>,
+    shared: Option<&'a TeamState>,
     /// Adds a spare thread to the team, if there is one.
     recruit: Option<&'a (dyn Fn() + Sync)>,
     ranks: &'a Ranks,
@@ -315,7 +315,7 @@ impl SpareThreads {
 }
 
 /// Ends the waiting of a team's threads, also when the body panics.
-struct StopOnDrop<'a>(&'a Shared);
+struct StopOnDrop<'a>(&'a TeamState);
 
 impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
@@ -325,7 +325,7 @@ impl Drop for StopOnDrop<'_> {
 
 /// Gives back the spare threads of a team that began with `threads`, also when the body panics.
 struct GiveBack<'a> {
-    shared: &'a Shared,
+    shared: &'a TeamState,
     threads: usize,
     spare: &'a SpareThreads,
 }
@@ -352,14 +352,14 @@ impl Team<'_> {
         if threads <= 1 {
             return body(&Team { shared: None, recruit: None, ranks });
         }
-        let shared = Shared::new(threads, threads);
+        let shared = TeamState::new(threads, threads);
         Self::start(&shared, || body(&Team { shared: Some(&shared), recruit: None, ranks }))
     }
 
     /// As [`Team::with`], with a team that takes `spare` threads as they become free, and gives them back at its end.
     pub fn with_spare_threads<T>(threads: usize, spare: &SpareThreads, body: impl FnOnce(&Team) -> T) -> T {
         let threads = threads.max(1);
-        let shared = &Shared::new(threads, threads.max(spare.most));
+        let shared = &TeamState::new(threads, threads.max(spare.most));
         let _back = GiveBack { shared, threads, spare };
         std::thread::scope(|scope| {
             // Also when the body panics, before the threads of the scope are waited for.
@@ -376,7 +376,7 @@ impl Team<'_> {
     }
 
     /// Runs `body` beside all but the first of the threads.
-    fn start<T>(shared: &Shared, body: impl FnOnce() -> T) -> T {
+    fn start<T>(shared: &TeamState, body: impl FnOnce() -> T) -> T {
         let threads = shared.active.load(Ordering::Relaxed);
         if threads == 1 {
             return body();
@@ -424,7 +424,7 @@ impl Team<'_> {
         assert!((n as u64) < TILE_MASK / 2, "too many tiles");
         // SAFETY: every index is claimed, and so taken, once.
         let closure = |i: usize| f(i, unsafe { output.part(i) });
-        let mut job = Job { call: call_of(&closure), closure: (&raw const closure).cast() };
+        let mut job = TileWork { call: call_of(&closure), closure: (&raw const closure).cast() };
         shared.job.store(&raw mut job, Ordering::Release);
         shared.complete.store(0, Ordering::Relaxed);
         // Every thread gets the same share of every stage with as many tiles: what they work on stays in its caches.

@@ -122,12 +122,12 @@ impl Training {
 encode_fields! {
     Training { stop_reason, non_finite, history, seconds, cells_passed }
     EarlyStopping { patience, best, waited }
-    Progress { epoch, step, loss, reconstruction, kl, cells, seconds }
+    EpochProgress { epoch, step, loss, reconstruction, kl, cells, seconds }
 }
 
 /// Where a training stands, and the sums of its present epoch.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-struct Progress {
+struct EpochProgress {
     /// Epochs that are complete.
     epoch: usize,
     /// Minibatches of the present epoch that are done.
@@ -188,7 +188,7 @@ pub struct Trainer<'a, R> {
     stopping: EarlyStopping,
     best: Snapshot<R>,
     last_good: Snapshot<R>,
-    progress: Progress,
+    progress: EpochProgress,
     /// Of epochs that are complete; seconds, of all before the last restart.
     training: Training,
     ended: bool,
@@ -212,7 +212,7 @@ impl<'a, R: Real> Trainer<'a, R> {
             stopping: EarlyStopping::new(settings.patience),
             best: Snapshot::of(network),
             last_good: Snapshot::of(network),
-            progress: Progress::default(),
+            progress: EpochProgress::default(),
             training: Training {
                 stop_reason: StopReason::EpochLimit,
                 non_finite: None,
@@ -265,7 +265,7 @@ impl<'a, R: Real> Trainer<'a, R> {
         best.save(out);
         last_good.save(out);
         let seconds = progress.seconds + epoch_restarted.elapsed().as_secs_f64();
-        Progress { seconds, ..*progress }.encode(out);
+        EpochProgress { seconds, ..*progress }.encode(out);
         let seconds = training.seconds + restarted.elapsed().as_secs_f64();
         Training { seconds, ..training.clone() }.encode(out);
         u8::from(*ended).encode(out);
@@ -324,7 +324,7 @@ impl<'a, R: Real> Trainer<'a, R> {
     }
 
     fn step(&mut self, team: &Team) -> Result<Advance> {
-        let (settings, Progress { epoch, step, .. }) = (self.task.settings, self.progress);
+        let (settings, EpochProgress { epoch, step, .. }) = (self.task.settings, self.progress);
         // Number of the epoch in the addresses of random streams.
         let stream_epoch = settings.stream_offset + epoch as u64;
         let batch_size = self.batch_size();
@@ -405,7 +405,7 @@ impl<'a, R: Real> Trainer<'a, R> {
             seconds: sums.seconds + self.epoch_restarted.elapsed().as_secs_f64(),
         };
         self.training.history.push(record);
-        self.progress = Progress { epoch: sums.epoch + 1, ..Progress::default() };
+        self.progress = EpochProgress { epoch: sums.epoch + 1, ..EpochProgress::default() };
         self.epoch_restarted = Instant::now();
 
         let watched = if self.task.validation.is_empty() { record.train_elbo } else { record.validation_elbo };

@@ -34,7 +34,7 @@ const LARGE: usize = 1 << 14;
 #[derive(Debug)]
 pub struct Ranks {
     world: Option<World>,
-    scratch: Mutex<Scratch>,
+    scratch: Mutex<SumBuffers>,
 }
 
 /// The processes that were started together, while they communicate.
@@ -68,7 +68,7 @@ impl Job {
 }
 
 /// One process.
-static ALONE: Ranks = Ranks { world: None, scratch: Mutex::new(Scratch { sent: Vec::new(), received: Vec::new() }) };
+static ALONE: Ranks = Ranks { world: None, scratch: Mutex::new(SumBuffers { sent: Vec::new(), received: Vec::new() }) };
 
 impl Ranks {
     /// One process.
@@ -320,7 +320,7 @@ impl Ranks {
         }
     }
 
-    fn scratch(&self) -> MutexGuard<'_, Scratch> {
+    fn scratch(&self) -> MutexGuard<'_, SumBuffers> {
         self.scratch.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
@@ -361,12 +361,12 @@ fn sum_in_order<R: Real>(values: &mut [R], received: &[R]) {
 
 /// Buffers for sums, reused from one to the next. Words of eight bytes hold values of either precision.
 #[derive(Debug, Default)]
-struct Scratch {
+struct SumBuffers {
     sent: Vec<u64>,
     received: Vec<u64>,
 }
 
-impl Scratch {
+impl SumBuffers {
     /// Room for so many values.
     fn of<R: Real>(&mut self, sent: usize, received: usize) -> (&mut [R], &mut [R]) {
         fn room<R: Real>(words: &mut Vec<u64>, n: usize) -> &mut [R] {
@@ -427,7 +427,7 @@ mod tests {
 
     #[test]
     fn scratch_has_room_for_either_precision() {
-        let mut scratch = Scratch::default();
+        let mut scratch = SumBuffers::default();
         let (sent, received) = scratch.of::<f32>(3, 5);
         (sent[2], received[4]) = (1.0, 2.0);
         assert_eq!((sent.len(), received.len()), (3, 5));
