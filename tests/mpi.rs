@@ -426,7 +426,7 @@ fn a_job_goes_on_from_its_checkpoint() {
     let loud: Vec<&str> = SAVED.into_iter().filter(|&flag| flag != "--quiet").collect();
     let (code, _, err) = said(&run(dir, &[&loud[..], &["--resume", "--out", "fewer"]].concat()));
     assert_eq!(code, 0, "{err}");
-    assert!(err.contains("begun on 2 ranks and goes on on one rank"), "{err}");
+    assert!(err.contains("begun on 2 ranks and is resumed on one rank"), "{err}");
 }
 
 #[test]

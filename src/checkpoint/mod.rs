@@ -215,14 +215,14 @@ impl<'a> ResumableRun<'a> {
         }
         if header.simd != self.header.simd && !simd::fixed_order() {
             self.console.warn(&format!(
-                "the run was begun with {} and goes on with {}: the last digits may differ from those of a run on one \
+                "the run was begun with {} and is resumed with {}: the last digits may differ from those of a run on one \
                  kind of processor; --simd baseline rules this out.",
                 header.simd, self.header.simd
             ));
         }
         if header.ranks != self.header.ranks {
             self.console.warn(&format!(
-                "the run was begun on {} and goes on on {}: the last digits may differ from those of a run on one number \
+                "the run was begun on {} and is resumed on {}: the last digits may differ from those of a run on one number \
                  of ranks.",
                 ranks(header.ranks),
                 ranks(self.header.ranks)
@@ -439,8 +439,10 @@ impl<'a> ResumableRun<'a> {
             }
             (Action::Stop(_), Err(error)) => Err(error),
             (_, Err(error)) => {
-                self.console
-                    .warn(&format!("the checkpoint could not be written ({error}); the run goes on, and {}.", last()));
+                self.console.warn(&format!(
+                    "the checkpoint could not be written ({error}); the run continues, and {}.",
+                    last()
+                ));
                 Ok(())
             }
             (_, Ok(())) => Ok(()),
@@ -454,7 +456,7 @@ impl<'a> ResumableRun<'a> {
             return Error::Stopped(format!("stopped by {cause}; nothing was changed: start the same command again"));
         }
         match self.last_saved {
-            Some(_) => Error::Stopped(format!("stopped by {cause} {at}{aside}; go on with: {}", self.command)),
+            Some(_) => Error::Stopped(format!("stopped by {cause} {at}{aside}; resume it with: {}", self.command)),
             None => Error::Stopped(format!("stopped by {cause} {at}; nothing had to be saved: start the run again")),
         }
     }
@@ -463,7 +465,7 @@ impl<'a> ResumableRun<'a> {
     pub fn advice(&self) -> Option<String> {
         let _ = self.last_saved?;
         Some(format!(
-            "The state of the run is kept in its checkpoint; once the obstacle is gone, go on with: {}",
+            "The state of the run is kept in its checkpoint; once the obstacle is gone, resume it with: {}",
             self.command
         ))
     }

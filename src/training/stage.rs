@@ -1,4 +1,4 @@
-//! A training as a stage of a resumable run: its result is read if the run holds it, and it goes on from where it was
+//! A training as a stage of a resumable run: its result is read if the run holds it, else it continues from where it was
 //! interrupted.
 
 use crate::checkpoint::ResumableRun;

@@ -55,7 +55,7 @@ const JUDGED: usize = 10;
 pub struct Starts {
     /// How many.
     pub n: usize,
-    /// Epochs that each is trained for before the best goes on; `None`: each is trained to its end.
+    /// Epochs that each is trained for before the best continues; `None`: each is trained to its end.
     pub trial_epochs: Option<usize>,
 }
 

@@ -170,7 +170,7 @@ pub struct TrainingTask<'a> {
     pub settings: &'a TrainingSettings,
 }
 
-/// A training that goes on one minibatch at a time, and can be saved in between.
+/// A training that advances one minibatch at a time, and can be saved in between.
 ///
 /// The order of the cells and all noise are addressed by (seed, epoch, cell), so that the numbers of the epoch and of
 /// the minibatch say where in every random stream it stands.
