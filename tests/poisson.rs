@@ -1,4 +1,4 @@
-//! The Poisson likelihood against an independent likelihood, its decomposition, its role as a limit and finite differences.
+//! The Poisson likelihood against an independent density, its decomposition, its role as a limit and finite differences.
 
 use proptest::prelude::*;
 use statrs::distribution::{Discrete, Poisson};
