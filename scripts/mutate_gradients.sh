@@ -38,13 +38,13 @@ covariance-factor-without-divergence|src/model/latent.rs|*d = d_z[k].fma(e, kl_s
 mask-slope-without-temperature|src/model/prior/mask.rs|slope[k] = sigmoid_derivative(s) * inverse;|slope[k] = sigmoid_derivative(s);
 prior-shift-without-weight|src/model/prior/shift.rs|*d_shift += weight * mask * d_p;|*d_shift += mask * d_p;
 prior-sign-of-logit|src/model/prior/shift.rs|*d_logit += weight * shift * d_p * slope;|*d_logit -= weight * shift * d_p * slope;
-prior-mean-sign|src/model/network.rs|*d = -d_m;|*d = d_m;
-penalty-of-spike-and-slab|src/model/objective.rs|*d += factor * sigmoid(l);|*d += factor * sigmoid_derivative(l);
-penalty-mean-not-divided|src/model/objective.rs|R::of(weight * alpha / logits.len() as f64)|R::of(weight * alpha)
+prior-mean-sign|src/model/prior/table.rs|*d = -d_m;|*d = d_m;
+penalty-of-spike-and-slab|src/model/prior/sparsity.rs|*d += factor * sigmoid(l);|*d += factor * sigmoid_derivative(l);
+penalty-mean-not-divided|src/model/prior/sparsity.rs|R::of(weight * alpha / logits.len() as f64)|R::of(weight * alpha)
 kl-weight-forgotten|src/model/network.rs|R::of(weights.cell * weights.kl)|R::of(weights.cell)
 variance-head-replaces-mean-head|src/model/network.rs|(&t.latent_log_variance, &cells.d_log_variance, Into::Add)|(&t.latent_log_variance, &cells.d_log_variance, Into::Replace)
 dispersion-of-first-block-only|src/model/network.rs|blocks.take(n.div_ceil(ROWS_PER_BLOCK))|blocks.take(n.div_ceil(ROWS_PER_BLOCK).min(1))
-frozen-mask-still-learns|src/model/network.rs|let drawn = self.tensors.mask_logit.is_some() && self.frozen_mask.is_none();|let drawn = self.tensors.mask_logit.is_some();
+frozen-mask-still-learns|src/model/network.rs|if let Masks::Drawn { logits, .. } = prior.masks {|if let Some(logits) = self.tensors.mask_logit.as_ref().map(|tensor| &self.parameters[tensor]) {
 likelihood-softmax-uncentred|src/model/likelihood/negative_binomial.rs|// d log p / d logit_g = d_g - rho_g sum_h d_h, Eq. (N9).|let by_logit: Sum<R> = Sum::new();
 likelihood-sign-of-dispersion|src/model/likelihood/negative_binomial.rs|a[i] = a_i.fma(-row.scale, a[i]);|a[i] = a_i.fma(row.scale, a[i]);
 likelihood-branch-of-dispersion|src/model/likelihood/negative_binomial.rs|let shape = if small { excess } else { log };|let shape = if small { log } else { log };

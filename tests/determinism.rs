@@ -6,8 +6,9 @@ use svae_cpu::inference::{Inference, evaluation_workspace};
 use svae_cpu::model::adam::{Adam, AdamSettings};
 use svae_cpu::model::architecture::Architecture;
 use svae_cpu::model::network::{Batch, Network, Noise, Optimizer, StepInput};
-use svae_cpu::model::objective::{Objective, Penalty};
+use svae_cpu::model::objective::Objective;
 use svae_cpu::model::parameters::Buffer;
+use svae_cpu::model::prior::sparsity::Penalty;
 use svae_cpu::model::workspace::Workspace;
 use svae_cpu::parallel::team::Team;
 use svae_cpu::system::console::Silent;
@@ -85,7 +86,7 @@ fn a_training_step_is_the_gradient_and_then_the_optimiser() {
     for frozen in [false, true] {
         let mut apart = Network::<f32>::new(architecture.clone(), 1);
         if frozen {
-            apart.freeze_masks();
+            apart.prior_mut().freeze();
         }
         // The second time only some of the parameters, with borders inside tensors.
         let n = apart.parameters.values.len();
@@ -126,7 +127,7 @@ fn a_step_of_shifts_alone_is_that_of_a_whole_pass() {
         let architecture = Architecture { full_covariance, dropout_rate: 0.1, ..architecture(&data) };
         let mut whole = Network::<f32>::new(architecture.clone(), 1);
         if frozen {
-            whole.freeze_masks();
+            whole.prior_mut().freeze();
         }
         let mut short = whole.clone();
         let before = whole.clone();

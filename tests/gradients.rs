@@ -14,8 +14,9 @@ use svae_cpu::model::latent;
 use svae_cpu::model::layers::batch_norm;
 use svae_cpu::model::likelihood::Likelihood;
 use svae_cpu::model::network::{Batch, Loss, Network, Noise, StepInput};
-use svae_cpu::model::objective::{Objective, Penalty, Weights};
+use svae_cpu::model::objective::{Objective, Weights};
 use svae_cpu::model::parameters::{Buffer, LayoutBuilder};
+use svae_cpu::model::prior::sparsity::Penalty;
 use svae_cpu::model::prior::{mask, shift as prior};
 use svae_cpu::model::workspace::Workspace;
 use svae_cpu::numerics::real::Real;
@@ -198,7 +199,7 @@ impl Case {
     fn network(&self) -> Network<f64> {
         let mut network = differences::network_at_a_random_point(&self.architecture, self.seed);
         if self.frozen_mask
-            && let Some(probabilities) = network.mask_probabilities()
+            && let Some(probabilities) = network.prior().probabilities()
         {
             network.frozen_mask = Some(probabilities.iter().map(|&p| if p > 0.5 { 1.0 } else { 0.0 }).collect());
         }

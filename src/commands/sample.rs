@@ -80,7 +80,7 @@ fn simulated<R: Real>(
 ) -> Result<(Dataset, Vec<f64>)> {
     let mut network = model.network::<R>(file)?;
     if file == ResultsFile::HeldOutModel {
-        network.freeze_masks();
+        network.prior_mut().freeze();
     }
     let names = (0..request.cells).map(|n| format!("simulated_{n}")).collect();
     let mut data = model.dataset(Counts::from_dense(model.genes.len(), &[]), names);
@@ -104,19 +104,14 @@ fn simulated<R: Real>(
 }
 
 /// Draws the latents of a cell under the interventions `chosen` from their prior, and appends them.
-fn latent_sampler<R: Real>(network: &Network<R>, chosen: &[usize]) -> impl Fn(&mut ChaCha8Rng, &mut Vec<R>) {
-    let l = network.architecture.n_latents;
-    let masks = network.mask_probabilities();
-    let shifts = network.tensors.shift.as_ref().map(|shift| network.parameters[shift].to_vec());
+fn latent_sampler<'a, R: Real>(
+    network: &'a Network<R>,
+    chosen: &'a [usize],
+) -> impl Fn(&mut ChaCha8Rng, &mut Vec<R>) + 'a {
+    let prior = network.prior();
     move |random, z| {
-        for k in 0..l {
-            let mut mean = 0.0;
-            for &a in chosen {
-                let p = masks.as_ref().map_or(1.0, |masks| masks[a * l + k].f64());
-                // Drawn in any case, so that the noise of one cell does not depend on the masks of another.
-                let on = random.random::<f64>() < p;
-                mean += if on { shifts.as_ref().map_or(0.0, |shifts| shifts[a * l + k].f64()) } else { 0.0 };
-            }
+        for k in 0..prior.n_latents {
+            let mean = prior.draw_mean(chosen, k, random);
             let noise: f64 = StandardNormal.sample(random);
             z.push(R::of(mean + noise));
         }

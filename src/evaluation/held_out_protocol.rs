@@ -149,7 +149,7 @@ impl Protocol<'_> {
         observer: &mut dyn Observer,
     ) -> Result<HeldoutMetrics> {
         let mut steps = self.steps(team, run, observer);
-        fitted.freeze_masks();
+        fitted.prior_mut().freeze();
         let [before] = steps.bounds(trained, [trained], BEFORE)?;
         let (retrained, after) = match fitted.tensors.shift.as_ref().map(|_| self.batch_norm) {
             Some(HeldoutBatchNorm::Frozen) => {
@@ -181,7 +181,7 @@ impl Protocol<'_> {
     /// A network as it was before its held-out shifts were fitted without a change of anything else: they were 0.
     fn unfitted<R: Real>(&self, fitted: &Network<R>) -> Network<R> {
         let mut unfitted = fitted.clone();
-        shift_fit::set_shifts(&mut unfitted, self.interventions, R::ZERO);
+        unfitted.prior_mut().set_shifts(self.interventions, R::ZERO);
         unfitted
     }
 
@@ -219,8 +219,8 @@ impl Steps<'_, '_> {
     /// Forgets the held-out interventions, fixes the masks and trains again.
     fn retrain<R: Real>(&mut self, network: &mut Network<R>) -> Result<Training> {
         let Protocol { data, train, validation, interventions, .. } = *self.protocol;
-        shift_fit::forget(network, interventions);
-        network.freeze_masks();
+        network.prior_mut().forget(interventions);
+        network.prior_mut().freeze();
         let settings = &shift_fit::retraining_settings(&self.protocol.settings);
         let objective = &shift_fit::fixed_objective(&self.protocol.objective, train.len());
         let task = TrainingTask { data, train, validation, objective, settings };

@@ -6,8 +6,10 @@ use crate::error::Result;
 use crate::inference::evaluation_workspace;
 use crate::inference::loadings::{MOST_CELLS, gene_loadings, spread};
 use crate::model::network::Network;
+use crate::model::prior::table::PriorTable;
 use crate::numerics::real::Real;
 use crate::parallel::team::Team;
+use std::collections::BTreeSet;
 
 /// What a trained model says about a screen.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,10 +70,10 @@ impl Interpretation {
         let Screen { data, split, .. } = screen;
         let l = network.architecture.n_latents;
         let wide = |values: &[R]| values.iter().map(|v| v.f64()).collect::<Vec<f64>>();
-        let masks = network.mask_probabilities().map(|masks| wide(&masks));
-        let shifts = network.tensors.shift.as_ref().map(|shift| wide(&network.parameters[shift]));
-        let targets = shifts.as_ref().map_or(Vec::new(), |shifts| targets(l, masks.as_deref(), shifts, &split.trained));
-        let priors = priors(&targets, l, data.n_interventions());
+        let prior = network.prior();
+        let (masks, shifts) = (prior.probabilities().map(|masks| wide(&masks)), prior.shifts.map(wide));
+        let targets = targets(prior, &split.trained);
+        let priors = priors(&targets, prior);
 
         let first = team.ranks().is_first();
         // Decoded from latents, without counts: the first process has all it needs.
@@ -133,13 +135,10 @@ impl Interpretation {
 }
 
 /// Prior mean of each intervention that has targets.
-fn priors(targets: &[Target], l: usize, n_interventions: usize) -> Vec<(usize, Vec<f64>)> {
-    let mut means = vec![Vec::new(); n_interventions];
-    for t in targets {
-        means[t.intervention].resize(l, 0.0);
-        means[t.intervention][t.latent] = t.shift;
-    }
-    means.into_iter().enumerate().filter(|(_, mean)| !mean.is_empty()).collect()
+fn priors<R: Real>(targets: &[Target], prior: PriorTable<R>) -> Vec<(usize, Vec<f64>)> {
+    let (effects, l) = (prior.effects(), prior.n_latents);
+    let interventions: BTreeSet<usize> = targets.iter().map(|target| target.intervention).collect();
+    interventions.into_iter().map(|a| (a, effects[a * l..(a + 1) * l].to_vec())).collect()
 }
 
 /// The nearest of the priors and the one without shift; all have variance 1, so distance decides.
@@ -234,36 +233,32 @@ pub const NO_TARGET: &str = "(no target)";
 /// Word for a cell on which no intervention acts.
 pub const CONTROL: &str = "(control)";
 
-/// The pairs of intervention and latent with a probability above one half, by intervention, then by size of the shift.
+/// The pairs of intervention and latent with a probability above one half, by intervention, then by size of the shift; none
+/// without shifts.
 ///
-/// `masks` (probabilities; `None`: all 1) and `shifts` are interventions x L. Interventions that were not trained on have
-/// no targets: their masks are where they started.
-pub fn targets(n_latents: usize, masks: Option<&[f64]>, shifts: &[f64], trained: &[bool]) -> Vec<Target> {
-    let mut all = Vec::new();
-    for (a, row) in shifts.chunks_exact(n_latents).enumerate().filter(|(a, _)| trained[*a]) {
-        let from = all.len();
-        for (k, &shift) in row.iter().enumerate() {
-            let probability = masks.map_or(1.0, |masks| masks[a * n_latents + k]);
-            if probability > 0.5 {
-                all.push(Target { intervention: a, latent: k, probability, shift });
-            }
-        }
-        all[from..].sort_by(|a, b| b.shift.abs().total_cmp(&a.shift.abs()));
-    }
+/// Interventions that were not `trained` on have no targets: their masks are where they started.
+pub fn targets<R: Real>(prior: PriorTable<R>, trained: &[bool]) -> Vec<Target> {
+    let target = |(a, k): (usize, usize)| Target {
+        intervention: a,
+        latent: k,
+        probability: prior.probability(a, k).f64(),
+        shift: prior.shift(a, k).f64(),
+    };
+    let mut all: Vec<Target> = prior.targets().filter(|&(a, _)| trained[a]).map(target).collect();
+    all.sort_by(|a, b| a.intervention.cmp(&b.intervention).then(b.shift.abs().total_cmp(&a.shift.abs())));
     all
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::prior::table::Masks;
 
     #[test]
     fn the_nearest_prior_is_found_and_interventions_without_targets_share_one() {
-        let targets = [
-            Target { intervention: 2, latent: 1, probability: 0.9, shift: 4.0 },
-            Target { intervention: 0, latent: 0, probability: 0.9, shift: -4.0 },
-        ];
-        let priors = priors(&targets, 2, 3);
+        let (shifts, masks) = ([-4.0, 9.0, 9.0, 9.0, 9.0, 4.0], [0.9, 0.0, 0.0, 0.5, 0.0, 0.9]);
+        let prior = PriorTable::<f64> { n_latents: 2, shifts: Some(&shifts), masks: Masks::Fixed(&masks) };
+        let priors = priors(&targets(prior, &[true; 3]), prior);
         assert_eq!(priors, [(0, vec![-4.0, 0.0]), (2, vec![0.0, 4.0])]);
         assert_eq!(nearest(&[0.3, 3.0], &priors), Nearest::Intervention(2));
         assert_eq!(nearest(&[-3.0, 1.0], &priors), Nearest::Intervention(0));

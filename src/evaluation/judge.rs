@@ -10,9 +10,7 @@ use crate::evaluation::metrics::{
 use crate::evaluation::oracle::latent_oracle;
 use crate::evaluation::pooled;
 use crate::evaluation::recovery::Recovery;
-use crate::evaluation::target_graph::{
-    TargetScore, masks_from_probabilities, score_targets, targets_from_prior_means, two_largest_shifts,
-};
+use crate::evaluation::target_graph::{TargetScore, score_targets, targets_from_prior_means, two_largest_shifts};
 use crate::inference::{Inference, evaluation_workspace};
 use crate::model::network::Network;
 use crate::model::workspace::Workspace;
@@ -42,7 +40,7 @@ pub fn judge<R: Real>(
         screen,
         network,
         workspace: evaluation_workspace(network, &screen.data),
-        masks: masks(network),
+        masks: network.prior().masks_on(),
         latents: Vec::new(),
         recovered: None,
         metrics: unjudged(config, screen, training),
@@ -174,8 +172,7 @@ impl<R: Real> Judge<'_, R> {
         });
         // An iVAE without masks is judged by the two largest shifts of each intervention.
         let largest = || {
-            let shift = self.network.tensors.shift.as_ref()?;
-            let shifts: Vec<f64> = self.network.parameters[shift].iter().map(|shift| shift.f64()).collect();
+            let shifts: Vec<f64> = self.network.prior().shifts?.iter().map(|shift| shift.f64()).collect();
             Some(two_largest_shifts(&shifts, self.network.architecture.n_latents))
         };
         let truth = data.truth.as_ref().expect("what is recovered is known");
@@ -188,12 +185,6 @@ impl<R: Real> Judge<'_, R> {
         metrics.mcc_pearson = Some(pearson.mean);
         Ok(())
     }
-}
-
-/// Whether each mask of a network is on, interventions x L; `None` for a model without masks.
-fn masks<R: Real>(network: &Network<R>) -> Option<Vec<bool>> {
-    let probabilities: Vec<f64> = network.mask_probabilities()?.iter().map(|p| p.f64()).collect();
-    Some(masks_from_probabilities(&probabilities))
 }
 
 /// The figures that need no judgement, beside places for the others.

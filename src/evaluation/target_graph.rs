@@ -25,11 +25,6 @@ pub struct TargetScores {
     pub corrected: TargetScore,
 }
 
-/// Masks from probabilities: on where the probability exceeds one half. Any shape; order is kept.
-pub fn masks_from_probabilities(probabilities: &[f64]) -> Vec<bool> {
-    probabilities.iter().map(|&p| p > 0.5).collect()
-}
-
 /// True targets from true prior means: the entries that are not 0. Any shape; order is kept.
 pub fn targets_from_prior_means(prior_means: &[f64]) -> Vec<bool> {
     prior_means.iter().map(|&m| m != 0.0).collect()
@@ -223,8 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probability_of_one_half_is_off() {
-        assert_eq!(masks_from_probabilities(&[0.5, 0.500001, 0.0, 1.0]), [false, true, false, true]);
+    fn prior_means_other_than_zero_are_targets() {
         assert_eq!(targets_from_prior_means(&[0.0, -0.0, -1e-300, 4.0]), [false, false, true, true]);
     }
 }

@@ -1,5 +1,7 @@
 //! The methods: which prior, mask and penalty each of them has.
 
+use crate::model::architecture::{MaskKind, Prior};
+use crate::model::prior::sparsity::Penalty;
 use serde::{Deserialize, Serialize};
 
 /// Which model is trained: the prior of the latents given the intervention, its mask, and the penalty.
@@ -38,6 +40,27 @@ impl Method {
     /// Whether a mask is learned, and with it a sparsity (`alpha`), a kind of sample and a temperature.
     pub fn learns_mask(self) -> bool {
         matches!(self, Method::Svae | Method::SvaePlus)
+    }
+
+    /// Prior of the latents; the arguments are the mask of an iVAE, and kind and temperature of a mask with a sparsity.
+    pub fn prior(self, ivae_mask: IvaeMask, kind: MaskKind, temperature: f64) -> Prior {
+        match self {
+            Method::Vae | Method::BetaVae => Prior::Standard,
+            Method::Ivae => match ivae_mask {
+                IvaeMask::Ones => Prior::Shifted,
+                IvaeMask::Learned => Prior::Masked { kind: MaskKind::Hard, temperature: 1.0 },
+            },
+            Method::Svae | Method::SvaePlus => Prior::Masked { kind, temperature },
+        }
+    }
+
+    /// Penalty on the masks, of strength `alpha` where there is one.
+    pub fn penalty(self, alpha: f64) -> Penalty {
+        match self {
+            Method::Vae | Method::BetaVae | Method::Ivae => Penalty::None,
+            Method::Svae => Penalty::MeanProbability { alpha },
+            Method::SvaePlus => Penalty::SpikeAndSlab { alpha },
+        }
     }
 
     /// Settings that would do nothing for this method.

@@ -18,9 +18,11 @@ use crate::model::clock::Stage;
 use crate::model::latent;
 use crate::model::layers::{activation, batch_norm, input_layer, layer_norm, linear};
 use crate::model::likelihood::{CellCounts, CountSampler};
-use crate::model::objective::{Penalty, Weights};
+use crate::model::objective::Weights;
 use crate::model::parameters::{Buffer, Tensor, initialize, initialize_running};
-use crate::model::prior::{mask, shift};
+use crate::model::prior::shift;
+use crate::model::prior::sparsity::Penalty;
+use crate::model::prior::table::{CellInterventions, MaskBuffers, Masks, PriorTable, PriorTableMut};
 use crate::model::workspace::{
     Block, CellBlock, LayerBlock, LayerBuffers, LayerStatistics, Log1pTable, ROWS_PER_BLOCK, Shared, Workspace,
     words_per_row,
@@ -243,40 +245,40 @@ impl<R: Real> Network<R> {
         }
     }
 
-    /// Probability of each mask, sigmoid(logit) (or the frozen mask), A x L; `None` without masks.
-    pub fn mask_probabilities(&self) -> Option<Vec<R>> {
-        let mask_logit = self.tensors.mask_logit.as_ref()?;
-        match &self.frozen_mask {
-            Some(frozen) => Some(frozen.clone()),
-            None => Some(self.parameters[mask_logit].iter().map(|&logit| mask::sigmoid(logit)).collect()),
-        }
+    /// Shifts and masks of all interventions.
+    pub fn prior(&self) -> PriorTable<'_, R> {
+        let values = |tensor: &Option<Tensor>| tensor.as_ref().map(|tensor| &self.parameters[tensor]);
+        self.prior_of(values(&self.tensors.shift), values(&self.tensors.mask_logit))
+    }
+
+    /// [`Network::prior`] with these shifts and mask logits (A x L each).
+    fn prior_of<'a>(&'a self, shifts: Option<&'a [R]>, mask_logits: Option<&'a [R]>) -> PriorTable<'a, R> {
+        let masks = match (self.architecture.prior, &self.frozen_mask, mask_logits) {
+            (_, Some(fixed), _) => Masks::Fixed(fixed),
+            (Prior::Masked { kind, temperature }, None, Some(logits)) => Masks::Drawn { logits, kind, temperature },
+            _ => Masks::Ones,
+        };
+        PriorTable { n_latents: self.architecture.n_latents, shifts, masks }
+    }
+
+    /// Shifts and masks of all interventions, to be changed.
+    pub fn prior_mut(&mut self) -> PriorTableMut<'_, R> {
+        let (shifts, mask_logits) = match (&self.tensors.shift, &self.tensors.mask_logit) {
+            (Some(shift), Some(mask_logit)) => {
+                let (shifts, mask_logits) = two_ranges(&mut self.parameters.values, shift, mask_logit);
+                (Some(shifts), Some(mask_logits))
+            }
+            (Some(shift), None) => (Some(&mut self.parameters[shift]), None),
+            (None, _) => (None, None),
+        };
+        PriorTableMut { n_latents: self.architecture.n_latents, shifts, mask_logits, fixed: &mut self.frozen_mask }
     }
 
     /// Penalty on the masks as they stand, without weight; 0 once they are frozen.
     pub fn penalty(&self, penalty: Penalty) -> f64 {
-        match &self.tensors.mask_logit {
-            Some(mask_logit) if self.frozen_mask.is_none() => penalty.value(&self.parameters[mask_logit]),
-            _ => 0.0,
-        }
-    }
-
-    /// Fixes every mask at 0 or 1, whether its probability exceeds one half, Eq. (H2); nothing without masks.
-    pub fn freeze_masks(&mut self) {
-        self.frozen_mask = self.tensors.mask_logit.as_ref().map(|mask_logit| {
-            let threshold = |&logit: &R| if logit > R::ZERO { R::ONE } else { R::ZERO };
-            self.parameters[mask_logit].iter().map(threshold).collect()
-        });
-    }
-
-    /// Gives masks of a lower probability than `probability` the logit [`mask::OFF`], unless theirs is lower still; nothing without
-    /// masks, or once they are frozen. Their shifts stay.
-    pub fn switch_off_masks_below(&mut self, probability: f64) {
-        let Some(mask_logit) = self.tensors.mask_logit.as_ref().filter(|_| self.frozen_mask.is_none()) else { return };
-        let (off, limit) = (R::of(mask::OFF), R::of(Real::ln(probability / (1.0 - probability))));
-        for logit in &mut self.parameters[mask_logit] {
-            if *logit < limit && *logit > off {
-                *logit = off;
-            }
+        match self.prior().masks {
+            Masks::Drawn { logits, .. } => penalty.value(logits),
+            Masks::Ones | Masks::Fixed(_) => 0.0,
         }
     }
 
@@ -305,17 +307,7 @@ impl<R: Real> Network<R> {
             column.copy_from_slice(&row[..l]);
             turned_latents().for_each(|k| row[k] = rotate(&column, k));
         }
-        let places = |k: usize| (k..effects.len()).step_by(l);
-        if let Some(shift) = &self.tensors.shift {
-            let shifts = &mut self.parameters[shift];
-            turned_latents().flat_map(places).for_each(|at| shifts[at] = R::of(effects[at]));
-        }
-        if let Some(mask_logit) = &self.tensors.mask_logit {
-            let logits = &mut self.parameters[mask_logit];
-            for at in turned_latents().flat_map(places) {
-                logits[at] = R::of(if effects[at].abs() >= smallest { mask::ON } else { mask::OFF });
-            }
-        }
+        self.prior_mut().rotate(effects, turned, smallest);
     }
 
     /// Places, in the parameters, of everything that a training may change: all but the logits of frozen masks.
@@ -427,10 +419,8 @@ impl<R: Real> Network<R> {
             Some(mask_logit) => two_ranges(&mut gradient.values, shift, mask_logit),
             None => (&mut gradient[shift], &mut []),
         };
-        let values = [Some(shift), self.tensors.mask_logit.as_ref()];
-        let values = values.map(|tensor| tensor.map_or(&[][..], |tensor| &self.parameters[tensor]));
         let of_divergence = StepInput { batch, penalty: Penalty::None, ..input };
-        self.intervention_gradient(workspace, d_shift, d_logit, values, of_divergence);
+        self.intervention_gradient(workspace, [&mut *d_shift, d_logit], self.prior(), of_divergence);
         ranks.sum(d_shift);
         let mut kl = [workspace.cells.kl[..batch.cells.len()].iter().sum::<f64>()];
         ranks.sum(&mut kl);
@@ -833,7 +823,9 @@ impl<R: Real> Network<R> {
                 );
             }
             GradientTask::Interventions => {
-                self.intervention_gradient(workspace, main, second, values, input);
+                let mask_logits = self.tensors.mask_logit.as_ref().map(|_| values[1]);
+                let prior = self.prior_of(Some(values[0]), mask_logits);
+                self.intervention_gradient(workspace, [main, second], prior, input);
             }
         }
     }
@@ -870,43 +862,17 @@ impl<R: Real> Network<R> {
     fn intervention_gradient(
         &self,
         workspace: &Workspace<R>,
-        d_shift: &mut [R],
-        d_logit: &mut [R],
-        [shifts, mask_logits]: [&[R]; 2],
+        [d_shift, d_logit]: [&mut [R]; 2],
+        prior: PriorTable<R>,
         StepInput { batch, weights, penalty, .. }: StepInput<'_>,
     ) {
-        let l = self.architecture.n_latents;
         let cells = &workspace.cells;
         d_shift.fill(R::ZERO);
         d_logit.fill(R::ZERO);
-        let drawn = self.tensors.mask_logit.is_some() && self.frozen_mask.is_none();
-        let mut d_prior_mean = [R::ZERO; 64];
-        for (row, &cell) in batch.cells.iter().enumerate() {
-            let (interventions, doses) = batch.data.interventions.row(cell);
-            for (e, (&a, &dose)) in interventions.iter().zip(doses).enumerate() {
-                let at = (row * workspace.max_interventions + e) * l;
-                let a = a as usize * l;
-                // In pieces of 64 latents, so that no buffer is needed.
-                for from in (0..l).step_by(64) {
-                    let to = (from + 64).min(l);
-                    let d = &mut d_prior_mean[..to - from];
-                    for (d, &d_m) in d.iter_mut().zip(&cells.d_kl_mean[row * l + from..row * l + to]) {
-                        *d = -d_m;
-                    }
-                    shift::add_intervention_gradient(
-                        &mut d_shift[a + from..a + to],
-                        drawn.then(|| &mut d_logit[a + from..a + to]),
-                        d,
-                        R::of(dose as f64),
-                        &cells.mask[at + from..at + to],
-                        &cells.slope[at + from..at + to],
-                        &shifts[a + from..a + to],
-                    );
-                }
-            }
-        }
-        if drawn {
-            penalty.add_gradient(d_logit, mask_logits, weights.penalty);
+        let of = interventions_of(batch, batch.cells, workspace.max_interventions);
+        prior.add_gradient([d_shift, d_logit], &cells.d_kl_mean, [&cells.mask, &cells.slope], of);
+        if let Masks::Drawn { logits, .. } = prior.masks {
+            penalty.add_gradient(d_logit, logits, weights.penalty);
         }
     }
 
@@ -939,6 +905,11 @@ impl<R: Real> Network<R> {
             Injection::All => Some(Rows::new(covariates, n, width)),
         }
     }
+}
+
+/// Interventions of some cells of a batch.
+fn interventions_of<'a>(batch: Batch<'a>, cells: &'a [usize], per_cell: usize) -> CellInterventions<'a> {
+    CellInterventions { rows: &batch.data.interventions, cells, per_cell }
 }
 
 /// What `range` has in common with each of `ranges`.
@@ -1020,7 +991,7 @@ impl<R: Real> Pass<'_, R> {
         let numbers = &self.batch.cells[rows];
         let n = numbers.len();
         let network = self.network;
-        let masks_drawn = e > 0 && network.tensors.mask_logit.is_some() && network.frozen_mask.is_none();
+        let masks_drawn = e > 0 && network.prior().draws_masks();
         let address = |i: usize| (epoch, numbers[i] as u64);
         let words = &mut *cells.words;
         vectorized(
@@ -1223,54 +1194,14 @@ impl<R: Real> Pass<'_, R> {
 
     /// Masks, prior means and divergences of a block's cells.
     fn prior(&self, cells: &mut CellBlock<R>, rows: Range<usize>) {
-        let a = &self.network.architecture;
-        let l = a.n_latents;
-        let numbers = &self.batch.cells[rows];
-        cells.prior_mean.fill(R::ZERO);
-        if let Some(shift) = &self.network.tensors.shift {
-            let shifts = self.tensor(shift);
-            let of = |intervention: u32| intervention as usize * l..(intervention as usize + 1) * l;
-            let place = |i: usize, e: usize| (i * self.shared.max_interventions + e) * l;
-            let interventions = &self.batch.data.interventions;
-            // Masks, or the logits that they are drawn from, of every cell; one loop then draws them all.
-            match (a.prior, &self.network.frozen_mask, &self.network.tensors.mask_logit) {
-                (_, Some(frozen), _) => {
-                    for (i, &cell) in numbers.iter().enumerate() {
-                        for (e, &intervention) in interventions.row(cell).0.iter().enumerate() {
-                            let at = place(i, e);
-                            cells.mask[at..at + l].copy_from_slice(&frozen[of(intervention)]);
-                        }
-                    }
-                }
-                (Prior::Masked { kind, temperature }, None, Some(logit)) => {
-                    let logits = self.tensor(logit);
-                    for (i, &cell) in numbers.iter().enumerate() {
-                        for (e, &intervention) in interventions.row(cell).0.iter().enumerate() {
-                            let at = place(i, e);
-                            cells.mask_logit[at..at + l].copy_from_slice(&logits[of(intervention)]);
-                        }
-                    }
-                    let temperature = R::of(temperature);
-                    mask::forward(cells.mask, cells.slope, cells.mask_logit, cells.mask_noise, kind, temperature);
-                }
-                _ => cells.mask.fill(R::ONE),
-            }
-            vectorized(
-                #[inline(always)]
-                || {
-                    for (i, &cell) in numbers.iter().enumerate() {
-                        let prior_mean = &mut cells.prior_mean[i * l..(i + 1) * l];
-                        let (interventions, doses) = interventions.row(cell);
-                        for e in 0..interventions.len() {
-                            let at = place(i, e);
-                            let dose = R::of(doses[e] as f64);
-                            let (mask, shifts) = (&cells.mask[at..at + l], &shifts[of(interventions[e])]);
-                            shift::add_intervention(prior_mean, dose, mask, shifts);
-                        }
-                    }
-                },
-            );
+        let prior = self.network.prior();
+        let of = interventions_of(self.batch, &self.batch.cells[rows], self.shared.max_interventions);
+        if prior.shifts.is_some() {
+            let (mask, slope) = (&mut *cells.mask, &mut *cells.slope);
+            let buffers = MaskBuffers { mask, slope, logit: cells.mask_logit, noise: cells.mask_noise };
+            prior.masks_of_cells(buffers, of);
         }
+        prior.means_of_cells(cells.prior_mean, cells.mask, of);
         // The gradient of z is not in use yet: it lends its room.
         shift::divergences(cells.kl, cells.d_z, cells.mean, cells.variance, cells.prior_mean);
         shift::add_factor_divergences(cells.kl, cells.factor);

@@ -3,6 +3,7 @@
 //! Parameters, gradients and the moments of Adam are buffers of the same layout.
 
 use crate::model::architecture::Tensors;
+use crate::model::prior::mask;
 use crate::numerics::aligned::{Aligned, LINE};
 use crate::numerics::random::u32_to_unit_f64;
 use crate::numerics::random::{Purpose, stream};
@@ -148,9 +149,6 @@ impl<R> IndexMut<&Tensor> for Buffer<R> {
     }
 }
 
-/// Logit that every mask starts from: all interventions target all latents (model of the paper, reference code).
-pub const INITIAL_MASK_LOGIT: f64 = 5.0;
-
 /// Starting values: linear layers from U(-1/sqrt(fan_in), 1/sqrt(fan_in)), normalisation scales 1 and offsets 0,
 /// log-dispersions and shifts from N(0, 1), mask logits at 5.
 pub fn initialize<R: Real>(tensors: &Tensors, seed: u64) -> Buffer<R> {
@@ -177,7 +175,7 @@ pub fn initialize<R: Real>(tensors: &Tensors, seed: u64) -> Buffer<R> {
         crate::numerics::random::fill_normal(&mut parameters[tensor], &mut words, &mut next_stream());
     }
     if let Some(mask_logit) = &tensors.mask_logit {
-        parameters[mask_logit].fill(R::of(INITIAL_MASK_LOGIT));
+        parameters[mask_logit].fill(R::of(mask::INITIAL));
     }
     parameters
 }

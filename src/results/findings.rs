@@ -79,8 +79,8 @@ where
     for<'a> &'a [R]: Into<TensorValues<'a>>,
 {
     folder.write_history(ResultsFile::RetrainingHistory, &fit.retraining.history)?;
-    if let Some(shift) = &network.tensors.shift {
-        let shifts: Vec<f64> = network.parameters[shift].iter().map(|shift| shift.f64()).collect();
+    if let Some(shifts) = network.prior().shifts {
+        let shifts: Vec<f64> = shifts.iter().map(|shift| shift.f64()).collect();
         let (names, l) = (&data.intervention_names, network.architecture.n_latents);
         folder.write_intervention_table(ResultsFile::HeldOutShifts, names, l, &shifts)?;
     }

@@ -134,6 +134,7 @@ pub fn strongest(loadings: &[f64], n_latents: usize, k: usize, most: usize) -> V
 mod tests {
     use super::*;
     use crate::evaluation::interpretation::targets;
+    use crate::model::prior::table::{Masks, PriorTable};
     use crate::results::folder::Earlier;
 
     fn folder() -> (tempfile::TempDir, ResultsFolder) {
@@ -146,7 +147,8 @@ mod tests {
     fn targets_are_the_likely_pairs_of_trained_interventions() {
         let masks = [0.9, 0.1, 0.6, 0.99, 0.5, 0.7];
         let shifts = [1.0, 9.0, -2.0, 3.0, 4.0, 5.0];
-        let found = targets(3, Some(&masks), &shifts, &[true, false]);
+        let prior = PriorTable::<f64> { n_latents: 3, shifts: Some(&shifts), masks: Masks::Fixed(&masks) };
+        let found = targets(prior, &[true, false]);
         assert_eq!(
             found,
             [
@@ -154,7 +156,7 @@ mod tests {
                 Target { intervention: 0, latent: 0, probability: 0.9, shift: 1.0 }
             ]
         );
-        assert_eq!(targets(3, None, &shifts, &[false, true]).len(), 3);
+        assert_eq!(targets(PriorTable { masks: Masks::Ones, ..prior }, &[false, true]).len(), 3);
     }
 
     #[test]

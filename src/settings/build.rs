@@ -4,9 +4,9 @@ use crate::data::dataset::Dataset;
 use crate::data::loading::load::LoadOptions;
 use crate::data::simulate;
 use crate::model::adam::AdamSettings;
-use crate::model::architecture::{Architecture, MaskKind, PosteriorCovariance, Prior};
-use crate::model::method::{IvaeMask, Method};
-use crate::model::objective::{Objective, Penalty};
+use crate::model::architecture::{Architecture, PosteriorCovariance};
+use crate::model::method::Method;
+use crate::model::objective::Objective;
 use crate::settings::{Config, Simulation};
 use crate::training::trainer::TrainingSettings;
 
@@ -48,14 +48,7 @@ impl Config {
             dropout_rate: self.dropout,
             latent_distribution: self.latent_distribution,
             full_covariance: self.posterior_covariance == PosteriorCovariance::Full,
-            prior: match self.method {
-                Method::Vae | Method::BetaVae => Prior::Standard,
-                Method::Ivae => match self.ivae_mask {
-                    IvaeMask::Ones => Prior::Shifted,
-                    IvaeMask::Learned => Prior::Masked { kind: MaskKind::Hard, temperature: 1.0 },
-                },
-                Method::Svae | Method::SvaePlus => Prior::Masked { kind: self.mask, temperature: self.temperature },
-            },
+            prior: self.method.prior(self.ivae_mask, self.mask, self.temperature),
             likelihood: self.likelihood,
             likelihood_epsilon: self.likelihood_epsilon,
             ..Architecture::new(data.n_genes(), data.n_interventions(), self.latents)
@@ -66,11 +59,7 @@ impl Config {
     pub fn objective(&self, n_interventions: usize, n_training: usize) -> Objective {
         let alpha = self.alpha_for(n_interventions);
         Objective {
-            penalty: match self.method {
-                Method::Vae | Method::BetaVae | Method::Ivae => Penalty::None,
-                Method::Svae => Penalty::MeanProbability { alpha },
-                Method::SvaePlus => Penalty::SpikeAndSlab { alpha },
-            },
+            penalty: self.method.penalty(alpha),
             beta: self.beta,
             scale_to_all_cells: self.method == Method::SvaePlus,
             n_cells: n_training,

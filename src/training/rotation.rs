@@ -19,14 +19,12 @@ const SMALLEST_EFFECT: f64 = 1.0;
 /// Rotates the latents of a network in training and switches off its masks of a probability below `weak`; does nothing
 /// without masks, or once they are frozen. Returns how many latents were rotated.
 pub fn rotate_and_prune<R: Real>(network: &mut Network<R>, weak: f64) -> usize {
-    if network.frozen_mask.is_some() {
+    let l = network.architecture.n_latents;
+    let prior = network.prior();
+    if !prior.draws_masks() {
         return 0;
     }
-    let Some(masks) = network.mask_probabilities() else { return 0 };
-    let l = network.architecture.n_latents;
-    let shift = network.tensors.shift.as_ref().expect("masks are masks of shifts");
-    let effect = |(shift, mask): (&R, &R)| if mask.f64() > 0.5 { shift.f64() } else { 0.0 };
-    let mut effects: Vec<f64> = network.parameters[shift].iter().zip(&masks).map(effect).collect();
+    let mut effects = prior.effects();
     let mut n_rotated = 0;
     // A softmax of latents has axes of its own.
     if network.architecture.latent_distribution == LatentDistribution::Normal
@@ -36,7 +34,7 @@ pub fn rotate_and_prune<R: Real>(network: &mut Network<R>, weak: f64) -> usize {
         n_rotated = rotated.iter().filter(|&&rotated| rotated).count();
         network.rotate_latents(&rotation, &effects, &rotated, SMALLEST_EFFECT);
     }
-    network.switch_off_masks_below(weak);
+    network.prior_mut().switch_off_below(weak);
     n_rotated
 }
 
@@ -210,7 +208,7 @@ mod tests {
         assert!((shifts[2 * L + 3] - 4.0).abs() < 1e-10 && logits[2 * L + 3] > 0.0 && logits[2 * L + 1] == mask::OFF);
         // Once more there is nothing to do.
         assert_eq!(rotate_and_prune(&mut network, 0.75), 0);
-        network.freeze_masks();
+        network.prior_mut().freeze();
         let frozen = network.parameters.values.to_vec();
         assert_eq!(rotate_and_prune(&mut network, 0.99), 0);
         assert_eq!(network.parameters.values.to_vec(), frozen);

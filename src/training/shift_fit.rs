@@ -6,9 +6,11 @@ use crate::checkpoint::ResumableRun;
 use crate::error::Result;
 use crate::model::adam::Adam;
 use crate::model::network::{Network, Posterior};
-use crate::model::objective::{Objective, Penalty};
-use crate::model::parameters::{Buffer, INITIAL_MASK_LOGIT};
+use crate::model::objective::Objective;
+use crate::model::parameters::Buffer;
 use crate::model::prior::shift;
+use crate::model::prior::sparsity::Penalty;
+use crate::model::prior::table::{CellInterventions, MaskBuffers};
 use crate::numerics::random::{Purpose, shuffle, stream};
 use crate::numerics::real::Real;
 use crate::parallel::team::Team;
@@ -65,25 +67,6 @@ pub fn fixed_objective(first: &Objective, n_cells: usize) -> Objective {
     Objective { penalty: Penalty::None, n_cells, ..*first }
 }
 
-/// Forgets the `held_out` interventions, Eq. (H1): shift 0, mask logit 5. Nothing where the prior has neither.
-pub fn forget<R: Real>(network: &mut Network<R>, held_out: &[usize]) {
-    set_shifts(network, held_out, R::ZERO);
-    let l = network.architecture.n_latents;
-    if let Some(mask_logit) = network.tensors.mask_logit.clone() {
-        let logits = &mut network.parameters[&mask_logit];
-        held_out.iter().for_each(|&a| logits[a * l..(a + 1) * l].fill(R::of(INITIAL_MASK_LOGIT)));
-    }
-}
-
-/// Sets every shift of the `held_out` interventions to `value`.
-pub fn set_shifts<R: Real>(network: &mut Network<R>, held_out: &[usize], value: R) {
-    let l = network.architecture.n_latents;
-    if let Some(shift) = network.tensors.shift.clone() {
-        let shifts = &mut network.parameters[&shift];
-        held_out.iter().for_each(|&a| shifts[a * l..(a + 1) * l].fill(value));
-    }
-}
-
 /// Places of the shifts of `held_out` (ascending) in the parameters; adjacent rows in one range.
 fn shift_ranges<R: Real>(network: &Network<R>, held_out: &[usize]) -> Vec<Range<usize>> {
     let Some(shift) = &network.tensors.shift else { return Vec::new() };
@@ -121,19 +104,16 @@ pub fn fit_shifts<R: Real>(
 ) -> Result<()> {
     let TrainingTask { data, train: cells, objective, settings, .. } = task;
     let Some(shift) = network.tensors.shift.clone() else { return Ok(()) };
-    assert!(network.tensors.mask_logit.is_none() || network.frozen_mask.is_some(), "masks are frozen first");
+    assert!(!network.prior().draws_masks(), "masks are frozen first");
     let l = network.architecture.n_latents;
     let ranges = shift_ranges(network, held_out);
-    let mut fitted = vec![false; network.architecture.n_interventions];
-    held_out.iter().for_each(|&a| fitted[a] = true);
-    let ones = vec![R::ONE; l];
-    let frozen = network.frozen_mask.clone();
-    let mask = |a: usize| frozen.as_ref().map_or(&ones[..], |mask| &mask[a * l..(a + 1) * l]);
 
     let batch_size = settings.batch_size.min(cells.len()).max(1);
     let mut gradient = Buffer::zeros(&network.parameters.layout);
     let mut adam = Adam::new(&network.parameters);
-    let (mut prior_mean, mut d_prior_mean) = (vec![R::ZERO; l], vec![R::ZERO; l]);
+    let (mut prior_mean, mut d_mean) = (vec![R::ZERO; l], vec![R::ZERO; l]);
+    let per_cell = data.interventions.max_len();
+    let mut masks = vec![R::ZERO; per_cell * l];
     let mut order: Vec<usize> = Vec::new();
     for epoch in 0..settings.epochs {
         order.clear();
@@ -146,35 +126,20 @@ pub fn fit_shifts<R: Real>(
             }
             let weights = objective.weights(batch.len(), 1.0);
             let scale = R::of(weights.cell * weights.kl);
-            let shifts = &network.parameters[&shift];
+            let prior = network.prior();
             let d_shifts = &mut gradient[&shift];
             d_shifts.fill(R::ZERO);
             for &i in batch {
-                let (interventions, doses) = data.interventions.row(cells[i]);
-                prior_mean.fill(R::ZERO);
-                for (&a, &dose) in interventions.iter().zip(doses) {
-                    let a = a as usize;
-                    shift::add_intervention(&mut prior_mean, R::of(dose as f64), mask(a), &shifts[a * l..(a + 1) * l]);
-                }
-                // The gradient in the prior mean is the negative of that in the posterior mean.
+                let of = CellInterventions { rows: &data.interventions, cells: &cells[i..=i], per_cell };
+                // Fixed ones need neither noise nor room for slopes.
+                let buffers = MaskBuffers { mask: &mut masks, slope: &mut [], logit: &mut [], noise: &[] };
+                prior.masks_of_cells(buffers, of);
+                prior.means_of_cells(&mut prior_mean, &masks, of);
                 let mean = &posterior.mean[i * l..(i + 1) * l];
-                shift::divergence_gradient(&mut d_prior_mean, mean, &prior_mean, -scale);
-                for (&a, &dose) in interventions.iter().zip(doses) {
-                    let a = a as usize;
-                    if fitted[a] {
-                        let row = a * l..(a + 1) * l;
-                        shift::add_intervention_gradient(
-                            &mut d_shifts[row.clone()],
-                            None,
-                            &d_prior_mean,
-                            R::of(dose as f64),
-                            mask(a),
-                            &ones,
-                            &shifts[row],
-                        );
-                    }
-                }
+                shift::divergence_gradient(&mut d_mean, mean, &prior_mean, scale);
+                prior.add_gradient([&mut *d_shifts, &mut []], &d_mean, [&masks, &[]], of);
             }
+            // Only the shifts in `ranges` move.
             adam.step(team, &mut network.parameters, &gradient, &ranges, &settings.adam);
             between()?;
         }
@@ -264,11 +229,11 @@ mod tests {
             let mut network = network(&data, prior);
             let l = network.architecture.n_latents;
             // Masks of held-out interventions start on; one is switched off by hand to see that it is obeyed.
-            forget(&mut network, &held_out);
+            network.prior_mut().forget(&held_out);
             if let Some(mask_logit) = network.tensors.mask_logit.clone() {
                 network.parameters[&mask_logit][4 * l + 2] = -1.0;
             }
-            network.freeze_masks();
+            network.prior_mut().freeze();
             let before = network.clone();
             let mut workspace = evaluation_workspace(&network, &data);
             let posterior = network.posterior(&team, &mut workspace, &data, &cells).expect("in memory");
@@ -322,8 +287,8 @@ mod tests {
         let shift = network.tensors.shift.clone().expect("shifts");
         let l = network.architecture.n_latents;
         network.parameters[&mask_logit][..l].fill(-2.0);
-        forget(&mut network, &held_out);
-        network.freeze_masks();
+        network.prior_mut().forget(&held_out);
+        network.prior_mut().freeze();
         let before = network.clone();
         let settings = retraining_settings(&settings());
         assert_eq!(settings.kl_weight(0), 1.0);
@@ -349,7 +314,7 @@ mod tests {
         let held_out = [4, 5];
         let cells: Vec<usize> = (120..180).collect();
         let mut network = network(&data, Prior::Shifted);
-        forget(&mut network, &held_out);
+        network.prior_mut().forget(&held_out);
         let before = network.clone();
         let fit = TrainingSettings { epochs: 3, ..fit_settings(&settings(), cells.len()) };
         let objective = fixed_objective(&objective(false), cells.len());

@@ -9,8 +9,9 @@ use crate::model::adam::{Adam, AdamSettings};
 use crate::model::architecture::{Architecture, LatentDistribution, MaskKind, Prior};
 use crate::model::likelihood::Likelihood;
 use crate::model::network::{Batch, Network, Noise, StepInput};
-use crate::model::objective::{Objective, Penalty};
+use crate::model::objective::Objective;
 use crate::model::parameters::Buffer;
+use crate::model::prior::sparsity::Penalty;
 use crate::model::workspace::Workspace;
 use crate::numerics::real::Real;
 use crate::parallel::team::Team;
@@ -480,7 +481,7 @@ impl Vector {
         if s.use_intervention_prior {
             self.compare(&mut worst, "out/mask", &c.mask, &[n, l], normwise)?;
             if network.frozen_mask.is_none() {
-                let probabilities = network.mask_probabilities().expect("a prior with masks");
+                let probabilities = network.prior().probabilities().expect("a prior with masks");
                 self.compare(&mut worst, "out/mask_prob", &probabilities, &[s.n_labels, l], normwise)?;
             }
         }

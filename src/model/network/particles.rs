@@ -310,7 +310,7 @@ impl<R: Real> Pass<'_, R> {
         let half_log_variance: f64 = 0.5 * cells.variance[..l].iter().map(|v| Real::ln(v.f64())).sum::<f64>();
         let likelihood = self.shared.likelihood;
         let count_terms = likelihood.count_terms(nonzero, &mut cells.likelihood_scratch[0]);
-        let masks_drawn = self.network.tensors.mask_logit.is_some() && self.network.frozen_mask.is_none();
+        let masks_drawn = self.network.prior().draws_masks();
 
         let mut weights = [LogMeanExp::new(); N];
         let (mut reconstruction, mut kl) = (0.0, [0.0; N]);
@@ -525,7 +525,7 @@ mod tests {
         let data = screen();
         let cells: Vec<usize> = (0..12).collect();
         let mut fixed = network(MASKED);
-        fixed.freeze_masks();
+        fixed.prior_mut().freeze();
         for (network, on) in [
             (network(Prior::Standard), [0.0, 0.0]),
             (network(Prior::Shifted), [1.0, 1.0]),
@@ -636,7 +636,7 @@ mod tests {
         for frozen in [true, false] {
             let mut first = network(MASKED);
             if frozen {
-                first.freeze_masks();
+                first.prior_mut().freeze();
             }
             let mut second = first.clone();
             let shift = second.tensors.shift.clone().expect("shifts");

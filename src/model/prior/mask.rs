@@ -4,6 +4,9 @@ use crate::model::architecture::MaskKind;
 use crate::numerics::real::Real;
 use crate::numerics::simd::vectorized;
 
+/// Logit that every mask starts from: all interventions target all latents (model of the paper, reference code).
+pub const INITIAL: f64 = 5.0;
+
 /// Logit of a mask that is switched off: a probability of 0.05, at which a gradient still moves it, Eq. (M8).
 pub const OFF: f64 = -3.0;
 

@@ -2,3 +2,5 @@
 
 pub mod mask;
 pub mod shift;
+pub mod sparsity;
+pub mod table;

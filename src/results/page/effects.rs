@@ -1,5 +1,6 @@
 //! Shifts and masks as the sections on interventions show them: effects, targets, the order of latents.
 
+use crate::model::prior::table::is_likely;
 use crate::results::page::folder::Run;
 
 /// What the masked shifts of a model amount to.
@@ -33,7 +34,7 @@ impl Effects {
                 let p = run.masks.as_ref().map_or(1.0, |masks| masks[i * l + k]);
                 let effect = p * shifts[i * l + k];
                 effects.masked[i * l + k] = effect;
-                if p > 0.5 {
+                if is_likely(p) {
                     effects.n_targets[i] += 1;
                     effects.per_latent[k] += 1;
                     effects.effect[i] += effect * effect;

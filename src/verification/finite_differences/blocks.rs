@@ -12,8 +12,8 @@ use crate::model::layers::{
 };
 use crate::model::likelihood::poisson as poisson_likelihood;
 use crate::model::likelihood::{CellCounts, Likelihood, Prepared, Scratch};
-use crate::model::objective::Penalty;
 use crate::model::parameters::{Buffer, LayoutBuilder};
+use crate::model::prior::sparsity::Penalty;
 use crate::model::prior::{mask, shift};
 use crate::model::workspace::Log1pTable;
 use crate::numerics::matmul::{Into, Rows};

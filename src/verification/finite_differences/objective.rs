@@ -3,8 +3,9 @@
 use crate::data::dataset::Dataset;
 use crate::model::architecture::{Architecture, MaskKind, Prior};
 use crate::model::network::{Batch, Loss, Network, Noise, StepInput};
-use crate::model::objective::{Penalty, Weights};
+use crate::model::objective::Weights;
 use crate::model::parameters::Buffer;
+use crate::model::prior::sparsity::Penalty;
 use crate::model::workspace::Workspace;
 use crate::parallel::team::Team;
 use crate::verification::finite_differences::comparison::{Comparison, Evaluation, Random};
