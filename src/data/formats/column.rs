@@ -110,6 +110,11 @@ impl Levels {
         }
     }
 
+    /// Whether each cell has none.
+    pub fn missing(&self) -> Vec<bool> {
+        self.codes.iter().map(Option::is_none).collect()
+    }
+
     /// Cells of each level.
     pub fn sizes(&self) -> Vec<usize> {
         let mut sizes = vec![0; self.names.len()];

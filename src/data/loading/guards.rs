@@ -35,9 +35,9 @@ pub(crate) fn is_usual_control(label: &str) -> bool {
     USUAL_CONTROLS.contains(&label.to_lowercase().as_str())
 }
 
-/// What a matrix looks like, from some of its values.
+/// What a matrix holds, from some of its values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Look {
+pub(crate) enum MatrixKind {
     /// Whole numbers, none negative.
     Counts,
     /// Only 0 and 1.
@@ -54,42 +54,42 @@ pub(crate) enum Look {
     Empty,
 }
 
-impl Look {
+impl MatrixKind {
     /// Largest value of logarithms of counts.
     const LARGEST_LOGARITHM: f64 = 30.0;
 
     pub fn of(values: &[f64]) -> Self {
         let largest = values.iter().copied().fold(0.0, f64::max);
         if values.iter().any(|x| !x.is_finite()) {
-            Look::Missing
+            MatrixKind::Missing
         } else if values.iter().any(|x| *x < 0.0) {
-            Look::Scaled
+            MatrixKind::Scaled
         } else if values.iter().any(|x| x.fract() != 0.0) {
-            if largest < Self::LARGEST_LOGARITHM { Look::LogNormalised } else { Look::Normalised }
+            if largest < Self::LARGEST_LOGARITHM { MatrixKind::LogNormalised } else { MatrixKind::Normalised }
         } else if largest == 0.0 {
-            Look::Empty
+            MatrixKind::Empty
         } else if largest == 1.0 {
-            Look::Binary
+            MatrixKind::Binary
         } else {
-            Look::Counts
+            MatrixKind::Counts
         }
     }
 
     /// In words.
     pub fn describe(self) -> &'static str {
         match self {
-            Look::Counts => "raw counts",
-            Look::Binary => "only 0 and 1",
-            Look::LogNormalised => "log-normalised values",
-            Look::Normalised => "normalised values",
-            Look::Scaled => "scaled values (some are negative)",
-            Look::Missing => "values that are not finite",
-            Look::Empty => "only zeros",
+            MatrixKind::Counts => "raw counts",
+            MatrixKind::Binary => "only 0 and 1",
+            MatrixKind::LogNormalised => "log-normalised values",
+            MatrixKind::Normalised => "normalised values",
+            MatrixKind::Scaled => "scaled values (some are negative)",
+            MatrixKind::Missing => "values that are not finite",
+            MatrixKind::Empty => "only zeros",
         }
     }
 
     pub fn is_counts(self) -> bool {
-        matches!(self, Look::Counts | Look::Binary)
+        matches!(self, MatrixKind::Counts | MatrixKind::Binary)
     }
 }
 
@@ -99,7 +99,7 @@ pub(crate) fn point_to_counts(mut error: InputError, matrices: &[StoredMatrix]) 
     let others: Vec<&str> = matrices
         .iter()
         .skip(1)
-        .filter(|matrix| Look::of(&matrix.sample).is_counts())
+        .filter(|matrix| MatrixKind::of(&matrix.sample).is_counts())
         .map(|matrix| matrix.name.as_str())
         .collect();
     if let Some(name) = others.first() {
@@ -303,17 +303,17 @@ mod tests {
     }
 
     #[test]
-    fn looks() {
-        for (values, look) in [
-            (&[0.0, 3.0, 1.0][..], Look::Counts),
-            (&[0.0, 1.0], Look::Binary),
-            (&[0.0, 1.5], Look::LogNormalised),
-            (&[0.0, 100.5], Look::Normalised),
-            (&[-1.0, 100.5], Look::Scaled),
-            (&[f64::NAN, -1.0], Look::Missing),
-            (&[], Look::Empty),
+    fn kinds_of_matrices() {
+        for (values, kind) in [
+            (&[0.0, 3.0, 1.0][..], MatrixKind::Counts),
+            (&[0.0, 1.0], MatrixKind::Binary),
+            (&[0.0, 1.5], MatrixKind::LogNormalised),
+            (&[0.0, 100.5], MatrixKind::Normalised),
+            (&[-1.0, 100.5], MatrixKind::Scaled),
+            (&[f64::NAN, -1.0], MatrixKind::Missing),
+            (&[], MatrixKind::Empty),
         ] {
-            assert_eq!(Look::of(values), look, "{values:?}");
+            assert_eq!(MatrixKind::of(values), kind, "{values:?}");
         }
     }
 

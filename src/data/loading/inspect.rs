@@ -9,9 +9,10 @@ use crate::data::formats::column::{Column, Levels};
 use crate::data::formats::labels::LabelTable;
 use crate::data::formats::open;
 use crate::data::formats::screen_file::OpenOptions;
+use crate::data::loading::annotations::USUAL_LABELS;
 use crate::data::loading::guards;
-use crate::data::loading::guards::Look;
-use crate::data::loading::load::{LabelCount, USUAL_LABELS};
+use crate::data::loading::guards::MatrixKind;
+use crate::data::loading::summary::LabelCount;
 use crate::error::Result;
 
 /// Parts of names of columns that may hold the intervention.
@@ -127,7 +128,7 @@ pub fn inspect(path: &Path, layer: Option<&str>, genome: Option<&str>, labels: O
 
     let mut matrices = Vec::new();
     for matrix in file.matrices()? {
-        let look = Look::of(&matrix.sample);
+        let kind = MatrixKind::of(&matrix.sample);
         let cells = (matrix.n_cells as f64) * (matrix.n_genes as f64);
         let nonzero = matrix.sample.iter().filter(|x| **x != 0.0).count();
         matrices.push(MatrixReport {
@@ -142,8 +143,8 @@ pub fn inspect(path: &Path, layer: Option<&str>, genome: Option<&str>, labels: O
                 None => nonzero as f64 / matrix.sample.len().max(1) as f64,
             },
             largest: matrix.sample.iter().copied().fold(0.0, f64::max),
-            looks_like: look.describe().to_string(),
-            is_counts: look.is_counts(),
+            looks_like: kind.describe().to_string(),
+            is_counts: kind.is_counts(),
         });
     }
 

@@ -2,6 +2,9 @@
 
 use serde::Serialize;
 
+use crate::data::dataset::Dataset;
+use crate::data::formats::screen_file::ScreenFile;
+
 /// What was read, chosen and dropped.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct DataSummary {
@@ -35,6 +38,25 @@ pub struct DataSummary {
     pub warnings: Vec<String>,
     /// What else there is to say about how the file was read.
     pub notes: Vec<String>,
+}
+
+impl DataSummary {
+    /// Of a data set and the file that it was read from; what was read, chosen and dropped is left to say.
+    pub(crate) fn of(file: &dyn ScreenFile, dataset: &Dataset) -> Self {
+        let mut library = dataset.library.clone();
+        library.sort_unstable_by(f64::total_cmp);
+        Self {
+            source: dataset.source.clone(),
+            format: file.format(),
+            matrix: file.counts_place(),
+            n_cells: dataset.n_cells(),
+            n_genes: dataset.n_genes(),
+            n_interventions: dataset.n_interventions(),
+            n_nonzero: dataset.counts.n_nonzero(),
+            median_library: library[library.len() / 2],
+            ..Self::default()
+        }
+    }
 }
 
 /// A label and its number of cells.

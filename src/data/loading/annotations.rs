@@ -1,0 +1,282 @@
+//! The columns that annotate cells: where they are, and which of them are used for what.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use crate::data::dataset::{Categorical, Continuous, Covariates};
+use crate::data::formats::column::{Column, Levels};
+use crate::data::formats::labels::LabelTable;
+use crate::data::formats::screen_file::ScreenFile;
+use crate::data::loading::options::LoadOptions;
+use crate::error::{InputError, Result};
+use crate::words::first_few;
+
+/// Columns that usually hold the intervention, looked for when none is named.
+pub(crate) const USUAL_LABELS: [&str; 13] = [
+    "perturbation",
+    "intervention",
+    "condition",
+    "treatment",
+    "guide_identity",
+    "guide_id",
+    "feature_call",
+    "target_gene",
+    "gene",
+    "target",
+    "label",
+    "labels",
+    "chem",
+];
+
+/// The columns that annotate cells: those of the file, and those of a table of labels, which come first.
+pub(crate) struct Annotations<'a> {
+    pub file: &'a dyn ScreenFile,
+    pub table: Option<&'a LabelTable>,
+    pub n_cells: usize,
+}
+
+impl Annotations<'_> {
+    fn of_table(&self, name: &str) -> Option<&LabelTable> {
+        self.table.filter(|table| table.columns().iter().any(|column| column == name))
+    }
+
+    fn names(&self) -> Result<Vec<String>> {
+        let mut names = self.table.map_or_else(Vec::new, |table| table.columns().to_vec());
+        names.extend(self.file.column_names()?);
+        Ok(names)
+    }
+
+    /// File and place of a column, for messages.
+    pub fn place(&self, name: &str) -> (&Path, String) {
+        match self.of_table(name) {
+            Some(table) => (table.path(), format!("column `{name}`")),
+            None => (self.file.path(), self.file.column_place(name)),
+        }
+    }
+
+    /// An error about a column.
+    pub fn error(&self, name: &str, error: InputError) -> InputError {
+        let (path, place) = self.place(name);
+        error.in_file(path).at(place)
+    }
+
+    fn read(&self, name: &str, label: bool) -> Result<Column> {
+        let column = match self.of_table(name) {
+            Some(table) => table.column(name, label)?,
+            None => self.file.column(name, label)?,
+        };
+        match column.len() {
+            n if n == self.n_cells => Ok(column),
+            n => {
+                let problem = format!("it has {n} values for {} cells", self.n_cells);
+                Err(self.error(name, InputError::new(problem, "give one value per cell")).into())
+            }
+        }
+    }
+
+    fn levels(&self, name: &str, label: bool) -> Result<Levels> {
+        Ok(self.read(name, label)?.into_levels().map_err(|e| self.error(name, e))?)
+    }
+
+    fn numbers(&self, name: &str) -> Result<Vec<f64>> {
+        Ok(self.read(name, false)?.into_numbers().map_err(|e| self.error(name, e))?)
+    }
+
+    /// The column of the intervention: as named, else one with a usual name.
+    fn choose_label(&self, options: &LoadOptions, notes: &mut Vec<String>) -> Result<String> {
+        if let Some(key) = &options.label_key {
+            return Ok(key.clone());
+        }
+        // Who gives a table of labels means one of its columns.
+        let (columns, path) = match self.table {
+            Some(table) => (table.columns().to_vec(), table.path()),
+            None => (self.file.column_names()?, self.file.path()),
+        };
+        let mut usual: Vec<&str> = USUAL_LABELS.into_iter().filter(|name| columns.iter().any(|c| c == name)).collect();
+        if let (Some(_), [only]) = (self.table, &columns[..]) {
+            usual = vec![only];
+        }
+        match usual[..] {
+            [key] => {
+                let place = match self.table {
+                    Some(table) => format!("column `{key}` of {}", table.path().display()),
+                    None => self.file.column_place(key),
+                };
+                notes.push(format!("interventions are read from {place}"));
+                Ok(key.to_string())
+            }
+            [] if columns.is_empty() => Err(InputError::new(
+                "it says nothing about the cells' interventions",
+                "give a table of barcodes and interventions with --labels FILE",
+            )
+            .in_file(path)
+            .into()),
+            [] => Err(InputError::new(
+                "none of the cells' columns has a usual name for the intervention",
+                format!("name one of {} with --label-key", first_few(&columns)),
+            )
+            .in_file(path)
+            .into()),
+            _ => Err(InputError::new(
+                format!("several columns could hold the intervention: {}", first_few(&usual)),
+                "name the right one with --label-key",
+            )
+            .in_file(path)
+            .into()),
+        }
+    }
+
+    /// Every named column exists and no column is used for two things.
+    fn check_keys(&self, options: &LoadOptions, label_key: &str) -> Result<()> {
+        let columns = self.names()?;
+        let categorical = options.batch_key.iter().chain(&options.categorical_covariates);
+        let covariates: Vec<&String> = categorical.chain(&options.continuous_covariates).collect();
+        let label_key = label_key.to_string();
+        let label = (!options.unlabelled).then_some(&label_key);
+        for key in covariates.iter().copied().chain(label).chain(&options.size_factor_key) {
+            if !columns.contains(key) {
+                let known = format!("the columns are {}", first_few(&columns));
+                return Err(self.error(key, InputError::new("there is no such column of the cells", known)).into());
+            }
+        }
+        if covariates.contains(&&label_key) {
+            return Err(self
+                .error(
+                    &label_key,
+                    InputError::new(
+                        "the intervention label cannot be a covariate as well: the decoder would see the answer",
+                        "leave it out of the covariates",
+                    ),
+                )
+                .into());
+        }
+        let mut seen = BTreeSet::new();
+        if let Some(twice) = covariates.iter().find(|key| !seen.insert(**key)) {
+            return Err(self.error(twice, InputError::new("it is named as a covariate twice", "name it once")).into());
+        }
+        Ok(())
+    }
+
+    /// Reads every column that `options` name.
+    ///
+    /// # Errors
+    /// [`InputError`] if the label cannot be told, a column is absent or used for two things, or its values are of the
+    /// wrong kind or number.
+    pub fn read_columns(&self, options: &LoadOptions, notes: &mut Vec<String>) -> Result<Columns> {
+        let label_key = if options.unlabelled { String::new() } else { self.choose_label(options, notes)? };
+        self.check_keys(options, &label_key)?;
+        let labels = match options.unlabelled {
+            true => Levels { names: vec!["unlabelled".to_owned()], numbers: None, codes: vec![Some(0); self.n_cells] },
+            false => self.levels(&label_key, true)?,
+        };
+        let mut categorical = Vec::new();
+        for key in options.batch_key.iter().chain(&options.categorical_covariates) {
+            categorical.push((key.clone(), self.levels(key, false)?));
+        }
+        let mut continuous = Vec::new();
+        for key in &options.continuous_covariates {
+            continuous.push(Continuous { name: key.clone(), values: self.numbers(key)? });
+        }
+        let size_factor_key = options.size_factor_key.as_deref().or(self.file.stored_library());
+        let size_factors = match size_factor_key {
+            Some(key) => Some((key.to_string(), self.numbers(key)?)),
+            None => None,
+        };
+        Ok(Columns { label_key, labels, categorical, continuous, size_factors })
+    }
+
+    /// A level for each cell of a column.
+    ///
+    /// # Errors
+    /// [`InputError`] if a cell has none: `what` it lacks, and the `remedy`. `place` puts a cell in words.
+    pub fn complete(
+        &self,
+        key: &str,
+        levels: &Levels,
+        (what, remedy): (&str, &str),
+        place: impl Fn(usize) -> String,
+    ) -> Result<Vec<u32>> {
+        let Some(first) = levels.codes.iter().position(Option::is_none) else {
+            return Ok(levels.codes.iter().flatten().copied().collect());
+        };
+        let n_missing = levels.codes.iter().filter(|code| code.is_none()).count();
+        let n_cells = levels.codes.len();
+        let problem = format!("{n_missing} of {n_cells} cells have no {what}, the first is {}", place(first));
+        Err(self.error(key, InputError::new(problem, remedy)).into())
+    }
+
+    /// Covariates of the cells that are used, in the order that the model receives them in.
+    ///
+    /// # Errors
+    /// [`InputError`] if a cell has no value, or a number is not finite. `place` puts a cell in words.
+    pub fn covariates(
+        &self,
+        categorical: Vec<(String, Levels)>,
+        continuous: Vec<Continuous>,
+        place: impl Fn(usize) -> String,
+        notes: &mut Vec<String>,
+    ) -> Result<Covariates> {
+        let mut covariates = Covariates::default();
+        for (name, mut levels) in categorical {
+            self.drop_unused(&name, &mut levels, notes);
+            let missing = ("value", "label these cells or leave them out of the file");
+            let codes = self.complete(&name, &levels, missing, &place)?;
+            covariates.categorical.push(Categorical { name, levels: levels.names, codes });
+        }
+        for Continuous { name, values } in &continuous {
+            if let Some(n) = values.iter().position(|x| !x.is_finite()) {
+                let error = InputError::new(
+                    format!("the value of {} is {}", place(n), values[n]),
+                    "a continuous covariate needs a finite number for every cell",
+                );
+                return Err(self.error(name, error).into());
+            }
+        }
+        covariates.continuous = continuous;
+        Ok(covariates)
+    }
+
+    /// Restricts a column to the levels in use; the old number of each level that stays.
+    pub fn drop_unused(&self, key: &str, levels: &mut Levels, notes: &mut Vec<String>) -> Vec<usize> {
+        let before = levels.names.clone();
+        let kept = levels.drop_unused();
+        let unused: Vec<&String> = before
+            .iter()
+            .enumerate()
+            .filter(|(level, _)| kept.binary_search(level).is_err())
+            .map(|(_, name)| name)
+            .collect();
+        if !unused.is_empty() {
+            let place = self.place(key).1;
+            notes.push(format!("{place}: levels without cells are left out: {}", first_few(&unused)));
+        }
+        kept
+    }
+}
+
+/// The columns that are used.
+pub(crate) struct Columns {
+    /// Name of the column of the intervention; empty if none is read.
+    pub label_key: String,
+    pub labels: Levels,
+    /// By name, the batch first.
+    pub categorical: Vec<(String, Levels)>,
+    pub continuous: Vec<Continuous>,
+    /// Name of their column, and the size factor of each cell.
+    pub size_factors: Option<(String, Vec<f64>)>,
+}
+
+impl Columns {
+    /// Restricts every column to the cells that are used, if not all are; size factors have been taken out before.
+    pub fn select(&mut self, cells: Option<&[usize]>) {
+        let Some(cells) = cells else { return };
+        self.labels.codes = pick(&self.labels.codes, cells);
+        self.categorical.iter_mut().for_each(|(_, levels)| levels.codes = pick(&levels.codes, cells));
+        self.continuous.iter_mut().for_each(|covariate| covariate.values = pick(&covariate.values, cells));
+    }
+}
+
+/// The values of `cells`.
+pub(crate) fn pick<T: Copy>(values: &[T], cells: &[usize]) -> Vec<T> {
+    cells.iter().map(|&n| values[n]).collect()
+}

@@ -1,0 +1,61 @@
+//! Which cells, genes and annotations of a file to use.
+
+use std::path::PathBuf;
+
+use crate::data::formats::screen_file::OpenOptions;
+use crate::error::InputError;
+
+/// Which cells, genes and annotations to use, and how.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct LoadOptions {
+    /// Matrix of an AnnData file: a layer, `X` or `raw`; if absent, `X`.
+    pub layer: Option<String>,
+    /// Genome of a 10x file; if absent, all.
+    pub genome: Option<String>,
+    /// Table of labels (CSV or TSV): a row per barcode.
+    pub labels: Option<PathBuf>,
+    /// Column of the intervention label; if absent, one of the usual names.
+    pub label_key: Option<String>,
+    /// Labels of control cells, on which no intervention acts.
+    pub control: Vec<String>,
+    /// Column of the batch label: the first categorical covariate.
+    pub batch_key: Option<String>,
+    /// Further categorical covariates.
+    pub categorical_covariates: Vec<String>,
+    /// Continuous covariates.
+    pub continuous_covariates: Vec<String>,
+    /// Column of size factors; if absent, the total count of each cell over the genes that are used.
+    pub size_factor_key: Option<String>,
+    /// File of the genes to use.
+    pub genes: Option<PathBuf>,
+    /// Number of highly variable genes to use.
+    pub top_genes: Option<usize>,
+    /// Interventions with fewer cells are left out, with their cells.
+    pub min_cells_per_label: usize,
+    /// Cells with a lower total count, over all genes of the file, are left out.
+    pub min_counts: u64,
+    /// Whether cells without any count are left out instead of refused.
+    pub drop_empty_cells: bool,
+    /// Whether the cells are taken without labels, for a model that was trained on others: all get one intervention.
+    pub unlabelled: bool,
+    /// Whether cells without a label are left out instead of refused.
+    pub drop_unlabelled_cells: bool,
+    /// Bytes that counts may take in memory, where they stay in their file ([`ScreenCounts`](crate::data::counts::ScreenCounts)).
+    pub stream: Option<usize>,
+}
+
+impl LoadOptions {
+    /// # Errors
+    /// [`InputError`] if two options exclude each other.
+    pub(crate) fn check(&self) -> Result<(), InputError> {
+        match self.genes.is_some() && self.top_genes.is_some() {
+            true => Err(InputError::new("genes are both listed and to be selected", "choose one of the two")),
+            false => Ok(()),
+        }
+    }
+
+    /// What matters before the file is opened.
+    pub(crate) fn for_opening(&self) -> OpenOptions<'_> {
+        OpenOptions { layer: self.layer.as_deref(), genome: self.genome.as_deref() }
+    }
+}
