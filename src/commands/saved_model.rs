@@ -12,10 +12,11 @@ use crate::data::loading::load::{LoadOptions, load};
 use crate::data::names::Names;
 use crate::error::{InputError, Result};
 use crate::model::architecture::Architecture;
-use crate::model::network::{Network, saved_metadata};
+use crate::model::network::Network;
 use crate::numerics::real::Real;
 use crate::results::catalogue::ResultsFile;
 use crate::results::folder::ResultsFolder;
+use crate::results::model_file::{read_network, saved_metadata};
 use crate::settings::Config;
 
 /// Names listed in a message.
@@ -87,7 +88,7 @@ impl SavedModel {
     /// # Errors
     /// [`InputError`] for a file that is no such model.
     pub(crate) fn network<R: Real>(&self, file: ResultsFile) -> Result<Network<R>> {
-        Ok(Network::read(&file.within(&self.folder), self.architecture())?.0)
+        Ok(read_network(&file.within(&self.folder), self.architecture())?.0)
     }
 
     fn architecture(&self) -> Architecture {

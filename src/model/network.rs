@@ -5,10 +5,8 @@
 
 mod decode;
 mod particles;
-mod saved;
 
 pub use particles::{Bound, LogMeanExp, Posterior};
-pub use saved::saved_metadata;
 
 use crate::data::counts::in_memory::CountsRow;
 pub use crate::data::minibatch::Batch;

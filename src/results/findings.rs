@@ -47,7 +47,7 @@ where
     let data = &screen.data;
     let (names, l) = (&data.intervention_names, network.architecture.n_latents);
     folder.write_history(ResultsFile::History, history)?;
-    folder.write_model(ResultsFile::Model, &network.saved().tensors(), &metadata(config, data))?;
+    folder.write_model(ResultsFile::Model, network, &metadata(config, data))?;
     if let Some(masks) = &found.masks {
         folder.write_intervention_table(ResultsFile::Masks, names, l, masks)?;
     }
@@ -86,7 +86,7 @@ where
     }
     let mut metadata = metadata(config, data);
     add_batch_norm(&mut metadata, fit.metrics.batch_norm);
-    folder.write_model(ResultsFile::HeldOutModel, &network.saved().tensors(), &metadata)
+    folder.write_model(ResultsFile::HeldOutModel, network, &metadata)
 }
 
 /// Writes the report and the record of a run whose other files are there. The figures come last, so that a folder that

@@ -1,16 +1,22 @@
-//! The models of a results folder: what they say about themselves, and reading them back for the same settings and data.
+//! The models of a results folder: every tensor by name in a safetensors file with what the model says about itself, read
+//! back with every name and shape checked, and for the same settings and data.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use safetensors::{Dtype, SafeTensors};
 
 use crate::data::dataset::{Categorical, Dataset};
-use crate::error::{InputError, Result};
+use crate::error::{Error, InputError, Result};
+use crate::model::architecture::Architecture;
 use crate::model::likelihood::Likelihood;
 use crate::model::network::Network;
+use crate::model::parameters::Buffer;
 use crate::numerics::real::Real;
 use crate::results::catalogue::ResultsFile;
 use crate::results::folder::ResultsFolder;
 use crate::settings::Config;
-use crate::system::safetensors::{Tensor, write_safetensors};
+use crate::system::safetensors::{Tensor, TensorValues, write_safetensors};
 use crate::training::shift_fit::HeldoutBatchNorm;
 
 /// Metadata of a model at the end of the held-out protocol which say that its encoder statistics drifted.
@@ -63,7 +69,7 @@ pub(crate) fn read_model<R: Real>(
     file: ResultsFile,
 ) -> Result<(Network<R>, BTreeMap<String, String>)> {
     let path = folder.file(file);
-    let (network, found) = Network::read(&path, config.architecture(data))?;
+    let (network, found) = read_network(&path, config.architecture(data))?;
     for (key, wanted) in metadata(config, data) {
         if key != "program" && found.get(&key) != Some(&wanted) {
             let remedy = "give the data and settings that the model was trained with";
@@ -85,19 +91,237 @@ pub(crate) fn read_model<R: Real>(
 }
 
 impl ResultsFolder {
-    /// Writes a model, which Python's `safetensors` package reads.
+    /// Writes every tensor of a network by name, and what it says about itself; Python's `safetensors` package reads it.
     ///
     /// # Errors
     /// [`crate::Error::Io`] naming the file.
-    ///
-    /// # Panics
-    /// As [`write_safetensors`].
-    pub fn write_model(
+    pub fn write_model<R: Real>(
         &self,
         file: ResultsFile,
-        tensors: &[Tensor<'_>],
+        network: &Network<R>,
         metadata: &BTreeMap<String, String>,
-    ) -> Result<()> {
-        self.write(file, |out| write_safetensors(out, tensors, metadata))
+    ) -> Result<()>
+    where
+        for<'a> &'a [R]: Into<TensorValues<'a>>,
+    {
+        self.write(file, |out| write_safetensors(out, &SavedValues::of(network).tensors(), metadata))
+    }
+}
+
+/// The values of a network as they are saved: every tensor in the order of its shape, parameters then running statistics.
+struct SavedValues<R> {
+    buffers: [Buffer<R>; 2],
+}
+
+impl<R: Real> SavedValues<R> {
+    fn of(network: &Network<R>) -> Self {
+        Self {
+            buffers: [&network.parameters, &network.running].map(|buffer| {
+                let mut ordered = Buffer::zeros(&buffer.layout);
+                for entry in buffer.layout.entries() {
+                    let values = ordered.values[entry.range.clone()].iter_mut();
+                    values.zip(buffer.in_order(entry)).for_each(|(to, value)| *to = value);
+                }
+                ordered
+            }),
+        }
+    }
+
+    fn tensors(&self) -> Vec<Tensor<'_>>
+    where
+        for<'a> &'a [R]: Into<TensorValues<'a>>,
+    {
+        self.buffers
+            .iter()
+            .flat_map(|buffer| buffer.layout.entries().iter().map(move |entry| (buffer, entry)))
+            .map(|(buffer, entry)| Tensor {
+                name: entry.name.clone(),
+                shape: entry.shape.clone(),
+                values: (&buffer.values[entry.range.clone()]).into(),
+            })
+            .collect()
+    }
+}
+
+/// Reads a network of the given architecture, and the metadata of its file. Masks are not frozen.
+///
+/// # Errors
+/// [`InputError`] naming the file, and the tensor where one is to blame: a file that is damaged or no safetensors
+/// file, a tensor that is missing, unknown, of another shape or type, or that holds a value which is not finite.
+pub fn read_network<R: Real>(
+    path: &Path,
+    architecture: Architecture,
+) -> Result<(Network<R>, BTreeMap<String, String>)> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound => {
+            let error = InputError::new("there is no such file", "name the folder of a finished run");
+            return Err(error.in_file(path).into());
+        }
+        Err(source) => return Err(Error::io("reading", path, source)),
+    };
+    let damaged = |error: safetensors::SafeTensorError| {
+        InputError::new(
+            format!("this is no whole safetensors file ({error})"),
+            "restore the file, or repeat the run with `svae-cpu run` on the folder's config.toml",
+        )
+        .in_file(path)
+    };
+    let file = SafeTensors::deserialize(&bytes).map_err(damaged)?;
+    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(damaged)?;
+    let metadata: HashMap<String, String> = header.metadata().clone().unwrap_or_default();
+
+    let mut network = Network::new(architecture, 0);
+    let known = |name: &str| {
+        let buffers = [&network.parameters, &network.running];
+        buffers.iter().any(|buffer| buffer.layout.find(name).is_some())
+    };
+    if let Some(name) = file.names().into_iter().filter(|name| !known(name)).min() {
+        return Err(foreign(path, name, "the model of the settings has no such tensor").into());
+    }
+    for buffer in [&mut network.parameters, &mut network.running] {
+        fill(buffer, &file, path)?;
+    }
+    Ok((network, metadata.into_iter().collect()))
+}
+
+/// The metadata of a saved network, which tell what it was trained on.
+///
+/// # Errors
+/// [`InputError`] naming a file that is missing or no safetensors file.
+pub fn saved_metadata(path: &Path) -> Result<BTreeMap<String, String>> {
+    use std::io::Read;
+
+    let failed = |source: std::io::Error| match source.kind() {
+        std::io::ErrorKind::NotFound => {
+            let error = InputError::new("there is no such file", "name the folder of a finished run");
+            Error::from(error.in_file(path))
+        }
+        _ => Error::io("reading", path, source),
+    };
+    let damaged = || {
+        let remedy = "restore the file, or repeat the run with `svae-cpu run` on the folder's config.toml";
+        InputError::new("this is no whole safetensors file", remedy).in_file(path)
+    };
+    // The header alone: eight bytes of length, then JSON.
+    let mut file = std::fs::File::open(path).map_err(failed)?;
+    let length = file.metadata().map_err(failed)?.len();
+    let mut size = [0; 8];
+    file.read_exact(&mut size).map_err(|_| damaged())?;
+    let size = u64::from_le_bytes(size);
+    if size > length.saturating_sub(8) {
+        return Err(damaged().into());
+    }
+    let mut header = vec![0; size as usize];
+    file.read_exact(&mut header).map_err(failed)?;
+    let header: serde_json::Value = serde_json::from_slice(&header).map_err(|_| damaged())?;
+    let metadata = header.get("__metadata__").cloned().unwrap_or_else(|| serde_json::json!({}));
+    Ok(serde_json::from_value(metadata).map_err(|_| damaged())?)
+}
+
+fn foreign(path: &Path, tensor: &str, problem: impl Into<String>) -> InputError {
+    InputError::new(problem, "the file and config.toml must come from the same run")
+        .in_file(path)
+        .at(format!("tensor `{tensor}`"))
+}
+
+/// Fills every tensor of `buffer` from `file`.
+fn fill<R: Real>(buffer: &mut Buffer<R>, file: &SafeTensors, path: &Path) -> Result<(), InputError> {
+    let layout = buffer.layout.clone();
+    for entry in layout.entries() {
+        let foreign = |problem: String| foreign(path, &entry.name, problem);
+        let tensor = file.tensor(&entry.name).map_err(|_| foreign("the file lacks it".to_owned()))?;
+        if tensor.shape() != entry.shape {
+            return Err(foreign(format!("its shape is {:?}, not {:?}", tensor.shape(), entry.shape)));
+        }
+        match (tensor.dtype(), R::NAME) {
+            (Dtype::F32, "f32") => {
+                let bytes = tensor.data().as_chunks::<4>().0;
+                buffer.set_in_order(entry, bytes.iter().map(|b| R::of(f32::from_le_bytes(*b) as f64)));
+            }
+            (Dtype::F64, "f64") => {
+                let bytes = tensor.data().as_chunks::<8>().0;
+                buffer.set_in_order(entry, bytes.iter().map(|b| R::of(f64::from_le_bytes(*b))));
+            }
+            (found, wanted) => {
+                let found = format!("{found:?}").to_lowercase();
+                return Err(foreign(format!("its values are {found}, not {wanted} as the settings say")));
+            }
+        }
+        let bad = buffer.in_order(entry).position(|v| !v.is_finite());
+        if let Some(i) = bad {
+            return Err(foreign(format!("value {i} is not finite")));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn network() -> Network<f32> {
+        Network::new(Architecture { n_hidden: 5, ..Architecture::new(7, 3, 2) }, 4)
+    }
+
+    fn bytes(tensors: &[Tensor<'_>]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let metadata = BTreeMap::from([("method".to_owned(), "svae-plus".to_owned())]);
+        write_safetensors(&mut bytes, tensors, &metadata).expect("in memory");
+        bytes
+    }
+
+    fn read(bytes: &[u8]) -> Result<(Network<f32>, BTreeMap<String, String>)> {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        std::fs::write(file.path(), bytes).expect("written");
+        read_network(file.path(), network().architecture)
+    }
+
+    #[test]
+    fn what_was_written_is_read_back() {
+        let network = network();
+        let (back, metadata) = read(&bytes(&SavedValues::of(&network).tensors())).expect("readable");
+        assert_eq!(back.parameters, network.parameters);
+        assert_eq!(back.running, network.running);
+        assert_eq!(metadata["method"], "svae-plus");
+    }
+
+    #[test]
+    fn damaged_and_foreign_files_are_refused_by_name() {
+        let network = network();
+        let saved = SavedValues::of(&network);
+        let whole = saved.tensors();
+        let good = bytes(&whole);
+        let refused = |bytes: &[u8]| {
+            let error = read(bytes).expect_err("refused");
+            assert_eq!(error.exit_code(), 2);
+            error.to_string()
+        };
+        for cut in [0, 5, 9, good.len() / 2, good.len() - 1] {
+            assert!(refused(&good[..cut]).contains("no whole safetensors file"), "{cut}");
+        }
+        assert!(refused(b"not a model at all, but long enough").contains("safetensors"));
+
+        let mut lacking = whole.clone();
+        lacking.remove(3);
+        assert!(refused(&bytes(&lacking)).contains(&format!("tensor `{}`: the file lacks it", whole[3].name)));
+        let mut unknown = whole.clone();
+        unknown[0].name = "encoder.9.weight".to_owned();
+        assert!(refused(&bytes(&unknown)).contains("tensor `encoder.9.weight`: the model of the settings has no such"));
+        let mut reshaped = whole.clone();
+        reshaped[0].shape.reverse();
+        assert!(refused(&bytes(&reshaped)).contains("its shape is [7, 5], not [5, 7]"));
+        let double = vec![0f64; 35];
+        let mut retyped = whole.clone();
+        retyped[0].values = (&double[..]).into();
+        assert!(refused(&bytes(&retyped)).contains("its values are f64, not f32"));
+        let mut infinite = [0f32; 35];
+        infinite[8] = f32::INFINITY;
+        let mut bad = whole.clone();
+        bad[0].values = (&infinite[..]).into();
+        assert!(refused(&bytes(&bad)).contains("value 8 is not finite"));
+
+        let missing = read_network::<f32>(Path::new("/nowhere/model.safetensors"), network.architecture.clone());
+        assert!(missing.expect_err("missing").to_string().contains("no such file"));
     }
 }
