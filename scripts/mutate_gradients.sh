@@ -50,6 +50,7 @@ likelihood-sign-of-dispersion|src/model/likelihood/negative_binomial.rs|a[i] = a
 likelihood-branch-of-dispersion|src/model/likelihood/negative_binomial.rs|let shape = if small { excess } else { log };|let shape = if small { log } else { log };
 likelihood-with-constant-sign|src/model/likelihood/with_epsilon.rs|let small = from_count - theta * excess|let small = from_count + theta * excess
 likelihood-with-constant-share|src/model/likelihood/with_epsilon.rs|let by_log_mu = x * share - (x + theta) * mu_share;|let by_log_mu = x * share - theta * mu_share;
+likelihood-poisson-library-for-total|src/model/likelihood/poisson.rs|let centre = R::of(count_total / total);|let centre = R::of(library.f64() / total);
 adam-without-second-correction|src/model/adam.rs|v[j].sqrt().fma(correction, epsilon)|v[j].sqrt().fma(R::ONE + R::ZERO * correction, epsilon)
 adam-sign-of-decay|src/model/adam.rs|decay.fma(p[j], gradient[j])|(-decay).fma(p[j], gradient[j])
 '
