@@ -275,7 +275,7 @@ fn a_poisson_model_is_trained_saved_and_used() {
     let sample = ["sample", "--model", "a", "--cells", "2000", "--size-factor", "500", "--out", "s.npz"];
     succeed(folder.path(), &sample);
     // The total of a cell is a Poisson count about its size factor: mean and variance 500, five standard errors each.
-    let npz = Npz::open(&folder.path().join("s.npz")).expect("readable");
+    let npz = Npz::open(folder.path().join("s.npz")).expect("readable");
     let (shape, x) = npz.array_i64("x").expect("counts");
     let totals: Vec<f64> = x.chunks_exact(shape[1]).map(|row| row.iter().sum::<i64>() as f64).collect();
     let n = totals.len() as f64;
