@@ -11,7 +11,7 @@ use std::ops::Range;
 use crate::data::counts::ScreenCounts;
 use crate::data::dataset::Dataset;
 use crate::error::{InputError, Result};
-use crate::numerics::spread::spread_places;
+use crate::numerics::spread::evenly_spaced;
 use crate::parallel::team::{Team, tiles};
 
 /// Smallest inverse dispersion considered.
@@ -158,7 +158,7 @@ fn fit(
     }
 
     // Places in `train` of the cells that dispersions are fitted to.
-    let places = spread_places(train.len(), most_fitted);
+    let places = evenly_spaced(train.len(), most_fitted);
     let is_sample = places.len() < train.len();
     let cells_fitted: Cow<[usize]> = match is_sample {
         true => places.clone().map(|i| train[i]).collect(),

@@ -4,7 +4,7 @@ use crate::data::dataset::Dataset;
 use crate::model::network::{Batch, Network};
 use crate::model::workspace::Workspace;
 use crate::numerics::real::Real;
-use crate::numerics::spread::spread_places;
+use crate::numerics::spread::evenly_spaced;
 use crate::parallel::team::Team;
 
 /// Half of the distance over which the decoder is differenced, in units of the latent's prior deviation.
@@ -15,7 +15,7 @@ pub const MOST_CELLS: usize = 1000;
 
 /// At most `most` of `cells`, evenly spaced, so that the choice needs no random numbers.
 pub fn spread(cells: &[usize], most: usize) -> Vec<usize> {
-    spread_places(cells.len(), most).map(|place| cells[place]).collect()
+    evenly_spaced(cells.len(), most).map(|place| cells[place]).collect()
 }
 
 /// Change of each gene's log2 expression rate per unit of each latent, Eq. (D2): genes x L.

@@ -1,7 +1,7 @@
 //! Places spread evenly over a range.
 
-/// The places of [`spread`] among `n` cells, ascending.
-pub fn spread_places(n: usize, most: usize) -> impl ExactSizeIterator<Item = usize> + Clone {
+/// At most `most` of the places 0, 1, ..., `n` - 1, evenly spaced, ascending.
+pub fn evenly_spaced(n: usize, most: usize) -> impl ExactSizeIterator<Item = usize> + Clone {
     let chosen = n.min(most);
     (0..chosen).map(move |i| i * n / chosen)
 }

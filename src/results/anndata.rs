@@ -16,7 +16,7 @@ use crate::results::folder::ResultsFolder;
 use crate::settings::Config;
 use crate::training::history::EpochRecord;
 
-/// Columns of `obs` that hold results begin with this.
+/// How columns of `obs` begin that hold results.
 const PREFIX: &str = "svae_";
 
 impl ResultsFolder {
@@ -152,8 +152,7 @@ fn input_tables(path: &Path, layer: Option<String>) -> Option<(Frame, Frame)> {
     H5ad::frames(path, layer)
 }
 
-/// The rows of a table that are called `names`, which follow the table's order or are named uniquely in it; `None` where
-/// they cannot be told.
+/// The rows of a table that are called `names`; `None` where these neither follow the table's order nor are unique in it.
 fn matching<'a>(
     (rows, columns): Frame,
     names: impl Iterator<Item = &'a str> + Clone,

@@ -5,15 +5,17 @@ use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::file as checkpoint;
+use crate::data::formats::{anndata_writer, npz};
 use crate::error::{Error, InputError, Result};
 use crate::results::catalogue::ResultsFile;
+use crate::system::files;
 use crate::system::files::{FolderLock, LOCK, write_atomically};
 
 /// Parent of the numbered results folders, relative to the working directory.
 pub const RESULTS_ROOT: &str = "results";
 
 /// How names begin of files that are not yet whole.
-const UNFINISHED: [&str; 3] = [".writing-", ".h5ad-", ".npz-"];
+const UNFINISHED: [&str; 3] = [files::UNFINISHED, anndata_writer::UNFINISHED, npz::UNFINISHED];
 
 /// An existing folder that belongs to one run.
 #[derive(Debug)]
@@ -32,7 +34,7 @@ pub enum Earlier {
     Keep,
     /// Remove it.
     Replace,
-    /// Go on with it.
+    /// Resume it.
     Resume,
 }
 

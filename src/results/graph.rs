@@ -81,7 +81,7 @@ fn graphml(interventions: &[String], trained: &[bool], l: usize, targets: &[Targ
     text
 }
 
-/// Text between quotation marks as DOT understands it.
+/// A quoted string of DOT.
 fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n").replace('\r', ""))
 }

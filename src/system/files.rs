@@ -39,10 +39,13 @@ pub fn write_atomically(path: &Path, write: impl FnOnce(&mut BufWriter<&File>) -
     result.map_err(|source| Error::io("writing", path, source))
 }
 
+/// How the name of a file begins that [`write_atomically`] has not finished.
+pub const UNFINISHED: &str = ".writing-";
+
 /// A file beside `path` that is to become it.
 fn unfinished(path: &Path) -> io::Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".writing-");
+    builder.prefix(UNFINISHED);
     // Temporary files are private by default; results are as readable as any other file of the user.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));

@@ -69,6 +69,9 @@ impl FrameColumn {
 /// Names of the rows of a table, and its columns by name.
 pub type Frame = (Names, Vec<(String, FrameColumn)>);
 
+/// How the name of a file begins that is not finished.
+pub const UNFINISHED: &str = ".h5ad-";
+
 /// An .h5ad file under construction. It appears under its name only when [`AnnDataWriter::finish`] has returned; what is
 /// written twice gives the same bytes.
 pub struct AnnDataWriter {
@@ -89,7 +92,7 @@ impl AnnDataWriter {
             _ => Path::new("."),
         };
         let mut builder = tempfile::Builder::new();
-        builder.prefix(".h5ad-");
+        builder.prefix(UNFINISHED);
         // The usual permissions (less the umask), not those of a secret.
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));

@@ -1,4 +1,4 @@
-//! The files that screens come in, each format read by a file of this folder: a reader, and a row of [`FORMATS`].
+//! The files that screens come in, each format read by a file of this folder: a reader, and a row of `FORMATS`.
 
 use std::path::Path;
 

@@ -519,6 +519,9 @@ fn utf8(bytes: &[u8]) -> Option<String> {
     std::str::from_utf8(&bytes[..end]).ok().map(str::to_string)
 }
 
+/// How the name of an archive begins that is not finished.
+pub const UNFINISHED: &str = ".npz-";
+
 /// Writes a .npz archive that `numpy.load` reads. It appears under its name only when [`NpzWriter::finish`] has
 /// returned; the same arrays give the same bytes.
 #[derive(Debug)]
@@ -536,7 +539,7 @@ impl NpzWriter {
     pub fn create(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref().to_path_buf();
         let mut builder = tempfile::Builder::new();
-        builder.prefix(".npz-");
+        builder.prefix(UNFINISHED);
         // The usual permissions (less the umask), not those of a secret.
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));

@@ -231,7 +231,7 @@ pub(crate) fn columns(title: &str, x_name: &str, y_name: &str, bars: &[(String, 
     svg.finish()
 }
 
-/// How often values lie where; all that a drawing needs of them.
+/// A histogram of some values, which are not held.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Histogram {
     low: f64,
@@ -246,7 +246,7 @@ impl Histogram {
     /// Ends of the horizontal axis.
     const AXIS: (f64, f64) = (52.0, WIDTH - 16.0);
 
-    /// Of `values`, in any order.
+    /// The histogram of `values`, in any order.
     pub fn of(values: &[f64]) -> Self {
         let (low, high) = values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), &v| (l.min(v), h.max(v)));
         let mut found = Self { low, high, whole: None, bins: Vec::new() };

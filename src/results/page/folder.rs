@@ -7,7 +7,7 @@ use crate::data::formats::npz::Npz;
 use crate::error::Result;
 use crate::evaluation::interpretation::Subset;
 use crate::evaluation::metrics::Metrics;
-use crate::numerics::spread::spread_places;
+use crate::numerics::spread::evenly_spaced;
 use crate::results::catalogue::ResultsFile;
 use crate::results::cells::{CellRow, each_cell};
 use crate::results::page::charts::Histogram;
@@ -21,13 +21,13 @@ pub(crate) const MOST_POINTS: usize = 3000;
 /// A results folder in memory.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Run {
-    /// Text of config.toml.
+    /// Text of `config.toml`.
     pub config_text: String,
     /// The settings.
     pub config: toml::Table,
-    /// metrics.json, with what evaluation.json knows besides.
+    /// The figures of `metrics.json`, with held-out ones from `evaluation.json` where it alone has them.
     pub metrics: serde_json::Value,
-    /// data.json, for data from a file.
+    /// What was read from the data file, if there was one.
     pub summary: Option<serde_json::Value>,
     pub history: Vec<EpochRecord>,
     pub retraining: Vec<EpochRecord>,
@@ -38,14 +38,14 @@ pub(crate) struct Run {
     pub n_latents: usize,
     /// Probabilities, interventions x L.
     pub masks: Option<Vec<f64>>,
-    /// Interventions x L.
+    /// Shifts, interventions x L.
     pub shifts: Option<Vec<f64>>,
-    /// Fitted to held-out cells, interventions x L.
+    /// Shifts fitted to the held-out cells, interventions x L.
     pub held_out_shifts: Option<Vec<f64>>,
     /// Strongest genes of each latent and their log2 fold change.
     pub genes: Vec<Vec<(String, f64)>>,
     pub cells: CellSummary,
-    /// Their principal components.
+    /// The latents of the cells.
     pub space: Space,
 }
 
@@ -83,13 +83,13 @@ pub(crate) struct CellSummary {
     pub n: usize,
     /// Names of all interventions that cells have, in order of appearance.
     pub names: Vec<String>,
-    /// CellSummary of each.
+    /// Cells of each.
     pub sizes: Vec<usize>,
     /// Whether cells of each were trained on.
     pub trained: Vec<bool>,
     pub total: ColumnSummary,
     pub n_genes: ColumnSummary,
-    /// Where it is not the total.
+    /// Size factors, where they are not the total counts.
     pub size_factor: Option<ColumnSummary>,
     /// The first categorical covariate: name, levels, cells of each level.
     pub batch: Option<(String, Vec<String>, Vec<usize>)>,
@@ -97,12 +97,12 @@ pub(crate) struct CellSummary {
     pub drawn: Vec<Drawn>,
 }
 
-/// A column of cells.csv.
+/// A column of numbers in `cells.csv`, summed up.
 #[derive(Debug, Clone)]
 pub(crate) struct ColumnSummary {
     pub sum: f64,
     pub median: f64,
-    /// What a quarter, two and three quarters of the cells lie below.
+    /// Quartiles.
     pub quarters: [f64; 3],
     pub histogram: Histogram,
 }
@@ -152,7 +152,7 @@ impl ColumnSummary {
     }
 }
 
-/// Reads what the report shows. `metrics` stands in for metrics.json where that is not written yet.
+/// Reads what the report shows. `metrics` stands in for `metrics.json` where that is not written yet.
 pub(crate) fn read(folder: &Path, metrics: Option<&Metrics>) -> Result<Run> {
     let mut run = Run::default();
     run.config_text = text(&ResultsFile::Config.within(folder))?;
@@ -253,7 +253,7 @@ fn genes(path: &Path) -> Result<Vec<Vec<(String, f64)>>> {
 /// Most levels of a covariate that is shown as a category.
 const MOST_LEVELS: usize = 40;
 
-/// Sums up cells.csv but for its numbers, and gives the intervention of each cell too.
+/// Sums up the names in `cells.csv`, and gives the number of each cell's intervention too.
 fn cells(path: &Path) -> Result<(CellSummary, Vec<u32>)> {
     let mut cells = CellSummary::default();
     let mut numbers: HashMap<String, usize> = HashMap::new();
@@ -298,13 +298,13 @@ fn cells(path: &Path) -> Result<(CellSummary, Vec<u32>)> {
         let (levels, sizes) = levels.into_iter().unzip();
         cells.batch = Some((name.clone(), levels, sizes));
     }
-    let drawn = spread_places(cells.n, MOST_POINTS);
+    let drawn = evenly_spaced(cells.n, MOST_POINTS);
     cells.drawn =
         drawn.map(|cell| Drawn { cell, intervention: interventions[cell] as usize, ..Drawn::default() }).collect();
     Ok((cells, interventions))
 }
 
-/// Sums up the numbers of cells.csv, one column at a time so that only one is held.
+/// Sums up the numbers in `cells.csv`, one column at a time so that only one is held.
 fn columns(path: &Path, cells: &mut CellSummary) -> Result<()> {
     let changed = || damaged(path, "it has changed while it was read");
     let read = |of: fn(&CellRow) -> Result<f64>, see: &mut dyn FnMut(f64, &CellRow)| -> Result<ColumnSummary> {
@@ -378,5 +378,5 @@ fn space(path: &Path, n_latents: usize, cells: &mut CellSummary, interventions: 
     Ok(space)
 }
 
-/// CellSummary whose latents are read at a time.
+/// Cells whose latents are read at a time.
 const LATENT_ROWS: usize = 1 << 10;

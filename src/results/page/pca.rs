@@ -19,7 +19,7 @@ pub(crate) struct Covariance {
 }
 
 impl Covariance {
-    /// Of `n` rows with the given mean.
+    /// The covariance of `n` rows with the given mean, before any is added.
     pub fn new(mean: Vec<f64>, n: usize) -> Self {
         let width = mean.len();
         Self { mean, n: n as f64, covariance: vec![0.0; width * width], centred: vec![0.0; width] }
