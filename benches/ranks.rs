@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use svae_cpu::commands::bench::{Shape, architecture};
-use svae_cpu::model::architecture::Tensors;
+use svae_cpu::model::tensors::Tensors;
 use svae_cpu::parallel::ranks::Job;
 
 /// Median seconds of `work` over several rounds, as this rank sees it.

@@ -41,10 +41,10 @@ prior-sign-of-logit|src/model/prior/shift.rs|*d_logit += weight * shift * d_p * 
 prior-mean-sign|src/model/prior/table.rs|*d = -d_m;|*d = d_m;
 penalty-of-spike-and-slab|src/model/prior/sparsity.rs|*d += factor * sigmoid(l);|*d += factor * sigmoid_derivative(l);
 penalty-mean-not-divided|src/model/prior/sparsity.rs|R::of(weight * alpha / logits.len() as f64)|R::of(weight * alpha)
-kl-weight-forgotten|src/model/network.rs|R::of(weights.cell * weights.kl)|R::of(weights.cell)
-variance-head-replaces-mean-head|src/model/network.rs|(&t.latent_log_variance, &cells.d_log_variance, Into::Add)|(&t.latent_log_variance, &cells.d_log_variance, Into::Replace)
-dispersion-of-first-block-only|src/model/network.rs|blocks.take(n.div_ceil(ROWS_PER_BLOCK))|blocks.take(n.div_ceil(ROWS_PER_BLOCK).min(1))
-frozen-mask-still-learns|src/model/network.rs|if let Masks::Drawn { logits, .. } = prior.masks {|if let Some(logits) = self.tensors.mask_logit.as_ref().map(|tensor| &self.parameters[tensor]) {
+kl-weight-forgotten|src/model/step.rs|R::of(weights.cell * weights.kl)|R::of(weights.cell)
+variance-head-replaces-mean-head|src/model/pass.rs|(&t.latent_log_variance, &cells.d_log_variance, Into::Add)|(&t.latent_log_variance, &cells.d_log_variance, Into::Replace)
+dispersion-of-first-block-only|src/model/parameter_gradients.rs|blocks.take(n.div_ceil(ROWS_PER_BLOCK))|blocks.take(n.div_ceil(ROWS_PER_BLOCK).min(1))
+frozen-mask-still-learns|src/model/parameter_gradients.rs|if let Masks::Drawn { logits, .. } = prior.masks {|if let Some(logits) = self.tensors.mask_logit.as_ref().map(|tensor| &self.parameters[tensor]) {
 likelihood-softmax-uncentred|src/model/likelihood/negative_binomial.rs|// d log p / d logit_g = d_g - rho_g sum_h d_h, Eq. (N9).|let by_logit: Sum<R> = Sum::new();
 likelihood-sign-of-dispersion|src/model/likelihood/negative_binomial.rs|a[i] = a_i.fma(-row.scale, a[i]);|a[i] = a_i.fma(row.scale, a[i]);
 likelihood-branch-of-dispersion|src/model/likelihood/negative_binomial.rs|let shape = if small { excess } else { log };|let shape = if small { log } else { log };

@@ -2,13 +2,17 @@
 
 use svae_cpu::commands::bench::{Shape, architecture};
 use svae_cpu::data::dataset::Dataset;
+use svae_cpu::data::minibatch::Batch;
 use svae_cpu::inference::{Inference, evaluation_workspace};
 use svae_cpu::model::adam::{Adam, AdamSettings};
 use svae_cpu::model::architecture::Architecture;
-use svae_cpu::model::network::{Batch, Network, Noise, Optimizer, StepInput};
+use svae_cpu::model::network::Network;
+use svae_cpu::model::noise::Noise;
 use svae_cpu::model::objective::Objective;
 use svae_cpu::model::parameters::Buffer;
+use svae_cpu::model::pass::StepInput;
 use svae_cpu::model::prior::sparsity::Penalty;
+use svae_cpu::model::step::Optimizer;
 use svae_cpu::model::workspace::Workspace;
 use svae_cpu::parallel::team::Team;
 use svae_cpu::system::console::Silent;

@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::commands::screen;
 use crate::data::counts::in_memory::CountsBuilder;
 use crate::data::dataset::{Covariates, Dataset, InterventionRows};
+use crate::data::minibatch::Batch;
 use crate::data::screen::Screen;
 use crate::data::simulate::{Simulation, simulate};
 use crate::display::table::Table;
@@ -19,10 +20,13 @@ use crate::inference::evaluation_workspace;
 use crate::model::adam::{Adam, AdamSettings};
 use crate::model::architecture::Architecture;
 use crate::model::clock::{Stage, StageClock};
-use crate::model::network::{Batch, Network, Noise, Optimizer, StepInput};
+use crate::model::network::Network;
+use crate::model::noise::Noise;
 use crate::model::objective::Objective;
 use crate::model::parameters::Buffer;
+use crate::model::pass::StepInput;
 use crate::model::prior::sparsity::Penalty;
+use crate::model::step::Optimizer;
 use crate::model::workspace::Workspace;
 use crate::numerics::aligned::Aligned;
 use crate::numerics::matmul::{Into, Rows, a_b, a_bt, at_b};
@@ -232,7 +236,7 @@ pub struct Speed {
 
 /// Products of a step as (rows of the output, columns, depth, kind).
 fn products(a: &Architecture, batch: usize) -> Vec<(usize, usize, usize, Product)> {
-    let tensors = crate::model::architecture::Tensors::new(a);
+    let tensors = crate::model::tensors::Tensors::new(a);
     let mut all = Vec::new();
     for (i, linear) in tensors.linear_layers().enumerate() {
         let n_in = linear.n_in + linear.n_covariates;
@@ -513,7 +517,7 @@ pub fn predict(speed: &Speed, sizes: &RunSizes, architecture: &Architecture, dat
                 + (sizes.bounds * cells * sizes.particles) as f64 / speed.particles_per_second
         }
     };
-    let parameters = crate::model::architecture::Tensors::new(architecture).parameters.len() * sizes.scalar;
+    let parameters = crate::model::tensors::Tensors::new(architecture).parameters.len() * sizes.scalar;
     let latents = 2 * data.n_cells() * architecture.n_latents * 8;
     // The process has held the data and a training already; a run adds the weights of the best and of the last epoch,
     // a copy for the held-out stages, and the latents that it writes.

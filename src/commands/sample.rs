@@ -4,16 +4,15 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use rand::RngExt;
-use rand::rngs::ChaCha8Rng;
-use rand_distr::{Distribution, StandardNormal};
 
 use crate::commands::saved_model::{COUNTS, LATENTS, SavedModel, Written, stream};
 use crate::data::counts::in_memory::{Counts, CountsBuilder};
 use crate::data::dataset::{Dataset, InterventionRows};
+use crate::data::minibatch::Batch;
 use crate::error::{InputError, Result};
 use crate::evaluation::interpretation::{CONTROL, Subset};
 use crate::inference::evaluation_workspace;
-use crate::model::network::{Batch, Network};
+use crate::model::network::Network;
 use crate::numerics::real::{Precision, Real};
 use crate::parallel::team::Team;
 use crate::results::catalogue::ResultsFile;
@@ -90,32 +89,16 @@ fn simulated<R: Real>(
     };
     data.interventions = InterventionRows::one_hot(vec![0; request.cells]);
     data.intervention_names = vec![label];
-    let draw_latents = latent_sampler(&network, chosen);
     let mut z = Vec::with_capacity(request.cells * model.config.latents);
     for n in 0..request.cells {
         let mut random = stream(request.seed, n, LATENTS);
         let donor = donors.cells[random.random_range(0..donors.cells.len())];
         donors.give(donor, request.size_factor, &mut data, n);
-        draw_latents(&mut random, &mut z);
+        network.draw_latents(chosen, &mut random, &mut z);
     }
     data.counts =
         Team::with(model.config.n_threads(), |team| draw_counts(team, &network, &data, &z, request.seed)).into();
     Ok((data, z.iter().map(|z| z.f64()).collect()))
-}
-
-/// Draws the latents of a cell under the interventions `chosen` from their prior, and appends them.
-fn latent_sampler<'a, R: Real>(
-    network: &'a Network<R>,
-    chosen: &'a [usize],
-) -> impl Fn(&mut ChaCha8Rng, &mut Vec<R>) + 'a {
-    let prior = network.prior();
-    move |random, z| {
-        for k in 0..prior.n_latents {
-            let mean = prior.draw_mean(chosen, k, random);
-            let noise: f64 = StandardNormal.sample(random);
-            z.push(R::of(mean + noise));
-        }
-    }
 }
 
 /// Draws the counts of the cells of `data` from their latents `z` (cells x L).

@@ -18,8 +18,9 @@ use crate::evaluation::metrics::{
 use crate::evaluation::oracle::oracle;
 use crate::evaluation::recovery::Recovery;
 use crate::inference::{Inference, evaluation_workspace};
-use crate::model::network::{Bound, Network};
+use crate::model::network::Network;
 use crate::model::objective::Objective;
+use crate::model::particles::Bound;
 use crate::numerics::real::Real;
 use crate::parallel::team::Team;
 use crate::system::interruption::Boundary;

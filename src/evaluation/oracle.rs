@@ -9,7 +9,7 @@ use crate::evaluation::correlation::{Correlation, Latents};
 use crate::evaluation::held_out::{Group, mean};
 use crate::evaluation::mcc::mcc;
 use crate::evaluation::regression::linear_r2;
-use crate::model::network::LogMeanExp;
+use crate::model::particles::LogMeanExp;
 use crate::numerics::random::{Purpose, fill_normal, stream};
 use crate::numerics::special::LnFactorial;
 use crate::parallel::team::{Team, tiles};

@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::inference::Inference;
-use crate::model::network::Noise;
+use crate::model::noise::Noise;
 use crate::model::objective::Objective;
 use crate::numerics::real::Real;
 

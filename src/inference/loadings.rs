@@ -1,7 +1,8 @@
 //! What each latent does to each gene: decoder differences along a latent. Derivation: `derivations/loadings.md`.
 
 use crate::data::dataset::Dataset;
-use crate::model::network::{Batch, Network};
+use crate::data::minibatch::Batch;
+use crate::model::network::Network;
 use crate::model::workspace::Workspace;
 use crate::numerics::real::Real;
 use crate::numerics::spread::evenly_spaced;

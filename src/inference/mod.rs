@@ -5,9 +5,10 @@ pub mod latents;
 pub mod loadings;
 
 use crate::data::dataset::Dataset;
+use crate::data::minibatch::Batch;
 use crate::data::minibatch::Minibatches;
 use crate::error::Result;
-use crate::model::network::{Batch, Network};
+use crate::model::network::Network;
 use crate::model::workspace::Workspace;
 use crate::numerics::real::Real;
 use crate::parallel::team::Team;

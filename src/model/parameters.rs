@@ -2,11 +2,7 @@
 //!
 //! Parameters, gradients and the moments of Adam are buffers of the same layout.
 
-use crate::model::architecture::Tensors;
-use crate::model::prior::mask;
 use crate::numerics::aligned::{Aligned, LINE};
-use crate::numerics::random::u32_to_unit_f64;
-use crate::numerics::random::{Purpose, stream};
 use crate::numerics::real::Real;
 use std::ops::{Index, IndexMut, Range};
 use std::sync::Arc;
@@ -149,44 +145,9 @@ impl<R> IndexMut<&Tensor> for Buffer<R> {
     }
 }
 
-/// Starting values: linear layers from U(-1/sqrt(fan_in), 1/sqrt(fan_in)), normalisation scales 1 and offsets 0,
-/// log-dispersions and shifts from N(0, 1), mask logits at 5.
-pub fn initialize<R: Real>(tensors: &Tensors, seed: u64) -> Buffer<R> {
-    let mut parameters = Buffer::zeros(&tensors.parameters);
-    let mut index = 0;
-    let mut next_stream = || {
-        index += 1;
-        stream(seed, Purpose::Initialization, 0, index)
-    };
-    for linear in tensors.linear_layers() {
-        let bound = 1.0 / ((linear.n_in + linear.n_covariates) as f64).sqrt();
-        for tensor in [&linear.weight, &linear.bias] {
-            let mut random = next_stream();
-            let entry = tensors.parameters.at(tensor).clone();
-            let mut draw = || R::of(bound * (2.0 * u32_to_unit_f64(random.next_u32()) - 1.0));
-            parameters.set_in_order(&entry, std::iter::repeat_with(&mut draw));
-        }
-    }
-    for norm in tensors.encoder.iter().chain(&tensors.decoder).filter_map(|layer| layer.norm.as_ref()) {
-        parameters[&norm.weight].fill(R::ONE);
-    }
-    for tensor in [tensors.log_dispersion.as_ref(), tensors.shift.as_ref()].into_iter().flatten() {
-        let mut words = vec![0; tensor.0.len() + 1];
-        crate::numerics::random::fill_normal(&mut parameters[tensor], &mut words, &mut next_stream());
-    }
-    if let Some(mask_logit) = &tensors.mask_logit {
-        parameters[mask_logit].fill(R::of(mask::INITIAL));
-    }
-    parameters
-}
-
-/// Starting values of the running statistics: mean 0, variance 1.
-pub fn initialize_running<R: Real>(tensors: &Tensors) -> Buffer<R> {
-    let mut running = Buffer::zeros(&tensors.running);
-    for norm in tensors.encoder.iter().chain(&tensors.decoder).filter_map(|layer| layer.norm.as_ref()) {
-        running[&norm.running_variance].fill(R::ONE);
-    }
-    running
+/// Two tensors of one buffer, both writable.
+pub(crate) fn two_tensors<'a, R>(values: &'a mut [R], a: &Tensor, b: &Tensor) -> (&'a mut [R], &'a mut [R]) {
+    values.get_disjoint_mut([a.0.clone(), b.0.clone()]).expect("tensors do not overlap").into()
 }
 
 #[cfg(test)]

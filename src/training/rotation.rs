@@ -92,7 +92,7 @@ mod tests {
     use crate::data::minibatch::Batch;
     use crate::data::simulate::{Simulation, simulate};
     use crate::model::architecture::{Architecture, MaskKind, Prior};
-    use crate::model::network::Noise;
+    use crate::model::noise::Noise;
     use crate::model::prior::mask;
     use crate::model::workspace::Workspace;
     use crate::parallel::team::Team;

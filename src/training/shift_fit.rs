@@ -5,9 +5,10 @@
 use crate::checkpoint::ResumableRun;
 use crate::error::Result;
 use crate::model::adam::Adam;
-use crate::model::network::{Network, Posterior};
+use crate::model::network::Network;
 use crate::model::objective::Objective;
 use crate::model::parameters::Buffer;
+use crate::model::particles::Posterior;
 use crate::model::prior::shift;
 use crate::model::prior::sparsity::Penalty;
 use crate::model::prior::table::{CellInterventions, MaskBuffers};

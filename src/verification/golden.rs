@@ -4,13 +4,16 @@
 use crate::data::counts::in_memory::Counts;
 use crate::data::dataset::{Categorical, Continuous, Covariates, Dataset, InterventionRows};
 use crate::data::formats::npz::Npz;
+use crate::data::minibatch::Batch;
 use crate::error::{Error, InputError, Result};
 use crate::model::adam::{Adam, AdamSettings};
 use crate::model::architecture::{Architecture, LatentDistribution, MaskKind, Prior};
 use crate::model::likelihood::Likelihood;
-use crate::model::network::{Batch, Network, Noise, StepInput};
+use crate::model::network::Network;
+use crate::model::noise::Noise;
 use crate::model::objective::Objective;
 use crate::model::parameters::Buffer;
+use crate::model::pass::StepInput;
 use crate::model::prior::sparsity::Penalty;
 use crate::model::workspace::Workspace;
 use crate::numerics::real::Real;

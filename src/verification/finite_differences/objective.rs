@@ -1,11 +1,15 @@
 //! The whole objective with respect to every tensor of a network.
 
 use crate::data::dataset::Dataset;
+use crate::data::minibatch::Batch;
 use crate::model::architecture::{Architecture, MaskKind, Prior};
-use crate::model::network::{Batch, Loss, Network, Noise, StepInput};
+use crate::model::network::Network;
+use crate::model::noise::Noise;
 use crate::model::objective::Weights;
 use crate::model::parameters::Buffer;
+use crate::model::pass::StepInput;
 use crate::model::prior::sparsity::Penalty;
+use crate::model::step::Loss;
 use crate::model::workspace::Workspace;
 use crate::parallel::team::Team;
 use crate::verification::finite_differences::comparison::{Comparison, Evaluation, Random};

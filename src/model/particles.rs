@@ -3,14 +3,18 @@
 use crate::data::dataset::Dataset;
 use crate::data::minibatch::Minibatches;
 use crate::error::Result;
-use crate::model::architecture::{LatentDistribution, LinearTensors};
+use crate::model::architecture::LatentDistribution;
 use crate::model::latent;
 use crate::model::layers::{activation, layer_norm, linear};
 use crate::model::likelihood::CellCounts;
-use crate::model::network::{HiddenLayer, MOST_BLOCKS_PER_STRIPE, Network, Pass, Side, most_blocks_per_stripe};
-use crate::model::workspace::{Block, LayerStatistics, ROWS_PER_BLOCK, Workspace, words_per_row};
+use crate::model::network::Network;
+use crate::model::noise::fill_noise;
+use crate::model::pass::{MOST_BLOCKS_PER_STRIPE, Pass, most_blocks_per_stripe};
+use crate::model::tensors::LinearTensors;
+use crate::model::tensors::{HiddenLayer, Side};
+use crate::model::workspace::{Block, LayerStatistics, ROWS_PER_BLOCK, Workspace};
 use crate::numerics::matmul::{Into, Rows};
-use crate::numerics::random::{Purpose, fill_words, logistic_rows, normal_rows};
+use crate::numerics::random::Purpose;
 use crate::numerics::real::Real;
 use crate::numerics::simd::vectorized;
 use crate::parallel::team::{Team, tiles};
@@ -244,7 +248,7 @@ impl<R: Real> Network<R> {
             }
             transposed((weight, bias))
         };
-        let hidden = self.hidden(Side::Decoder).iter().zip(&workspace.decoder_statistics).map(fold);
+        let hidden = self.tensors.hidden(Side::Decoder).iter().zip(&workspace.decoder_statistics).map(fold);
         hidden.chain([transposed(plain(&self.tensors.decoder_output))]).collect()
     }
 }
@@ -263,7 +267,7 @@ impl<R: Real> Pass<'_, R> {
         let a = &self.network.architecture;
         let (output, hidden) = folded.split_last().expect("a layer");
         for (l, folded) in hidden.iter().enumerate() {
-            let tensors = &self.network.hidden(Side::Decoder)[l].linear;
+            let tensors = &self.network.tensors.hidden(Side::Decoder)[l].linear;
             let (before, here) = block.decoder.split_at_mut(l);
             let input = before.last().map_or(&*block.cells.z, |layer| layer.as_ref().expect("a layer before").out);
             let here = here[0].as_mut().expect("layers up to n_layers exist");
@@ -310,14 +314,18 @@ impl<R: Real> Pass<'_, R> {
         let half_log_variance: f64 = 0.5 * cells.variance[..l].iter().map(|v| Real::ln(v.f64())).sum::<f64>();
         let likelihood = self.shared.likelihood;
         let count_terms = likelihood.count_terms(nonzero, &mut cells.likelihood_scratch[0]);
-        let masks_drawn = self.network.prior().draws_masks();
+        // Width of the noise of masks.
+        let masks = if self.network.prior().draws_masks() { self.shared.max_interventions * l } else { 0 };
+        let purposes = [Purpose::ParticleLatent, Purpose::ParticleMask];
 
         let mut weights = [LogMeanExp::new(); N];
         let (mut reconstruction, mut kl) = (0.0, [0.0; N]);
         for first in (0..particles).step_by(n_rows) {
             let n = (particles - first).min(n_rows);
             let cells = &mut block.cells;
-            self.particle_noise(cells.latent_noise, cells.mask_noise, cells.words, cell, first, seed, masks_drawn);
+            let noise = [&mut *cells.latent_noise, &mut *cells.mask_noise];
+            let address = |r: usize| ((first + r) as u64, cell as u64);
+            fill_noise(noise, [l, masks], cells.words, seed, purposes, address);
             // z, before its softmax.
             let (z, noise) = (&mut *cells.z, &*cells.latent_noise);
             vectorized(
@@ -368,37 +376,6 @@ impl<R: Real> Pass<'_, R> {
         }
         let n = particles as f64;
         std::array::from_fn(|i| Bound { iwelbo: -weights[i].value(), elbo: reconstruction / n + kl[i] / n })
-    }
-
-    /// Noise of the samples `first`, `first` + 1, ... of a cell, a row each.
-    fn particle_noise(
-        &self,
-        latent: &mut [R],
-        mask: &mut [R],
-        words: &mut [u32],
-        cell: usize,
-        first: usize,
-        seed: u64,
-        masks_drawn: bool,
-    ) {
-        let l = self.network.architecture.n_latents;
-        let e = self.shared.max_interventions * l;
-        let address = |r: usize| ((first + r) as u64, cell as u64);
-        vectorized(
-            #[inline(always)]
-            || {
-                let per_row = words_per_row(l + 1);
-                let used = &mut words[..latent.len() / l * per_row];
-                fill_words(used, per_row, seed, Purpose::ParticleLatent, 0, address);
-                normal_rows(latent, l, used, per_row);
-                if masks_drawn && e > 0 {
-                    let per_row = words_per_row(e);
-                    let used = &mut words[..mask.len() / e * per_row];
-                    fill_words(used, per_row, seed, Purpose::ParticleMask, 0, address);
-                    logistic_rows(mask, e, used, per_row);
-                }
-            },
-        );
     }
 }
 

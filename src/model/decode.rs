@@ -1,8 +1,10 @@
 //! The decoder alone: expression rates of latents that need not come from the encoder.
 
+use crate::data::minibatch::Batch;
 use crate::model::architecture::LatentDistribution;
 use crate::model::latent;
-use crate::model::network::{Batch, Network, Noise, Side};
+use crate::model::network::Network;
+use crate::model::tensors::Side;
 use crate::model::workspace::Workspace;
 use crate::numerics::real::Real;
 use crate::numerics::simd::vectorized;
@@ -49,20 +51,5 @@ impl<R: Real> Network<R> {
             }
         });
         &mut workspace.cells.logits[..n * g]
-    }
-
-    /// Parts of the negative ELBO of each cell of a batch in evaluation mode: reconstruction and divergence, in nats.
-    ///
-    /// Call [`Network::prepare_evaluation`] once before.
-    pub fn cell_elbo<'w>(
-        &self,
-        team: &Team,
-        workspace: &'w mut Workspace<R>,
-        batch: Batch,
-        seed: u64,
-    ) -> (&'w [f64], &'w [f64]) {
-        self.evaluate(team, workspace, batch, Noise::Evaluation { seed, draw: 0 });
-        let n = batch.cells.len();
-        (&workspace.cells.reconstruction[..n], &workspace.cells.kl[..n])
     }
 }
