@@ -68,7 +68,7 @@ impl Args {
         let flags = RawConfig { execution: self.execution, output: RawOutput::default(), ..settings };
         let config = Config::load(self.config.as_deref(), flags)?;
         let all = config.n_threads();
-        let threads = match config.threads {
+        let threads = match config.execution.threads {
             Some(threads) => vec![threads],
             None => (0..).map(|i| 1 << i).take_while(|&n| n < all).chain([all]).collect(),
         };
@@ -77,7 +77,7 @@ impl Args {
             (true, true) => Vec::new(),
             (false, _) => self.shape,
         };
-        config.simd.choose();
+        config.execution.simd.choose();
         let duration = Duration::from_secs_f64(self.seconds);
         Ok(BenchPlan { shapes, own: is_own.then_some(config), threads, duration })
     }

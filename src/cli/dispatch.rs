@@ -45,7 +45,7 @@ pub fn dispatch(cli: Cli, ranks: &Ranks) -> Result<()> {
     match cli.command {
         Command::Run(args) => {
             let config = ranks.first_error(args.checked())?;
-            interruptible(config.log_format)?;
+            interruptible(config.output.log_format)?;
             let finished = if ranks.is_first() { run::finished(&config) } else { Ok(None) };
             let finished = ranks.first_error(finished)?;
             if ranks.any(finished.is_some()) {
@@ -54,7 +54,7 @@ pub fn dispatch(cli: Cli, ranks: &Ranks) -> Result<()> {
             let outcome = run::run_among(ranks, &config)?;
             if !ranks.is_first() {
                 Ok(())
-            } else if config.json {
+            } else if config.output.json {
                 console::print(&to_json(&outcome.metrics))
             } else {
                 console::print(&format!("{}\n\nResults: {}", metrics_table(&outcome.metrics), outcome.folder.display()))
@@ -62,13 +62,13 @@ pub fn dispatch(cli: Cli, ranks: &Ranks) -> Result<()> {
         }
         Command::Evaluate(args) => {
             let config = args.checked()?;
-            interruptible(config.log_format)?;
+            interruptible(config.output.log_format)?;
             let outcome = evaluate(&config, &args.of.folder)?;
             evaluated(&config, &outcome)
         }
         Command::FitShifts(args) => {
             let config = args.checked()?;
-            interruptible(config.log_format)?;
+            interruptible(config.output.log_format)?;
             let outcome = fit_shifts(&config, &args.of.folder, args.overwrite)?;
             evaluated(&config, &outcome)
         }
@@ -109,9 +109,9 @@ pub fn dispatch(cli: Cli, ranks: &Ranks) -> Result<()> {
             console::print(&format!(
                 "{}: {} cells x {} genes, {} interventions.",
                 out.display(),
-                simulation.interventions * simulation.cells,
-                simulation.genes,
-                simulation.interventions
+                simulation.n_interventions * simulation.cells_per_intervention,
+                simulation.n_genes,
+                simulation.n_interventions
             ))
         }
         Command::Bench(args) => {
@@ -127,7 +127,7 @@ pub fn dispatch(cli: Cli, ranks: &Ranks) -> Result<()> {
         Command::Verify(args) => {
             let (config, golden) = args.checked()?;
             let verification = verify(&config, golden.as_deref())?;
-            if config.json {
+            if config.output.json {
                 console::print(&to_json(&verification))?;
             } else {
                 console::print(&format!(
@@ -171,8 +171,8 @@ fn check_ranks(command: &Command, ranks: &Ranks) -> Result<()> {
 
 /// Says that there is nothing to go on with, and what there is.
 fn finished_before(config: &Config, folder: &Path) -> Result<()> {
-    ProgressKind::choose(config.quiet).note(&format!("The run in {} is finished already.", folder.display()));
-    if config.json {
+    ProgressKind::choose(config.output.quiet).note(&format!("The run in {} is finished already.", folder.display()));
+    if config.output.json {
         let path = ResultsFile::Metrics.within(folder);
         let text = std::fs::read_to_string(&path).map_err(|source| Error::io("reading", &path, source))?;
         return console::print(text.trim_end());
@@ -188,7 +188,7 @@ fn applied(out: &Path, applied: &Written) -> Result<()> {
 
 /// Prints the figures of a model that was read.
 fn evaluated(config: &Config, outcome: &RunOutcome) -> Result<()> {
-    if config.json {
+    if config.output.json {
         console::print(&to_json(&outcome.metrics))
     } else {
         let file = ResultsFile::Evaluation.within(&outcome.folder);

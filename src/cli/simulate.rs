@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
+use crate::data::simulate::Simulation;
 use crate::error::{Error, InputError, Result};
-use crate::settings::{RawSimulation, Simulation};
+use crate::settings::RawSimulation;
 
 /// Arguments of `svae-cpu simulate`.
 #[derive(Debug, Clone, clap::Args)]

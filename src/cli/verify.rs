@@ -66,7 +66,7 @@ impl Args {
         };
         let mut config = Config::load(self.config.as_deref(), flags)?;
         // The file's own answer to this was about `run`.
-        config.json = self.json;
+        config.output.json = self.json;
         Ok((config, self.golden))
     }
 }

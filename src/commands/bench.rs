@@ -158,7 +158,7 @@ fn bench_run(config: &Config, duration: Duration) -> Result<(Speed, Prediction)>
     let settings = config.training_settings(split.train.len());
     let objective = config.objective(data.n_interventions(), split.train.len());
     let architecture = config.architecture(data);
-    let batch = config.batch_size;
+    let batch = config.training.batch_size;
     // Counts on disk are timed by as many cells as are in memory at once.
     let sample = match data.counts.disk() {
         Some(disk) => Some(data.resident(&(0..disk.window_cells().min(data.n_cells())).collect::<Vec<_>>())?),
@@ -169,23 +169,24 @@ fn bench_run(config: &Config, duration: Duration) -> Result<(Speed, Prediction)>
         None => data,
     };
     let workload = Workload { name: "run", data: measured, architecture: &architecture, objective, batch };
-    let speed = match config.precision {
+    let speed = match config.training.precision {
         Precision::F32 => measure::<f32>(&workload, config.n_threads(), duration),
         Precision::F64 => measure::<f64>(&workload, config.n_threads(), duration),
     };
     // Only an encoder whose statistics drift is run while shifts are fitted, and then changes the samples of a bound.
-    let drifts = config.method.uses_interventions() && config.heldout_batch_norm == HeldoutBatchNorm::Drift;
+    let drifts =
+        config.model.method.uses_interventions() && config.training.heldout_batch_norm == HeldoutBatchNorm::Drift;
     let sizes = RunSizes {
         train: split.train.len(),
         validation: split.validation.len(),
-        held_out: if config.heldout { split.held_out.len() } else { 0 },
+        held_out: if config.training.heldout { split.held_out.len() } else { 0 },
         epochs: settings.epochs,
-        other_epochs: (config.starts - 1) * config.trial_epochs(settings.epochs).unwrap_or(settings.epochs),
+        other_epochs: (config.training.starts - 1) * config.trial_epochs(settings.epochs).unwrap_or(settings.epochs),
         retraining_epochs: settings.retraining_epochs,
         fit_epochs: if drifts { fit_settings(&settings, split.held_out.len()).epochs } else { 0 },
-        particles: config.particles,
+        particles: config.training.particles,
         bounds: if drifts { 3 } else { 2 },
-        scalar: if config.precision == Precision::F32 { 4 } else { 8 },
+        scalar: if config.training.precision == Precision::F32 { 4 } else { 8 },
     };
     let predicted = predict(&speed, &sizes, &architecture, data);
     Ok((speed, predicted))

@@ -16,12 +16,12 @@ use crate::results::output_file::{OutputKind, write_latents};
 /// # Errors
 /// As reading and writing do.
 pub fn embed(model: &SavedModel, data: &Path, drop_empty_cells: bool, out: &Path, kind: OutputKind) -> Result<Written> {
-    let (cells, notes) = model.read_cells(data, drop_empty_cells, model.config.encode_covariates)?;
-    let latents = match model.config.precision {
+    let (cells, notes) = model.read_cells(data, drop_empty_cells, model.config.model.encode_covariates)?;
+    let latents = match model.config.training.precision {
         Precision::F32 => latents::<f32>(model, &cells)?,
         Precision::F64 => latents::<f64>(model, &cells)?,
     };
-    write_latents(out, kind, &cells, &latents, model.config.latents, model.config.precision)?;
+    write_latents(out, kind, &cells, &latents, model.config.model.latents, model.config.training.precision)?;
     Ok(Written { n_cells: cells.n_cells(), notes })
 }
 

@@ -35,7 +35,7 @@ pub fn evaluate(config: &Config, folder: &Path) -> Result<RunOutcome> {
         let progress = screen::progress_kind(team, config);
         let _deferral = Deferral::begin();
         let folder = ResultsFolder::open_to_add(folder)?;
-        match config.precision {
+        match config.training.precision {
             Precision::F32 => evaluate_in::<f32>(team, config, &screen, folder, progress, start),
             Precision::F64 => evaluate_in::<f64>(team, config, &screen, folder, progress, start),
         }

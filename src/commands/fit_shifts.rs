@@ -44,7 +44,7 @@ pub fn fit_shifts(config: &Config, folder: &Path, overwrite: bool) -> Result<Run
         let progress = screen::progress_kind(team, config);
         let _deferral = Deferral::begin();
         let folder = ResultsFolder::open_to_add(folder)?;
-        match config.precision {
+        match config.training.precision {
             Precision::F32 => fit_shifts_in::<f32>(team, config, &screen, folder, progress, start),
             Precision::F64 => fit_shifts_in::<f64>(team, config, &screen, folder, progress, start),
         }

@@ -62,7 +62,7 @@ pub fn normalize(model: &SavedModel, request: &Normalize, out: &Path, kind: Outp
             (data, notes)
         }
     };
-    let rates = match model.config.precision {
+    let rates = match model.config.training.precision {
         Precision::F32 => rates::<f32>(model, &cells, &chosen, request)?,
         Precision::F64 => rates::<f64>(model, &cells, &chosen, request)?,
     };
@@ -73,7 +73,7 @@ pub fn normalize(model: &SavedModel, request: &Normalize, out: &Path, kind: Outp
 
 fn rates<R: Real>(model: &SavedModel, cells: &Dataset, chosen: &[usize], request: &Normalize) -> Result<Vec<f32>> {
     let network = model.network::<R>(ResultsFile::Model)?;
-    let (g, l, scale) = (model.genes.len(), model.config.latents, request.scale);
+    let (g, l, scale) = (model.genes.len(), model.config.model.latents, request.scale);
     let all: Vec<usize> = (0..cells.n_cells()).collect();
     let mut workspace = evaluation_workspace(&network, cells);
     Team::with(model.config.n_threads(), |team| {

@@ -22,7 +22,7 @@ use crate::parallel::team::Team;
 use crate::results::catalogue::ResultsFile;
 use crate::results::cells::write_cells;
 use crate::results::findings::{Findings, write_figures, write_findings, write_held_out_fit};
-use crate::results::folder::{ResultsFolder, check_destination, is_finished};
+use crate::results::folder::{Earlier, ResultsFolder, check_destination, is_finished};
 use crate::results::manifest::Manifest;
 use crate::settings::{Config, INDIFFERENT_KEYS, RawConfig};
 use crate::system::console::Console;
@@ -58,16 +58,16 @@ pub fn run_among(ranks: &Ranks, config: &Config) -> Result<RunOutcome> {
     let start = Instant::now();
     screen::prepare_process(config);
     let first = ranks.is_first();
-    let destination = if first { check_destination(config.out.as_deref(), config.earlier()) } else { Ok(()) };
+    let destination = if first { check_destination(config.output.out.as_deref(), earlier(config)) } else { Ok(()) };
     ranks.first_error(destination)?;
-    if config.stream && !ranks.is_alone() {
+    if config.input.stream.is_some() && !ranks.is_alone() {
         let remedy = "leave out --stream (each rank then holds its share of the counts), or start a single process";
         return ranks
             .first_error(Err(InputError::new("several ranks do not read their counts from disk", remedy).into()));
     }
     let command: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
     let begins = json!({ "program": concat!("svae-cpu ", env!("CARGO_PKG_VERSION")), "command": command });
-    ProgressKind::choose(config.quiet || !first).event("start", begins);
+    ProgressKind::choose(config.output.quiet || !first).event("start", begins);
     Team::among(ranks, config.n_threads(), |team| {
         let read = screen::read(team, config).and_then(|screen| {
             let config = config.resolved(&screen.data.intervention_names, screen.split.train.len())?;
@@ -77,8 +77,11 @@ pub fn run_among(ranks: &Ranks, config: &Config) -> Result<RunOutcome> {
         let screen = screen::share(screen, ranks, &config)?;
         // From now on there may be something to save when a signal comes.
         let _deferral = Deferral::begin();
-        let folder =
-            if first { ResultsFolder::create(config.out.as_deref(), config.earlier()).map(Some) } else { Ok(None) };
+        let folder = if first {
+            ResultsFolder::create(config.output.out.as_deref(), earlier(&config)).map(Some)
+        } else {
+            Ok(None)
+        };
         let folder = ranks.first_error(folder)?;
         let progress = screen::progress_kind(team, &config);
         if let Some(folder) = folder.as_ref().filter(|folder| !folder.is_locked()) {
@@ -88,15 +91,24 @@ pub fn run_among(ranks: &Ranks, config: &Config) -> Result<RunOutcome> {
         let path = folder.as_ref().map_or_else(String::new, |folder| folder.path().display().to_string());
         let path = ranks.first_text(&path);
         let folder = folder.unwrap_or_else(|| ResultsFolder::of_first_rank(path));
-        let watch = config.watch(start);
+        let watch = config.interruption.save_schedule(start);
         let description = describe(&config, &screen.data, folder.path())?;
         let resumable = ResumableRun::new(folder.path(), description, watch, &progress, start);
         let mut resumable = resumable.among(ranks);
-        if config.resume {
+        if config.interruption.resume {
             resumable.resume(team.threads())?;
         }
         train_and_judge(team, &config, &screen, &folder, resumable, progress)
     })
+}
+
+/// What is to be done about a run that the results folder already holds.
+fn earlier(config: &Config) -> Earlier {
+    match (config.interruption.resume, config.output.overwrite) {
+        (true, _) => Earlier::Resume,
+        (false, true) => Earlier::Replace,
+        (false, false) => Earlier::Keep,
+    }
 }
 
 /// The folder of the run that is to be gone on with, if that run is finished; a checkpoint that is left over is
@@ -105,7 +117,8 @@ pub fn run_among(ranks: &Ranks, config: &Config) -> Result<RunOutcome> {
 /// # Errors
 /// [`InputError`] if it is finished, but has other settings than those asked for.
 pub fn finished(config: &Config) -> Result<Option<PathBuf>> {
-    let Some(folder) = config.out.as_ref().filter(|folder| config.resume && is_finished(folder)) else {
+    let Some(folder) = config.output.out.as_ref().filter(|folder| config.interruption.resume && is_finished(folder))
+    else {
         return Ok(None);
     };
     let path = ResultsFile::Config.within(folder);
@@ -148,7 +161,7 @@ pub(crate) fn train_and_judge(
     mut resumable: ResumableRun<'_>,
     progress: ProgressKind<'_>,
 ) -> Result<RunOutcome> {
-    let outcome = match config.precision {
+    let outcome = match config.training.precision {
         Precision::F32 => run_in::<f32>(team, config, screen, folder, &mut resumable, progress),
         Precision::F64 => run_in::<f64>(team, config, screen, folder, &mut resumable, progress),
     };
@@ -198,7 +211,7 @@ where
         objective: &config.objective(data.n_interventions(), split.train.len()),
         settings: &settings,
     };
-    let starts = Starts { n: config.starts, trial_epochs: config.trial_epochs(settings.epochs) };
+    let starts = Starts { n: config.training.starts, trial_epochs: config.trial_epochs(settings.epochs) };
     let new_network = |seed| Network::<R>::new(config.architecture(data), seed);
     let observer = &mut Progress::new(progress);
     let (mut network, training, starts) = train_from_starts(resumable, team, task, starts, new_network, observer)?;
@@ -206,8 +219,8 @@ where
     let mut metrics = judge(team, config, screen, &network, Some(&training), &mut || resumable.check())?;
     metrics.starts = starts;
     resumable.check()?;
-    let interpretation = write_cells(folder, data, config.latents, config.precision, |cell| {
-        Interpretation::new(team, &network, screen, config.seed, config.h5ad, cell)
+    let interpretation = write_cells(folder, data, config.model.latents, config.training.precision, |cell| {
+        Interpretation::new(team, &network, screen, config.execution.seed, config.output.h5ad, cell)
     })?;
     let history = &training.history;
     let findings = Findings { config, screen, network: &network, history, interpretation: &interpretation };
@@ -226,7 +239,7 @@ where
         }
     }
     progress.event("stage", json!({ "stage": "results" }));
-    if config.h5ad {
+    if config.output.h5ad {
         folder.write_h5ad(config, data, interpretation, history, &metrics)?;
     }
     resumable.check()?;

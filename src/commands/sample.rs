@@ -41,8 +41,8 @@ pub struct Sample {
 /// [`InputError`] for an intervention that the model does not know, or that it was never fitted to; as writing does.
 pub fn sample(model: &SavedModel, request: &Sample, out: &Path, kind: OutputKind) -> Result<Written> {
     let chosen = model.find(&request.interventions, &model.interventions, "intervention", "--intervention")?;
-    if !chosen.is_empty() && !model.config.method.uses_interventions() {
-        let problem = format!("the latents of a {} do not depend on interventions", model.config.method.name());
+    if !chosen.is_empty() && !model.config.model.method.uses_interventions() {
+        let problem = format!("the latents of a {} do not depend on interventions", model.config.model.method.name());
         let remedy = "leave --intervention out, or train a model whose prior has shifts (sVAE+, sVAE, iVAE)";
         return Err(InputError::new(problem, remedy).in_file(&model.folder).at("--intervention").into());
     }
@@ -57,11 +57,11 @@ pub fn sample(model: &SavedModel, request: &Sample, out: &Path, kind: OutputKind
         }
         Some(_) => ResultsFile::HeldOutModel,
     };
-    let (data, latents) = match model.config.precision {
+    let (data, latents) = match model.config.training.precision {
         Precision::F32 => simulated::<f32>(model, request, &chosen, &donors, file)?,
         Precision::F64 => simulated::<f64>(model, request, &chosen, &donors, file)?,
     };
-    write_simulated(out, kind, &data, &latents, model.config.latents)?;
+    write_simulated(out, kind, &data, &latents, model.config.model.latents)?;
     let mut notes = Vec::new();
     if file == ResultsFile::HeldOutModel {
         notes.push("cells come from the model that was fitted to held-out interventions".to_owned());
@@ -89,7 +89,7 @@ fn simulated<R: Real>(
     };
     data.interventions = InterventionRows::one_hot(vec![0; request.cells]);
     data.intervention_names = vec![label];
-    let mut z = Vec::with_capacity(request.cells * model.config.latents);
+    let mut z = Vec::with_capacity(request.cells * model.config.model.latents);
     for n in 0..request.cells {
         let mut random = stream(request.seed, n, LATENTS);
         let donor = donors.cells[random.random_range(0..donors.cells.len())];

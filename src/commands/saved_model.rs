@@ -138,9 +138,9 @@ impl SavedModel {
     ) -> Result<(Dataset, Vec<String>)> {
         let mut options = LoadOptions { unlabelled: true, drop_empty_cells, ..LoadOptions::default() };
         if covariates {
-            options.batch_key = self.config.batch_key.clone();
-            options.categorical_covariates = self.config.categorical_covariates.clone();
-            options.continuous_covariates = self.config.continuous_covariates.clone();
+            options.batch_key = self.config.input.batch_key.clone();
+            options.categorical_covariates = self.config.input.categorical_covariates.clone();
+            options.continuous_covariates = self.config.input.continuous_covariates.clone();
         }
         let loaded = load(path, &options)?;
         let (data, mut notes) = (loaded.dataset, loaded.notes);

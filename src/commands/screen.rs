@@ -12,21 +12,20 @@ use crate::error::Result;
 use crate::evaluation::held_out_protocol::Protocol;
 use crate::parallel::ranks::Ranks;
 use crate::parallel::team::Team;
-use crate::settings::build::simulator;
 use crate::settings::{Config, Source};
 use crate::system::memory::give_back_large_arrays;
 
 /// Sets up the process for a screen: the instructions that it computes with, and how it returns memory.
 pub(crate) fn prepare_process(config: &Config) {
-    config.simd.choose();
-    if config.stream {
+    config.execution.simd.choose();
+    if config.input.stream.is_some() {
         give_back_large_arrays();
     }
 }
 
 /// How progress is shown: by the first of several processes alone.
 pub(crate) fn progress_kind(team: &Team, config: &Config) -> ProgressKind<'static> {
-    ProgressKind::choose(config.quiet || !team.ranks().is_first())
+    ProgressKind::choose(config.output.quiet || !team.ranks().is_first())
 }
 
 /// Reads or simulates the screen that the settings name.
@@ -37,14 +36,14 @@ pub(crate) fn load(team: &Team, config: &Config) -> Result<LoadedScreen> {
     match config.source() {
         Source::File(path) => {
             let mut progress = ReadProgress::new(progress_kind(team, config));
-            let loaded = load_with_progress(path, &config.load_options(), &mut |bytes, of| progress.show(bytes, of))?;
+            let loaded = load_with_progress(path, &config.input, &mut |bytes, of| progress.show(bytes, of))?;
             progress.finish();
             let mut notes = loaded.notes;
             notes.extend(loaded.summary.warnings.iter().map(|warning| format!("Warning: {warning}")));
             Ok(LoadedScreen { data: Arc::new(loaded.dataset), mixing: None, notes, summary: Some(loaded.summary) })
         }
         Source::Simulation(simulation) => {
-            let simulated = simulate_on(team, &simulator(simulation))?;
+            let simulated = simulate_on(team, simulation)?;
             let (data, mixing) = (Arc::new(simulated.dataset), Arc::new(simulated.mixing));
             Ok(LoadedScreen { data, mixing: Some(mixing), notes: Vec::new(), summary: None })
         }
@@ -58,7 +57,7 @@ pub(crate) fn load(team: &Team, config: &Config) -> Result<LoadedScreen> {
 pub(crate) fn split(config: &Config, loaded: LoadedScreen) -> Result<Screen> {
     let data = &loaded.data;
     let held_out = config.held_out(&data.intervention_names)?;
-    let (fraction, seed) = (config.validation_fraction, config.seed);
+    let (fraction, seed) = (config.training.validation_fraction, config.execution.seed);
     let split = ScreenSplit::new(&data.source, &data.interventions, data.n_interventions(), held_out, fraction, seed)?;
     Ok(loaded.split_as(split))
 }
@@ -92,7 +91,7 @@ pub(crate) fn share(mut screen: Screen, ranks: &Ranks, config: &Config) -> Resul
 /// The held-out protocol for a screen; `None` where nothing is held out, or the settings skip it.
 pub(crate) fn held_out_protocol<'a>(config: &Config, screen: &'a Screen) -> Option<Protocol<'a>> {
     let Screen { data, split, .. } = screen;
-    (config.heldout && !split.held_out.is_empty()).then(|| Protocol {
+    (config.training.heldout && !split.held_out.is_empty()).then(|| Protocol {
         data,
         train: &split.train,
         validation: &split.validation,
@@ -101,7 +100,7 @@ pub(crate) fn held_out_protocol<'a>(config: &Config, screen: &'a Screen) -> Opti
         mixing: screen.mixing.as_deref(),
         objective: config.objective(data.n_interventions(), split.train.len()),
         settings: config.training_settings(split.train.len()),
-        particles: config.particles,
-        batch_norm: config.heldout_batch_norm,
+        particles: config.training.particles,
+        batch_norm: config.training.heldout_batch_norm,
     })
 }

@@ -20,11 +20,11 @@ const VERIFICATION_CELLS: usize = 40;
 /// # Errors
 /// If the data or a vector cannot be read; a failed check is no error but a verdict.
 pub fn verify(config: &Config, vectors: Option<&Path>) -> Result<Verification> {
-    config.simd.choose();
+    config.execution.simd.choose();
     let mut data = Team::with(config.n_threads(), |team| screen::load(team, config))?.data;
     let n_cells = data.n_cells();
     let mut cells: Vec<usize> = (0..n_cells).collect();
-    shuffle(&mut cells, &mut stream(config.seed, Purpose::Verification, 0, 0));
+    shuffle(&mut cells, &mut stream(config.execution.seed, Purpose::Verification, 0, 0));
     cells.truncate(VERIFICATION_CELLS);
     if data.counts.disk().is_some() {
         cells.sort_unstable();
@@ -34,7 +34,7 @@ pub fn verify(config: &Config, vectors: Option<&Path>) -> Result<Verification> {
     let objective = config.objective(data.n_interventions(), n_cells);
     let weights = objective.weights(cells.len(), 1.0);
 
-    let mut checks = finite_differences::check_blocks(config.seed);
+    let mut checks = finite_differences::check_blocks(config.execution.seed);
     let architecture = config.architecture(&data);
     checks.extend(finite_differences::check_objective(
         &architecture,
@@ -42,7 +42,7 @@ pub fn verify(config: &Config, vectors: Option<&Path>) -> Result<Verification> {
         &cells,
         weights,
         objective.penalty,
-        config.seed,
+        config.execution.seed,
     ));
     if let Some(folder) = vectors {
         for path in golden::vectors(folder)? {

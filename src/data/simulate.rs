@@ -47,23 +47,28 @@ impl SimulationKind {
     }
 }
 
-/// Settings of a simulation.
-#[derive(Debug, Clone, PartialEq)]
+/// Settings of a simulation; it is written with the names of its settings.
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Simulation {
     /// Which simulator.
     pub kind: SimulationKind,
     /// Number of interventions, A.
+    #[serde(rename = "interventions")]
     pub n_interventions: usize,
-    /// Number of latents, L.
-    pub n_latents: usize,
-    /// Number of genes, G.
-    pub n_genes: usize,
     /// Cells under each intervention.
+    #[serde(rename = "cells")]
     pub cells_per_intervention: usize,
+    /// Number of genes, G.
+    #[serde(rename = "genes")]
+    pub n_genes: usize,
+    /// Number of latents, L.
+    #[serde(rename = "latents")]
+    pub n_latents: usize,
+    /// If given, interventions target only the first that many latents.
+    #[serde(rename = "targeted_latents")]
+    pub n_targeted_latents: Option<usize>,
     /// Seed; the same settings and seed give the same data at any number of threads.
     pub seed: u64,
-    /// If given, interventions target only the first that many latents.
-    pub n_targeted_latents: Option<usize>,
 }
 
 impl Default for Simulation {

@@ -83,7 +83,7 @@ impl<R: Real> Judge<'_, R> {
     fn bounds(&mut self) -> Result<()> {
         let Screen { data, split, .. } = self.screen;
         let objective = self.config.objective(data.n_interventions(), split.train.len());
-        let seed = self.config.seed;
+        let seed = self.config.execution.seed;
         let on_training = self.inference().elbo(&split.train, &objective, seed)?;
         let on_validation = self.inference().elbo(&split.validation, &objective, seed)?;
         self.metrics.elbo_train = on_training.total;
@@ -97,7 +97,7 @@ impl<R: Real> Judge<'_, R> {
     fn latent_kl(&mut self) -> Result<()> {
         let split = &self.screen.split;
         let cells: Vec<usize> = [&split.train[..], &split.validation].concat();
-        let seed = self.config.seed;
+        let seed = self.config.execution.seed;
         self.metrics.latent_kl = self.inference().divergence_by_latent(&cells, seed)?;
         let l = self.network.architecture.n_latents;
         self.metrics.mask = self.masks.as_ref().map(|masks| {
@@ -160,8 +160,8 @@ impl<R: Real> Judge<'_, R> {
         metrics.mcc_spearman = Some(recovery.mcc(self.team, Correlation::Spearman).mean);
         metrics.r2 = Some(recovery.r2());
         let mixing = self.screen.mixing.as_deref();
-        let ceiling =
-            mixing.and_then(|mixing| latent_oracle(self.team, data, mixing, &recovery.cells, self.config.seed));
+        let ceiling = mixing
+            .and_then(|mixing| latent_oracle(self.team, data, mixing, &recovery.cells, self.config.execution.seed));
         metrics.oracle = ceiling.map(|o| LatentOracleMetrics {
             mcc_pearson: o.mcc_pearson,
             mcc_spearman: o.mcc_spearman,
@@ -191,8 +191,8 @@ impl<R: Real> Judge<'_, R> {
 fn unjudged(config: &Config, screen: &Screen, training: Option<&Training>) -> Metrics {
     let data = &screen.data;
     Metrics {
-        method: config.method,
-        seed: config.seed,
+        method: config.model.method,
+        seed: config.execution.seed,
         n_cells: data.n_cells(),
         n_genes: data.n_genes(),
         n_interventions: data.n_interventions(),

@@ -62,20 +62,6 @@ impl Method {
             Method::SvaePlus => Penalty::SpikeAndSlab { alpha },
         }
     }
-
-    /// Settings that would do nothing for this method.
-    pub fn unused_keys(self) -> &'static [&'static str] {
-        match self {
-            Method::Vae => {
-                &["alpha", "beta", "mask", "temperature", "prune_masks_below", "ivae_mask", "heldout_batch_norm"]
-            }
-            Method::BetaVae => {
-                &["alpha", "mask", "temperature", "prune_masks_below", "ivae_mask", "heldout_batch_norm"]
-            }
-            Method::Ivae => &["alpha", "mask", "temperature", "prune_masks_below"],
-            Method::Svae | Method::SvaePlus => &["ivae_mask"],
-        }
-    }
 }
 
 /// Mask of the iVAE.

@@ -38,7 +38,7 @@ impl ResultsFolder {
         }
         let file = AnnDataWriter::create(&self.file(ResultsFile::AnnData))?;
         file.counts("X", &data.counts)?;
-        let input = config.data.as_deref().and_then(|path| input_tables(path, config.layer.clone()));
+        let input = config.data.as_deref().and_then(|path| input_tables(path, config.input.layer.clone()));
         let (input_obs, input_var) = input.unzip();
         let mut obs = match input_obs.and_then(|obs| matching(obs, data.cell_names.iter())) {
             Some(columns) => columns,
@@ -52,7 +52,7 @@ impl ResultsFolder {
             input_var.and_then(|var| matching(var, data.gene_names.iter().map(String::as_str))).unwrap_or_default();
         file.frame("var", &data.gene_names, &var)?;
 
-        let (n, g, l, a) = (data.n_cells(), data.n_genes(), config.latents, data.n_interventions());
+        let (n, g, l, a) = (data.n_cells(), data.n_genes(), config.model.latents, data.n_interventions());
         // Not held since they were found.
         let latents = Npz::open(self.file(ResultsFile::Latents))?;
         let mut latents = latents.array("latents")?;
@@ -78,9 +78,10 @@ impl ResultsFolder {
 /// Adds the settings, the figures and the names that tables of the model go by.
 fn write_record(file: &AnnDataWriter, config: &Config, data: &Dataset, metrics: &Metrics) -> Result<()> {
     file.string("uns/svae/program", concat!("svae-cpu ", env!("CARGO_PKG_VERSION")))?;
-    file.string("uns/svae/method", config.method.name())?;
+    file.string("uns/svae/method", config.model.method.name())?;
     // The number of threads changes nothing, so it must not change the file either.
-    let settings = Config { threads: None, ..config.clone() };
+    let mut settings = config.clone();
+    settings.execution.threads = None;
     file.string("uns/svae/config", &settings.to_toml())?;
     // Times are the one thing that differs between two runs.
     let mut figures = serde_json::json!(metrics);
@@ -92,7 +93,7 @@ fn write_record(file: &AnnDataWriter, config: &Config, data: &Dataset, metrics: 
     }
     file.string("uns/svae/metrics", &figures.to_string())?;
     file.strings("uns/svae/interventions", &data.intervention_names)?;
-    file.strings("uns/svae/latents", &latent_names(config.latents))
+    file.strings("uns/svae/latents", &latent_names(config.model.latents))
 }
 
 /// Adds the masks, shifts and targets of a model that has them.

@@ -86,7 +86,7 @@ impl Manifest {
             host: host(),
             processor: line_of("/proc/cpuinfo", "model name"),
             simd: simd::level(),
-            products: config.simd.name(),
+            products: config.execution.simd.name(),
             threads: team.threads(),
             ranks: team.ranks().size(),
             input,

@@ -27,7 +27,7 @@ const DRIFT: &str = "drift";
 pub(crate) fn metadata(config: &Config, data: &Dataset) -> BTreeMap<String, String> {
     let mut metadata = BTreeMap::from([
         ("program".to_owned(), concat!("svae-cpu ", env!("CARGO_PKG_VERSION")).to_owned()),
-        ("method".to_owned(), config.method.name().to_owned()),
+        ("method".to_owned(), config.model.method.name().to_owned()),
         ("interventions".to_owned(), serde_json::json!(data.intervention_names).to_string()),
         ("genes".to_owned(), serde_json::json!(data.gene_names).to_string()),
         ("categorical_covariates".to_owned(), {
@@ -40,8 +40,8 @@ pub(crate) fn metadata(config: &Config, data: &Dataset) -> BTreeMap<String, Stri
         }),
     ]);
     // A model that does not say has a negative binomial, as all of them once had.
-    if config.likelihood != Likelihood::NegativeBinomial {
-        metadata.insert("likelihood".to_owned(), config.likelihood.name().to_owned());
+    if config.model.likelihood != Likelihood::NegativeBinomial {
+        metadata.insert("likelihood".to_owned(), config.model.likelihood.name().to_owned());
     }
     metadata
 }

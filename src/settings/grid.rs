@@ -15,9 +15,10 @@ use toml::de::{DeTable, DeValue};
 use crate::error::{Error, InputError, Result};
 use crate::model::likelihood::Likelihood;
 use crate::model::method::Method;
-use crate::settings::raw::{fault, insert, line_at, syntax_error};
-use crate::settings::time_limit::TimeLimit;
-use crate::settings::{Config, DATA_KEYS, HELDOUT_KEYS, Origin, RawConfig, RawSimulation, flag_of, raw};
+use crate::settings::file::{fault, insert, line_at, read_text, syntax_error};
+use crate::settings::keys::{DATA_KEYS, HELDOUT_KEYS, known_keys, simulation_keys, unused_by, unused_with};
+use crate::settings::origin::{Origin, flag_of};
+use crate::settings::{Config, InterruptionConfig, RawConfig, RawSimulation};
 use crate::system::console::LogFormat;
 use crate::words::nearest;
 
@@ -99,10 +100,8 @@ pub struct Grid {
     pub json: bool,
     /// Whether progress is left out.
     pub quiet: bool,
-    /// Minutes between two checkpoints of a run.
-    pub checkpoint_every: f64,
-    /// Time after which the sweep stops early.
-    pub time_limit: Option<TimeLimit>,
+    /// When runs are saved, and when the sweep stops early.
+    pub interruption: InterruptionConfig,
     /// Format of what is said on standard error.
     pub log_format: LogFormat,
 }
@@ -146,8 +145,8 @@ impl Grid {
     /// # Errors
     /// [`InputError`] naming the line, or the flag, of the first thing that cannot be used, in any run.
     pub fn load(path: &Path, flags: RawConfig, select: Option<Criterion>) -> Result<Self> {
-        let text = raw::read_text(path)?;
-        let mut file = Reader { text: &text, path, known: raw::known_keys() }.read()?;
+        let text = read_text(path)?;
+        let mut file = Reader { text: &text, path, known: known_keys() }.read()?;
         if let Some(by) = select {
             let over = SELECTED_KEYS.map(str::to_owned).to_vec();
             file.selection.get_or_insert(Selection { by, over }).by = by;
@@ -348,8 +347,9 @@ fn same(a: &Value, b: &Value) -> bool {
 
 /// Keys that say which cells are read or simulated, the simulation's with its prefix.
 pub(crate) fn data_keys() -> Vec<String> {
-    let simulation = raw::json_keys(&RawSimulation::default()).into_iter().map(|key| format!("simulation.{key}"));
-    raw::json_keys(&crate::settings::RawData::default()).into_iter().chain(simulation).collect()
+    let simulation = simulation_keys().into_iter().map(|key| format!("simulation.{key}"));
+    let file = ["data"].iter().chain(&DATA_KEYS).map(|&key| key.to_owned());
+    file.chain(simulation).collect()
 }
 
 /// A place in the order of axes: the method first, seeds last, the rest as in a configuration file.
@@ -364,7 +364,7 @@ pub(crate) fn rank(key: &str, known: &[String]) -> usize {
 
 impl GridFile {
     fn checked(mut self, text: String, path: &Path, flags: RawConfig) -> Result<Grid> {
-        let known = raw::known_keys();
+        let known = known_keys();
         let named = |setting: &Setting| setting.key == "method";
         let names_methods = self.base.iter().chain(&self.axes).any(named)
             || self.blocks.iter().any(|(_, block)| block.iter().any(named));
@@ -393,7 +393,7 @@ impl GridFile {
         let of_sweep: RawConfig = of_sweep.try_into().expect("each value was checked");
         let of_sweep = of_sweep.check(&origin)?;
         let stem = path.file_stem().map_or_else(|| "sweep".into(), |stem| stem.to_string_lossy().into_owned());
-        let out = of_sweep.out.unwrap_or_else(|| Path::new("results").join(stem));
+        let out = of_sweep.output.out.unwrap_or_else(|| Path::new("results").join(stem));
         let runs = self.expand(path, &flag_layer, &known, only)?;
         Ok(Grid {
             file: path.to_owned(),
@@ -401,13 +401,12 @@ impl GridFile {
             runs,
             selection: self.selection,
             out,
-            threads: of_sweep.threads,
-            overwrite: of_sweep.overwrite,
-            json: of_sweep.json,
-            quiet: of_sweep.quiet,
-            checkpoint_every: of_sweep.checkpoint_every,
-            time_limit: of_sweep.time_limit,
-            log_format: of_sweep.log_format,
+            threads: of_sweep.execution.threads,
+            overwrite: of_sweep.output.overwrite,
+            json: of_sweep.output.json,
+            quiet: of_sweep.output.quiet,
+            interruption: of_sweep.interruption,
+            log_format: of_sweep.output.log_format,
         })
     }
 
@@ -477,7 +476,7 @@ impl GridFile {
                     .map_or(Likelihood::NegativeBinomial, |value| value.clone().try_into().expect(checked));
                 let skipped = picked.iter().any(|(s, value)| s.key == "heldout" && value.as_bool() == Some(false));
                 let without_effect = |key: &str| {
-                    let unused = method.unused_keys().contains(&key) || likelihood.unused_keys().contains(&key);
+                    let unused = unused_by(method).contains(&key) || unused_with(likelihood).contains(&key);
                     unused || (skipped && HELDOUT_KEYS.contains(&key))
                 };
                 picked.retain(|(setting, _)| !without_effect(&setting.key));
@@ -520,7 +519,7 @@ impl GridFile {
         }
         self.refuse_without_effect(path, flags, &used)?;
         if let Some(method) = only {
-            runs.retain(|run| run.config.method == method);
+            runs.retain(|run| run.config.model.method == method);
             if runs.is_empty() {
                 let problem = format!("no run of {} has the method {}", path.display(), method.name());
                 return Err(InputError::new(problem, "choose a method that the grid names").at("--method").into());
@@ -536,8 +535,8 @@ impl GridFile {
     fn refuse_without_effect(&self, path: &Path, flags: &[Setting], used: &HashSet<*const Setting>) -> Result<()> {
         let conditional = |key: &str| {
             HELDOUT_KEYS.contains(&key)
-                || METHODS.iter().any(|method| method.unused_keys().contains(&key))
-                || Likelihood::value_variants().iter().any(|likelihood| likelihood.unused_keys().contains(&key))
+                || METHODS.iter().any(|&method| unused_by(method).contains(&key))
+                || Likelihood::value_variants().iter().any(|&likelihood| unused_with(likelihood).contains(&key))
         };
         let idle = |setting: &&Setting| conditional(&setting.key) && !used.contains(&std::ptr::from_ref(*setting));
         if let Some(flag) = flags.iter().find(idle) {
@@ -575,7 +574,7 @@ const LONGEST_VALUE: usize = 40;
 /// The name of a run: readable, and the same as long as the grid says the same of this run.
 fn name_of(config: &Config, picked: &[(&Setting, &Value)]) -> String {
     let values = toml::Table::try_from(config).expect("checked settings can be written as TOML");
-    let mut name = config.method.name().to_owned();
+    let mut name = config.model.method.name().to_owned();
     for (setting, _) in picked.iter().filter(|(setting, _)| setting.named) {
         let (label, value) = match setting.key.strip_prefix("simulation.") {
             _ if ["method", "seed"].contains(&setting.key.as_str()) => continue,
@@ -585,7 +584,7 @@ fn name_of(config: &Config, picked: &[(&Setting, &Value)]) -> String {
         };
         name += &format!("_{label}-{}", in_file_name(value));
     }
-    format!("{name}_seed-{}", config.seed)
+    format!("{name}_seed-{}", config.execution.seed)
 }
 
 /// A value as a part of a file's name; what cannot stand there as it is carries a checksum.

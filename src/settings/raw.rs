@@ -1,22 +1,62 @@
 //! Raw settings: every key optional, declared once for the configuration file and the command line.
+//!
+//! A row of a group is all that a setting needs here: its help, its flag, the type in which it is written, the type in which it
+//! is used, and the rule from one to the other with its default and its range.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::loading::options::{LoadOptions, USUAL_BUFFER};
 use crate::data::simulate::SimulationKind;
-use crate::error::{Error, InputError, Result};
-use crate::model::architecture::{LatentDistribution, MaskKind, PosteriorCovariance};
+use crate::error::{InputError, Result};
+use crate::model::architecture::{LatentDistribution, MAX_LAYERS, MaskKind, PosteriorCovariance};
 use crate::model::likelihood::Likelihood;
 use crate::model::method::{IvaeMask, Method};
 use crate::numerics::real::Precision;
 use crate::numerics::simd::Level;
-use crate::settings::{HELDOUT_KEYS, Origin, Recipe, TRIAL_SHARE};
+use crate::settings::keys::dropped_by;
+use crate::settings::origin::Origin;
+use crate::settings::ranges::{
+    Interval, any, any_or_none, column_or_none, labels_or_none, names, number, path_or_none, seed, time_or_none, whole,
+    whole_or_none,
+};
+use crate::settings::recipe::Recipe;
+use crate::settings::time_limit::TimeLimit;
 use crate::system::console::LogFormat;
 use crate::training::history::KeepEpoch;
 use crate::training::schedule::Schedule;
 use crate::training::shift_fit::HeldoutBatchNorm;
-use crate::words::nearest;
+use crate::training::starts::MOST_STARTS;
+
+/// Declares a group of settings: as they are written (every key optional), as they are used, and the check between.
+macro_rules! settings {
+    (
+        $(#[doc = $group:tt])+
+        $raw:ident => $checked:ident, $heading:literal {
+            $($(#[doc = $doc:tt])+ #[arg $arg:tt] $key:ident: $from:ty => $to:ty = $rule:expr;)+
+        }
+    ) => {
+        $(#[doc = $group])+
+        #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, clap::Args)]
+        #[command(next_help_heading = $heading)]
+        pub struct $raw {
+            $($(#[doc = $doc])+ #[arg $arg] pub $key: Option<$from>,)+
+        }
+
+        $(#[doc = $group])+
+        #[derive(Debug, Clone, PartialEq, Serialize)]
+        pub struct $checked {
+            $($(#[doc = $doc])+ pub $key: $to,)+
+        }
+
+        impl $raw {
+            pub(super) fn check(self, origin: &Origin) -> Result<$checked> {
+                Ok($checked { $($key: ($rule)(origin.place(stringify!($key)), self.$key)?,)+ })
+            }
+        }
+    };
+}
 
 /// Everything that a configuration file or the flags of `svae-cpu run` may say.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, clap::Args)]
@@ -111,197 +151,225 @@ pub struct RawData {
     pub stream_buffer: Option<i64>,
 }
 
-/// Settings of the model.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, clap::Args)]
-#[command(next_help_heading = "Model")]
-pub struct RawModel {
-    /// Method to train [default: svae-plus]
-    #[arg(long, value_name = "METHOD")]
-    pub method: Option<Method>,
-    /// Defaults of all settings that are not given: those of the published code, or tuned ones (by default neither)
-    #[arg(long, value_name = "RECIPE")]
-    pub recipe: Option<Recipe>,
-    /// Number of latents [default: 15]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    pub latents: Option<i64>,
-    /// Width of the hidden layers [default: 128]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    pub hidden: Option<i64>,
-    /// Number of hidden layers of the encoder, and of the decoder [default: 2]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    pub layers: Option<i64>,
-    /// Sparsity of the mask: higher values let interventions target fewer latents (svae, svae-plus; by default the
-    /// number of interventions)
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
-    pub alpha: Option<f64>,
-    /// Weight of the KL divergence of the latents (by default 10 for beta-vae, 1 for the others; vae has none)
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
-    pub beta: Option<f64>,
-    /// Mask sample in the forward pass (svae, svae-plus) [default: hard]
-    #[arg(long, value_name = "KIND")]
-    pub mask: Option<MaskKind>,
-    /// Temperature of the Gumbel-sigmoid mask (svae, svae-plus) [default: 1.0]
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
-    pub temperature: Option<f64>,
-    /// Mask of the iVAE: ones (the paper), or learned without penalty (the reference) [default: ones]
-    #[arg(long, value_name = "KIND")]
-    pub ivae_mask: Option<IvaeMask>,
-    /// Distribution of the latents [default: normal]
-    #[arg(long, value_name = "KIND")]
-    pub latent_distribution: Option<LatentDistribution>,
-    /// Covariance of the latents in a cell's posterior [default: diagonal]
-    #[arg(long, value_name = "KIND")]
-    pub posterior_covariance: Option<PosteriorCovariance>,
-    /// Dropout rate in the encoder [default: 0.1]
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
-    pub dropout: Option<f64>,
-    /// Batch normalisation of the hidden layers [default: true]
-    #[arg(long, value_name = "BOOL")]
-    pub batch_norm: Option<bool>,
-    /// Layer normalisation of the hidden layers [default: false]
-    #[arg(long, value_name = "BOOL")]
-    pub layer_norm: Option<bool>,
-    /// Distribution of the counts about their means [default: negative-binomial]
-    #[arg(long, value_name = "KIND")]
-    pub likelihood: Option<Likelihood>,
-    /// Constant inside the logarithms of the negative binomial; 1e-8 as in the reference implementation [default: 0.0]
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
-    pub likelihood_epsilon: Option<f64>,
-    /// Give the covariates to the encoder too [default: false]
-    #[arg(long, value_name = "BOOL")]
-    pub encode_covariates: Option<bool>,
-    /// Give the covariates to every hidden layer, not only to the first [default: true]
-    #[arg(long, value_name = "BOOL")]
-    pub deeply_inject_covariates: Option<bool>,
+impl RawData {
+    /// What is read of a data file; the file itself is left to the caller.
+    pub(super) fn check(self, origin: &Origin) -> Result<LoadOptions> {
+        let at = |key| origin.place(key);
+        let streams = self.stream.unwrap_or(false);
+        let megabytes = whole(USUAL_BUFFER, 1, 1 << 24)(at("stream_buffer"), self.stream_buffer)?;
+        Ok(LoadOptions {
+            label_key: column_or_none(at("label_key"), self.label_key)?,
+            batch_key: column_or_none(at("batch_key"), self.batch_key)?,
+            categorical_covariates: names(at("categorical_covariates"), self.categorical_covariates)?,
+            continuous_covariates: names(at("continuous_covariates"), self.continuous_covariates)?,
+            size_factor_key: column_or_none(at("size_factor_key"), self.size_factor_key)?,
+            drop_empty_cells: self.drop_empty_cells.unwrap_or(false),
+            layer: column_or_none(at("layer"), self.layer)?,
+            genome: column_or_none(at("genome"), self.genome)?,
+            labels: path_or_none("file", "a file")(at("labels"), self.labels)?,
+            control: names(at("control"), self.control)?,
+            genes: path_or_none("file", "a file")(at("genes"), self.genes)?,
+            top_genes: whole_or_none(1, 10_000_000)(at("top_genes"), self.top_genes)?,
+            min_cells_per_label: whole(1, 1, 1_000_000_000)(at("min_cells_per_label"), self.min_cells_per_label)?,
+            min_counts: whole(0, 0, 1_000_000_000)(at("min_counts"), self.min_counts)?,
+            drop_unlabelled_cells: self.drop_unlabelled_cells.unwrap_or(false),
+            unlabelled: false,
+            stream: streams.then_some(megabytes << 20),
+        })
+    }
 }
 
-/// Settings of the training.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, clap::Args)]
-#[command(next_help_heading = "Training")]
-pub struct RawTraining {
-    /// Labels held out of the training: NAME,NAME,... or @FILE with one label per line (by default the last fifth of
-    /// a simulation's interventions, and none of a data file's; an empty list holds out none)
-    #[arg(long, value_name = "LABEL,...|@FILE", value_delimiter = ',')]
-    pub holdout: Option<Vec<String>>,
-    /// Largest number of epochs (default: 500, or enough for 20,000 steps if that is more)
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    pub epochs: Option<i64>,
-    /// Cells per minibatch [default: 128]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    pub batch_size: Option<i64>,
-    /// Epochs over which the weight of the KL divergence rises from 0 to 1 [default: 50]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    pub warmup_epochs: Option<i64>,
-    /// Stop after this many epochs without a better validation ELBO; 0 never stops early [default: 45]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    pub patience: Option<i64>,
-    /// Adam's step size [default: 0.001]
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
-    pub learning_rate: Option<f64>,
-    /// Course of the step size: constant, falling to a hundredth along half a cosine over the epochs, or doing so over
-    /// their second half [default: constant]
-    #[arg(long, value_name = "COURSE")]
-    pub schedule: Option<Schedule>,
-    /// L2 penalty, added to the gradient as weight times this [default: 1e-6]
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
-    pub weight_decay: Option<f64>,
-    /// Adam's epsilon [default: 0.01]
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
-    pub adam_epsilon: Option<f64>,
-    /// Fraction of the training cells set aside for validation [default: 0.1]
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
-    pub validation_fraction: Option<f64>,
-    /// Epoch whose weights are kept, by validation ELBO or simply the last [default: best]
-    #[arg(long, value_name = "EPOCH")]
-    pub keep: Option<KeepEpoch>,
-    /// Four times in the training, turn the latents to where interventions act on fewer of them, and switch off the
-    /// masks whose probability is lower; those that matter come back; 0: do neither [default: 0]
-    #[arg(long, value_name = "P", allow_negative_numbers = true)]
-    pub prune_masks_below: Option<f64>,
-    /// Trainings from different starting values, of which the one with the lowest validation ELBO is kept [default: 1]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    pub starts: Option<i64>,
-    /// Share of the epochs after which only the best of several starts goes on; 1: each is trained to its end [default: 1]
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
-    pub trial_share: Option<f64>,
-    /// Floating-point type of the training [default: f32]
-    #[arg(long, value_name = "TYPE")]
-    pub precision: Option<Precision>,
-    /// Skip what follows the training when interventions are held out: retraining with fixed masks, fitting their
-    /// shifts, and bounds on their cells
-    #[arg(long = "no-heldout", value_name = "BOOL", num_args = 0..=1, require_equals = true,
-        default_missing_value = "true", value_parser = negated)]
-    pub heldout: Option<bool>,
-    /// Largest number of epochs of the retraining with fixed masks (by default that of --epochs)
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    pub retraining_epochs: Option<i64>,
-    /// Samples per cell of the importance-weighted bound on held-out cells [default: 1000]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    pub particles: Option<i64>,
-    /// Running statistics of batch normalisation while held-out shifts are fitted; drift is what the reference
-    /// implementation's baselines do [default: frozen]
-    #[arg(long, value_name = "KIND")]
-    pub heldout_batch_norm: Option<HeldoutBatchNorm>,
+settings! {
+    /// Settings of the model.
+    RawModel => ModelConfig, "Model" {
+        /// Method to train [default: svae-plus]
+        #[arg(long, value_name = "METHOD")]
+        method: Method => Method = any(Method::SvaePlus);
+        /// Defaults of all settings that are not given: those of the published code, or tuned ones (by default neither)
+        #[arg(long, value_name = "RECIPE")]
+        recipe: Recipe => Option<Recipe> = any_or_none();
+        /// Number of latents [default: 15]
+        #[arg(long, value_name = "N", allow_negative_numbers = true)]
+        latents: i64 => usize = whole(15, 1, 4096);
+        /// Width of the hidden layers [default: 128]
+        #[arg(long, value_name = "N", allow_negative_numbers = true)]
+        hidden: i64 => usize = whole(128, 1, 65_536);
+        /// Number of hidden layers of the encoder, and of the decoder [default: 2]
+        #[arg(long, value_name = "N", allow_negative_numbers = true)]
+        layers: i64 => usize = whole(2, 1, MAX_LAYERS as i64);
+        /// Sparsity of the mask: higher values let interventions target fewer latents (svae, svae-plus; by default the
+        /// number of interventions)
+        #[arg(long, value_name = "X", allow_negative_numbers = true)]
+        alpha: f64 => Option<f64> = any_or_none();
+        /// Weight of the KL divergence of the latents (by default 10 for beta-vae, 1 for the others; vae has none)
+        #[arg(long, value_name = "X", allow_negative_numbers = true)]
+        beta: f64 => f64 = number(1.0, Interval::closed(0.0, 1e6));
+        /// Mask sample in the forward pass (svae, svae-plus) [default: hard]
+        #[arg(long, value_name = "KIND")]
+        mask: MaskKind => MaskKind = any(MaskKind::Hard);
+        /// Temperature of the Gumbel-sigmoid mask (svae, svae-plus) [default: 1.0]
+        #[arg(long, value_name = "X", allow_negative_numbers = true)]
+        temperature: f64 => f64 = number(1.0, Interval::closed(0.01, 100.0));
+        /// Mask of the iVAE: ones (the paper), or learned without penalty (the reference) [default: ones]
+        #[arg(long, value_name = "KIND")]
+        ivae_mask: IvaeMask => IvaeMask = any(IvaeMask::Ones);
+        /// Distribution of the latents [default: normal]
+        #[arg(long, value_name = "KIND")]
+        latent_distribution: LatentDistribution => LatentDistribution = any(LatentDistribution::Normal);
+        /// Covariance of the latents in a cell's posterior [default: diagonal]
+        #[arg(long, value_name = "KIND")]
+        posterior_covariance: PosteriorCovariance => PosteriorCovariance = any(PosteriorCovariance::Diagonal);
+        /// Dropout rate in the encoder [default: 0.1]
+        #[arg(long, value_name = "X", allow_negative_numbers = true)]
+        dropout: f64 => f64 = number(0.1, Interval::below(0.0, 1.0));
+        /// Batch normalisation of the hidden layers [default: true]
+        #[arg(long, value_name = "BOOL")]
+        batch_norm: bool => bool = any(true);
+        /// Layer normalisation of the hidden layers [default: false]
+        #[arg(long, value_name = "BOOL")]
+        layer_norm: bool => bool = any(false);
+        /// Distribution of the counts about their means [default: negative-binomial]
+        #[arg(long, value_name = "KIND")]
+        likelihood: Likelihood => Likelihood = any(Likelihood::NegativeBinomial);
+        /// Constant inside the logarithms of the negative binomial; 1e-8 as in the reference implementation [default: 0.0]
+        #[arg(long, value_name = "X", allow_negative_numbers = true)]
+        likelihood_epsilon: f64 => f64 = number(0.0, Interval::closed(0.0, 0.01));
+        /// Give the covariates to the encoder too [default: false]
+        #[arg(long, value_name = "BOOL")]
+        encode_covariates: bool => bool = any(false);
+        /// Give the covariates to every hidden layer, not only to the first [default: true]
+        #[arg(long, value_name = "BOOL")]
+        deeply_inject_covariates: bool => bool = any(true);
+    }
+}
+
+settings! {
+    /// Settings of the training.
+    RawTraining => TrainingConfig, "Training" {
+        /// Labels held out of the training: NAME,NAME,... or @FILE with one label per line (by default the last fifth of
+        /// a simulation's interventions, and none of a data file's; an empty list holds out none)
+        #[arg(long, value_name = "LABEL,...|@FILE", value_delimiter = ',')]
+        holdout: Vec<String> => Option<Vec<String>> = labels_or_none;
+        /// Largest number of epochs (default: 500, or enough for 20,000 steps if that is more)
+        #[arg(long, value_name = "N", allow_negative_numbers = true)]
+        epochs: i64 => Option<usize> = whole_or_none(1, 1_000_000);
+        /// Cells per minibatch [default: 128]
+        #[arg(long, value_name = "N", allow_negative_numbers = true)]
+        batch_size: i64 => usize = whole(128, 3, 1_000_000);
+        /// Epochs over which the weight of the KL divergence rises from 0 to 1 [default: 50]
+        #[arg(long, value_name = "N", allow_negative_numbers = true)]
+        warmup_epochs: i64 => usize = whole(50, 0, 1_000_000);
+        /// Stop after this many epochs without a better validation ELBO; 0 never stops early [default: 45]
+        #[arg(long, value_name = "N", allow_negative_numbers = true)]
+        patience: i64 => usize = whole(45, 0, 1_000_000);
+        /// Adam's step size [default: 0.001]
+        #[arg(long, value_name = "X", allow_negative_numbers = true)]
+        learning_rate: f64 => f64 = number(1e-3, Interval::above(0.0, 1.0));
+        /// Course of the step size: constant, falling to a hundredth along half a cosine over the epochs, or doing so over
+        /// their second half [default: constant]
+        #[arg(long, value_name = "COURSE")]
+        schedule: Schedule => Schedule = any(Schedule::Constant);
+        /// L2 penalty, added to the gradient as weight times this [default: 1e-6]
+        #[arg(long, value_name = "X", allow_negative_numbers = true)]
+        weight_decay: f64 => f64 = number(1e-6, Interval::closed(0.0, 1.0));
+        /// Adam's epsilon [default: 0.01]
+        #[arg(long, value_name = "X", allow_negative_numbers = true)]
+        adam_epsilon: f64 => f64 = number(0.01, Interval::above(0.0, 1.0));
+        /// Fraction of the training cells set aside for validation [default: 0.1]
+        #[arg(long, value_name = "X", allow_negative_numbers = true)]
+        validation_fraction: f64 => f64 = number(0.1, Interval::above(0.0, 0.5));
+        /// Epoch whose weights are kept, by validation ELBO or simply the last [default: best]
+        #[arg(long, value_name = "EPOCH")]
+        keep: KeepEpoch => KeepEpoch = any(KeepEpoch::Best);
+        /// Four times in the training, turn the latents to where interventions act on fewer of them, and switch off the
+        /// masks whose probability is lower; those that matter come back; 0: do neither [default: 0]
+        #[arg(long, value_name = "P", allow_negative_numbers = true)]
+        prune_masks_below: f64 => f64 = number(0.0, Interval::below(0.0, 1.0));
+        /// Trainings from different starting values, of which the one with the lowest validation ELBO is kept [default: 1]
+        #[arg(long, value_name = "N", allow_negative_numbers = true)]
+        starts: i64 => usize = whole(1, 1, MOST_STARTS as i64);
+        /// Share of the epochs after which only the best of several starts goes on; 1: each is trained to its end [default: 1]
+        #[arg(long, value_name = "X", allow_negative_numbers = true)]
+        trial_share: f64 => f64 = number(1.0, Interval::above(0.0, 1.0));
+        /// Floating-point type of the training [default: f32]
+        #[arg(long, value_name = "TYPE")]
+        precision: Precision => Precision = any(Precision::F32);
+        /// Skip what follows the training when interventions are held out: retraining with fixed masks, fitting their
+        /// shifts, and bounds on their cells
+        #[arg(long = "no-heldout", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+            default_missing_value = "true", value_parser = negated)]
+        heldout: bool => bool = any(true);
+        /// Largest number of epochs of the retraining with fixed masks (by default that of --epochs)
+        #[arg(long, value_name = "N", allow_negative_numbers = true)]
+        retraining_epochs: i64 => Option<usize> = whole_or_none(1, 1_000_000);
+        /// Samples per cell of the importance-weighted bound on held-out cells [default: 1000]
+        #[arg(long, value_name = "N", allow_negative_numbers = true)]
+        particles: i64 => usize = whole(1000, 1, 1_000_000);
+        /// Running statistics of batch normalisation while held-out shifts are fitted; drift is what the reference
+        /// implementation's baselines do [default: frozen]
+        #[arg(long, value_name = "KIND")]
+        heldout_batch_norm: HeldoutBatchNorm => HeldoutBatchNorm = any(HeldoutBatchNorm::Frozen);
+    }
+}
+
+settings! {
+    /// Seed and threads.
+    RawExecution => ExecutionConfig, "Execution" {
+        /// Seed of every random stream [default: 0]
+        #[arg(long, value_name = "N", allow_negative_numbers = true)]
+        seed: i64 => u64 = seed(0);
+        /// Number of threads (by default RAYON_NUM_THREADS, else all that the machine allows)
+        #[arg(long, value_name = "N", allow_negative_numbers = true)]
+        threads: i64 => Option<usize> = whole_or_none(1, 1024);
+        /// What the last digits may depend on: native, on the kind of processor; baseline, on nothing [default: native]
+        #[arg(long, value_name = "LEVEL")]
+        simd: Level => Level = any(Level::Native);
+    }
+}
+
+settings! {
+    /// Stopping early and going on.
+    RawInterruption => InterruptionConfig, "Interruptions" {
+        /// Go on with the run that the results folder holds, if it holds one
+        #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+        resume: bool => bool = any(false);
+        /// Minutes between two checkpoints; 0 writes one after every epoch [default: 10]
+        #[arg(long, value_name = "MINUTES", allow_negative_numbers = true)]
+        checkpoint_every: f64 => f64 = number(10.0, Interval::closed(0.0, 1e6));
+        /// Stop after this time, such as 11h50m, 90m or 600s, with a checkpoint and exit code 75 (by default never)
+        #[arg(long, value_name = "TIME", allow_negative_numbers = true)]
+        time_limit: String => Option<TimeLimit> = time_or_none();
+    }
+}
+
+settings! {
+    /// Where results go and what is printed.
+    RawOutput => OutputConfig, "Output" {
+        /// Results folder (by default the next numbered folder under results/)
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf => Option<PathBuf> = path_or_none("folder", "a results folder");
+        /// Replace a run that the results folder already holds
+        #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+        overwrite: bool => bool = any(false);
+        /// Write no results.h5ad, the copy of the data with the results in it for Python
+        #[arg(long = "no-h5ad", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+            default_missing_value = "true", value_parser = negated)]
+        h5ad: bool => bool = any(true);
+        /// Print the metrics as one JSON object on standard output, and nothing else there
+        #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+        json: bool => bool = any(false);
+        /// Print no progress
+        #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+        quiet: bool => bool = any(false);
+        /// Progress as text for people, or as one JSON object per line and event [default: text]
+        #[arg(long, value_name = "FORMAT")]
+        log_format: LogFormat => LogFormat = any(LogFormat::Text);
+    }
 }
 
 /// The value of a setting whose flag says its opposite.
 fn negated(text: &str) -> std::result::Result<bool, std::str::ParseBoolError> {
     text.parse::<bool>().map(|value| !value)
-}
-
-/// Seed and threads.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, clap::Args)]
-#[command(next_help_heading = "Execution")]
-pub struct RawExecution {
-    /// Seed of every random stream [default: 0]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    pub seed: Option<i64>,
-    /// Number of threads (by default RAYON_NUM_THREADS, else all that the machine allows)
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    pub threads: Option<i64>,
-    /// What the last digits may depend on: native, on the kind of processor; baseline, on nothing [default: native]
-    #[arg(long, value_name = "LEVEL")]
-    pub simd: Option<Level>,
-}
-
-/// Stopping early and going on.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, clap::Args)]
-#[command(next_help_heading = "Interruptions")]
-pub struct RawInterruption {
-    /// Go on with the run that the results folder holds, if it holds one
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub resume: Option<bool>,
-    /// Minutes between two checkpoints; 0 writes one after every epoch [default: 10]
-    #[arg(long, value_name = "MINUTES", allow_negative_numbers = true)]
-    pub checkpoint_every: Option<f64>,
-    /// Stop after this time, such as 11h50m, 90m or 600s, with a checkpoint and exit code 75 (by default never)
-    #[arg(long, value_name = "TIME", allow_negative_numbers = true)]
-    pub time_limit: Option<String>,
-}
-
-/// Where results go and what is printed.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, clap::Args)]
-#[command(next_help_heading = "Output")]
-pub struct RawOutput {
-    /// Results folder (by default the next numbered folder under results/)
-    #[arg(long, value_name = "DIR")]
-    pub out: Option<PathBuf>,
-    /// Replace a run that the results folder already holds
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub overwrite: Option<bool>,
-    /// Write no results.h5ad, the copy of the data with the results in it for Python
-    #[arg(long = "no-h5ad", value_name = "BOOL", num_args = 0..=1, require_equals = true,
-        default_missing_value = "true", value_parser = negated)]
-    pub h5ad: Option<bool>,
-    /// Print the metrics as one JSON object on standard output, and nothing else there
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub json: Option<bool>,
-    /// Print no progress
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub quiet: Option<bool>,
-    /// Progress as text for people, or as one JSON object per line and event [default: text]
-    #[arg(long, value_name = "FORMAT")]
-    pub log_format: Option<LogFormat>,
 }
 
 /// Settings of the simulation.
@@ -333,7 +401,7 @@ pub struct RawSimulation {
 
 impl RawConfig {
     /// Dotted names of the keys that have a value.
-    pub(crate) fn given_keys(&self) -> Result<Vec<String>> {
+    pub(super) fn given_keys(&self) -> Result<Vec<String>> {
         let mut keys = Vec::new();
         for (key, value) in self.to_table()? {
             match value {
@@ -348,23 +416,15 @@ impl RawConfig {
     ///
     /// Flags that name data replace a simulation described in the file, and the other way round; a flag that names the
     /// method or the likelihood drops the file's settings that it does not use, as `--no-heldout` and `--starts 1` do theirs.
-    pub(crate) fn overlaid(mut self, flags: Self) -> Result<Self> {
+    pub(super) fn overlaid(mut self, flags: Self) -> Result<Self> {
         if flags.data.data.is_some() {
             self.simulation = RawSimulation::default();
         } else if flags.simulation != RawSimulation::default() {
             self.data = RawData::default();
         }
         let mut table = self.to_table()?;
-        let of_method = flags.model.method.map_or(&[][..], Method::unused_keys);
-        let of_likelihood = flags.model.likelihood.map_or(&[][..], Likelihood::unused_keys);
-        for key in of_method.iter().chain(of_likelihood) {
-            table.remove(*key);
-        }
-        if flags.training.heldout == Some(false) {
-            HELDOUT_KEYS.iter().for_each(|key| drop(table.remove(*key)));
-        }
-        if flags.training.starts == Some(1) {
-            table.remove(TRIAL_SHARE);
+        for key in dropped_by(&flags) {
+            table.remove(key);
         }
         for (key, value) in flags.to_table()? {
             match (table.get_mut(&key), value) {
@@ -377,7 +437,7 @@ impl RawConfig {
         Ok(table.try_into().expect("both tables were written from this type"))
     }
 
-    pub(crate) fn to_table(&self) -> Result<toml::Table> {
+    pub(super) fn to_table(&self) -> Result<toml::Table> {
         let (data, out) = (&self.data, &self.output.out);
         let paths = [(&data.data, "--data"), (&data.labels, "--labels"), (&data.genes, "--genes"), (out, "--out")];
         for (path, flag) in paths {
@@ -389,172 +449,4 @@ impl RawConfig {
         }
         Ok(toml::Table::try_from(self).expect("settings with UTF-8 paths can be written as TOML"))
     }
-}
-
-/// Names of the top-level keys of [`crate::settings::Config`], in its order.
-pub(crate) fn config_keys() -> Vec<String> {
-    json_keys(&crate::settings::Config::default())
-}
-
-pub(crate) fn json_keys(value: &impl Serialize) -> Vec<String> {
-    match serde_json::to_value(value) {
-        Ok(serde_json::Value::Object(map)) => map.into_iter().map(|(key, _)| key).collect(),
-        _ => unreachable!("settings are an object"),
-    }
-}
-
-/// Every key of a configuration file, those of the simulation as `simulation.KEY`.
-pub(crate) fn known_keys() -> Vec<String> {
-    let mut keys = json_keys(&RawConfig::default());
-    keys.retain(|key| key != "simulation");
-    keys.extend(json_keys(&RawSimulation::default()).into_iter().map(|key| format!("simulation.{key}")));
-    keys
-}
-
-/// Reads the configuration file at `path`, refusing unknown keys and values of the wrong type.
-pub(crate) fn read(path: &Path) -> Result<(RawConfig, Origin)> {
-    parse(&read_text(path)?, path)
-}
-
-/// The text of the file at `path`.
-pub(crate) fn read_text(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path).map_err(|source| -> Error {
-        match source.kind() {
-            std::io::ErrorKind::NotFound => InputError::new(
-                "there is no such file",
-                "give the path of a configuration file in TOML, or set everything by flags",
-            )
-            .in_file(path)
-            .into(),
-            _ => {
-                InputError::new(format!("it cannot be read: {source}"), "give the path of a configuration file in TOML")
-                    .in_file(path)
-                    .into()
-            }
-        }
-    })
-}
-
-/// Number of the line, from 1, of a place in a text.
-pub(crate) fn line_at(text: &str, offset: usize) -> usize {
-    text[..offset.min(text.len())].matches('\n').count() + 1
-}
-
-/// An error of the TOML reader, located.
-pub(crate) fn syntax_error(error: &toml::de::Error, text: &str, path: &Path) -> Error {
-    let mut input = InputError::new(
-        format!("this is not valid TOML: {}", error.message().replace('\n', ", ")),
-        "write one `key = value` per line",
-    )
-    .in_file(path);
-    if let Some(span) = error.span() {
-        input = input.at(format!("line {}", line_at(text, span.start)));
-    }
-    input.into()
-}
-
-/// What is wrong with a key and its value, and what to do: (problem, remedy).
-pub(crate) fn fault(key: &str, value: &toml::Value, known: &[String]) -> Option<(String, String)> {
-    if !known.iter().any(|name| name == key) {
-        let remedy = match nearest_key(key, known) {
-            Some(name) => format!("did you mean `{name}`?"),
-            None => "remove it; `svae-cpu run --help` lists the flags, which are the keys".to_owned(),
-        };
-        return Some((format!("there is no setting `{key}`"), remedy));
-    }
-    let mut single = toml::Table::new();
-    insert(&mut single, key, value.clone());
-    let error = single.try_into::<RawConfig>().err()?;
-    Some((format!("`{key}` cannot be used: {}", in_words(error.message())), example_of(key)))
-}
-
-/// Sets a dotted key of a table of settings.
-pub(crate) fn insert(table: &mut toml::Table, key: &str, value: toml::Value) {
-    match key.strip_prefix("simulation.") {
-        Some(name) => {
-            let below = table.entry("simulation").or_insert_with(|| toml::Table::new().into());
-            below.as_table_mut().expect("a table").insert(name.to_owned(), value);
-        }
-        None => {
-            table.insert(key.to_owned(), value);
-        }
-    }
-}
-
-/// The settings in `text`, the contents of `path`.
-pub(crate) fn parse(text: &str, path: &Path) -> Result<(RawConfig, Origin)> {
-    let syntax = |error: toml::de::Error| syntax_error(&error, text, path);
-    let document = toml::de::DeTable::parse(text).map_err(syntax)?;
-    let mut lines = Vec::new();
-    for (key, value) in document.get_ref() {
-        let name: &str = key.get_ref();
-        match value.get_ref() {
-            toml::de::DeValue::Table(table) if name == "simulation" => {
-                for key in table.keys() {
-                    lines.push((format!("simulation.{}", key.get_ref()), line_at(text, key.span().start)));
-                }
-            }
-            _ => lines.push((name.to_owned(), line_at(text, key.span().start))),
-        }
-    }
-    // The file's own order, so that the first mistake is the one reported.
-    lines.sort_by_key(|(_, line)| *line);
-
-    let known = known_keys();
-    let values: toml::Table = toml::from_str(text).map_err(syntax)?;
-    for (key, line) in &lines {
-        let value = match key.strip_prefix("simulation.") {
-            Some(name) => &values["simulation"][name],
-            None => &values[key],
-        };
-        if let Some((problem, remedy)) = fault(key, value, &known) {
-            return Err(InputError::new(problem, remedy).in_file(path).at(format!("line {line}")).into());
-        }
-    }
-    let raw = values.try_into().map_err(syntax)?;
-    Ok((raw, Origin { file: Some(path.to_owned()), lines, flags: Vec::new() }))
-}
-
-/// The known key nearest to `key`, whether it was written with dashes, as a flag or in the wrong table.
-fn nearest_key<'a>(key: &str, known: &'a [String]) -> Option<&'a str> {
-    let plain = key.replace('-', "_");
-    let bare = plain.strip_prefix("simulation.").or(plain.strip_prefix("sim_")).unwrap_or(&plain);
-    let leaf = |name: &'a str| name.strip_prefix("simulation.").unwrap_or(name);
-    if let Some(same) = known.iter().find(|name| ***name == plain) {
-        return Some(same);
-    }
-    let in_simulation = bare != plain;
-    if let Some(same) = known.iter().find(|name| leaf(name) == bare && (!in_simulation || name.starts_with("sim"))) {
-        return Some(same);
-    }
-    let found = nearest(bare, known.iter().map(|name| leaf(name)))?;
-    known
-        .iter()
-        .find(|name| leaf(name) == found && in_simulation == name.starts_with("simulation."))
-        .or_else(|| known.iter().find(|name| leaf(name) == found))
-        .map(String::as_str)
-}
-
-/// A deserialiser's message with the names of Rust types put into words.
-fn in_words(message: &str) -> String {
-    let mut text = message.trim().replace('\n', ", ");
-    for (name, words) in [
-        ("expected i64", "expected a whole number"),
-        ("expected f64", "expected a number"),
-        ("expected a boolean", "expected true or false"),
-        ("expected a sequence", "expected a list, such as [\"A\", \"B\"]"),
-        ("expected path string", "expected a path in quotes"),
-        ("expected a string", "expected text in quotes"),
-        ("invalid type: ", "it is "),
-        ("string \"", "the text \""),
-        ("floating point", "the number"),
-    ] {
-        text = text.replace(name, words);
-    }
-    text
-}
-
-fn example_of(key: &str) -> String {
-    let name = key.strip_prefix("simulation.").unwrap_or(key);
-    format!("see {} in `svae-cpu run --help` for what `{name}` may be", crate::settings::flag_of(key))
 }

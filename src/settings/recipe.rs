@@ -4,9 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::model::architecture::PosteriorCovariance;
-use crate::model::likelihood::Likelihood;
 use crate::model::method::{IvaeMask, Method};
-use crate::settings::RawConfig;
+use crate::settings::keys::unused_with;
+use crate::settings::raw::RawConfig;
 use crate::training::history::KeepEpoch;
 use crate::training::schedule::Schedule;
 use crate::training::shift_fit::HeldoutBatchNorm;
@@ -73,7 +73,7 @@ impl RawConfig {
         let Some(recipe) = self.model.recipe else { return Ok(self) };
         let defaults = recipe.defaults(self.model.method.unwrap_or(Method::SvaePlus));
         let mut table = defaults.to_table()?;
-        for key in self.model.likelihood.map_or(&[][..], Likelihood::unused_keys) {
+        for key in self.model.likelihood.map_or(&[][..], unused_with) {
             table.remove(*key);
         }
         for (key, value) in self.to_table()? {

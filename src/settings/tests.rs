@@ -5,7 +5,12 @@ use crate::settings::time_limit::TimeLimit;
 use crate::training::history::KeepEpoch;
 use clap::{Args as _, FromArgMatches as _};
 
+use crate::error::Result;
+use crate::settings::keys::known_keys;
+use crate::settings::origin::flag_of;
 use crate::settings::*;
+use crate::training::shift_fit::HeldoutBatchNorm;
+use std::path::Path;
 
 /// Parses `flags` as `svae-cpu run` does.
 fn raw(flags: &[&str]) -> RawConfig {
@@ -169,7 +174,7 @@ fn data_replaces_the_simulation() {
 
 #[test]
 fn every_key_has_a_flag_and_a_test() {
-    let mut known = raw::known_keys();
+    let mut known = known_keys();
     // A recipe changes many settings: it has a test of its own.
     known.retain(|key| key != "data" && key != "recipe");
     let mut tested = TESTED.to_vec();
@@ -179,7 +184,7 @@ fn every_key_has_a_flag_and_a_test() {
     // And the other way round: every flag is a key.
     let command = RawConfig::augment_args(clap::Command::new("run"));
     let mut flags: Vec<String> = command.get_arguments().map(|arg| format!("--{}", arg.get_long().unwrap())).collect();
-    let mut of_keys: Vec<String> = raw::known_keys().iter().map(|key| flag_of(key)).collect();
+    let mut of_keys: Vec<String> = known_keys().iter().map(|key| flag_of(key)).collect();
     flags.sort();
     of_keys.sort();
     assert_eq!(flags, of_keys);
@@ -215,11 +220,11 @@ fn help_states_the_true_defaults() {
 fn flags_win_over_the_file() {
     let text = "epochs = 7\nlatents = 4\n[simulation]\ncells = 30\ngenes = 60\n";
     let config = from_file(text, &["--epochs", "9", "--sim-genes", "70"]).expect("valid");
-    assert_eq!((config.epochs, config.latents), (Some(9), 4));
-    let simulation = config.simulation.expect("simulated");
-    assert_eq!((simulation.cells, simulation.genes), (30, 70));
+    assert_eq!((config.training.epochs, config.model.latents), (Some(9), 4));
+    let simulation = config.simulation.clone().expect("simulated");
+    assert_eq!((simulation.cells_per_intervention, simulation.n_genes), (30, 70));
     let config = from_file("json = true\noverwrite = true\n", &["--json=false"]).expect("valid");
-    assert!(!config.json && config.overwrite);
+    assert!(!config.output.json && config.output.overwrite);
 }
 
 #[test]
@@ -227,16 +232,18 @@ fn flags_for_data_replace_a_simulation_in_the_file_and_the_other_way_round() {
     let config = from_file("[simulation]\ncells = 30\n", &FILE).expect("valid");
     assert_eq!(config.simulation, None);
     let config = from_file("data = \"a.h5ad\"\nlabel_key = \"x\"\n", &["--sim-cells", "30"]).expect("valid");
-    assert_eq!((config.data, config.label_key), (None, None));
-    assert_eq!(config.simulation.expect("simulated").cells, 30);
+    assert_eq!((config.data, config.input.label_key), (None, None));
+    assert_eq!(config.simulation.expect("simulated").cells_per_intervention, 30);
 }
 
 #[test]
 fn a_method_given_as_a_flag_drops_what_it_does_not_use_from_the_file() {
-    let saved = Config { alpha: Some(100.0), ..Config::default() }.to_toml();
+    let mut saved = Config::default();
+    saved.model.alpha = Some(100.0);
+    let saved = saved.to_toml();
     let vae = from_file(&saved, &["--method", "vae"]).expect("valid");
-    assert_eq!((vae.method, vae.alpha, vae.beta), (Method::Vae, None, 1.0));
-    assert_eq!(from_file(&saved, &["--method", "svae"]).expect("valid").alpha, Some(100.0));
+    assert_eq!((vae.model.method, vae.model.alpha, vae.model.beta), (Method::Vae, None, 1.0));
+    assert_eq!(from_file(&saved, &["--method", "svae"]).expect("valid").model.alpha, Some(100.0));
     assert!(message(from_file(&saved, &["--method", "vae", "--alpha", "3"])).starts_with("--alpha"));
 }
 
@@ -291,19 +298,19 @@ fn saved_settings_leave_out_where_and_how_loudly() {
 #[test]
 fn the_default_is_the_simulation_of_the_paper() {
     let config = Config::default();
-    let simulation = config.simulation.expect("simulated");
-    assert_eq!((simulation.interventions, simulation.cells), (100, 500));
-    assert_eq!((simulation.genes, simulation.latents), (100, 15));
-    assert_eq!(config.method, Method::SvaePlus);
+    let simulation = config.simulation.clone().expect("simulated");
+    assert_eq!((simulation.n_interventions, simulation.cells_per_intervention), (100, 500));
+    assert_eq!((simulation.n_genes, simulation.n_latents), (100, 15));
+    assert_eq!(config.model.method, Method::SvaePlus);
     assert_eq!(config.alpha_for(100), 100.0);
     let names: Vec<String> = (0..100).map(|a| format!("i{a}")).collect();
     assert_eq!(config.held_out(&names).expect("valid"), (80..100).collect::<Vec<_>>());
     let resolved = config.resolved(&names, 36_000).expect("valid");
-    assert_eq!(resolved.alpha, Some(100.0));
-    assert_eq!(resolved.epochs, Some(500));
+    assert_eq!(resolved.model.alpha, Some(100.0));
+    assert_eq!(resolved.training.epochs, Some(500));
     // A small screen: 24 steps an epoch.
     assert_eq!(config.epochs_for(3_037), 834);
-    assert_eq!(resolved.holdout.as_ref().map(Vec::len), Some(20));
+    assert_eq!(resolved.training.holdout.as_ref().map(Vec::len), Some(20));
     assert_eq!(from_file(&resolved.to_toml(), &[]).expect("valid"), resolved);
 }
 
@@ -313,10 +320,12 @@ fn a_recipe_sets_defaults_only() {
     // Nothing but what the recipe names changes, and what is said explicitly wins, in flags and in a file.
     let reference = of(&["--recipe", "reference"]);
     let by_hand = of(&["--likelihood-epsilon", "1e-8", "--epochs", "300", "--keep", "last"]);
-    assert_eq!(reference, Config { recipe: Some(Recipe::Reference), ..by_hand });
+    let mut by_hand = by_hand;
+    by_hand.model.recipe = Some(Recipe::Reference);
+    assert_eq!(reference, by_hand);
     let mixed = of(&["--recipe", "reference", "--epochs", "7", "--keep", "best"]);
-    assert_eq!((mixed.epochs, mixed.keep), (Some(7), KeepEpoch::Best));
-    assert_eq!(mixed.likelihood_epsilon, 1e-8);
+    assert_eq!((mixed.training.epochs, mixed.training.keep), (Some(7), KeepEpoch::Best));
+    assert_eq!(mixed.model.likelihood_epsilon, 1e-8);
     let from_file_ = from_file("recipe = \"reference\"\nepochs = 7\n", &["--keep", "best"]).expect("valid");
     assert_eq!(from_file_, mixed);
     assert_eq!(from_file("epochs = 7\n", &["--recipe", "reference", "--keep", "best"]).expect("valid"), mixed);
@@ -336,7 +345,7 @@ fn a_poisson_likelihood_has_no_constant() {
     }
     // A recipe's constant is a default of the negative binomial, and a flag drops the one of a file.
     let reference = config(&["--likelihood", "poisson", "--recipe", "reference"]).expect("valid");
-    assert_eq!((reference.likelihood_epsilon, reference.epochs), (0.0, Some(300)));
+    assert_eq!((reference.model.likelihood_epsilon, reference.training.epochs), (0.0, Some(300)));
     let replaced = from_file("likelihood_epsilon = 1e-8\n", &["--likelihood", "poisson"]).expect("valid");
     assert_eq!(replaced, poisson);
 }
@@ -346,8 +355,8 @@ fn the_reference_recipe_follows_the_published_code_method_by_method() {
     use HeldoutBatchNorm::{Drift, Frozen};
     for (method, batch_norm) in [("ivae", Drift), ("svae", Drift), ("svae-plus", Frozen), ("vae", Frozen)] {
         let config = config(&["--method", method, "--recipe", "reference"]).expect("valid");
-        assert_eq!(config.heldout_batch_norm, batch_norm, "{method}");
-        assert_eq!(config.ivae_mask == IvaeMask::Learned, method == "ivae", "{method}");
+        assert_eq!(config.training.heldout_batch_norm, batch_norm, "{method}");
+        assert_eq!(config.model.ivae_mask == IvaeMask::Learned, method == "ivae", "{method}");
     }
 }
 
@@ -355,7 +364,7 @@ fn the_reference_recipe_follows_the_published_code_method_by_method() {
 fn another_method_over_a_saved_recipe_keeps_what_it_uses() {
     let saved = config(&["--recipe", "tuned"]).expect("valid").to_toml();
     let vae = from_file(&saved, &["--method", "vae"]).expect("valid");
-    assert_eq!((vae.method, vae.recipe), (Method::Vae, Some(Recipe::Tuned)));
+    assert_eq!((vae.model.method, vae.model.recipe), (Method::Vae, Some(Recipe::Tuned)));
     assert_eq!(vae, config(&["--method", "vae", "--recipe", "tuned"]).expect("valid"));
 }
 
@@ -497,7 +506,7 @@ fn holdout_reads_files_of_labels() {
     let entry = format!("@{}", path.display());
     let flags = ["--holdout", &format!("x,{entry},@@odd")];
     let config_ = config(&flags).expect("valid");
-    assert_eq!(config_.holdout.expect("labels"), ["x", "KLF1", "A, with comma", "CEBPA", "@odd"]);
+    assert_eq!(config_.training.holdout.expect("labels"), ["x", "KLF1", "A, with comma", "CEBPA", "@odd"]);
     let said = message(config(&["--holdout", "@nowhere.txt"]));
     assert!(said.starts_with("--holdout") && said.contains("nowhere.txt"), "{said}");
 }
@@ -505,7 +514,7 @@ fn holdout_reads_files_of_labels() {
 #[test]
 fn labels_that_begin_with_an_at_sign_survive_saving() {
     let config = from_file("holdout = [\"@@odd\"]\n", &[]).expect("valid");
-    assert_eq!(config.holdout.as_deref(), Some(&["@odd".to_owned()][..]));
+    assert_eq!(config.training.holdout.as_deref(), Some(&["@odd".to_owned()][..]));
     assert_eq!(from_file(&config.to_toml(), &[]).expect("valid"), config);
 }
 
@@ -525,12 +534,15 @@ fn held_out_labels_must_exist_and_leave_some() {
 
 #[test]
 fn results_do_not_depend_on_threads_and_on_where_files_are() {
-    let config = Config { alpha: None, ..Config::default() };
+    let config = Config::default();
     let settings = config.settings_of_results();
-    let moved = Config { threads: Some(7), data: Some("elsewhere.h5ad".into()), ..config.clone() };
+    let mut moved = Config { data: Some("elsewhere.h5ad".into()), ..config.clone() };
+    moved.execution.threads = Some(7);
     let shared = |all: Vec<(String, String)>| -> Vec<_> {
         all.into_iter().filter(|(key, _)| !key.starts_with("simulation")).collect()
     };
     assert_eq!(shared(moved.settings_of_results()), shared(settings.clone()));
-    assert_ne!(Config { alpha: Some(2.0), ..config }.settings_of_results(), settings);
+    let mut other = config;
+    other.model.alpha = Some(2.0);
+    assert_ne!(other.settings_of_results(), settings);
 }

@@ -28,7 +28,7 @@ use crate::evaluation::metrics::Metrics;
 use crate::parallel::ranks::Ranks;
 use crate::parallel::team::{SpareThreads, Team};
 use crate::results::folder::{Earlier, ResultsFolder};
-use crate::settings::{Config, Grid, threads_or_all};
+use crate::settings::{Grid, threads_or_all};
 use crate::system::console::Console;
 use crate::system::files::write_atomically;
 use crate::system::interruption::{Deferral, SaveSchedule};
@@ -109,7 +109,7 @@ pub fn sweep_among(ranks: &Ranks, grid: &Grid, part: Part) -> Result<Outcome> {
     let plan = ranks.first_error(plan)?;
     ranks.check_same("grid", &plan.runs.iter().map(|run| run.config.to_toml()).collect::<String>())?;
     if let Some(run) = plan.runs.first() {
-        run.config.simd.choose();
+        run.config.execution.simd.choose();
     }
     let wanted: Vec<usize> = (0..plan.runs.len())
         .filter(|&i| match part {
@@ -130,8 +130,7 @@ pub fn sweep_among(ranks: &Ranks, grid: &Grid, part: Part) -> Result<Outcome> {
     }
 
     let _deferral = Deferral::begin();
-    let watch = Config { checkpoint_every: grid.checkpoint_every, time_limit: grid.time_limit, ..Config::default() };
-    let watch = watch.watch(begin);
+    let watch = grid.interruption.save_schedule(begin);
     let mut failures = vec![None; plan.runs.len()];
     if part != Part::TablesOnly {
         let own = || todo.iter().skip(ranks.rank()).step_by(ranks.size());
@@ -256,7 +255,8 @@ fn one(
         let start = Instant::now();
         let screen = screen::split(&run.config, loaded)?;
         // Of many runs on the same cells, each would copy the counts.
-        let config = Config { h5ad: false, ..run.config.clone() };
+        let mut config = run.config.clone();
+        config.output.h5ad = false;
         let begin = |earlier| -> Result<(ResultsFolder, ResumableRun<'_>)> {
             let folder = ResultsFolder::create(Some(&run.folder), earlier)?;
             let description = describe(&config, &screen.data, &run.folder)?;

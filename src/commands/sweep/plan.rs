@@ -13,7 +13,6 @@ use crate::data::split::ScreenSplit;
 use crate::error::{Error, InputError, Result};
 use crate::parallel::team::Team;
 use crate::results::catalogue::ResultsFile;
-use crate::settings::build::simulator;
 use crate::settings::{Config, Grid, RawConfig, Source};
 
 /// One run of the sweep.
@@ -67,11 +66,10 @@ impl SharedData {
         let (names, interventions, source, found) = match config.source() {
             // A simulation is known before it is made; it is made when a run needs it.
             Source::Simulation(simulation) => {
-                let settings = simulator(simulation);
-                let cells = settings.cells_per_intervention;
-                let labels = (0..settings.n_interventions * cells).map(|n| n / cells);
+                let cells = simulation.cells_per_intervention;
+                let labels = (0..simulation.n_interventions * cells).map(|n| n / cells);
                 let rows = InterventionRows::one_hot(labels);
-                (settings.intervention_names(), rows, "the simulation".to_owned(), None)
+                (simulation.intervention_names(), rows, "the simulation".to_owned(), None)
             }
             Source::File(_) => {
                 let found = screen::load(&Team::single(), config)?;
@@ -116,7 +114,7 @@ impl SharedData {
     /// Held-out labels that do not exist, or that leave nothing to train on.
     pub(crate) fn split(&self, config: &Config) -> Result<ScreenSplit> {
         let held_out = config.held_out(&self.names)?;
-        let (fraction, seed) = (config.validation_fraction, config.seed);
+        let (fraction, seed) = (config.training.validation_fraction, config.execution.seed);
         ScreenSplit::new(&self.source, &self.interventions, self.names.len(), held_out, fraction, seed)
     }
 }
@@ -159,7 +157,8 @@ impl Plan {
                 _ => error,
             };
             // How many cells train and are held out is the same for all seeds.
-            let split = format!("{number} {:?} {}", run.config.holdout, run.config.validation_fraction);
+            let split =
+                format!("{number} {:?} {}", run.config.training.holdout, run.config.training.validation_fraction);
             let (n_train, n_held_out) = match splits.get(&split) {
                 Some(&found) => found,
                 None => {
@@ -180,10 +179,10 @@ impl Plan {
             let next = settings.len();
             let setting = *settings.entry(format!("{keys:?}")).or_insert(next);
             let folder = folder.join(RUNS_FOLDER).join(&run.name);
-            let held_out = config.heldout && n_held_out > 0;
+            let held_out = config.training.heldout && n_held_out > 0;
             runs.push(PlannedRun { name: run.name.clone(), config, folder, data: number, held_out, setting });
         }
-        if let Some(other) = runs.iter().find(|run| run.config.simd != runs[0].config.simd) {
+        if let Some(other) = runs.iter().find(|run| run.config.execution.simd != runs[0].config.execution.simd) {
             let problem =
                 format!("the runs {} and {} differ in `simd`, which holds for a whole sweep", runs[0].name, other.name);
             return Err(InputError::new(problem, "set it once, at the top").in_file(&grid.file).into());

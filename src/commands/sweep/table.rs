@@ -183,7 +183,7 @@ impl Tables {
         let runs = plan.runs.iter().zip(statuses).map(|(run, status)| RunRow {
             name: run.name.clone(),
             setting: values_of(&plan.columns, &run.config),
-            seed: run.config.seed,
+            seed: run.config.execution.seed,
             simulation_seed: run.config.simulation.as_ref().map(|simulation| simulation.seed),
             status: status.clone(),
         });

@@ -2,11 +2,14 @@
 
 use std::path::PathBuf;
 
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+
 use crate::data::formats::screen_file::OpenOptions;
 use crate::error::InputError;
 
-/// Which cells, genes and annotations to use, and how.
-#[derive(Debug, Clone, PartialEq, Default)]
+/// Which cells, genes and annotations to use, and how; it is written with the names of its settings.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct LoadOptions {
     /// Matrix of an AnnData file: a layer, `X` or `raw`; if absent, `X`.
     pub layer: Option<String>,
@@ -37,11 +40,24 @@ pub struct LoadOptions {
     /// Whether cells without any count are left out instead of refused.
     pub drop_empty_cells: bool,
     /// Whether the cells are taken without labels, for a model that was trained on others: all get one intervention.
+    #[serde(skip)]
     pub unlabelled: bool,
     /// Whether cells without a label are left out instead of refused.
     pub drop_unlabelled_cells: bool,
     /// Bytes that counts may take in memory, where they stay in their file ([`ScreenCounts`](crate::data::counts::ScreenCounts)).
+    #[serde(flatten, serialize_with = "stream_settings")]
     pub stream: Option<usize>,
+}
+
+/// Megabytes of counts in memory where nothing else is said.
+pub const USUAL_BUFFER: usize = 1024;
+
+/// Writes [`LoadOptions::stream`] as two settings, the buffer in megabytes.
+fn stream_settings<S: Serializer>(stream: &Option<usize>, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    let mut settings = serializer.serialize_map(None)?;
+    settings.serialize_entry("stream", &stream.is_some())?;
+    settings.serialize_entry("stream_buffer", &stream.map_or(USUAL_BUFFER, |bytes| bytes >> 20))?;
+    settings.end()
 }
 
 impl LoadOptions {

@@ -38,14 +38,6 @@ impl Likelihood {
         }
     }
 
-    /// Settings that would do nothing for this likelihood.
-    pub fn unused_keys(self) -> &'static [&'static str] {
-        match self {
-            Likelihood::NegativeBinomial => &[],
-            Likelihood::Poisson => &["likelihood_epsilon"],
-        }
-    }
-
     /// Number of parameters of its own that it learns: one for each gene, or none.
     pub fn n_parameters(self, n_genes: usize) -> usize {
         match self {

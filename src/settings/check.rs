@@ -1,0 +1,136 @@
+//! From raw settings to checked ones: each value by its rule, then what two of them say together.
+
+use crate::data::simulate::{Simulation, SimulationKind};
+use crate::error::Result;
+use crate::model::architecture::PosteriorCovariance;
+use crate::model::method::Method;
+use crate::settings::Config;
+use crate::settings::keys::without_effect;
+use crate::settings::origin::Origin;
+use crate::settings::ranges::{Interval, number, path_or_none, seed, whole, whole_or_none};
+use crate::settings::raw::{RawConfig, RawSimulation};
+
+impl RawConfig {
+    /// The checked settings, those of the recipe filled in; errors point to where `origin` says that a key was given.
+    pub(super) fn check(self, origin: &Origin) -> Result<Config> {
+        let given = self.given_keys()?;
+        self.refuse_two_sources(&given, origin)?;
+        let Self { mut data, model, training, execution, interruption, output, simulation } = self.over_recipe()?;
+        let path = path_or_none("file", "a data file")(origin.place("data"), data.data.take())?;
+        let execution = execution.check(origin)?;
+        let simulation = match path {
+            Some(_) => None,
+            None => Some(simulation.check_at(origin, execution.seed)?),
+        };
+        let mut config = Config {
+            data: path,
+            input: data.check(origin)?,
+            model: model.check(origin)?,
+            training: training.check(origin)?,
+            execution,
+            interruption: interruption.check(origin)?,
+            output: output.check(origin)?,
+            simulation,
+        };
+        let is_given = |key: &str| given.iter().any(|name| name == key);
+        config.fit_model_to_method(origin, is_given)?;
+        config.refuse_contradictions(origin)?;
+        if let Some(unused) = without_effect(&config).find(|unused| is_given(unused.key)) {
+            return Err(origin.error(unused.key, unused.problem, unused.remedy));
+        }
+        Ok(config)
+    }
+
+    /// Refuses two settings that each say which data, or which genes, are used.
+    fn refuse_two_sources(&self, given: &[String], origin: &Origin) -> Result<()> {
+        if let Some(key) = given.iter().find(|key| key.starts_with("simulation."))
+            && self.data.data.is_some()
+        {
+            let remedy = "leave out either --data or the settings of the simulation";
+            return Err(origin.error(key, "a simulation was asked for, but data are given", remedy));
+        }
+        if self.data.genes.is_some() && self.data.top_genes.is_some() {
+            let problem = "a file of genes is given too, which says which genes are used";
+            return Err(origin.error("top_genes", problem, "leave out either --genes or --top-genes"));
+        }
+        Ok(())
+    }
+}
+
+impl Config {
+    /// Defaults and ranges that depend on the method or on the number of latents.
+    fn fit_model_to_method(&mut self, origin: &Origin, is_given: impl Fn(&str) -> bool) -> Result<()> {
+        let model = &mut self.model;
+        if model.method == Method::BetaVae && !is_given("beta") {
+            model.beta = 10.0;
+        }
+        // Without a spike-and-slab prior alpha is the weight of a penalty, which may be absent.
+        let interval = match model.method {
+            Method::Svae => Interval::closed(0.0, 1e9),
+            _ => Interval::above(0.0, 1e9),
+        };
+        if model.alpha.is_some() {
+            number(1.0, interval)(origin.place("alpha"), model.alpha)?;
+        }
+        if model.latents == 1 && model.posterior_covariance == PosteriorCovariance::Full {
+            if is_given("posterior_covariance") {
+                let problem = "a single latent has nothing to correlate with";
+                return Err(origin.error("posterior_covariance", problem, "leave it out, or take more --latents"));
+            }
+            model.posterior_covariance = PosteriorCovariance::Diagonal;
+        }
+        Ok(())
+    }
+
+    /// Refuses settings that cannot hold together.
+    fn refuse_contradictions(&self, origin: &Origin) -> Result<()> {
+        if self.interruption.resume && self.output.overwrite {
+            let remedy = "leave out --overwrite to resume the run, or --resume to replace it";
+            return Err(origin.error("resume", "a run cannot be both resumed and replaced", remedy));
+        }
+        if self.interruption.resume && self.output.out.is_none() {
+            return Err(origin.error("resume", "it is not said which run is meant", "add --out DIR"));
+        }
+        Ok(())
+    }
+}
+
+/// Most cells of a simulation.
+const MOST_CELLS: usize = 100_000_000;
+
+impl RawSimulation {
+    /// The checked simulation; `seed` is used where the simulation has none of its own.
+    ///
+    /// # Errors
+    /// [`crate::InputError`] naming the flag that is out of range.
+    pub fn check(self, seed: u64) -> Result<Simulation> {
+        self.check_at(&Origin::default(), seed)
+    }
+
+    fn check_at(self, origin: &Origin, default_seed: u64) -> Result<Simulation> {
+        let at = |key| origin.place(key);
+        let kind = self.kind.unwrap_or(SimulationKind::SparseShift);
+        // An intervention of the `paper` simulator has up to three distinct targets.
+        let fewest_latents = if kind == SimulationKind::Paper { 3 } else { 1 };
+        let n_latents = whole(15, fewest_latents, 1000)(at("simulation.latents"), self.latents)?;
+        let simulation = Simulation {
+            kind,
+            n_interventions: whole(100, 2, 100_000)(at("simulation.interventions"), self.interventions)?,
+            cells_per_intervention: whole(500, 1, 1_000_000)(at("simulation.cells"), self.cells)?,
+            n_genes: whole(100, 2, 1_000_000)(at("simulation.genes"), self.genes)?,
+            n_latents,
+            n_targeted_latents: whole_or_none(1, n_latents as i64)(
+                at("simulation.targeted_latents"),
+                self.targeted_latents,
+            )?,
+            seed: seed(default_seed)(at("simulation.seed"), self.seed)?,
+        };
+        let (a, c) = (simulation.n_interventions, simulation.cells_per_intervention);
+        if a * c > MOST_CELLS {
+            let problem = format!("{a} interventions of {c} cells are {} cells", a * c);
+            let remedy = format!("simulate at most {MOST_CELLS} cells");
+            return Err(origin.error("simulation.cells", problem, remedy));
+        }
+        Ok(simulation)
+    }
+}

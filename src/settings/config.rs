@@ -1,0 +1,282 @@
+//! Checked settings: every value is in its range and every setting takes effect.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::data::loading::options::LoadOptions;
+use crate::data::simulate::Simulation;
+use crate::error::{Error, InputError, Result};
+use crate::settings::keys::{INDIFFERENT_KEYS, UNSAVED_KEYS, known_keys, saved_order, simulation_keys, without_effect};
+use crate::settings::origin::Origin;
+use crate::settings::raw::{ExecutionConfig, InterruptionConfig, ModelConfig, OutputConfig, RawConfig, TrainingConfig};
+use crate::settings::{file, grid};
+use crate::system::interruption::{Interval, SaveSchedule};
+use crate::words::{nearest, quoted};
+
+/// Where the cells come from.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Source<'a> {
+    /// A file.
+    File(&'a Path),
+    /// A simulation.
+    Simulation(&'a Simulation),
+}
+
+/// Checked settings: every value is in its range and every setting takes effect.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Config {
+    /// Data file; `None` when simulated. Relative to the working directory.
+    pub data: Option<PathBuf>,
+    /// Which cells, genes and annotations of it are read, and how.
+    #[serde(flatten)]
+    pub input: LoadOptions,
+    /// The model. `alpha`: `None` is the number of interventions (see [`Config::alpha_for`]).
+    #[serde(flatten)]
+    pub model: ModelConfig,
+    /// The training. `holdout`: `None` is the default of the data (see [`Config::held_out`]); `epochs`: `None` leaves it to the
+    /// number of training cells (see [`Config::epochs_for`]).
+    #[serde(flatten)]
+    pub training: TrainingConfig,
+    /// Seed and threads; `None` is as many threads as the machine allows (see [`Config::n_threads`]).
+    #[serde(flatten)]
+    pub execution: ExecutionConfig,
+    /// Stopping early and going on.
+    #[serde(flatten)]
+    pub interruption: InterruptionConfig,
+    /// Results and messages.
+    #[serde(flatten)]
+    pub output: OutputConfig,
+    /// The simulation; `None` when data are read. Exactly one of `data` and `simulation` is set.
+    pub simulation: Option<Simulation>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        RawConfig::default().check(&Origin::default()).expect("the defaults are valid")
+    }
+}
+
+impl Config {
+    /// Reads `file` if there is one, lays `flags` over it and checks the result.
+    ///
+    /// # Errors
+    /// [`InputError`] naming the file and line, or the flag, of the first setting that cannot be used.
+    pub fn load(file: Option<&Path>, flags: RawConfig) -> Result<Self> {
+        let flag_keys = flags.given_keys()?;
+        let (from_file, mut origin) = match file {
+            Some(path) => file::read(path)?,
+            None => (RawConfig::default(), Origin::default()),
+        };
+        let raw = from_file.overlaid(flags)?;
+        origin.flags = flag_keys;
+        raw.check(&origin)
+    }
+
+    /// The settings as the text of a configuration file, without those that say only where to write and what to print.
+    /// Reading it gives the same settings (with those at their defaults).
+    pub fn to_toml(&self) -> String {
+        let mut table = toml::Table::try_from(self).expect("checked settings can be written as TOML");
+        for key in UNSAVED_KEYS.into_iter().chain(without_effect(self).map(|unused| unused.key)) {
+            table.remove(key);
+        }
+        if let Some(labels) = &self.training.holdout {
+            // A label that begins with @ must not be read back as the name of a file.
+            let entries = labels.iter().map(|label| match label.strip_prefix('@') {
+                Some(rest) => toml::Value::String(format!("@@{rest}")),
+                None => toml::Value::String(label.clone()),
+            });
+            table.insert("holdout".to_owned(), toml::Value::Array(entries.collect()));
+        }
+        // A struct keeps the order of its fields, a table does not.
+        let order = saved_order();
+        let mut text = String::from("# Settings of this run. Repeat it with: svae-cpu run THIS_FILE\n");
+        for key in order.iter().filter(|key| *key != "simulation") {
+            if let Some(value) = table.get(key) {
+                let mut line = toml::Table::new();
+                line.insert(key.clone(), value.clone());
+                text.push_str(&toml::to_string(&line).expect("a single key can be written"));
+            }
+        }
+        if let Some(simulation) = &self.simulation {
+            text.push_str("\n[simulation]\n");
+            text.push_str(&toml::to_string(simulation).expect("a simulation can be written"));
+        }
+        text
+    }
+
+    /// Where the cells come from.
+    pub fn source(&self) -> Source<'_> {
+        match (&self.data, &self.simulation) {
+            (Some(path), _) => Source::File(path),
+            (None, Some(simulation)) => Source::Simulation(simulation),
+            (None, None) => unreachable!("checked settings have data or a simulation"),
+        }
+    }
+
+    /// Whether any covariate was named.
+    pub fn has_covariates(&self) -> bool {
+        self.input.batch_key.is_some()
+            || !self.input.categorical_covariates.is_empty()
+            || !self.input.continuous_covariates.is_empty()
+    }
+
+    /// Sparsity of the mask for data with `n_interventions` interventions.
+    pub fn alpha_for(&self, n_interventions: usize) -> f64 {
+        self.model.alpha.unwrap_or(n_interventions as f64)
+    }
+
+    /// Largest number of epochs on `n_training` cells: as set, else 500, or more on a small screen.
+    ///
+    /// 500 is the larger of the two numbers that the paper chooses from.
+    /// Adam moves a mask logit by about the learning rate a step, and logits start at 5: at a rate of 1e-3 no mask can
+    /// switch off before 5,000 steps. A small screen gets enough epochs for 20,000 steps.
+    pub fn epochs_for(&self, n_training: usize) -> usize {
+        let steps_per_epoch = n_training.div_ceil(self.training.batch_size).max(1);
+        self.training.epochs.unwrap_or_else(|| usize::max(500, 20_000usize.div_ceil(steps_per_epoch)))
+    }
+
+    /// Epochs, of `epochs`, after which only the best of several starts goes on; `None`: each is trained to its end.
+    pub fn trial_epochs(&self, epochs: usize) -> Option<usize> {
+        let trial = ((self.training.trial_share * epochs as f64).round() as usize).max(1);
+        (self.training.starts > 1 && trial < epochs).then_some(trial)
+    }
+
+    /// Number of threads: as set, else `RAYON_NUM_THREADS`, else what the operating system grants the process.
+    pub fn n_threads(&self) -> usize {
+        threads_or_all(self.execution.threads)
+    }
+}
+
+/// `threads`, else `RAYON_NUM_THREADS`, else what the operating system grants the process.
+pub fn threads_or_all(threads: Option<usize>) -> usize {
+    threads
+        .or_else(|| std::env::var("RAYON_NUM_THREADS").ok()?.parse().ok().filter(|&n| n > 0))
+        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()))
+}
+
+impl Config {
+    /// Numbers of the held-out interventions, ascending, among those called `intervention_names`.
+    ///
+    /// Where nothing was said, a simulation holds out its last fifth of interventions and a data file holds out none.
+    ///
+    /// # Errors
+    /// [`InputError`] for a label that the data do not have (with the nearest one), or when nothing is left to train on.
+    pub fn held_out(&self, intervention_names: &[String]) -> Result<Vec<usize>> {
+        let n = intervention_names.len();
+        let Some(labels) = &self.training.holdout else {
+            return Ok(if self.simulation.is_some() { (n - n / 5..n).collect() } else { Vec::new() });
+        };
+        let mut held_out = Vec::with_capacity(labels.len());
+        for label in labels {
+            let position = |label: &str| intervention_names.iter().position(|name| name == label);
+            // "A, B" on the command line means the labels "A" and "B"; a label's own blanks come first.
+            let Some(a) = position(label).or_else(|| position(label.trim())) else {
+                let remedy = match nearest(label, intervention_names.iter().map(String::as_str)) {
+                    Some(name) => format!("did you mean \"{name}\"?"),
+                    None => {
+                        format!("the data have {n} interventions, the first of them \"{}\"", first(intervention_names))
+                    }
+                };
+                return Err(self.in_data(
+                    InputError::new(format!("no cell has the label \"{label}\" that --holdout names"), remedy)
+                        .at("holdout"),
+                ));
+            };
+            held_out.push(a);
+        }
+        held_out.sort_unstable();
+        held_out.dedup();
+        if held_out.len() == n {
+            return Err(self.in_data(
+                InputError::new("every intervention is held out", "leave some in to train on").at("holdout"),
+            ));
+        }
+        Ok(held_out)
+    }
+
+    /// The saved settings that results depend on, as keys and values.
+    pub fn settings_of_results(&self) -> Vec<(String, String)> {
+        let mut keys = self.saved_keys();
+        keys.retain(|(key, _)| !INDIFFERENT_KEYS.contains(&key.as_str()));
+        keys.into_iter().map(|(key, value)| (key, value.to_string())).collect()
+    }
+
+    /// The command that resumes a run of these settings in `folder`.
+    pub fn resume_command(&self, folder: &Path) -> String {
+        let no_h5ad = if self.output.h5ad { "" } else { " --no-h5ad" };
+        format!("svae-cpu run --resume {}{no_h5ad}", quoted(folder))
+    }
+
+    /// The settings that are saved, as (dotted key, value), in their order.
+    pub fn saved_keys(&self) -> Vec<(String, toml::Value)> {
+        let mut saved: toml::Table = toml::from_str(&self.to_toml()).expect("settings are written as TOML");
+        let mut keys = Vec::new();
+        for key in saved_order() {
+            match saved.remove(&key) {
+                Some(toml::Value::Table(table)) => {
+                    let names = simulation_keys();
+                    let of = |name: &String| Some((format!("{key}.{name}"), table.get(name)?.clone()));
+                    keys.extend(names.iter().filter_map(of));
+                }
+                Some(value) => keys.push((key, value)),
+                None => {}
+            }
+        }
+        keys
+    }
+
+    /// Where a key stands among the axes of a grid: the method first, seeds last, the rest as in a configuration file.
+    pub(crate) fn rank_of(key: &str) -> usize {
+        grid::rank(key, &known_keys())
+    }
+
+    /// The settings that say which cells are read or simulated, as text: the same for runs that can share them.
+    pub fn data_identity(&self) -> String {
+        let about_data = grid::data_keys();
+        let keys = self.saved_keys().into_iter().filter(|(key, _)| about_data.contains(key));
+        keys.map(|(key, value)| format!("{key} = {value}\n")).collect()
+    }
+
+    /// The same settings with the defaults that depend on the data filled in: `epochs`, `retraining_epochs`, `alpha` (where
+    /// the method has one) and `holdout`.
+    ///
+    /// # Errors
+    /// As [`Config::held_out`].
+    pub fn resolved(&self, intervention_names: &[String], n_training: usize) -> Result<Self> {
+        let held_out = self.held_out(intervention_names)?;
+        let mut config = self.clone();
+        if self.model.method.learns_mask() {
+            config.model.alpha = Some(self.alpha_for(intervention_names.len()));
+        }
+        config.training.epochs = Some(self.epochs_for(n_training));
+        if self.training.heldout {
+            config.training.retraining_epochs = self.training.retraining_epochs.or(config.training.epochs);
+        }
+        config.training.holdout = Some(held_out.into_iter().map(|a| intervention_names[a].clone()).collect());
+        Ok(config)
+    }
+
+    fn in_data(&self, error: InputError) -> Error {
+        match &self.data {
+            Some(path) => error.in_file(path).into(),
+            None => error.into(),
+        }
+    }
+}
+
+fn first(names: &[String]) -> &str {
+    names.first().map_or("", String::as_str)
+}
+
+impl InterruptionConfig {
+    /// When to save and when to stop a run of a process that began at `start`.
+    pub fn save_schedule(&self, start: Instant) -> SaveSchedule {
+        let every = match self.checkpoint_every {
+            0.0 => Interval::Epoch,
+            minutes => Interval::Time(Duration::from_secs_f64(60.0 * minutes)),
+        };
+        SaveSchedule::new(every, self.time_limit.map(|limit| start + limit.0))
+    }
+}

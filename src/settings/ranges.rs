@@ -1,0 +1,185 @@
+//! Rules that take a raw value to a checked one: its range, its default, and what to say outside.
+//!
+//! A rule is a function of the place where the value was said and of the value, `None` where nothing was said.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::settings::origin::Origin;
+use crate::settings::time_limit::TimeLimit;
+
+/// An interval of allowed numbers, which can say itself in words.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Interval {
+    low: f64,
+    low_allowed: bool,
+    high: f64,
+    high_allowed: bool,
+}
+
+impl Interval {
+    pub(super) const fn closed(low: f64, high: f64) -> Self {
+        Self { low, low_allowed: true, high, high_allowed: true }
+    }
+
+    pub(super) const fn above(low: f64, high: f64) -> Self {
+        Self { low, low_allowed: false, high, high_allowed: true }
+    }
+
+    pub(super) const fn below(low: f64, high: f64) -> Self {
+        Self { low, low_allowed: true, high, high_allowed: false }
+    }
+
+    fn contains(self, value: f64) -> bool {
+        let above = if self.low_allowed { value >= self.low } else { value > self.low };
+        let below = if self.high_allowed { value <= self.high } else { value < self.high };
+        above && below
+    }
+}
+
+impl std::fmt::Display for Interval {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let low = if self.low_allowed { "at least" } else { "above" };
+        let high = if self.high_allowed { "at most" } else { "below" };
+        write!(f, "{low} {} and {high} {}", self.low, self.high)
+    }
+}
+
+/// A key, and where it was said.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place<'a> {
+    /// The dotted key.
+    pub(super) key: &'a str,
+    /// Where settings came from.
+    pub(super) origin: &'a Origin,
+}
+
+impl Place<'_> {
+    pub(super) fn refused(self, problem: impl Into<String>, remedy: impl Into<String>) -> Error {
+        self.origin.error(self.key, problem, remedy)
+    }
+
+    fn out_of_range(self, value: impl std::fmt::Display, remedy: String) -> Error {
+        self.refused(format!("{value} is out of range"), remedy)
+    }
+}
+
+/// A number in an interval.
+pub(super) fn number(default: f64, interval: Interval) -> impl Fn(Place, Option<f64>) -> Result<f64> {
+    move |place, value| {
+        let value = value.unwrap_or(default);
+        match interval.contains(value) {
+            true => Ok(value),
+            false => Err(place.out_of_range(value, format!("give a number {interval}"))),
+        }
+    }
+}
+
+/// A whole number from `low` to `high`.
+pub(super) fn whole<T: TryFrom<i64>>(default: T, low: i64, high: i64) -> impl FnOnce(Place, Option<i64>) -> Result<T> {
+    move |place, value| match value {
+        None => Ok(default),
+        Some(value) => {
+            let checked = (low..=high).contains(&value).then(|| T::try_from(value).ok()).flatten();
+            checked.ok_or_else(|| place.out_of_range(value, format!("give a whole number from {low} to {high}")))
+        }
+    }
+}
+
+/// A whole number from `low` to `high`, or none.
+pub(super) fn whole_or_none(low: i64, high: i64) -> impl Fn(Place, Option<i64>) -> Result<Option<usize>> {
+    move |place, value| value.map(|value| whole(0, low, high)(place, Some(value))).transpose()
+}
+
+/// A seed: a whole number that is not negative.
+pub(super) fn seed(default: u64) -> impl FnOnce(Place, Option<i64>) -> Result<u64> {
+    whole(default, 0, i64::MAX)
+}
+
+/// Any value of its type.
+pub(super) fn any<T>(default: T) -> impl FnOnce(Place, Option<T>) -> Result<T> {
+    move |_, value| Ok(value.unwrap_or(default))
+}
+
+/// Any value of its type, or none.
+pub(super) fn any_or_none<T>() -> impl Fn(Place, Option<T>) -> Result<Option<T>> {
+    |_, value| Ok(value)
+}
+
+/// A time above 0 and of at most ten years, or none.
+pub(super) fn time_or_none() -> impl Fn(Place, Option<String>) -> Result<Option<TimeLimit>> {
+    |place, value| {
+        let Some(text) = value else { return Ok(None) };
+        match text.parse::<TimeLimit>() {
+            Ok(limit) if limit.0 > Duration::ZERO && limit.0.as_secs() <= 86_400 * 3_650 => Ok(Some(limit)),
+            _ => {
+                let remedy =
+                    "give days, hours, minutes and seconds, as in 1d12h, 11h50m or 90m, or a number of seconds";
+                Err(place.refused(format!("\"{text}\" is no time"), remedy))
+            }
+        }
+    }
+}
+
+/// The name of a column, or none.
+pub(super) fn column_or_none(place: Place, value: Option<String>) -> Result<Option<String>> {
+    match value {
+        Some(text) if text.trim().is_empty() => Err(place.refused("the name is empty", "give the name of a column")),
+        value => Ok(value),
+    }
+}
+
+/// Names, each once.
+pub(super) fn names(place: Place, value: Option<Vec<String>>) -> Result<Vec<String>> {
+    let names = value.unwrap_or_default();
+    for (i, name) in names.iter().enumerate() {
+        if name.trim().is_empty() {
+            return Err(place.refused("a name is empty", "give names, separated by commas"));
+        }
+        if names[..i].contains(name) {
+            return Err(place.refused(format!("\"{name}\" is named twice"), "name each once"));
+        }
+    }
+    Ok(names)
+}
+
+/// The path of something, or none; `what` is a file or a folder, `example` says which one to give.
+pub(super) fn path_or_none(
+    what: &'static str,
+    example: &'static str,
+) -> impl Fn(Place, Option<PathBuf>) -> Result<Option<PathBuf>> {
+    move |place, value| match value {
+        Some(path) if path.as_os_str().is_empty() => {
+            Err(place.refused(format!("the name of the {what} is empty"), format!("give the path of {example}")))
+        }
+        value => Ok(value),
+    }
+}
+
+/// Labels, with every entry `@file` replaced by the lines of that file; `@@name` is the label `@name`.
+pub(super) fn labels_or_none(place: Place, value: Option<Vec<String>>) -> Result<Option<Vec<String>>> {
+    let Some(entries) = value else { return Ok(None) };
+    let mut labels: Vec<String> = Vec::new();
+    let mut add = |label: &str| {
+        if !label.is_empty() && !labels.iter().any(|known| known == label) {
+            labels.push(label.to_owned());
+        }
+    };
+    for entry in &entries {
+        if let Some(label) = entry.strip_prefix("@@") {
+            add(&format!("@{label}"));
+        } else if let Some(path) = entry.strip_prefix('@') {
+            let text = std::fs::read_to_string(path).map_err(|source| {
+                place.refused(
+                    format!("the file of labels {path} cannot be read: {source}"),
+                    "name a text file with one label per line after @",
+                )
+            })?;
+            text.lines().for_each(|line| add(line.trim()));
+        } else {
+            add(entry);
+        }
+    }
+    Ok(Some(labels))
+}
