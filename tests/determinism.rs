@@ -3,6 +3,7 @@
 use svae_cpu::commands::bench::{Shape, architecture};
 use svae_cpu::data::dataset::Dataset;
 use svae_cpu::data::minibatch::Batch;
+use svae_cpu::inference::bounds::BoundsRequest;
 use svae_cpu::inference::{Inference, evaluation_workspace};
 use svae_cpu::model::adam::{Adam, AdamSettings};
 use svae_cpu::model::architecture::Architecture;
@@ -10,6 +11,7 @@ use svae_cpu::model::network::Network;
 use svae_cpu::model::noise::Noise;
 use svae_cpu::model::objective::Objective;
 use svae_cpu::model::parameters::Buffer;
+use svae_cpu::model::particles::Samples;
 use svae_cpu::model::pass::StepInput;
 use svae_cpu::model::prior::sparsity::Penalty;
 use svae_cpu::model::step::Optimizer;
@@ -51,8 +53,9 @@ fn bits(shape: Shape, threads: usize) -> Vec<u64> {
         let mut inference = Inference { team, network: &network, data: &data, workspace: &mut workspace };
         let latents = inference.posterior_means(&validation).expect("in memory");
         let few = &validation[..20];
-        let posterior = network.posterior(team, &mut workspace, &data, few).expect("in memory");
-        for bound in network.bounds(team, &mut workspace, &data, few, &posterior, 50, 3).expect("in memory") {
+        let posterior = inference.posterior(few).expect("in memory");
+        let request = BoundsRequest { cells: few, samples: Samples { posterior: &posterior, particles: 50, seed: 3 } };
+        for bound in inference.bounds(&request).expect("in memory") {
             bits.extend([bound.iwelbo, bound.elbo].map(f64::to_bits));
         }
         let values = network.parameters.values.iter().chain(&network.running.values).chain(&latents);

@@ -3,10 +3,12 @@
 //! In a program of its own, because the level holds for a whole process.
 
 use svae_cpu::commands::bench::{Shape, architecture};
-use svae_cpu::inference::evaluation_workspace;
+use svae_cpu::inference::bounds::BoundsRequest;
+use svae_cpu::inference::{Inference, evaluation_workspace};
 use svae_cpu::model::architecture::Architecture;
 use svae_cpu::model::network::Network;
 use svae_cpu::model::objective::Objective;
+use svae_cpu::model::particles::Samples;
 use svae_cpu::model::prior::sparsity::Penalty;
 use svae_cpu::numerics::real::Real;
 use svae_cpu::numerics::simd;
@@ -38,8 +40,10 @@ fn bits<R: Real>(shape: Shape) -> Vec<u64> {
     let mut bits: Vec<u64> = training.history.iter().map(|record| record.validation_elbo.to_bits()).collect();
     let mut workspace = evaluation_workspace(&network, &data);
     let few = &validation[..4];
-    let posterior = network.posterior(&team, &mut workspace, &data, few).expect("in memory");
-    for bound in network.bounds(&team, &mut workspace, &data, few, &posterior, 40, 3).expect("in memory") {
+    let mut inference = Inference { team: &team, network: &network, data: &data, workspace: &mut workspace };
+    let posterior = inference.posterior(few).expect("in memory");
+    let request = BoundsRequest { cells: few, samples: Samples { posterior: &posterior, particles: 40, seed: 3 } };
+    for bound in inference.bounds(&request).expect("in memory") {
         bits.extend([bound.iwelbo, bound.elbo].map(f64::to_bits));
     }
     bits.extend(network.parameters.values.iter().chain(&network.running.values).map(|v| v.f64().to_bits()));

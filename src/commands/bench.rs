@@ -16,7 +16,8 @@ use crate::data::screen::Screen;
 use crate::data::simulate::{Simulation, simulate};
 use crate::display::table::Table;
 use crate::error::Result;
-use crate::inference::evaluation_workspace;
+use crate::inference::bounds::BoundsRequest;
+use crate::inference::{Inference, evaluation_workspace};
 use crate::model::adam::{Adam, AdamSettings};
 use crate::model::architecture::Architecture;
 use crate::model::clock::{Stage, StageClock};
@@ -24,6 +25,7 @@ use crate::model::network::Network;
 use crate::model::noise::Noise;
 use crate::model::objective::Objective;
 use crate::model::parameters::Buffer;
+use crate::model::particles::Samples;
 use crate::model::pass::StepInput;
 use crate::model::prior::sparsity::Penalty;
 use crate::model::step::Optimizer;
@@ -440,11 +442,14 @@ fn evaluations<R: Real>(
         calls as f64 / start.elapsed().as_secs_f64()
     };
     let some = &order[..order.len().min(2048)];
-    let encoded = rate(some.len(), &mut || drop(network.posterior(team, &mut workspace, data, some).expect(IN_MEMORY)));
+    let mut inference = Inference { team, network, data, workspace: &mut workspace };
+    let encoded = rate(some.len(), &mut || drop(inference.posterior(some).expect(IN_MEMORY)));
     let few = &order[..order.len().min(8 * team.threads())];
-    let posterior = network.posterior(team, &mut workspace, data, few).expect(IN_MEMORY);
+    let posterior = inference.posterior(few).expect(IN_MEMORY);
+    let samples = Samples { posterior: &posterior, particles: PARTICLES, seed: 0 };
+    let request = BoundsRequest { cells: few, samples };
     let particles = rate(few.len() * PARTICLES, &mut || {
-        drop(network.bounds(team, &mut workspace, data, few, &posterior, PARTICLES, 0).expect(IN_MEMORY));
+        drop(inference.bounds(&request).expect(IN_MEMORY));
     });
     (encoded, particles)
 }

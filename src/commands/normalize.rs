@@ -10,7 +10,7 @@ use crate::commands::screen;
 use crate::data::dataset::Dataset;
 use crate::data::minibatch::Batch;
 use crate::error::{InputError, Result};
-use crate::inference::evaluation_workspace;
+use crate::inference::{Inference, evaluation_workspace};
 use crate::model::latent;
 use crate::numerics::real::{Precision, Real};
 use crate::parallel::team::Team;
@@ -77,7 +77,8 @@ fn rates<R: Real>(model: &SavedModel, cells: &Dataset, chosen: &[usize], request
     let all: Vec<usize> = (0..cells.n_cells()).collect();
     let mut workspace = evaluation_workspace(&network, cells);
     Team::with(model.config.n_threads(), |team| {
-        let posterior = network.posterior(team, &mut workspace, cells, &all)?;
+        let mut inference = Inference { team, network: &network, data: cells, workspace: &mut workspace };
+        let posterior = inference.posterior(&all)?;
         let mut rates = Vec::with_capacity(all.len() * chosen.len());
         for (at, batch) in all.chunks(workspace.capacity()).enumerate() {
             let range = at * workspace.capacity() * l..(at * workspace.capacity() + batch.len()) * l;

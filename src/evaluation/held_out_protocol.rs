@@ -17,10 +17,11 @@ use crate::evaluation::metrics::{
 };
 use crate::evaluation::oracle::oracle;
 use crate::evaluation::recovery::Recovery;
+use crate::inference::bounds::BoundsRequest;
 use crate::inference::{Inference, evaluation_workspace};
 use crate::model::network::Network;
 use crate::model::objective::Objective;
-use crate::model::particles::Bound;
+use crate::model::particles::{Bound, Samples};
 use crate::numerics::real::Real;
 use crate::parallel::team::Team;
 use crate::system::interruption::Boundary;
@@ -255,7 +256,8 @@ impl Steps<'_, '_> {
                 self.observer.stage(FITTING, settings.epochs, cells.len());
                 self.observer.stage_ended();
                 let mut workspace = evaluation_workspace(network, data);
-                let posterior = network.posterior(self.team, &mut workspace, data, cells)?;
+                let mut inference = Inference { team: self.team, network: &*network, data, workspace: &mut workspace };
+                let posterior = inference.posterior(cells)?;
                 // So quick that it is done again from its beginning if it is interrupted.
                 let between = || self.run.check();
                 shift_fit::fit_shifts(self.team, network, task, &posterior, interventions, between)?;
@@ -323,22 +325,13 @@ impl Steps<'_, '_> {
             self.observer.stage_ended();
         }
         let mut workspace = evaluation_workspace(network, data);
-        let posterior = network.posterior(self.team, &mut workspace, data, &cells)?;
+        let mut inference = Inference { team: self.team, network, data, workspace: &mut workspace };
+        let posterior = inference.posterior(&cells)?;
         let seed = self.protocol.settings.seed;
         let between =
             |bounds: &[[Bound; N]]| self.run.checkpoint_if_due(&stage, Boundary::Step, |out| save(bounds, out));
-        let bounds = network.bounds_under(
-            priors,
-            self.team,
-            &mut workspace,
-            data,
-            &cells,
-            &posterior,
-            particles,
-            seed,
-            done,
-            between,
-        )?;
+        let request = BoundsRequest { cells: &cells, samples: Samples { posterior: &posterior, particles, seed } };
+        let bounds = inference.bounds_under(priors, &request, done, between)?;
         self.run.store_result(&stage, |out| save(&bounds, out))?;
         self.seconds.bounds += spent();
         Ok(self.means(&bounds))

@@ -1,8 +1,9 @@
 //! What a network says of many cells: passes over their minibatches, in evaluation mode.
 
+pub mod bounds;
 pub mod elbo;
-pub mod latents;
 pub mod loadings;
+pub mod posterior;
 
 use crate::data::dataset::Dataset;
 use crate::data::minibatch::Batch;

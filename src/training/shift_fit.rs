@@ -183,7 +183,7 @@ mod tests {
     use super::*;
     use crate::data::dataset::Dataset;
     use crate::data::simulate::{Simulation, simulate};
-    use crate::inference::evaluation_workspace;
+    use crate::inference::{Inference, evaluation_workspace};
     use crate::model::architecture::{Architecture, MaskKind, Prior};
 
     use crate::system::console::Silent;
@@ -237,7 +237,8 @@ mod tests {
             network.prior_mut().freeze();
             let before = network.clone();
             let mut workspace = evaluation_workspace(&network, &data);
-            let posterior = network.posterior(&team, &mut workspace, &data, &cells).expect("in memory");
+            let mut inference = Inference { team: &team, network: &network, data: &data, workspace: &mut workspace };
+            let posterior = inference.posterior(&cells).expect("in memory");
             // Enough steps, and all cells in each, so that the optimiser comes to rest.
             let fit = TrainingSettings { epochs: 6000, batch_size: 1000, ..fit_settings(&settings(), cells.len()) };
             let objective = fixed_objective(&objective(scaled), cells.len());
