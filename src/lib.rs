@@ -7,6 +7,7 @@ pub mod data;
 pub mod display;
 pub mod error;
 pub mod evaluation;
+pub mod fit;
 pub mod inference;
 pub mod model;
 pub mod numerics;

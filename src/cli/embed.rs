@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use crate::cli::groups::ModelArgs;
-use crate::commands::saved_model::SavedModel;
 use crate::error::Result;
+use crate::fit::Fitted;
 use crate::results::output_file::OutputKind;
 
 /// Arguments of `svae-cpu embed`.
@@ -35,7 +35,7 @@ impl Args {
     ///
     /// # Errors
     /// A folder without a run; a file that may not be written.
-    pub fn checked(&self) -> Result<(SavedModel, OutputKind)> {
+    pub fn checked(&self) -> Result<(Fitted, OutputKind)> {
         let kind = self.of.kind(&self.out)?;
         Ok((self.of.open()?, kind))
     }

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::commands::saved_model::SavedModel;
 use crate::error::Result;
+use crate::fit::Fitted;
 use crate::results::catalogue::ResultsFile;
 use crate::results::folder::ResultsFolder;
 use crate::results::output_file::OutputKind;
@@ -37,9 +37,9 @@ impl ModelArgs {
     ///
     /// # Errors
     /// A folder without a run.
-    pub fn open(&self) -> Result<SavedModel> {
+    pub fn open(&self) -> Result<Fitted> {
         let config = settings_of(&self.model, RawTraining::default(), self.threads, RawOutput::default())?;
-        SavedModel::open(&config, &self.model)
+        Fitted::open_with(config, &self.model)
     }
 }
 

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use crate::cli::groups::ModelArgs;
 use crate::cli::{in_range, listed};
 use crate::commands::normalize::Normalize;
-use crate::commands::saved_model::SavedModel;
 use crate::error::{InputError, Result};
+use crate::fit::{Fitted, RatesRequest};
 use crate::results::output_file::OutputKind;
 
 /// Arguments of `svae-cpu normalize`.
@@ -50,7 +50,7 @@ impl Args {
     ///
     /// # Errors
     /// A folder without a run; a number out of range; a file that may not be written.
-    pub fn checked(&self) -> Result<(SavedModel, Normalize, OutputKind)> {
+    pub fn checked(&self) -> Result<(Fitted, Normalize, OutputKind)> {
         let kind = self.of.kind(&self.out)?;
         if !(self.scale > 0.0 && self.scale.is_finite()) {
             let problem = format!("{} is out of range", self.scale);
@@ -63,10 +63,12 @@ impl Args {
         }
         let request = Normalize {
             data: self.data.clone(),
-            genes: self.genes.as_ref().map(|genes| listed(genes, "--genes")).transpose()?,
-            scale: self.scale,
-            samples: in_range(self.samples, 0, 1_000_000, "--samples")?,
-            seed: in_range(self.seed, 0, i64::MAX, "--seed")? as u64,
+            rates: RatesRequest {
+                genes: self.genes.as_ref().map(|genes| listed(genes, "--genes")).transpose()?,
+                scale: self.scale,
+                samples: in_range(self.samples, 0, 1_000_000, "--samples")?,
+                seed: in_range(self.seed, 0, i64::MAX, "--seed")? as u64,
+            },
             drop_empty_cells: self.drop_empty_cells,
         };
         Ok((self.of.open()?, request, kind))

@@ -4,9 +4,8 @@ use std::path::PathBuf;
 
 use crate::cli::groups::ModelArgs;
 use crate::cli::{in_range, listed};
-use crate::commands::sample::Sample;
-use crate::commands::saved_model::SavedModel;
 use crate::error::{InputError, Result};
+use crate::fit::{Fitted, SampleRequest};
 use crate::results::output_file::OutputKind;
 
 /// Arguments of `svae-cpu sample`.
@@ -45,13 +44,13 @@ impl Args {
     ///
     /// # Errors
     /// A folder without a run; a number out of range; a file that may not be written.
-    pub fn checked(&self) -> Result<(SavedModel, Sample, OutputKind)> {
+    pub fn checked(&self) -> Result<(Fitted, SampleRequest, OutputKind)> {
         let kind = self.of.kind(&self.out)?;
         if let Some(factor) = self.size_factor.filter(|factor| !(*factor > 0.0 && *factor < 1e9)) {
             let problem = format!("{factor} is out of range");
             return Err(InputError::new(problem, "give a number above 0 and below 1e9").at("--size-factor").into());
         }
-        let request = Sample {
+        let request = SampleRequest {
             interventions: listed(&self.intervention, "--intervention")?,
             cells: in_range(self.cells, 1, i64::from(u32::MAX), "--cells")?,
             size_factor: self.size_factor,

@@ -15,7 +15,7 @@ use crate::error::{Error, InputError, Result};
 use crate::evaluation::interpretation::Interpretation;
 use crate::evaluation::judge::{judge, timed};
 use crate::evaluation::metrics::Metrics;
-use crate::model::network::Network;
+use crate::fit;
 use crate::numerics::real::{Precision, Real};
 use crate::parallel::ranks::Ranks;
 use crate::parallel::team::Team;
@@ -28,8 +28,6 @@ use crate::settings::{Config, INDIFFERENT_KEYS, RawConfig};
 use crate::system::console::Console;
 use crate::system::interruption::Deferral;
 use crate::system::safetensors::TensorValues;
-use crate::training::starts::{Starts, train_from_starts};
-use crate::training::trainer::TrainingTask;
 
 /// What a run leaves behind.
 #[derive(Debug, Clone, PartialEq)]
@@ -203,24 +201,14 @@ where
         progress.note(note);
     }
     folder.write_config(config)?;
-    let settings = config.training_settings(split.train.len());
-    let task = TrainingTask {
-        data,
-        train: &split.train,
-        validation: &split.validation,
-        objective: &config.objective(data.n_interventions(), split.train.len()),
-        settings: &settings,
-    };
-    let starts = Starts { n: config.training.starts, trial_epochs: config.trial_epochs(settings.epochs) };
-    let new_network = |seed| Network::<R>::new(config.architecture(data), seed);
     let observer = &mut Progress::new(progress);
-    let (mut network, training, starts) = train_from_starts(resumable, team, task, starts, new_network, observer)?;
+    let (mut network, training, starts) = fit::train::<R>(team, data, split, config, resumable, observer)?;
     progress.event("stage", json!({ "stage": "evaluation" }));
     let mut metrics = judge(team, config, screen, &network, Some(&training), &mut || resumable.check())?;
     metrics.starts = starts;
     resumable.check()?;
     let interpretation = write_cells(folder, data, config.model.latents, config.training.precision, |cell| {
-        Interpretation::new(team, &network, screen, config.execution.seed, config.output.h5ad, cell)
+        Interpretation::new(team, &network, data, split, config.execution.seed, config.output.h5ad, cell)
     })?;
     let history = &training.history;
     let findings = Findings { config, screen, network: &network, history, interpretation: &interpretation };

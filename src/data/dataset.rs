@@ -1,7 +1,7 @@
 //! A screen: counts, size factors, interventions, covariates and, for simulations, the truth.
 
 use crate::data::counts::ScreenCounts;
-use crate::data::counts::in_memory::Counts;
+use crate::data::counts::in_memory::{Counts, CountsBuilder};
 use crate::data::names::Names;
 use crate::error::Result;
 
@@ -182,6 +182,23 @@ pub struct Dataset {
 }
 
 impl Dataset {
+    /// The screen with all counts 0 and without its truth: the names, interventions, covariates and size factors of its cells.
+    pub fn without_counts(&self) -> Self {
+        let mut counts = CountsBuilder::new(self.n_genes());
+        (0..self.n_cells()).for_each(|_| counts.end_cell());
+        Self {
+            source: self.source.clone(),
+            counts: counts.finish().into(),
+            library: self.library.clone(),
+            interventions: self.interventions.clone(),
+            intervention_names: self.intervention_names.clone(),
+            gene_names: self.gene_names.clone(),
+            cell_names: self.cell_names.clone(),
+            covariates: self.covariates.clone(),
+            truth: None,
+        }
+    }
+
     /// Number of cells.
     pub fn n_cells(&self) -> usize {
         self.counts.n_cells()

@@ -1,7 +1,8 @@
 //! What a trained model says about a screen, in the terms of its users: targets, genes of each latent, cells.
 
+use crate::data::dataset::Dataset;
 use crate::data::minibatch::Minibatches;
-use crate::data::screen::Screen;
+use crate::data::split::ScreenSplit;
 use crate::error::Result;
 use crate::inference::evaluation_workspace;
 use crate::inference::loadings::{MOST_CELLS, gene_loadings, spread};
@@ -62,12 +63,12 @@ impl Interpretation {
     pub fn new<R: Real>(
         team: &Team,
         network: &Network<R>,
-        screen: &Screen,
+        data: &Dataset,
+        split: &ScreenSplit,
         seed: u64,
         keep: bool,
         mut cell: impl FnMut(&[f64], &CellRecord) -> Result<()>,
     ) -> Result<Self> {
-        let Screen { data, split, .. } = screen;
         let l = network.architecture.n_latents;
         let wide = |values: &[R]| values.iter().map(|v| v.f64()).collect::<Vec<f64>>();
         let prior = network.prior();

@@ -12,6 +12,15 @@ use crate::numerics::real::Precision;
 use crate::results::anndata::annotations;
 use crate::system::files::write_atomically;
 
+/// What was written into an output file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// Cells written.
+    pub n_cells: usize,
+    /// Plain sentences for the user.
+    pub notes: Vec<String>,
+}
+
 /// Kind of file that results are written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OutputKind {

@@ -1,55 +1,55 @@
-//! What a trained model is used for: latents of new cells, denoised expression, simulated cells.
+//! What a model was trained on: the names that tie it to data.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use rand::SeedableRng;
-use rand::rngs::ChaCha8Rng;
-
 use crate::data::counts::in_memory::{Counts, CountsBuilder};
 use crate::data::dataset::{Categorical, Continuous, Covariates, Dataset, InterventionRows};
-use crate::data::loading::load::{LoadOptions, load};
 use crate::data::names::Names;
-use crate::error::{InputError, Result};
+use crate::error::{Error, InputError, Result};
 use crate::model::architecture::Architecture;
-use crate::model::network::Network;
-use crate::numerics::real::Real;
 use crate::results::catalogue::ResultsFile;
-use crate::results::folder::ResultsFolder;
-use crate::results::model_file::{read_network, saved_metadata};
+use crate::results::model_file::saved_metadata;
 use crate::settings::Config;
 
 /// Names listed in a message.
 const MOST_NAMES: usize = 5;
 
-/// A model on disk, with all that is needed to use it without the data that it was trained on.
+/// Names of everything that a model was trained on, in the model's order.
 #[derive(Debug, Clone, PartialEq)]
-pub struct SavedModel {
-    pub(crate) config: Config,
-    pub(crate) folder: PathBuf,
-    pub(crate) interventions: Vec<String>,
-    pub(crate) genes: Vec<String>,
-    pub(crate) categorical: Vec<(String, Vec<String>)>,
-    pub(crate) continuous: Vec<String>,
+pub struct TrainedOn {
+    /// Interventions.
+    pub interventions: Vec<String>,
+    /// Genes.
+    pub genes: Vec<String>,
+    /// Categorical covariates, each with its levels.
+    pub categorical: Vec<(String, Vec<String>)>,
+    /// Continuous covariates.
+    pub continuous: Vec<String>,
+    /// The folder that the model was read from, for messages.
+    folder: Option<PathBuf>,
 }
 
-/// What came of an application.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Written {
-    /// Cells written.
-    pub n_cells: usize,
-    /// Plain sentences for the user.
-    pub notes: Vec<String>,
-}
+impl TrainedOn {
+    /// The names of a screen.
+    pub(crate) fn of(data: &Dataset) -> Self {
+        let Covariates { categorical, continuous } = &data.covariates;
+        Self {
+            interventions: data.intervention_names.clone(),
+            genes: data.gene_names.clone(),
+            categorical: categorical.iter().map(|c| (c.name.clone(), c.levels.clone())).collect(),
+            continuous: continuous.iter().map(|c| c.name.clone()).collect(),
+            folder: None,
+        }
+    }
 
-impl SavedModel {
-    /// The model of a results folder; `config` holds the settings of its config.toml.
+    /// The names in the model of a results folder.
     ///
     /// # Errors
-    /// [`InputError`] for a folder without a run, or a model that does not say what it was trained on.
-    pub fn open(config: &Config, folder: &Path) -> Result<Self> {
-        let folder = ResultsFolder::open(folder)?;
-        let path = folder.file(ResultsFile::Model);
+    /// [`InputError`] for a model that does not say what it was trained on.
+    pub(crate) fn read(folder: &Path) -> Result<Self> {
+        let path = ResultsFile::Model.within(folder);
         let metadata = saved_metadata(&path)?;
         let parsed = |key: &str| -> Result<serde_json::Value> {
             let value = metadata.get(key).and_then(|text| serde_json::from_str(text).ok());
@@ -67,32 +67,36 @@ impl SavedModel {
         let categorical = parsed("categorical_covariates")?;
         let categorical = categorical.as_array().into_iter().flatten();
         Ok(Self {
-            config: config.clone(),
             interventions: names(&parsed("interventions")?),
             genes: names(&parsed("genes")?),
             categorical: categorical
                 .map(|c| (c["name"].as_str().unwrap_or_default().to_owned(), names(&c["levels"])))
                 .collect(),
             continuous: names(&parsed("continuous_covariates")?),
-            folder: folder.path().to_path_buf(),
+            folder: Some(folder.to_path_buf()),
         })
     }
 
-    /// Names of the genes, in the model's order.
-    pub fn genes(&self) -> &[String] {
-        &self.genes
+    /// The architecture of a network of these settings.
+    pub(crate) fn architecture(&self, settings: &Config) -> Architecture {
+        settings.architecture(&self.dataset(Counts::from_dense(self.genes.len().max(1), &[]), Names::default()))
     }
 
-    /// The network in a file of the folder.
-    ///
-    /// # Errors
-    /// [`InputError`] for a file that is no such model.
-    pub(crate) fn network<R: Real>(&self, file: ResultsFile) -> Result<Network<R>> {
-        Ok(read_network(&file.within(&self.folder), self.architecture())?.0)
+    /// What is wrong with a request to the model.
+    pub(crate) fn error(&self, problem: impl Into<String>, remedy: impl Into<String>) -> Error {
+        self.located(InputError::new(problem, remedy)).into()
     }
 
-    fn architecture(&self) -> Architecture {
-        self.config.architecture(&self.dataset(Counts::from_dense(self.genes.len().max(1), &[]), Names::default()))
+    /// As [`TrainedOn::error`], at a flag of the command line.
+    pub(crate) fn error_at(&self, problem: impl Into<String>, remedy: impl Into<String>, flag: &str) -> Error {
+        self.located(InputError::new(problem, remedy)).at(flag).into()
+    }
+
+    fn located(&self, error: InputError) -> InputError {
+        match &self.folder {
+            Some(folder) => error.in_file(folder),
+            None => error,
+        }
     }
 
     /// A data set over the model's genes, interventions and covariates, whose cells have neither.
@@ -101,7 +105,7 @@ impl SavedModel {
         let mut interventions = InterventionRows::default();
         (0..n).for_each(|_| interventions.push(&[]));
         Dataset {
-            source: self.folder.display().to_string(),
+            source: self.folder.as_ref().map_or_else(String::new, |folder| folder.display().to_string()),
             counts: counts.into(),
             library: vec![1.0; n],
             interventions,
@@ -124,53 +128,68 @@ impl SavedModel {
         }
     }
 
-    /// Reads cells of `path` as the model sees them: its genes matched by name, covariates (if `covariates` is set) by the
-    /// names of their levels.
+    /// Cells as the model sees them. Those that have its genes and covariates are taken as they are, others [matched](Self::matched).
     ///
     /// # Errors
-    /// As [`load`]; [`InputError`] if no gene matches or two columns bear the name of one gene, and for a level that the
-    /// model has not seen.
-    pub(crate) fn read_cells(
-        &self,
-        path: &Path,
-        drop_empty_cells: bool,
-        covariates: bool,
-    ) -> Result<(Dataset, Vec<String>)> {
-        let mut options = LoadOptions { unlabelled: true, drop_empty_cells, ..LoadOptions::default() };
-        if covariates {
-            options.batch_key = self.config.input.batch_key.clone();
-            options.categorical_covariates = self.config.input.categorical_covariates.clone();
-            options.continuous_covariates = self.config.input.continuous_covariates.clone();
+    /// As [`TrainedOn::matched`].
+    pub(crate) fn as_seen<'a>(&self, cells: &'a Dataset, covariates: bool) -> Result<Cow<'a, Dataset>> {
+        match (Self { folder: self.folder.clone(), interventions: self.interventions.clone(), ..Self::of(cells) })
+            == *self
+        {
+            true => Ok(Cow::Borrowed(cells)),
+            false => Ok(Cow::Owned(self.matched(cells, covariates, &mut Vec::new())?)),
         }
-        let loaded = load(path, &options)?;
-        let (data, mut notes) = (loaded.dataset, loaded.notes);
-        let counts = self.matched(&data, path, &mut notes)?;
-        let mut cells = self.dataset(counts, data.cell_names);
-        cells.source = path.display().to_string();
+    }
+
+    /// Cells matched with the model: their genes by name, their covariates (if `covariates` is set) by name and by the names
+    /// of levels, their size factors being the counts of its genes. `notes` receives sentences on what is missing.
+    ///
+    /// # Errors
+    /// [`InputError`] if no gene matches or two columns bear the name of one gene, for a covariate that is not there, and
+    /// for a level that the model has not seen.
+    pub(crate) fn matched(&self, data: &Dataset, covariates: bool, notes: &mut Vec<String>) -> Result<Dataset> {
+        let mut cells = self.dataset(self.matched_counts(data, notes)?, data.cell_names.clone());
+        cells.source.clone_from(&data.source);
         cells.library = (0..cells.n_cells()).map(|n| cells.counts.row(n).sum() as f64).collect();
         if covariates {
-            for (ours, theirs) in cells.covariates.categorical.iter_mut().zip(data.covariates.categorical) {
-                let numbers: Vec<u32> = theirs
-                    .levels
-                    .iter()
-                    .map(|level| match ours.levels.iter().position(|known| known == level) {
-                        Some(number) => Ok(number as u32),
-                        None => Err(InputError::new(
-                            format!("the model was not trained on the level `{level}` of `{}`", ours.name),
-                            format!("its levels are {}", some(&ours.levels)),
-                        )
-                        .in_file(path)),
-                    })
-                    .collect::<Result<_, InputError>>()?;
-                ours.codes = theirs.codes.iter().map(|&code| numbers[code as usize]).collect();
-            }
-            cells.covariates.continuous = data.covariates.continuous;
+            self.match_covariates(data, &mut cells.covariates)?;
         }
-        Ok((cells, notes))
+        Ok(cells)
+    }
+
+    /// Levels and values of the model's covariates, in its order.
+    fn match_covariates(&self, data: &Dataset, ours: &mut Covariates) -> Result<()> {
+        let missing = |name: &str| {
+            let remedy = "give every covariate that the model was trained with";
+            InputError::new(format!("there is no covariate `{name}`"), remedy).in_file(&data.source)
+        };
+        for ours in &mut ours.categorical {
+            let found = data.covariates.categorical.iter().find(|theirs| theirs.name == ours.name);
+            let theirs = found.ok_or_else(|| missing(&ours.name))?;
+            let numbers: Vec<u32> = theirs
+                .levels
+                .iter()
+                .map(|level| match ours.levels.iter().position(|known| known == level) {
+                    Some(number) => Ok(number as u32),
+                    None => Err(InputError::new(
+                        format!("the model was not trained on the level `{level}` of `{}`", ours.name),
+                        format!("its levels are {}", some(&ours.levels)),
+                    )
+                    .in_file(&data.source)),
+                })
+                .collect::<Result<_, InputError>>()?;
+            ours.codes = theirs.codes.iter().map(|&code| numbers[code as usize]).collect();
+        }
+        for ours in &mut ours.continuous {
+            let found = data.covariates.continuous.iter().find(|theirs| theirs.name == ours.name);
+            ours.values.clone_from(&found.ok_or_else(|| missing(&ours.name))?.values);
+        }
+        Ok(())
     }
 
     /// The counts of the model's genes, in its order; notes say which are missing and how many others are ignored.
-    fn matched(&self, data: &Dataset, path: &Path, notes: &mut Vec<String>) -> Result<Counts> {
+    fn matched_counts(&self, data: &Dataset, notes: &mut Vec<String>) -> Result<Counts> {
+        let path = Path::new(&data.source);
         let number: HashMap<&str, usize> = self.genes.iter().enumerate().map(|(g, name)| (name.as_str(), g)).collect();
         let mut place: Vec<Option<usize>> = Vec::with_capacity(data.n_genes());
         let mut found = vec![false; self.genes.len()];
@@ -235,7 +254,7 @@ impl SavedModel {
                     None => format!("the model knows {}", some(known)),
                 };
                 let problem = format!("the model knows no {what} `{name}`");
-                return Err(InputError::new(problem, remedy).in_file(&self.folder).at(flag).into());
+                return Err(self.error_at(problem, remedy, flag));
             };
             if !chosen.contains(&number) {
                 chosen.push(number);
@@ -243,19 +262,6 @@ impl SavedModel {
         }
         Ok(chosen)
     }
-}
-
-/// Streams of [`stream`]: latents, counts, and posterior samples from this number on.
-pub(crate) const LATENTS: u64 = 0;
-pub(crate) const COUNTS: u64 = 1;
-pub(crate) const SAMPLES_FROM: u64 = 2;
-
-/// Random numbers of a cell, for this purpose.
-pub(crate) fn stream(seed: u64, cell: usize, purpose: u64) -> ChaCha8Rng {
-    let mut random = ChaCha8Rng::seed_from_u64(seed);
-    // The simulator's own streams have small numbers in the upper 16 bits; these begin at half of their range.
-    random.set_stream((1 << 63) | (purpose << 40) | cell as u64);
-    random
 }
 
 /// The first few of some names.

@@ -1,0 +1,32 @@
+//! Cells of a file that a trained model is asked about.
+
+use std::path::Path;
+
+use crate::data::dataset::Dataset;
+use crate::data::loading::load::{LoadOptions, load};
+use crate::error::Result;
+use crate::fit::Fitted;
+
+/// Reads cells of `path` as the model sees them: its genes matched by name, covariates (if `covariates` is set) by the names
+/// of their levels. Returns them with sentences for the user.
+///
+/// # Errors
+/// As [`load`]; [`crate::InputError`] if they do not fit the model.
+pub(crate) fn read_cells(
+    model: &Fitted,
+    path: &Path,
+    drop_empty_cells: bool,
+    covariates: bool,
+) -> Result<(Dataset, Vec<String>)> {
+    let mut options = LoadOptions { unlabelled: true, drop_empty_cells, ..LoadOptions::default() };
+    if covariates {
+        let settings = model.settings();
+        options.batch_key = settings.input.batch_key.clone();
+        options.categorical_covariates = settings.input.categorical_covariates.clone();
+        options.continuous_covariates = settings.input.continuous_covariates.clone();
+    }
+    let loaded = load(path, &options)?;
+    let (data, mut notes) = (loaded.dataset, loaded.notes);
+    let cells = model.trained_on().matched(&data, covariates, &mut notes)?;
+    Ok((cells, notes))
+}

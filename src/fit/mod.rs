@@ -1,0 +1,113 @@
+//! The library in one call: [`fit`] trains a model on a screen in memory, and [`Fitted`] is what comes of it.
+//!
+//! Nothing here writes a file, prints, or listens to signals, except [`Fitted::save`] and [`Fitted::open`], which write and
+//! read the results folder of the command line.
+
+mod donors;
+mod fitted;
+mod rates;
+mod sample;
+mod trained_on;
+
+use crate::checkpoint::ResumableRun;
+use crate::data::dataset::Dataset;
+use crate::data::screen::LoadedScreen;
+use crate::data::split::ScreenSplit;
+use crate::error::Result;
+use crate::evaluation::interpretation::Interpretation;
+use crate::fit::fitted::{ModelSource, TrainingRecord, Weights};
+use crate::model::network::Network;
+use crate::numerics::real::{Precision, Real};
+use crate::parallel::team::Team;
+use crate::settings::Config;
+use crate::training::observer::Observer;
+use crate::training::starts::{Starts, StartsMetrics, train_from_starts};
+use crate::training::trainer::{Training, TrainingTask};
+pub use fitted::Fitted;
+pub use rates::RatesRequest;
+pub use sample::{SampleRequest, SampledCells};
+pub use trained_on::TrainedOn;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Trains a model on `data` and reads it out.
+///
+/// The settings are those of `svae-cpu run`, of which those of files, results and messages have no meaning here: the cells
+/// are the given ones, all of them train or validate unless `holdout` names labels, and nothing is written. The same settings
+/// give the same weights as the command line on the same screen, whatever the number of threads.
+///
+/// # Errors
+/// [`crate::InputError`] for settings that do not fit the screen; [`Error::NonFinite`] for a loss that is not finite; counts
+/// on disk that cannot be read.
+pub fn fit(data: &Dataset, settings: &Config, observer: &mut dyn Observer) -> Result<Fitted> {
+    let settings = Config { data: Some(PathBuf::from(&data.source)), simulation: None, ..settings.clone() };
+    let held_out = settings.held_out(&data.intervention_names)?;
+    let (fraction, seed) = (settings.training.validation_fraction, settings.execution.seed);
+    let split = ScreenSplit::new(&data.source, &data.interventions, data.n_interventions(), held_out, fraction, seed)?;
+    let settings = settings.resolved(&data.intervention_names, split.train.len())?;
+    settings.execution.simd.choose();
+    Team::with(settings.n_threads(), |team| match settings.training.precision {
+        Precision::F32 => fit_in(team, data, split, settings.clone(), observer, Weights::Single),
+        Precision::F64 => fit_in(team, data, split, settings.clone(), observer, Weights::Double),
+    })
+}
+
+fn fit_in<R: Real>(
+    team: &Team,
+    data: &Dataset,
+    split: ScreenSplit,
+    settings: Config,
+    observer: &mut dyn Observer,
+    weights: impl FnOnce(Box<Network<R>>) -> Weights,
+) -> Result<Fitted> {
+    let run = &mut ResumableRun::unsaved();
+    let (network, training, _) = train::<R>(team, data, &split, &settings, run, observer)?;
+    if let Some(non_finite) = training.non_finite {
+        return Err(non_finite.into());
+    }
+    let (mut latents, mut cells) = (Vec::new(), Vec::new());
+    let interpretation =
+        Interpretation::new(team, &network, data, &split, settings.execution.seed, false, |mean, record| {
+            latents.extend_from_slice(mean);
+            cells.push(*record);
+            Ok(())
+        })?;
+    let loaded = LoadedScreen { data: Arc::new(data.without_counts()), mixing: None, notes: Vec::new(), summary: None };
+    let screen = loaded.split_as(split);
+    let (masks, shifts) = (interpretation.masks.clone(), interpretation.shifts.clone());
+    let record = TrainingRecord { screen, history: training.history, interpretation, latents, cells };
+    Ok(Fitted {
+        trained_on: TrainedOn::of(data),
+        weights: weights(Box::new(network)),
+        masks,
+        shifts,
+        source: ModelSource::Training(Box::new(record)),
+        settings,
+    })
+}
+
+/// Trains the network of resolved settings on the training cells of a screen, in as far as `run` has not seen it done.
+///
+/// # Errors
+/// As [`train_from_starts`]. A training that ends in values that are not finite is no error here: it says so.
+pub(crate) fn train<R: Real>(
+    team: &Team,
+    data: &Dataset,
+    split: &ScreenSplit,
+    settings: &Config,
+    run: &mut ResumableRun<'_>,
+    observer: &mut dyn Observer,
+) -> Result<(Network<R>, Training, Option<StartsMetrics>)> {
+    let training = settings.training_settings(split.train.len());
+    let task = TrainingTask {
+        data,
+        train: &split.train,
+        validation: &split.validation,
+        objective: &settings.objective(data.n_interventions(), split.train.len()),
+        settings: &training,
+    };
+    let starts = Starts { n: settings.training.starts, trial_epochs: settings.trial_epochs(training.epochs) };
+    let new_network = |seed| Network::<R>::new(settings.architecture(data), seed);
+    train_from_starts(run, team, task, starts, new_network, observer)
+}

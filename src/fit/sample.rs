@@ -1,0 +1,133 @@
+//! Cells under interventions, simulated by a trained model.
+
+use crate::fit::donors::Donors;
+use crate::fit::fitted::{Fitted, Weights};
+
+use rand::rngs::ChaCha8Rng;
+use rand::{RngExt, SeedableRng};
+
+use crate::data::counts::in_memory::{Counts, CountsBuilder};
+use crate::data::dataset::{Dataset, InterventionRows};
+use crate::data::minibatch::Batch;
+use crate::error::Result;
+use crate::evaluation::interpretation::CONTROL;
+use crate::inference::evaluation_workspace;
+use crate::model::network::Network;
+use crate::numerics::real::Real;
+use crate::parallel::team::Team;
+
+/// Which cells [`Fitted::sample`] simulates.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SampleRequest {
+    /// Interventions that act together.
+    pub interventions: Vec<String>,
+    /// Number of cells.
+    pub cells: usize,
+    /// Size factor of all cells; `None`: those of training cells.
+    pub size_factor: Option<f64>,
+    /// Seed.
+    pub seed: u64,
+}
+
+/// Simulated cells.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SampledCells {
+    /// The cells, under the one label of their combination.
+    pub data: Dataset,
+    /// Their latents, cells x L, row-major.
+    pub latents: Vec<f64>,
+    /// Whether they come from the model that was fitted to held-out interventions.
+    pub from_held_out_fit: bool,
+}
+
+impl Fitted {
+    /// Simulates cells under a combination of interventions (none: without any).
+    ///
+    /// A cell takes size factor and covariates of a training cell drawn at random, draws its masks, its latents and its
+    /// counts as the model says. Where one of the interventions was held out, the model fitted to it is used.
+    ///
+    /// # Errors
+    /// [`InputError`] for an intervention that the model does not know, or that it was never fitted to.
+    pub fn sample(&self, request: &SampleRequest) -> Result<SampledCells> {
+        let Self { trained_on, settings, .. } = self;
+        let chosen =
+            trained_on.find(&request.interventions, &trained_on.interventions, "intervention", "--intervention")?;
+        if !chosen.is_empty() && !settings.model.method.uses_interventions() {
+            let problem = format!("the latents of a {} do not depend on interventions", settings.model.method.name());
+            let remedy = "leave --intervention out, or train a model whose prior has shifts (sVAE+, sVAE, iVAE)";
+            return Err(trained_on.error_at(problem, remedy, "--intervention"));
+        }
+        let donors = self.donors()?;
+        let held_out = chosen.iter().copied().find(|&a| !donors.trained[a]);
+        let (data, latents) = match &*self.weights_for(held_out)? {
+            Weights::Single(network) => self.sample_in(network, request, &chosen, &donors),
+            Weights::Double(network) => self.sample_in(network, request, &chosen, &donors),
+        };
+        Ok(SampledCells { data, latents, from_held_out_fit: held_out.is_some() })
+    }
+
+    /// The cells of a request, and their latents (cells x L).
+    fn sample_in<R: Real>(
+        &self,
+        network: &Network<R>,
+        request: &SampleRequest,
+        chosen: &[usize],
+        donors: &Donors,
+    ) -> (Dataset, Vec<f64>) {
+        let Self { trained_on, settings, .. } = self;
+        let names = (0..request.cells).map(|n| format!("simulated_{n}")).collect();
+        let mut data = trained_on.dataset(Counts::from_dense(trained_on.genes.len(), &[]), names);
+        let label = match chosen {
+            [] => CONTROL.to_owned(),
+            _ => chosen.iter().map(|&a| trained_on.interventions[a].as_str()).collect::<Vec<_>>().join("+"),
+        };
+        data.interventions = InterventionRows::one_hot(vec![0; request.cells]);
+        data.intervention_names = vec![label];
+        let mut z = Vec::with_capacity(request.cells * settings.model.latents);
+        for n in 0..request.cells {
+            let mut random = stream(request.seed, n, LATENTS);
+            let donor = donors.cells[random.random_range(0..donors.cells.len())];
+            donors.give(donor, request.size_factor, &mut data, n);
+            network.draw_latents(chosen, &mut random, &mut z);
+        }
+        data.counts =
+            Team::with(settings.n_threads(), |team| draw_counts(team, network, &data, &z, request.seed)).into();
+        (data, z.iter().map(|z| z.f64()).collect())
+    }
+}
+
+/// Streams of [`stream`]: latents, counts, and posterior samples from this number on.
+const LATENTS: u64 = 0;
+const COUNTS: u64 = 1;
+pub(crate) const SAMPLES_FROM: u64 = 2;
+
+/// Random numbers of a cell, for this purpose.
+pub(crate) fn stream(seed: u64, cell: usize, purpose: u64) -> ChaCha8Rng {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    // The simulator's own streams have small numbers in the upper 16 bits; these begin at half of their range.
+    random.set_stream((1 << 63) | (purpose << 40) | cell as u64);
+    random
+}
+
+/// Draws the counts of the cells of `data` from their latents `z` (cells x L).
+fn draw_counts<R: Real>(team: &Team, network: &Network<R>, data: &Dataset, z: &[R], seed: u64) -> Counts {
+    let (l, g) = (network.architecture.n_latents, network.architecture.n_genes);
+    let sampler = network.count_sampler();
+    let mut workspace = evaluation_workspace(network, data);
+    network.prepare_evaluation(&mut workspace);
+    let all: Vec<usize> = (0..data.library.len()).collect();
+    let mut builder = CountsBuilder::new(g);
+    let capacity = workspace.capacity();
+    for (batch, z) in all.chunks(capacity).zip(z.chunks(capacity * l)) {
+        let log_rates = network.log_rates(team, &mut workspace, Batch::new(data, batch), z);
+        for (&n, row) in batch.iter().zip(log_rates.chunks_exact(g)) {
+            let mut random = stream(seed, n, COUNTS);
+            for (gene, log_rate) in row.iter().enumerate() {
+                let mean = data.library[n] * log_rate.f64().exp();
+                builder.push(gene, sampler.draw(gene, mean, &mut random));
+            }
+            builder.end_cell();
+        }
+    }
+    builder.finish()
+}
