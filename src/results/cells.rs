@@ -48,7 +48,7 @@ pub type PutCell<'a> = dyn FnMut(&[f64], &CellRecord) -> Result<()> + 'a;
 /// is held. Returns what `find` returns. A process that does not write drops them.
 ///
 /// # Errors
-/// [`Error::Io`] naming the file; what `find` fails with. Neither file appears then.
+/// [`Error::Io`] naming the file; what `find` fails with, and then neither file appears.
 pub fn write_cells<T>(
     folder: &ResultsFolder,
     data: &Dataset,
@@ -223,6 +223,10 @@ pub fn each_cell(path: &Path, mut row: impl FnMut(&CellRow) -> Result<()>) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::formats::npz::Npz;
+    use crate::data::simulate::{Simulation, simulate};
+    use crate::evaluation::interpretation::Nearest;
+    use crate::results::folder::Earlier;
 
     #[test]
     fn columns_are_read_where_they_are_written() {
@@ -250,5 +254,53 @@ mod tests {
         assert!(text.contains("row 2") && text.contains("a number belongs"), "{text}");
         std::fs::remove_file(&path).expect("removed");
         assert!(each_cell(&path, |_| Ok(())).expect_err("missing").to_string().contains("no such file"));
+    }
+
+    #[test]
+    fn cells_are_read_back_as_written_and_none_appear_before_all_are_found() {
+        let simulation = Simulation {
+            n_interventions: 3,
+            n_latents: 2,
+            n_genes: 5,
+            cells_per_intervention: 4,
+            seed: 1,
+            ..Simulation::default()
+        };
+        let data = simulate(&simulation).expect("a screen").dataset;
+        let parent = tempfile::tempdir().expect("a temporary folder");
+        let folder = ResultsFolder::create(Some(&parent.path().join("run")), Earlier::Keep).expect("a new folder");
+        let record = |n: usize| CellRecord {
+            subset: if n < 8 { Subset::Train } else { Subset::HeldOut },
+            total: 10 + n as u64,
+            n_genes: n % 5,
+            reconstruction: 1.5,
+            kl: 0.25,
+            nearest: Nearest::NoTarget,
+        };
+        let files = [ResultsFile::Cells, ResultsFile::Latents].map(|file| folder.file(file));
+        let failed = write_cells(&folder, &data, 2, Precision::F64, |put| -> Result<()> {
+            put(&[0.5, 1.0], &record(0))?;
+            Err(damaged(Path::new("counts"), "they cannot be read").into())
+        });
+        assert!(failed.is_err() && files.iter().all(|file| !file.exists()));
+
+        let found = write_cells(&folder, &data, 2, Precision::F64, |put| {
+            (0..data.n_cells()).try_for_each(|n| put(&[n as f64, 1.0 / 3.0], &record(n)))?;
+            Ok("found")
+        });
+        assert_eq!(found.expect("written"), "found");
+        let mut n_read = 0;
+        let covariates = each_cell(&files[0], |row| {
+            let n = row.cell;
+            assert_eq!(row.intervention(), intervention_of(&data, n));
+            assert_eq!((row.is_in(Subset::Train), row.is_in(Subset::HeldOut)), (n < 8, n >= 8));
+            assert_eq!(row.size_factor()?, data.library[n]);
+            assert_eq!((row.total_count()?, row.n_genes()?), (10.0 + n as f64, (n % 5) as f64));
+            n_read += 1;
+            Ok(())
+        });
+        assert_eq!((covariates.expect("readable").len(), n_read), (0, data.n_cells()));
+        let (shape, latents) = Npz::open(&files[1]).expect("readable").array_f64("latents").expect("latents");
+        assert_eq!((shape, latents[5]), (vec![data.n_cells(), 2], 1.0 / 3.0));
     }
 }

@@ -16,7 +16,7 @@ use crate::numerics::real::Real;
 use crate::results::catalogue::ResultsFile;
 use crate::results::folder::ResultsFolder;
 use crate::settings::Config;
-use crate::system::safetensors::{Tensor, TensorValues, write_safetensors};
+use crate::system::safetensors::{NamedTensor, TensorValues, write_safetensors};
 use crate::training::shift_fit::HeldoutBatchNorm;
 
 /// Metadata of a model at the end of the held-out protocol which say that its encoder statistics drifted.
@@ -127,14 +127,14 @@ impl<R: Real> SavedValues<R> {
         }
     }
 
-    fn tensors(&self) -> Vec<Tensor<'_>>
+    fn tensors(&self) -> Vec<NamedTensor<'_>>
     where
         for<'a> &'a [R]: Into<TensorValues<'a>>,
     {
         self.buffers
             .iter()
             .flat_map(|buffer| buffer.layout.entries().iter().map(move |entry| (buffer, entry)))
-            .map(|(buffer, entry)| Tensor {
+            .map(|(buffer, entry)| NamedTensor {
                 name: entry.name.clone(),
                 shape: entry.shape.clone(),
                 values: (&buffer.values[entry.range.clone()]).into(),
@@ -264,7 +264,7 @@ mod tests {
         Network::new(Architecture { n_hidden: 5, ..Architecture::new(7, 3, 2) }, 4)
     }
 
-    fn bytes(tensors: &[Tensor<'_>]) -> Vec<u8> {
+    fn bytes(tensors: &[NamedTensor<'_>]) -> Vec<u8> {
         let mut bytes = Vec::new();
         let metadata = BTreeMap::from([("method".to_owned(), "svae-plus".to_owned())]);
         write_safetensors(&mut bytes, tensors, &metadata).expect("in memory");

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 /// A named tensor to be saved.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Tensor<'a> {
+pub struct NamedTensor<'a> {
     /// Name.
     pub name: String,
     /// Shape; row-major.
@@ -70,11 +70,11 @@ impl TensorValues<'_> {
 /// If a tensor's values do not fill its shape, or two tensors share a name.
 pub fn write_safetensors(
     out: &mut impl Write,
-    tensors: &[Tensor<'_>],
+    tensors: &[NamedTensor<'_>],
     metadata: &BTreeMap<String, String>,
 ) -> io::Result<()> {
     // Wider types first, so that every tensor is aligned to its own width.
-    let mut order: Vec<&Tensor<'_>> = tensors.iter().collect();
+    let mut order: Vec<&NamedTensor<'_>> = tensors.iter().collect();
     order.sort_by_key(|tensor| std::cmp::Reverse(tensor.values.type_name()));
 
     let mut header = serde_json::Map::new();
@@ -114,9 +114,9 @@ mod tests {
         let weights = [1.5f32, -2.0, 3.25, 0.0, 5.0, 6.0];
         let logits = [0.1f64, f64::MAX];
         let tensors = [
-            Tensor { name: "encoder.0.weight".into(), shape: vec![2, 3], values: weights[..].into() },
-            Tensor { name: "logit".into(), shape: vec![2], values: logits[..].into() },
-            Tensor { name: "empty".into(), shape: vec![0, 4], values: TensorValues::F32(&[]) },
+            NamedTensor { name: "encoder.0.weight".into(), shape: vec![2, 3], values: weights[..].into() },
+            NamedTensor { name: "logit".into(), shape: vec![2], values: logits[..].into() },
+            NamedTensor { name: "empty".into(), shape: vec![0, 4], values: TensorValues::F32(&[]) },
         ];
         let metadata: BTreeMap<String, String> =
             [("method", "svae-plus"), ("latents", "15"), ("format", "1")].map(|(k, v)| (k.into(), v.into())).into();
