@@ -32,6 +32,23 @@ pub(crate) struct Levels {
 }
 
 impl Column {
+    /// A column of a text file: as text if it is the `label`, else as numbers where all values are. Missing values are
+    /// empty, or have one of the usual names for that.
+    pub fn from_texts<'a>(values: impl Iterator<Item = &'a str> + Clone, label: bool) -> Self {
+        let missing = |text: &str| matches!(text, "" | "NA" | "nan" | "NaN" | "None");
+        let values = values.map(|text| if missing(text) { "" } else { text });
+        if !label {
+            if let Some(whole) = values.clone().map(|text| text.parse().ok()).collect::<Option<Vec<i64>>>() {
+                return Column::Integers(whole);
+            }
+            let number = |text: &str| if text.is_empty() { Some(f64::NAN) } else { text.parse().ok() };
+            if let Some(numbers) = values.clone().map(number).collect::<Option<Vec<f64>>>() {
+                return Column::Numbers(numbers);
+            }
+        }
+        Column::Strings(values.map(str::to_string).collect())
+    }
+
     pub fn len(&self) -> usize {
         match self {
             Column::Categorical { codes, .. } => codes.len(),

@@ -20,7 +20,7 @@ pub(crate) type ByteProgress<'a> = &'a mut dyn FnMut(u64, u64);
 pub(crate) type SparseBlock<'a> = &'a mut dyn FnMut(Range<usize>, &mut Vec<i64>, &mut Vec<f64>, &mut u64) -> Result<()>;
 
 /// Receives one entry: cell, gene, value.
-pub(crate) type Entry<'a> = &'a mut dyn FnMut(i64, i64, f64) -> Result<()>;
+pub(crate) type EntrySink<'a> = &'a mut dyn FnMut(i64, i64, f64) -> Result<()>;
 
 /// Receives the counts of a file and checks every value.
 pub(crate) struct CountsSink<'a> {
@@ -228,7 +228,7 @@ impl<'a> CountsSink<'a> {
 
     /// Receives entries in any order: `pass` delivers all of them to the closure that it is given, and is called twice.
     /// The first pass checks and counts, the second puts each entry in its place: no more is held than the result.
-    pub fn receive_unordered(&mut self, mut pass: impl FnMut(&mut Self, Entry) -> Result<()>) -> Result<()> {
+    pub fn receive_unordered(&mut self, mut pass: impl FnMut(&mut Self, EntrySink) -> Result<()>) -> Result<()> {
         struct Tally {
             sizes: Vec<usize>,
             totals: Vec<u64>,

@@ -1,6 +1,6 @@
 //! A table of labels beside the counts (CSV or TSV): a row per barcode, and a column with its intervention.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use crate::data::formats::column::Column;
@@ -10,7 +10,7 @@ use crate::error::{InputError, Result};
 use crate::words::first_few;
 
 /// Columns that usually hold the barcode; else it is the first.
-const USUAL_BARCODES: [&str; 8] =
+pub(crate) const USUAL_BARCODES: [&str; 8] =
     ["barcode", "barcodes", "cell_barcode", "cell", "cell_id", "cell_name", "cb", "index"];
 /// Names of the columns of a table without header.
 const WITHOUT_HEADER: [&str; 2] = ["barcode", "intervention"];
@@ -33,40 +33,12 @@ impl LabelTable {
     /// [`InputError`], with the line, if it is absent or no table, if a barcode comes twice with different values, or
     /// if no barcode is that of a cell.
     pub fn read(path: &Path, cells: &Names) -> Result<Self> {
-        let fault = |problem: String, remedy: &str| InputError::new(problem, remedy).in_file(path);
-        let text = read_text(path)?;
-        let first = text.lines().next().unwrap_or_default();
-        let delimiter = [b'\t', b',', b';'].into_iter().find(|d| first.contains(*d as char)).unwrap_or(b',');
-        let mut reader = csv::ReaderBuilder::new()
-            .delimiter(delimiter)
-            .has_headers(false)
-            .trim(csv::Trim::All)
-            .from_reader(text.as_bytes());
-        let mut rows = Vec::new();
-        for record in reader.records() {
-            let record = record.map_err(|e| {
-                let line = e.position().map_or(0, |position| position.line());
-                let problem = match e.kind() {
-                    csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
-                        format!("it has {len} fields, the first line has {expected_len}")
-                    }
-                    _ => format!("it is no row of a table ({e})"),
-                };
-                fault(problem, "mend the table").at(format!("line {line}"))
-            })?;
-            let line = record.position().map_or(0, |position| position.line());
-            rows.push((line, record.iter().map(str::to_string).collect::<Vec<String>>()));
-        }
-        let width = rows.first().map_or(0, |(_, row)| row.len());
-        if rows.is_empty() || width < 2 {
-            let problem = "it is no table of at least two columns";
-            return Err(fault(problem.into(), "give barcode and intervention, separated by commas or tabs").into());
-        }
-
+        let mut rows = parse(path)?;
+        let width = rows[0].fields.len();
         let mut numbers: HashMap<&str, Vec<usize>> = HashMap::with_capacity(cells.len());
         cells.iter().enumerate().for_each(|(n, cell)| numbers.entry(cell).or_default().push(n));
         // Where the first line names a cell, there is no header.
-        let headless = rows[0].1.iter().any(|field| numbers.contains_key(field.as_str()));
+        let headless = rows[0].fields.iter().any(|field| numbers.contains_key(field.as_str()));
         let header: Vec<String> = match headless {
             true => {
                 let name = |i: usize| {
@@ -74,68 +46,13 @@ impl LabelTable {
                 };
                 (0..width).map(name).collect()
             }
-            false => rows.remove(0).1,
+            false => rows.remove(0).fields,
         };
-        let usual = |name: &String| USUAL_BARCODES.contains(&name.to_lowercase().as_str());
-        let key = header.iter().position(usual).unwrap_or(0);
-
-        // Barcodes without the suffix of their GEM well are matched too, where that is unambiguous.
-        let mut bare: HashMap<&str, Vec<usize>> = HashMap::new();
-        let exact = rows.iter().filter(|(_, row)| numbers.contains_key(row[key].as_str())).count();
-        if exact == 0 {
-            for (n, cell) in cells.iter().enumerate() {
-                bare.entry(without_well(cell)).or_default().push(n);
-            }
-        }
-        let mut row_of: Vec<Option<usize>> = vec![None; cells.len()];
-        let mut n_strangers = 0;
-        for (r, (line, row)) in rows.iter().enumerate() {
-            let barcode = row[key].as_str();
-            let found = match exact {
-                0 => bare.get(without_well(barcode)).filter(|cells| cells.len() == 1),
-                _ => numbers.get(barcode),
-            };
-            let Some(found) = found else {
-                n_strangers += 1;
-                continue;
-            };
-            for &n in found {
-                match row_of[n] {
-                    Some(before) if rows[before].1 != *row => {
-                        let problem = format!(
-                            "the barcode `{barcode}` comes again with other values, it was first on line {}",
-                            rows[before].0
-                        );
-                        return Err(fault(problem, "keep one row per barcode").at(format!("line {line}")).into());
-                    }
-                    Some(_) => {}
-                    None => row_of[n] = Some(r),
-                }
-            }
-        }
-        let n_matched = row_of.iter().flatten().count();
-        if n_matched == 0 {
-            let example = rows.first().map_or("", |(_, row)| row[key].as_str());
-            return Err(fault(
-                format!(
-                    "none of its {} barcodes (`{example}`, ...) is that of a cell (`{}`, ...)",
-                    rows.len(),
-                    cells.get(0).unwrap_or("")
-                ),
-                "write the barcodes as the data file does",
-            )
-            .into());
-        }
-        let mut notes = Vec::new();
-        if exact == 0 {
-            notes.push("barcodes of the labels are matched to cells without regard to their GEM well (-1)".to_string());
-        }
-        if n_strangers > 0 {
-            notes.push(format!("{n_strangers} of {} rows of the labels belong to no cell of the data", rows.len()));
-        }
+        let key = key_column(&header);
+        let (row_of, notes) = match_rows(path, &rows, key, cells, &numbers)?;
         let (mut columns, mut values) = (Vec::new(), Vec::new());
         for (c, name) in header.into_iter().enumerate().filter(|(c, _)| *c != key) {
-            let value = |row: &Option<usize>| row.map_or_else(String::new, |r| rows[r].1[c].clone());
+            let value = |row: &Option<usize>| row.map_or_else(String::new, |r| rows[r].fields[c].clone());
             columns.push(name);
             values.push(row_of.iter().map(value).collect());
         }
@@ -164,19 +81,122 @@ impl LabelTable {
             )
             .in_file(&self.path)
         })?;
-        let missing = |text: &str| matches!(text, "" | "NA" | "nan" | "NaN" | "None");
-        let values = self.values[at].iter().map(|text| if missing(text) { "" } else { text });
-        if !label {
-            if let Some(whole) = values.clone().map(|text| text.parse().ok()).collect::<Option<Vec<i64>>>() {
-                return Ok(Column::Integers(whole));
-            }
-            let number = |text: &str| if text.is_empty() { Some(f64::NAN) } else { text.parse().ok() };
-            if let Some(numbers) = values.clone().map(number).collect::<Option<Vec<f64>>>() {
-                return Ok(Column::Numbers(numbers));
+        Ok(Column::from_texts(self.values[at].iter().map(String::as_str), label))
+    }
+}
+
+/// A row of a table.
+struct LabelRow {
+    line: u64,
+    fields: Vec<String>,
+}
+
+/// The rows of a table of at least two columns, the header among them.
+fn parse(path: &Path) -> Result<Vec<LabelRow>> {
+    let fault = |problem: String, remedy: &str| InputError::new(problem, remedy).in_file(path);
+    let text = read_text(path)?;
+    let first = text.lines().next().unwrap_or_default();
+    let delimiter = [b'\t', b',', b';'].into_iter().find(|d| first.contains(*d as char)).unwrap_or(b',');
+    let mut reader = csv::ReaderBuilder::new()
+        .delimiter(delimiter)
+        .has_headers(false)
+        .trim(csv::Trim::All)
+        .from_reader(text.as_bytes());
+    let mut rows = Vec::new();
+    for record in reader.records() {
+        let record = record.map_err(|e| {
+            let line = e.position().map_or(0, |position| position.line());
+            let problem = match e.kind() {
+                csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+                    format!("it has {len} fields, the first line has {expected_len}")
+                }
+                _ => format!("it is no row of a table ({e})"),
+            };
+            fault(problem, "mend the table").at(format!("line {line}"))
+        })?;
+        let line = record.position().map_or(0, |position| position.line());
+        rows.push(LabelRow { line, fields: record.iter().map(str::to_string).collect() });
+    }
+    if rows.first().is_none_or(|row| row.fields.len() < 2) {
+        let problem = "it is no table of at least two columns";
+        return Err(fault(problem.into(), "give barcode and intervention, separated by commas or tabs").into());
+    }
+    Ok(rows)
+}
+
+/// The column of the barcodes: one with a usual name, else the first.
+fn key_column(header: &[String]) -> usize {
+    header.iter().position(|name| USUAL_BARCODES.contains(&name.to_lowercase().as_str())).unwrap_or(0)
+}
+
+/// The row of each cell, `None` if it has none, and what there is to say about the match; `numbers` finds cells by name.
+fn match_rows(
+    path: &Path,
+    rows: &[LabelRow],
+    key: usize,
+    cells: &Names,
+    numbers: &HashMap<&str, Vec<usize>>,
+) -> Result<(Vec<Option<usize>>, Vec<String>)> {
+    let fault = |problem: String, remedy: &str| InputError::new(problem, remedy).in_file(path);
+    // Barcodes without the suffix of their GEM well are matched too, where that is unambiguous.
+    let mut bare: HashMap<&str, Vec<usize>> = HashMap::new();
+    let exact = rows.iter().any(|row| numbers.contains_key(row.fields[key].as_str()));
+    if !exact {
+        for (n, cell) in cells.iter().enumerate() {
+            bare.entry(without_well(cell)).or_default().push(n);
+        }
+    }
+    let mut row_of: Vec<Option<usize>> = vec![None; cells.len()];
+    let mut n_strangers = 0;
+    for (r, row) in rows.iter().enumerate() {
+        let barcode = row.fields[key].as_str();
+        let found = match exact {
+            false => bare.get(without_well(barcode)).filter(|cells| cells.len() == 1),
+            true => numbers.get(barcode),
+        };
+        let Some(found) = found else {
+            n_strangers += 1;
+            continue;
+        };
+        for &n in found {
+            match row_of[n] {
+                Some(before) if rows[before].fields != row.fields => {
+                    let problem = format!(
+                        "the barcode `{barcode}` comes again with other values, it was first on line {}",
+                        rows[before].line
+                    );
+                    return Err(fault(problem, "keep one row per barcode").at(format!("line {}", row.line)).into());
+                }
+                Some(_) => {}
+                None => row_of[n] = Some(r),
             }
         }
-        Ok(Column::Strings(values.map(str::to_string).collect()))
     }
+    if row_of.iter().all(Option::is_none) {
+        let example = rows.first().map_or("", |row| row.fields[key].as_str());
+        let (n, cell) = (rows.len(), cells.get(0).unwrap_or(""));
+        let problem = format!("none of its {n} barcodes (`{example}`, ...) is that of a cell (`{cell}`, ...)");
+        return Err(fault(problem, "write the barcodes as the data file does").into());
+    }
+    let mut notes = Vec::new();
+    if !exact {
+        notes.push("barcodes of the labels are matched to cells without regard to their GEM well (-1)".to_string());
+    }
+    if n_strangers > 0 {
+        notes.push(format!("{n_strangers} of {} rows of the labels belong to no cell of the data", rows.len()));
+    }
+    Ok((row_of, notes))
+}
+
+/// The barcodes of a table, as they are and without their GEM wells, to tell cells from genes before either is known.
+///
+/// # Errors
+/// As [`LabelTable::read`], but that none of them is a cell's.
+pub(crate) fn barcodes(path: &Path) -> Result<HashSet<String>> {
+    let rows = parse(path)?;
+    let key = key_column(&rows[0].fields);
+    let barcodes = rows.into_iter().map(|mut row| row.fields.swap_remove(key));
+    Ok(barcodes.flat_map(|barcode| [without_well(&barcode).to_string(), barcode]).collect())
 }
 
 /// The names on the lines of a file, one each (the first field, if there are several).
@@ -194,7 +214,8 @@ pub(crate) fn read_names(path: &Path) -> Result<Vec<String>> {
     }
 }
 
-fn without_well(barcode: &str) -> &str {
+/// A barcode without its GEM well: `AAACCTGA` of `AAACCTGA-1`.
+pub(crate) fn without_well(barcode: &str) -> &str {
     match barcode.rsplit_once('-') {
         Some((bare, well)) if !well.is_empty() && well.bytes().all(|byte| byte.is_ascii_digit()) => bare,
         _ => barcode,

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use crate::data::formats::column::Column;
-use crate::data::formats::counts_sink::{CountsSink, Entry};
+use crate::data::formats::counts_sink::{CountsSink, EntrySink};
 use crate::data::formats::features::{Features, TenxNames};
 use crate::data::formats::screen_file::{ScreenFile, StoredMatrix, has_ending};
-use crate::data::formats::text::{Lines, is_gzip};
+use crate::data::formats::text::{Lines, is_gzip, number, whole};
 use crate::data::names::Names;
 use crate::error::{Error, InputError, Result};
 use crate::words::first_few;
@@ -22,7 +22,7 @@ const REPORT: u64 = 1 << 18;
 pub(crate) struct MatrixMarket {
     matrix: PathBuf,
     names: TenxNames,
-    header: Header,
+    header: MatrixHeader,
     /// Whether rows are cells, rather than genes as CellRanger writes.
     rows_are_cells: bool,
     notes: Vec<String>,
@@ -30,7 +30,7 @@ pub(crate) struct MatrixMarket {
 
 /// What the first lines of a matrix say.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Header {
+struct MatrixHeader {
     real: bool,
     n_rows: usize,
     n_columns: usize,
@@ -184,7 +184,7 @@ impl ScreenFile for MatrixMarket {
         // Sorted by gene, or not at all: entries are counted first, then put in their places.
         sink.reset();
         sink.expect_bytes(2 * length);
-        sink.receive_unordered(|sink, entry: Entry| {
+        sink.receive_unordered(|sink, entry: EntrySink| {
             let mut told = 0;
             self.read_entries(|cell, gene, value, bytes| {
                 if gene >= 0 {
@@ -302,7 +302,7 @@ fn read_table(path: &Path) -> Result<Vec<Vec<String>>> {
     Ok(table)
 }
 
-fn read_header(lines: &mut Lines) -> Result<Header> {
+fn read_header(lines: &mut Lines) -> Result<MatrixHeader> {
     let first = match lines.next()? {
         Some(line) => String::from_utf8_lossy(line).to_lowercase(),
         None => return Err(lines.fault("it is empty", "write it again").into()),
@@ -329,7 +329,7 @@ fn read_header(lines: &mut Lines) -> Result<Header> {
         return match numbers.as_deref() {
             // Indices are four bytes wide at most.
             Some(&[n_rows @ 0..=0xffff_ffff, n_columns @ 0..=0xffff_ffff, n_entries]) => {
-                Ok(Header { real, n_rows: n_rows as usize, n_columns: n_columns as usize, n_entries })
+                Ok(MatrixHeader { real, n_rows: n_rows as usize, n_columns: n_columns as usize, n_entries })
             }
             _ => Err(lines.bad_line("it should hold the numbers of rows, columns and entries").into()),
         };
@@ -343,18 +343,7 @@ fn parse_entry(line: &[u8]) -> Option<(u64, u64, f64)> {
     if words.next().is_some() {
         return None;
     }
-    let value = match whole(value) {
-        Some(value) if value < 1 << 53 => value as f64,
-        _ => std::str::from_utf8(value).ok()?.parse().ok()?,
-    };
-    Some((row, column, value))
-}
-
-fn whole(digits: &[u8]) -> Option<u64> {
-    if digits.is_empty() || digits.len() > 18 {
-        return None;
-    }
-    digits.iter().try_fold(0, |n, &digit| digit.is_ascii_digit().then(|| n * 10 + (digit - b'0') as u64))
+    Some((row, column, number(value)?))
 }
 
 #[cfg(test)]

@@ -25,12 +25,16 @@ pub(crate) struct Format {
 }
 
 /// What there is to say about a file before it is opened.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct OpenOptions<'a> {
     /// Matrix to read, where there are several.
     pub layer: Option<&'a str>,
     /// Genome to read, where there are several.
     pub genome: Option<&'a str>,
+    /// Table of the labels of the cells.
+    pub labels: Option<&'a Path>,
+    /// Columns that are to annotate the cells.
+    pub columns: Vec<&'a str>,
 }
 
 /// Whether the name of a file ends in one of `endings` (in small letters), whatever its own letters.

@@ -107,6 +107,11 @@ impl Lines {
         Ok(Some(&self.line))
     }
 
+    /// Number of the last line read, from 1 on.
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
     /// Bytes of the file read so far.
     pub fn bytes(&self) -> u64 {
         *self.read.borrow()
@@ -120,5 +125,21 @@ impl Lines {
     /// A fault of the last line read.
     pub fn bad_line(&self, problem: impl Into<String>) -> InputError {
         self.fault(problem, "the file is damaged or of another kind").at(format!("line {}", self.number))
+    }
+}
+
+/// The number that digits alone write.
+pub(crate) fn whole(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() || digits.len() > 18 {
+        return None;
+    }
+    digits.iter().try_fold(0, |n, &digit| digit.is_ascii_digit().then(|| n * 10 + (digit - b'0') as u64))
+}
+
+/// The number that a word writes, if it is one.
+pub(crate) fn number(word: &[u8]) -> Option<f64> {
+    match whole(word) {
+        Some(value) if value < 1 << 53 => Some(value as f64),
+        _ => std::str::from_utf8(word).ok()?.parse().ok(),
     }
 }

@@ -114,7 +114,7 @@ pub struct ColumnReport {
 /// # Errors
 /// As [`load`](crate::data::loading::load::load) for files that cannot be opened; a column that cannot be read is only reported.
 pub fn inspect(path: &Path, layer: Option<&str>, genome: Option<&str>, labels: Option<&Path>) -> Result<Inspection> {
-    let file = open(path, &OpenOptions { layer, genome })?;
+    let file = open(path, &OpenOptions { layer, genome, labels, columns: Vec::new() })?;
     let (n_cells, n_genes) = file.shape()?;
     let cell_names = file.cell_names()?;
     let gene_names = file.gene_names()?;

@@ -72,6 +72,13 @@ impl LoadOptions {
 
     /// What matters before the file is opened.
     pub(crate) fn for_opening(&self) -> OpenOptions<'_> {
-        OpenOptions { layer: self.layer.as_deref(), genome: self.genome.as_deref() }
+        let keys = self.label_key.iter().chain(&self.batch_key).chain(&self.size_factor_key);
+        let keys = keys.chain(&self.categorical_covariates).chain(&self.continuous_covariates);
+        OpenOptions {
+            layer: self.layer.as_deref(),
+            genome: self.genome.as_deref(),
+            labels: self.labels.as_deref(),
+            columns: keys.map(String::as_str).collect(),
+        }
     }
 }
