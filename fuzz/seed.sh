@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 formats=../tests/formats
-mkdir -p corpus/{h5ad,tenx,matrix_market,npz,labels}
+mkdir -p corpus/{h5ad,tenx,matrix_market,npz,delimited,labels}
 cp "$formats"/*.h5ad corpus/h5ad/
 cp "$formats"/*.h5 corpus/tenx/
 for source in "$formats"/mtx_v2/GRCh38/matrix.mtx "$formats"/mtx_other/GSM1_matrix.mtx; do
@@ -11,4 +11,5 @@ for source in "$formats"/mtx_v2/GRCh38/matrix.mtx "$formats"/mtx_other/GSM1_matr
 done
 gzip -dc "$formats"/mtx_v3/matrix.mtx.gz >corpus/matrix_market/v3.mtx
 cp "$formats"/scipy_*.npz "$formats"/numpy_dense.npz corpus/npz/
+cp "$formats"/table_* corpus/delimited/
 cp "$formats"/labels* corpus/labels/

@@ -210,6 +210,61 @@ fn numpy_archives() {
     }
 }
 
+/// Either side of a plain table may be the cells, and fields may be separated and quoted as people like.
+#[test]
+fn plain_tables_of_counts() {
+    // Columns of text annotate the cells of the rows.
+    let options = LoadOptions { batch_key: Some("batch".into()), ..LoadOptions::default() };
+    let Loaded { dataset, summary, notes } = read("table_cells.csv", &options);
+    is_the_screen("table_cells.csv", &dataset);
+    assert_eq!(dataset.covariates.categorical[0].codes[..3], [0, 1, 0]);
+    assert!(summary.format.contains("`,`") && notes.iter().any(|note| note == "its rows are cells"), "{notes:?}");
+    // The labels tell which side is the cells; here the header is one field short.
+    for name in ["table_genes.tsv", "table_genes.csv.gz"] {
+        let Loaded { dataset, summary, notes } = read(name, &with_labels());
+        is_the_screen(name, &dataset);
+        assert_eq!(dataset.gene_names[8], "GENE2-1", "{name}");
+        assert!(summary.warnings.iter().any(|warning| warning.contains("`GENE2`")), "{:?}", summary.warnings);
+        assert!(notes.iter().any(|note| note == "its rows are genes"), "{notes:?}");
+    }
+
+    let folder = TempDir::new().unwrap();
+    let cells = std::fs::read_to_string(file("table_cells.csv")).unwrap();
+    let genes = std::fs::read_to_string(file("table_genes.tsv")).unwrap();
+    for (name, text) in [
+        ("bom.csv", format!("\u{feff}{}", cells.replace('\n', "\r\n"))),
+        ("semicolons.TXT", cells.replace(',', ";")),
+        ("blanks.csv", cells.replace(',', " , ") + "\n\n"),
+        ("no_end.csv", cells.trim_end().to_string()),
+        ("spaces.txt", genes.replace('\t', " ")),
+        ("bare.tsv", genes.replace('"', "")),
+        ("corner.tsv", format!("\"gene\"\t{genes}")),
+        ("whole_reals.tsv", genes.replace("\t4664", "\t4664.0")),
+    ] {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        // What the barcodes look like tells the sides apart without any label.
+        let bare = load(&path, &LoadOptions { unlabelled: true, ..LoadOptions::default() });
+        assert_eq!(table(&bare.unwrap_or_else(|error| panic!("{name}: {error}")).dataset), expected(), "{name}");
+        let loaded = load(&path, &with_labels()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        is_the_screen(name, &loaded.dataset);
+    }
+    // A column of numbers annotates the cells where it is named.
+    let numbered = cells.replace(",b0,", ",0,").replace(",b1,", ",1,");
+    std::fs::write(folder.path().join("numbered.csv"), numbered).unwrap();
+    let dataset = load(&folder.path().join("numbered.csv"), &options).unwrap().dataset;
+    is_the_screen("numbered.csv", &dataset);
+    assert_eq!(dataset.covariates.categorical[0].levels, ["0", "1"]);
+    let found = svae_cpu::data::loading::inspect::inspect(&file("table_cells.csv"), None, None, None).unwrap();
+    assert_eq!((found.n_cells, found.n_genes, found.matrices[0].storage.as_str()), (N_CELLS, N_GENES, "dense"));
+    assert!(found.matrices[0].is_counts && found.matrices[0].largest == 4664.0);
+    assert!(
+        found.command.ends_with("--label-key perturbation --control control --batch-key batch"),
+        "{}",
+        found.command
+    );
+}
+
 #[test]
 fn labels_from_a_table_without_header() {
     let options = LoadOptions { labels: Some(file("labels_without_header.tsv")), ..LoadOptions::default() };

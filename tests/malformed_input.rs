@@ -176,7 +176,8 @@ fn files_that_are_not_there_or_not_ours() {
         std::fs::create_dir(&path).unwrap();
         expect(&refusal(&path, &options), &["folder"]);
     }
-    expect(&refusal(&folder.path().join("a.csv"), &options), &[".h5ad", ".npz"]);
+    expect(&refusal(&folder.path().join("a.csv"), &options), &["no such file"]);
+    expect(&refusal(&folder.path().join("a.xlsx"), &options), &[".h5ad", ".npz", ".csv"]);
     expect(&refusal(&folder.path().join("a"), &options), &[".h5ad", ".npz"]);
 }
 
@@ -203,6 +204,66 @@ fn values_that_are_no_counts() {
         let sparse = screen.h5ad(&folder, Some(csr));
         expect(&refusal(&sparse, &LoadOptions::default()), &["X, cell 2 (`cell2`), gene 1 (`gene1`)", problem]);
     }
+}
+
+#[test]
+fn tables_that_hold_no_counts() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("table.csv");
+    let options = LoadOptions { unlabelled: true, drop_empty_cells: true, ..LoadOptions::default() };
+    let long = "a".repeat(2000);
+    let cases: [(&[u8], &[&str]); 29] = [
+        (b"", &["it is empty"]),
+        (b"\r\n\n", &["it is empty"]),
+        (b"cell,G1\n", &["a first line and no others"]),
+        (b"cell\nA\nB\n", &["no table of at least two columns"]),
+        (b"cell,G1\nA,1,2,3\n", &["no table of at least two columns"]),
+        (b"cell,G1,G2\nA,1,2\nB,1\n", &["line 3: it has 2 fields, the rows before have 3"]),
+        (b"cell,G1,G2\nA,1,2\n\nB,1,2,3\n", &["line 4: it has 4 fields"]),
+        (b"cell,G1,\nA,1,2\n", &["line 1, column 3: it has no name"]),
+        (b"cell,G1,G2\nA,1,x\nB,1,1\n", &["line 2, column 3 (`G2`): `x` is no number", "whole numbers"]),
+        (b"cell,G1,G2\nA,1,2\nB,,1\n", &["line 3, column 2 (`G1`): the field is empty"]),
+        (b"cell,G1,G2\nA,1,2\nB,NA,1\n", &["line 3, column 2 (`G1`): `NA` is no number"]),
+        (b"cell,G1,G2\nA,1,2\nB,1 2,1\n", &["line 3", "`1 2` is no number"]),
+        (b"cell,G1,G2\nA,1,2\nB,-1,1\n", &["line 3, column 2 of the table, cell 1 (`B`), gene 0 (`G1`)", "below zero"]),
+        (b"cell,G1,G2\nA,1,2\nB,0.5,1\n", &["line 3, column 2", "cell 1 (`B`)", "looks normalised"]),
+        (b"cell,G1,G2\nA,1,nan\nB,1,1\n", &["line 2, column 3", "cell 0 (`A`)", "NaN"]),
+        (b"cell,G1,G2\nA,1,inf\nB,1,1\n", &["line 2, column 3", "infinite"]),
+        (b"cell,G1,G2\nA,1,4294967296\n", &["line 2, column 3", "above the largest"]),
+        (b"gene,A,B\nG1,1,2\nG2,1,-3\n", &["line 3, column 3 of the table, cell 1 (`B`), gene 1 (`G2`)", "below zero"]),
+        (b"gene,A,B\nG1,1,2\nG2,1,-\n", &["line 3, column 3 (`B`): `-` is no number"]),
+        (b"cell,G1,G2\nA,1,2\nB,\"1,1\n", &["line 3", "not closed"]),
+        (b"cell,G1,G2\nA,1,2\n\"B\"x,1,1\n", &["line 3", "follows a quotation mark"]),
+        (b"cell,G1\0,G2\nA,1,2\n", &["line 1"]),
+        (b"cell,G1,G2\nA\0,1,2\n", &["line 2", "no text"]),
+        (b"cell,G1,G2\nA,1,2\nB,1\0,2\n", &["line 3, column 2", "is no number"]),
+        (b"cell,G1,G2\nA\xff,1,2\n", &["line 2", "UTF-8"]),
+        (b"\xff\xfec\0,\0G\0\n\0A\0,\x001\0\n\0", &["line 1", "UTF-8"]),
+        (b"0,0,1,0\n1,0,0,2\n0,3,0,0\n", &["line 1: it holds counts, not names"]),
+        (b"G1,G2,G3\n1,0,4\n1,2,0\n", &["its first column holds counts, not names"]),
+        (b"x,a,b\nc,1,2\nd,3,4\n", &["whether its rows are cells or genes", "--labels", "`cell`"]),
+    ];
+    for (bytes, parts) in cases {
+        std::fs::write(&path, bytes).unwrap();
+        expect(&refusal(&path, &options), parts);
+    }
+    std::fs::write(&path, format!("cell,G1,G2\n{long},1,2\n")).unwrap();
+    expect(&refusal(&path, &options), &["line 2", "too long"]);
+    std::fs::write(&path, format!("cell,G1,G2\nA,1,2\nB,{long},2\n")).unwrap();
+    let message = refusal(&path, &options);
+    expect(&message, &["line 3, column 2", "aaa...` is no number"]);
+    assert!(message.len() < 300, "{message}");
+    // The counts of a table cannot stay on disk, and it has no layers.
+    std::fs::write(&path, "cell,G1,G2\nA,1,2\nB,3,4\n").unwrap();
+    assert!(load(&path, &options).is_ok());
+    let streamed = LoadOptions { stream: Some(1 << 20), ..options.clone() };
+    expect(&refusal(&path, &streamed), &["cannot stay on disk", ".h5ad"]);
+    let layer = LoadOptions { layer: Some("counts".into()), ..options.clone() };
+    expect(&refusal(&path, &layer), &["--layer has no effect on a table of counts"]);
+    // A cut stream, and bytes that are no gzip.
+    let packed = folder.path().join("table.csv.gz");
+    std::fs::write(&packed, b"cell,G1,G2\nA,1,2\n").unwrap();
+    expect(&refusal(&packed, &options), &["line 1", "cannot be read"]);
 }
 
 #[test]

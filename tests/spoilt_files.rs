@@ -196,6 +196,9 @@ fn spoilt_matrix_market_folders() {
 fn spoilt_archives_and_tables() {
     spoil_file("scipy_csc.npz", &LoadOptions::default(), 30);
     spoil_file("numpy_dense.npz", &LoadOptions::default(), 31);
+    spoil_file("table_cells.csv", &LoadOptions::default(), 33);
+    spoil_file("table_genes.tsv", &with_labels(), 34);
+    spoil_file("table_genes.csv.gz", &with_labels(), 35);
     let folder = TempDir::new().unwrap();
     let labels = folder.path().join("labels.csv");
     spoil(&std::fs::read(fixture("labels.csv")).unwrap(), 32, |bytes| {

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes the small files of tests/formats with the tools that people use.
 
-Usage: make_fixtures.py FOLDER [KIND ...]   (KIND: anndata, tenx, matrix_market, npz, variable_genes; default: all)
+Usage: make_fixtures.py FOLDER [KIND ...]   (KIND: anndata, tenx, matrix_market, tables, npz, variable_genes; default: all)
 
 Run it once per version of AnnData, with KIND `anndata`, and once with a current scanpy for the rest: the names of AnnData
 files carry its version, and FOLDER/versions.json records what wrote each file. Every file holds the same screen: 12
@@ -207,6 +207,20 @@ def make_matrix_market(folder):
     record(folder, ["mtx_v2", "mtx_v3", "mtx_other"], scipy=scipy.__version__)
 
 
+def make_tables(folder):
+    """A cell per row, as a spreadsheet holds it; a gene per row, as R's write.table and as write.csv write it."""
+    x = counts()
+    header = ",".join(["barcode", "perturbation", "batch"] + GENES)
+    rows = (",".join([b, l, "b%d" % (n % 2)] + ["%d" % v for v in x[n]]) for n, (b, l) in enumerate(zip(BARCODES, LABELS)))
+    (folder / "table_cells.csv").write_text("".join(line + "\n" for line in [header, *rows]))
+    quoted = lambda names: ['"%s"' % name for name in names]
+    rows = [quoted([gene]) + ["%d" % v for v in x[:, g]] for g, gene in enumerate(GENES)]
+    table = lambda delimiter, header: "".join(delimiter.join(row) + "\n" for row in [header, *rows])
+    (folder / "table_genes.tsv").write_text(table("\t", quoted(BARCODES)))
+    with gzip.GzipFile(folder / "table_genes.csv.gz", "wb", mtime=0) as out:
+        out.write(table(",", ['""', *quoted(BARCODES)]).encode())
+
+
 def make_npz(folder):
     x = counts()
     for name, matrix in [("scipy_csr", sp.csr_matrix(x)), ("scipy_csc", sp.csc_matrix(x.astype("float32")))]:
@@ -248,7 +262,7 @@ def make_variable_genes(folder):
 def main():
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
-    kinds = sys.argv[2:] or ["anndata", "tenx", "matrix_market", "npz", "variable_genes"]
+    kinds = sys.argv[2:] or ["anndata", "tenx", "matrix_market", "tables", "npz", "variable_genes"]
     for kind in kinds:
         globals()["make_" + kind](folder)
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::data::formats::delimited::Delimited;
 use crate::data::formats::h5ad::H5ad;
 use crate::data::formats::matrix_market::MatrixMarket;
 use crate::data::formats::npz_screen::NpzScreen;
@@ -12,6 +13,7 @@ use crate::error::{InputError, Result};
 pub mod anndata_writer;
 pub(crate) mod column;
 pub(crate) mod counts_sink;
+pub(crate) mod delimited;
 pub(crate) mod features;
 pub(crate) mod h5ad;
 pub(crate) mod hdf5;
@@ -26,7 +28,7 @@ pub(crate) mod text;
 pub use npz_screen::write_npz;
 
 /// Every format that is read. The first that recognises a path opens it.
-pub(crate) static FORMATS: [Format; 4] = [
+pub(crate) static FORMATS: [Format; 5] = [
     Format {
         name: "a matrix-market folder",
         endings: "",
@@ -57,6 +59,14 @@ pub(crate) static FORMATS: [Format; 4] = [
         recognises: H5ad::recognises,
         open: |path, options| Ok(Box::new(H5ad::open(path, options.layer)?)),
         takes_layer: true,
+        takes_genome: false,
+    },
+    Format {
+        name: "a table of counts",
+        endings: ".csv, .tsv, .txt, or these and .gz",
+        recognises: Delimited::recognises,
+        open: |path, options| Ok(Box::new(Delimited::open(path, options)?)),
+        takes_layer: false,
         takes_genome: false,
     },
 ];
