@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use rand::SeedableRng;
-use rand::rngs::ChaCha8Rng;
 use rand_distr::{Distribution, Gamma, LogNormal, Poisson};
 use serde::Serialize;
 
@@ -32,6 +30,7 @@ use crate::model::step::Optimizer;
 use crate::model::workspace::Workspace;
 use crate::numerics::aligned::Aligned;
 use crate::numerics::matmul::{Into, Rows, a_b, a_bt, at_b};
+use crate::numerics::random::{Purpose, SamplerPurpose, sampler_stream, shuffle, stream};
 use crate::numerics::real::{Precision, Real};
 use crate::numerics::simd;
 use crate::parallel::team::Team;
@@ -87,7 +86,7 @@ impl Shape {
 /// noise of inverse dispersion 2; about one count in six is non-zero.
 pub fn screen(n_cells: usize) -> Dataset {
     let (n_genes, n_interventions) = (1_187, 600);
-    let mut random = ChaCha8Rng::seed_from_u64(1);
+    let mut random = sampler_stream(1, SamplerPurpose::Benchmark, 0);
     let means: Vec<f64> = LogNormal::new(-2.6, 1.3).expect("valid").sample_iter(&mut random).take(n_genes).collect();
     let depth = Gamma::new(8.0, 1.0 / 8.0).expect("valid");
     let noise = Gamma::new(2.0, 0.5).expect("valid");
@@ -326,10 +325,7 @@ pub fn measure<R: Real>(workload: &Workload, threads: usize, duration: Duration)
     let Workload { data, architecture, batch, .. } = *workload;
     let mut network = Network::<R>::new(architecture.clone(), 0);
     let mut order: Vec<usize> = (0..data.n_cells()).collect();
-    crate::numerics::random::shuffle(
-        &mut order,
-        &mut crate::numerics::random::stream(0, crate::numerics::random::Purpose::Shuffle, 0, 0),
-    );
+    shuffle(&mut order, &mut stream(0, Purpose::Shuffle, 0, 0));
     Team::with(threads, |team| {
         let Steps { times, peaks, clock } = steps(team, &mut network, workload, &order, duration);
         let per_step = 1e3 / (times.len() * threads.max(1)) as f64;

@@ -5,10 +5,10 @@ use crate::data::counts::in_memory::{Counts, CountsBuilder};
 use crate::data::names::Names;
 use crate::error::Result;
 
-/// Which interventions each cell received, as sparse rows of weights over interventions.
+/// Which interventions each cell received, as sparse rows of doses over interventions.
 ///
-/// A cell under one intervention has one entry of weight 1. Combinations (several entries) and doses (other weights)
-/// are rows of the same kind: the prior mean of a cell is the weighted sum of its interventions' masked shifts.
+/// A cell under one intervention has one entry of dose 1. Combinations (several entries) and other doses
+/// are rows of the same kind: the prior mean of a cell is the sum of its interventions' masked shifts, each times its dose.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct InterventionRows {
     n_cells: usize,
@@ -16,15 +16,15 @@ pub struct InterventionRows {
     offsets: Vec<u32>,
     interventions: Vec<u32>,
     /// Empty as long as all are 1.
-    weights: Vec<f32>,
+    doses: Vec<f32>,
     max_len: usize,
 }
 
-/// Weights of rows whose weights are all 1; longer rows hold their own.
+/// Doses of rows whose doses are all 1; longer rows hold their own.
 const ONES: [f32; 16] = [1.0; 16];
 
 impl InterventionRows {
-    /// One intervention of weight 1 per cell.
+    /// One intervention of dose 1 per cell.
     pub fn one_hot(labels: impl IntoIterator<Item = usize>) -> Self {
         let mut rows = Self::default();
         for a in labels {
@@ -38,13 +38,13 @@ impl InterventionRows {
         if self.offsets.is_empty() && row.len() != 1 {
             self.offsets = (0..=self.n_cells as u32).collect();
         }
-        let plain = row.len() <= ONES.len() && row.iter().all(|&(_, w)| w == 1.0);
-        if self.weights.is_empty() && !plain {
-            self.weights = vec![1.0; self.interventions.len()];
+        let plain = row.len() <= ONES.len() && row.iter().all(|&(_, dose)| dose == 1.0);
+        if self.doses.is_empty() && !plain {
+            self.doses = vec![1.0; self.interventions.len()];
         }
         self.interventions.extend(row.iter().map(|&(a, _)| a));
-        if !(plain && self.weights.is_empty()) {
-            self.weights.extend(row.iter().map(|&(_, w)| w));
+        if !(plain && self.doses.is_empty()) {
+            self.doses.extend(row.iter().map(|&(_, dose)| dose));
         }
         self.n_cells += 1;
         if !self.offsets.is_empty() {
@@ -63,18 +63,18 @@ impl InterventionRows {
         self.max_len
     }
 
-    /// `(interventions, weights)` of cell `n`.
+    /// `(interventions, doses)` of cell `n`.
     #[inline]
     pub fn row(&self, n: usize) -> (&[u32], &[f32]) {
         let range = match self.offsets[..] {
             [] => n..n + 1,
             ref offsets => offsets[n] as usize..offsets[n + 1] as usize,
         };
-        let weights = match self.weights[..] {
+        let doses = match self.doses[..] {
             [] => &ONES[..range.len()],
-            ref weights => &weights[range.clone()],
+            ref doses => &doses[range.clone()],
         };
-        (&self.interventions[range], weights)
+        (&self.interventions[range], doses)
     }
 
     /// The intervention of cell `n` if it has exactly one.
@@ -261,7 +261,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_come_back_whatever_their_weights_and_lengths() {
+    fn rows_come_back_whatever_their_doses_and_lengths() {
         let long: Vec<(u32, f32)> = (0..20).map(|a| (a, 1.0)).collect();
         let kinds: [&[(u32, f32)]; 5] = [&[(3, 1.0)], &[], &[(1, 1.0), (2, 1.0)], &[(0, 0.5)], &long];
         // All orders of three of them, each after plain rows and before others.

@@ -126,7 +126,7 @@ pub struct Minibatches<'a> {
     /// Where the next minibatch starts.
     next: usize,
     /// `None` where the counts are in memory.
-    reader: Option<Reader>,
+    reader: Option<WindowReader>,
 }
 
 impl<'a> Minibatches<'a> {
@@ -161,7 +161,7 @@ impl<'a> Minibatches<'a> {
         assert!(batch_size > 0, "a minibatch has cells");
         let next = first_cell.min(cells.len());
         let reader = match data.counts.disk() {
-            Some(disk) if next < cells.len() => Some(Reader::start(Arc::clone(disk), &cells, windows, next)?),
+            Some(disk) if next < cells.len() => Some(WindowReader::start(Arc::clone(disk), &cells, windows, next)?),
             _ => None,
         };
         Ok(Self { data, cells, batch_size, next, reader })
@@ -199,7 +199,7 @@ impl<'a> Minibatches<'a> {
 
 /// Receives the windows that a thread of its own reads.
 #[derive(Debug)]
-struct Reader {
+struct WindowReader {
     disk: Arc<DiskCounts>,
     /// Where each window ends in the order of the cells.
     ends: Vec<usize>,
@@ -218,7 +218,7 @@ struct Reader {
     across_rows: Vec<usize>,
 }
 
-impl Reader {
+impl WindowReader {
     /// Begins to read the windows of `cells` that end at `ends`, from the cell at `first` on.
     fn start(disk: Arc<DiskCounts>, cells: &[usize], ends: Vec<usize>, first: usize) -> Result<Self> {
         let (requests, asked_for) = channel::<(Vec<usize>, Window)>();
@@ -308,7 +308,7 @@ impl Reader {
     }
 }
 
-impl Drop for Reader {
+impl Drop for WindowReader {
     fn drop(&mut self) {
         // The thread ends once nobody can receive.
         drop((self.windows.take(), self.requests.take()));

@@ -1,9 +1,8 @@
 //! Simulated screens with known latents, shifts and targets: the two simulators of the sparse-mechanism-shift model.
 
 use faer::Mat;
-use rand::rngs::ChaCha8Rng;
 use rand::seq::index;
-use rand::{Rng, RngExt, SeedableRng};
+use rand::{Rng, RngExt};
 use rand_distr::{Distribution, Normal, Poisson, StandardNormal};
 use serde::Deserialize;
 use serde::Serialize;
@@ -11,6 +10,7 @@ use serde::Serialize;
 use crate::data::counts::in_memory::CountsBuilder;
 use crate::data::dataset::{Covariates, Dataset, InterventionRows, Truth};
 use crate::error::{InputError, Result};
+use crate::numerics::random::{SamplerPurpose, sampler_stream};
 use crate::numerics::real::Real;
 use crate::numerics::simd::{by_columns, columns, columns_mut, vectorized};
 use crate::parallel::team::{Team, tiles};
@@ -100,22 +100,6 @@ pub struct Simulated {
     pub targets: Vec<bool>,
 }
 
-/// Independent random streams within a seed; the low 48 bits are the cell.
-#[derive(Clone, Copy)]
-enum Purpose {
-    Targets = 1,
-    Shifts,
-    Mixing,
-    Latents,
-    Counts,
-}
-
-fn stream(seed: u64, purpose: Purpose, cell: usize) -> ChaCha8Rng {
-    let mut random = ChaCha8Rng::seed_from_u64(seed);
-    random.set_stream((purpose as u64) << 48 | cell as u64);
-    random
-}
-
 impl Simulation {
     /// Names of the interventions: `intervention_00`, `intervention_01`, ... with leading zeros.
     pub fn intervention_names(&self) -> Vec<String> {
@@ -185,7 +169,7 @@ pub fn simulate_on(team: &Team, settings: &Simulation) -> Result<Simulated> {
     let seed = settings.seed;
 
     let targets = draw_targets(settings);
-    let mut random = stream(seed, Purpose::Shifts, 0);
+    let mut random = sampler_stream(seed, SamplerPurpose::SimulatedShifts, 0);
     let magnitude = Normal::new(5.0, 0.5).expect("a positive standard deviation");
     let shifts: Vec<f64> = (0..n_interventions * n_latents)
         .map(|_| {
@@ -198,7 +182,7 @@ pub fn simulate_on(team: &Team, settings: &Simulation) -> Result<Simulated> {
     let labels: Vec<usize> = (0..n_cells).map(|n| n / settings.cells_per_intervention).collect();
     let mut latents = vec![0.0; n_cells * n_latents];
     by_cell(team, &mut latents, n_latents, |n, z| {
-        let mut random = stream(seed, Purpose::Latents, n);
+        let mut random = sampler_stream(seed, SamplerPurpose::SimulatedLatents, n);
         for (z, mean) in z.iter_mut().zip(&prior_means[labels[n] * n_latents..]) {
             let noise: f64 = StandardNormal.sample(&mut random);
             *z = mean + noise;
@@ -208,7 +192,7 @@ pub fn simulate_on(team: &Team, settings: &Simulation) -> Result<Simulated> {
     let (mixing, log_rates) = MixingNetwork::draw(team, settings, &latents);
     let mut table = vec![0u32; n_cells * n_genes];
     by_cell(team, &mut table, n_genes, |n, x| {
-        let mut random = stream(seed, Purpose::Counts, n);
+        let mut random = sampler_stream(seed, SamplerPurpose::SimulatedCounts, n);
         for (x, log_rate) in x.iter_mut().zip(&log_rates[n * n_genes..]) {
             *x = poisson(log_rate.exp(), &mut random);
         }
@@ -252,7 +236,7 @@ fn by_cell<T: Send>(team: &Team, table: &mut [T], width: usize, f: impl Fn(usize
 fn draw_targets(settings: &Simulation) -> Vec<bool> {
     let n_latents = settings.n_latents;
     let candidates = settings.n_targeted_latents.unwrap_or(n_latents);
-    let mut random = stream(settings.seed, Purpose::Targets, 0);
+    let mut random = sampler_stream(settings.seed, SamplerPurpose::SimulatedTargets, 0);
     let mut targets = vec![false; settings.n_interventions * n_latents];
     for targets in targets.chunks_exact_mut(n_latents) {
         let n = random.random_range(1..=3);
@@ -304,7 +288,7 @@ impl MixingNetwork {
     /// Returns the network and the log rates of these cells, cells x G.
     fn draw(team: &Team, settings: &Simulation, latents: &[f64]) -> (Self, Vec<f64>) {
         let (n_latents, n_genes) = (settings.n_latents, settings.n_genes);
-        let mut random = stream(settings.seed, Purpose::Mixing, 0);
+        let mut random = sampler_stream(settings.seed, SamplerPurpose::SimulatedMixing, 0);
         let widths = [n_latents, MIXING_WIDTH, MIXING_WIDTH, MIXING_WIDTH, n_genes];
         let layers = widths
             .windows(2)
@@ -635,7 +619,7 @@ mod tests {
             let off = (gram - nalgebra::DMatrix::identity(layer.n_in, layer.n_in)).amax();
             assert!(off < 1e-13, "{off}");
         }
-        let tall = orthonormal(9, 4, &mut stream(0, Purpose::Mixing, 0));
+        let tall = orthonormal(9, 4, &mut sampler_stream(0, SamplerPurpose::SimulatedMixing, 0));
         assert!(tall[0] < 0.0 && mixing.layers.iter().all(|layer| layer.weight[0] < 0.0), "Householder's signs");
         let tall = nalgebra::DMatrix::from_row_slice(9, 4, &tall);
         assert!((tall.transpose() * &tall - nalgebra::DMatrix::identity(4, 4)).amax() < 1e-13);

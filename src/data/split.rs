@@ -1,11 +1,10 @@
 //! Splits cells into those that train and those that validate.
 
-use rand::SeedableRng;
-use rand::rngs::ChaCha8Rng;
 use rand::seq::SliceRandom;
 
 use crate::data::dataset::InterventionRows;
 use crate::error::{InputError, Result};
+use crate::numerics::random::{SamplerPurpose, sampler_stream};
 
 /// Which cells of a screen train, validate and are held out, by number, ascending.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,9 +51,6 @@ impl ScreenSplit {
     }
 }
 
-/// Stream of the split within a seed, apart from those of the simulators.
-const STREAM: u64 = 0x0073_706c_6974;
-
 /// Splits `cells` into (train, validation), both ascending; the choice depends on `seed` and on which cells are
 /// given, not on their order.
 ///
@@ -85,9 +81,7 @@ pub fn split(cells: &[usize], validation_fraction: f64, seed: u64) -> Result<(Ve
         )
         .into());
     }
-    let mut random = ChaCha8Rng::seed_from_u64(seed);
-    random.set_stream(STREAM);
-    shuffled.shuffle(&mut random);
+    shuffled.shuffle(&mut sampler_stream(seed, SamplerPurpose::Split, 0));
     let mut train = shuffled.split_off(n_validation);
     train.sort_unstable();
     shuffled.sort_unstable();

@@ -6,10 +6,10 @@ use rand_distr::{Distribution, StandardNormal};
 use crate::data::dataset::Dataset;
 use crate::data::minibatch::Batch;
 use crate::error::Result;
-use crate::fit::sample::{SAMPLES_FROM, stream};
 use crate::inference::{Inference, evaluation_workspace};
 use crate::model::latent;
 use crate::model::network::Network;
+use crate::numerics::random::{SamplerPurpose, sampler_stream};
 use crate::numerics::real::Real;
 use crate::parallel::team::Team;
 
@@ -85,7 +85,7 @@ impl Fitted {
                     let mut draws = vec![R::ZERO; z.len()];
                     if request.samples > 0 {
                         for (i, &n) in batch.iter().enumerate() {
-                            let mut random = stream(request.seed, n, SAMPLES_FROM + sample as u64);
+                            let mut random = sampler_stream(request.seed, SamplerPurpose::PosteriorSample(sample), n);
                             for k in i * l..(i + 1) * l {
                                 let noise: f64 = StandardNormal.sample(&mut random);
                                 draws[k] = R::of(noise);

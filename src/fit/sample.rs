@@ -3,8 +3,7 @@
 use crate::fit::donors::Donors;
 use crate::fit::fitted::{Fitted, Weights};
 
-use rand::rngs::ChaCha8Rng;
-use rand::{RngExt, SeedableRng};
+use rand::RngExt;
 
 use crate::data::counts::in_memory::{Counts, CountsBuilder};
 use crate::data::dataset::{Dataset, InterventionRows};
@@ -13,6 +12,7 @@ use crate::error::Result;
 use crate::evaluation::interpretation::CONTROL;
 use crate::inference::evaluation_workspace;
 use crate::model::network::Network;
+use crate::numerics::random::{SamplerPurpose, sampler_stream};
 use crate::numerics::real::Real;
 use crate::parallel::team::Team;
 
@@ -85,7 +85,7 @@ impl Fitted {
         data.intervention_names = vec![label];
         let mut z = Vec::with_capacity(request.cells * settings.model.latents);
         for n in 0..request.cells {
-            let mut random = stream(request.seed, n, LATENTS);
+            let mut random = sampler_stream(request.seed, SamplerPurpose::ModelLatents, n);
             let donor = donors.cells[random.random_range(0..donors.cells.len())];
             donors.give(donor, request.size_factor, &mut data, n);
             network.draw_latents(chosen, &mut random, &mut z);
@@ -94,19 +94,6 @@ impl Fitted {
             Team::with(settings.n_threads(), |team| draw_counts(team, network, &data, &z, request.seed)).into();
         (data, z.iter().map(|z| z.f64()).collect())
     }
-}
-
-/// Streams of [`stream`]: latents, counts, and posterior samples from this number on.
-const LATENTS: u64 = 0;
-const COUNTS: u64 = 1;
-pub(crate) const SAMPLES_FROM: u64 = 2;
-
-/// Random numbers of a cell, for this purpose.
-pub(crate) fn stream(seed: u64, cell: usize, purpose: u64) -> ChaCha8Rng {
-    let mut random = ChaCha8Rng::seed_from_u64(seed);
-    // The simulator's own streams have small numbers in the upper 16 bits; these begin at half of their range.
-    random.set_stream((1 << 63) | (purpose << 40) | cell as u64);
-    random
 }
 
 /// Draws the counts of the cells of `data` from their latents `z` (cells x L).
@@ -121,7 +108,7 @@ fn draw_counts<R: Real>(team: &Team, network: &Network<R>, data: &Dataset, z: &[
     for (batch, z) in all.chunks(capacity).zip(z.chunks(capacity * l)) {
         let log_rates = network.log_rates(team, &mut workspace, Batch::new(data, batch), z);
         for (&n, row) in batch.iter().zip(log_rates.chunks_exact(g)) {
-            let mut random = stream(seed, n, COUNTS);
+            let mut random = sampler_stream(seed, SamplerPurpose::ModelCounts, n);
             for (gene, log_rate) in row.iter().enumerate() {
                 let mean = data.library[n] * log_rate.f64().exp();
                 builder.push(gene, sampler.draw(gene, mean, &mut random));

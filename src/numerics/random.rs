@@ -1,10 +1,14 @@
-//! Random numbers addressed by (seed, purpose, epoch, cell): the same whatever the threads or the order of work.
+//! Random numbers addressed by (seed, purpose, epoch, cell): the same whatever the threads or the order of work. Every
+//! stream of the program is made here.
 
 use crate::numerics::real::Real;
+use rand::SeedableRng;
+use rand::rngs::ChaCha8Rng;
 use rand_philox::splitmix64;
 pub use rand_philox::{Philox, u32_to_unit_f64};
 
-/// What random numbers are for; streams of different purposes never overlap.
+/// What random numbers of training and evaluation are for; streams of different purposes never overlap. The number 3 is
+/// free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u16)]
 pub enum Purpose {
@@ -12,8 +16,6 @@ pub enum Purpose {
     Initialization = 1,
     /// Order of the cells in an epoch.
     Shuffle = 2,
-    /// Split into training and validation cells.
-    Split = 3,
     /// Noise of the latent sample, training.
     Latent = 4,
     /// Logistic noise of the masks, training.
@@ -41,6 +43,58 @@ pub fn stream(seed: u64, purpose: Purpose, epoch: u64, item: u64) -> Philox {
     let key = splitmix64(seed.wrapping_add(0x9e37_79b9_7f4a_7c15));
     let counter = ((purpose as u128) << 112) | ((epoch as u128) << 80) | ((item as u128) << 32);
     Philox::new([key as u32, (key >> 32) as u32], counter)
+}
+
+/// What random numbers of samplers are for: simulated screens, the split, and what is drawn from a trained model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SamplerPurpose {
+    /// The screens of `svae-cpu bench`.
+    Benchmark,
+    /// Split into training and validation cells.
+    Split,
+    /// Targets of the interventions of a simulated screen.
+    SimulatedTargets,
+    /// Its shifts.
+    SimulatedShifts,
+    /// Its true decoder.
+    SimulatedMixing,
+    /// Its latents, a stream per cell.
+    SimulatedLatents,
+    /// Its counts, a stream per cell.
+    SimulatedCounts,
+    /// Latents of cells drawn from a trained model, a stream per cell.
+    ModelLatents,
+    /// Their counts, a stream per cell.
+    ModelCounts,
+    /// Posterior sample of this number, a stream per cell.
+    PosteriorSample(usize),
+}
+
+impl SamplerPurpose {
+    /// Number of the first stream. Those of the simulators differ in the upper 16 of 64 bits, those of a trained model in
+    /// the bits from 40 on of the upper half.
+    fn first_stream(self) -> u64 {
+        const OF_A_MODEL: u64 = 1 << 63;
+        match self {
+            Self::Benchmark => 0,
+            Self::Split => 0x0073_706c_6974,
+            Self::SimulatedTargets => 1 << 48,
+            Self::SimulatedShifts => 2 << 48,
+            Self::SimulatedMixing => 3 << 48,
+            Self::SimulatedLatents => 4 << 48,
+            Self::SimulatedCounts => 5 << 48,
+            Self::ModelLatents => OF_A_MODEL,
+            Self::ModelCounts => OF_A_MODEL | 1 << 40,
+            Self::PosteriorSample(number) => OF_A_MODEL | (number as u64 + 2) << 40,
+        }
+    }
+}
+
+/// The stream of one (seed, purpose, cell) for the samplers of other crates; `cell` is 0 where a purpose has one stream.
+pub fn sampler_stream(seed: u64, purpose: SamplerPurpose, cell: usize) -> ChaCha8Rng {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    random.set_stream(purpose.first_stream() | cell as u64);
+    random
 }
 
 /// The first `per_row` words (a multiple of 4) of one stream per row, from block `first_block` on: the same words as

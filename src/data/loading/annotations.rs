@@ -11,7 +11,7 @@ use crate::data::loading::options::LoadOptions;
 use crate::error::{InputError, Result};
 use crate::words::first_few;
 
-/// Columns that usually hold the intervention, looked for when none is named.
+/// UsedColumns that usually hold the intervention, looked for when none is named.
 pub(crate) const USUAL_LABELS: [&str; 13] = [
     "perturbation",
     "intervention",
@@ -162,7 +162,7 @@ impl Annotations<'_> {
     /// # Errors
     /// [`InputError`] if the label cannot be told, a column is absent or used for two things, or its values are of the
     /// wrong kind or number.
-    pub fn read_columns(&self, options: &LoadOptions, notes: &mut Vec<String>) -> Result<Columns> {
+    pub fn read_columns(&self, options: &LoadOptions, notes: &mut Vec<String>) -> Result<UsedColumns> {
         let label_key = if options.unlabelled { String::new() } else { self.choose_label(options, notes)? };
         self.check_keys(options, &label_key)?;
         let labels = match options.unlabelled {
@@ -182,7 +182,7 @@ impl Annotations<'_> {
             Some(key) => Some((key.to_string(), self.numbers(key)?)),
             None => None,
         };
-        Ok(Columns { label_key, labels, categorical, continuous, size_factors })
+        Ok(UsedColumns { label_key, labels, categorical, continuous, size_factors })
     }
 
     /// A level for each cell of a column.
@@ -255,7 +255,7 @@ impl Annotations<'_> {
 }
 
 /// The columns that are used.
-pub(crate) struct Columns {
+pub(crate) struct UsedColumns {
     /// Name of the column of the intervention; empty if none is read.
     pub label_key: String,
     pub labels: Levels,
@@ -266,7 +266,7 @@ pub(crate) struct Columns {
     pub size_factors: Option<(String, Vec<f64>)>,
 }
 
-impl Columns {
+impl UsedColumns {
     /// Restricts every column to the cells that are used, if not all are; size factors have been taken out before.
     pub fn select(&mut self, cells: Option<&[usize]>) {
         let Some(cells) = cells else { return };

@@ -1,4 +1,4 @@
-//! Labels of cells become rows of weights over interventions.
+//! Labels of cells become rows of doses over interventions.
 
 use crate::data::dataset::InterventionRows;
 use crate::data::formats::column::Levels;
@@ -46,7 +46,7 @@ pub(crate) struct Interventions {
 }
 
 impl Interventions {
-    /// One intervention of weight 1 for each cell, as its label (a level of `codes` each) says; none where the label is one
+    /// One intervention of dose 1 for each cell, as its label (a level of `codes` each) says; none where the label is one
     /// of `controls`, which are numbered no more.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use crate::data::formats::counts_sink::{ByteProgress, CountsRead, CountsSink, Si
 use crate::data::formats::labels::LabelTable;
 use crate::data::formats::open;
 use crate::data::formats::screen_file::ScreenFile;
-use crate::data::loading::annotations::{Annotations, Columns, pick};
+use crate::data::loading::annotations::{Annotations, UsedColumns, pick};
 use crate::data::loading::genes::{GeneNumbers, listed_genes, numbered, variable_genes};
 use crate::data::loading::guards;
 use crate::data::loading::interventions::{Interventions, control_levels};
@@ -32,8 +32,8 @@ pub struct Loaded {
     pub summary: DataSummary,
 }
 
-/// Reads a screen: AnnData (`.h5ad`), 10x Genomics (`.h5`), a folder with a matrix-market file and its names, or `.npz`
-/// (see [`write_npz`](crate::data::formats::write_npz) for the arrays).
+/// Reads a screen: AnnData (`.h5ad`), 10x Genomics (`.h5`), a folder with a matrix-market file and its names, `.npz`
+/// (see [`write_npz`](crate::data::formats::write_npz) for the arrays), or a plain table of counts (`.csv`, `.tsv`, `.txt`).
 ///
 /// # Errors
 /// [`InputError`], with the file and the cell and gene where that makes sense, if the file is
@@ -102,7 +102,7 @@ fn assemble(file: &dyn ScreenFile, options: &LoadOptions, progress: ByteProgress
     notes.append(&mut cells.notes);
     columns.select(chosen.as_deref());
     let place = |n: usize| cells.place(chosen.as_ref().map_or(n, |chosen| chosen[n]));
-    let Columns { label_key, mut labels, categorical, continuous, .. } = columns;
+    let UsedColumns { label_key, mut labels, categorical, continuous, .. } = columns;
     let levels = annotations.drop_unused(&label_key, &mut labels, &mut notes);
     let missing = ("intervention label", "leave them out with --drop-unlabelled-cells, or label them");
     let codes = annotations.complete(&label_key, &labels, missing, place)?;
