@@ -5,7 +5,7 @@ use crate::model::adam::AdamSettings;
 use crate::model::architecture::{Architecture, PosteriorCovariance};
 use crate::model::method::Method;
 use crate::model::objective::Objective;
-use crate::settings::Config;
+use crate::settings::config::Config;
 use crate::training::trainer::TrainingSettings;
 
 impl Config {

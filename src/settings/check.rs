@@ -1,14 +1,40 @@
 //! From raw settings to checked ones: each value by its rule, then what two of them say together.
 
+use std::path::Path;
+
 use crate::data::simulate::{Simulation, SimulationKind};
 use crate::error::Result;
 use crate::model::architecture::PosteriorCovariance;
 use crate::model::method::Method;
-use crate::settings::Config;
-use crate::settings::keys::without_effect;
+use crate::settings::config::Config;
+use crate::settings::effect::without_effect;
+use crate::settings::file;
 use crate::settings::origin::Origin;
 use crate::settings::ranges::{Interval, number, path_or_none, seed, whole, whole_or_none};
 use crate::settings::raw::{RawConfig, RawSimulation};
+
+impl Default for Config {
+    fn default() -> Self {
+        RawConfig::default().check(&Origin::default()).expect("the defaults are valid")
+    }
+}
+
+impl Config {
+    /// Reads `file` if there is one, lays `flags` over it and checks the result.
+    ///
+    /// # Errors
+    /// [`InputError`] naming the file and line, or the flag, of the first setting that cannot be used.
+    pub fn load(file: Option<&Path>, flags: RawConfig) -> Result<Self> {
+        let flag_keys = flags.given_keys()?;
+        let (from_file, mut origin) = match file {
+            Some(path) => file::read(path)?,
+            None => (RawConfig::default(), Origin::default()),
+        };
+        let raw = from_file.overlaid(flags)?;
+        origin.flags = flag_keys;
+        raw.check(&origin)
+    }
+}
 
 impl RawConfig {
     /// The checked settings, those of the recipe filled in; errors point to where `origin` says that a key was given.

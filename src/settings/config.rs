@@ -8,12 +8,9 @@ use serde::Serialize;
 use crate::data::loading::options::LoadOptions;
 use crate::data::simulate::Simulation;
 use crate::error::{Error, InputError, Result};
-use crate::settings::keys::{INDIFFERENT_KEYS, UNSAVED_KEYS, known_keys, saved_order, simulation_keys, without_effect};
-use crate::settings::origin::Origin;
-use crate::settings::raw::{ExecutionConfig, InterruptionConfig, ModelConfig, OutputConfig, RawConfig, TrainingConfig};
-use crate::settings::{file, grid};
+use crate::settings::raw::{ExecutionConfig, InterruptionConfig, ModelConfig, OutputConfig, TrainingConfig};
 use crate::system::interruption::{Interval, SaveSchedule};
-use crate::words::{nearest, quoted};
+use crate::words::nearest;
 
 /// Where the cells come from.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -52,60 +49,7 @@ pub struct Config {
     pub simulation: Option<Simulation>,
 }
 
-impl Default for Config {
-    fn default() -> Self {
-        RawConfig::default().check(&Origin::default()).expect("the defaults are valid")
-    }
-}
-
 impl Config {
-    /// Reads `file` if there is one, lays `flags` over it and checks the result.
-    ///
-    /// # Errors
-    /// [`InputError`] naming the file and line, or the flag, of the first setting that cannot be used.
-    pub fn load(file: Option<&Path>, flags: RawConfig) -> Result<Self> {
-        let flag_keys = flags.given_keys()?;
-        let (from_file, mut origin) = match file {
-            Some(path) => file::read(path)?,
-            None => (RawConfig::default(), Origin::default()),
-        };
-        let raw = from_file.overlaid(flags)?;
-        origin.flags = flag_keys;
-        raw.check(&origin)
-    }
-
-    /// The settings as the text of a configuration file, without those that say only where to write and what to print.
-    /// Reading it gives the same settings (with those at their defaults).
-    pub fn to_toml(&self) -> String {
-        let mut table = toml::Table::try_from(self).expect("checked settings can be written as TOML");
-        for key in UNSAVED_KEYS.into_iter().chain(without_effect(self).map(|unused| unused.key)) {
-            table.remove(key);
-        }
-        if let Some(labels) = &self.training.holdout {
-            // A label that begins with @ must not be read back as the name of a file.
-            let entries = labels.iter().map(|label| match label.strip_prefix('@') {
-                Some(rest) => toml::Value::String(format!("@@{rest}")),
-                None => toml::Value::String(label.clone()),
-            });
-            table.insert("holdout".to_owned(), toml::Value::Array(entries.collect()));
-        }
-        // A struct keeps the order of its fields, a table does not.
-        let order = saved_order();
-        let mut text = String::from("# Settings of this run. Repeat it with: svae-cpu run THIS_FILE\n");
-        for key in order.iter().filter(|key| *key != "simulation") {
-            if let Some(value) = table.get(key) {
-                let mut line = toml::Table::new();
-                line.insert(key.clone(), value.clone());
-                text.push_str(&toml::to_string(&line).expect("a single key can be written"));
-            }
-        }
-        if let Some(simulation) = &self.simulation {
-            text.push_str("\n[simulation]\n");
-            text.push_str(&toml::to_string(simulation).expect("a simulation can be written"));
-        }
-        text
-    }
-
     /// Where the cells come from.
     pub fn source(&self) -> Source<'_> {
         match (&self.data, &self.simulation) {
@@ -194,49 +138,6 @@ impl Config {
             ));
         }
         Ok(held_out)
-    }
-
-    /// The saved settings that results depend on, as keys and values.
-    pub fn settings_of_results(&self) -> Vec<(String, String)> {
-        let mut keys = self.saved_keys();
-        keys.retain(|(key, _)| !INDIFFERENT_KEYS.contains(&key.as_str()));
-        keys.into_iter().map(|(key, value)| (key, value.to_string())).collect()
-    }
-
-    /// The command that resumes a run of these settings in `folder`.
-    pub fn resume_command(&self, folder: &Path) -> String {
-        let no_h5ad = if self.output.h5ad { "" } else { " --no-h5ad" };
-        format!("svae-cpu run --resume {}{no_h5ad}", quoted(folder))
-    }
-
-    /// The settings that are saved, as (dotted key, value), in their order.
-    pub fn saved_keys(&self) -> Vec<(String, toml::Value)> {
-        let mut saved: toml::Table = toml::from_str(&self.to_toml()).expect("settings are written as TOML");
-        let mut keys = Vec::new();
-        for key in saved_order() {
-            match saved.remove(&key) {
-                Some(toml::Value::Table(table)) => {
-                    let names = simulation_keys();
-                    let of = |name: &String| Some((format!("{key}.{name}"), table.get(name)?.clone()));
-                    keys.extend(names.iter().filter_map(of));
-                }
-                Some(value) => keys.push((key, value)),
-                None => {}
-            }
-        }
-        keys
-    }
-
-    /// Where a key stands among the axes of a grid: the method first, seeds last, the rest as in a configuration file.
-    pub(crate) fn rank_of(key: &str) -> usize {
-        grid::rank(key, &known_keys())
-    }
-
-    /// The settings that say which cells are read or simulated, as text: the same for runs that can share them.
-    pub fn data_identity(&self) -> String {
-        let about_data = grid::data_keys();
-        let keys = self.saved_keys().into_iter().filter(|(key, _)| about_data.contains(key));
-        keys.map(|(key, value)| format!("{key} = {value}\n")).collect()
     }
 
     /// The same settings with the defaults that depend on the data filled in: `epochs`, `retraining_epochs`, `alpha` (where

@@ -15,10 +15,11 @@ use toml::de::{DeTable, DeValue};
 use crate::error::{Error, InputError, Result};
 use crate::model::likelihood::Likelihood;
 use crate::model::method::Method;
+use crate::settings::config::Config;
 use crate::settings::file::{fault, insert, line_at, read_text, syntax_error};
-use crate::settings::keys::{DATA_KEYS, HELDOUT_KEYS, known_keys, simulation_keys, unused_by, unused_with};
+use crate::settings::keys::{DATA_KEYS, HELDOUT_KEYS, data_keys, known_keys, rank, unused_by, unused_with};
 use crate::settings::origin::{Origin, flag_of};
-use crate::settings::{Config, InterruptionConfig, RawConfig, RawSimulation};
+use crate::settings::raw::{InterruptionConfig, RawConfig, RawSimulation};
 use crate::system::console::LogFormat;
 use crate::words::nearest;
 
@@ -342,23 +343,6 @@ fn same(a: &Value, b: &Value) -> bool {
     match (number(a), number(b)) {
         (Some(a), Some(b)) => a == b,
         _ => a == b,
-    }
-}
-
-/// Keys that say which cells are read or simulated, the simulation's with its prefix.
-pub(crate) fn data_keys() -> Vec<String> {
-    let simulation = simulation_keys().into_iter().map(|key| format!("simulation.{key}"));
-    let file = ["data"].iter().chain(&DATA_KEYS).map(|&key| key.to_owned());
-    file.chain(simulation).collect()
-}
-
-/// A place in the order of axes: the method first, seeds last, the rest as in a configuration file.
-pub(crate) fn rank(key: &str, known: &[String]) -> usize {
-    match key {
-        "method" => 0,
-        "simulation.seed" => known.len() + 1,
-        "seed" => known.len() + 2,
-        _ => 1 + known.iter().position(|name| name == key).unwrap_or(known.len()),
     }
 }
 

@@ -1,10 +1,9 @@
-//! Keys: all of them in order, which belong together, and which have no effect on a run.
+//! Keys: all of them in order, and which belong together.
 
 use serde::Serialize;
 
 use crate::model::likelihood::Likelihood;
 use crate::model::method::Method;
-use crate::settings::Config;
 use crate::settings::raw::{RawConfig, RawSimulation};
 
 /// Keys that say where and how loudly a run happens, not what it computes: they are not saved with the results.
@@ -39,87 +38,7 @@ pub(super) const DATA_KEYS: [&str; 17] = [
 pub(super) const HELDOUT_KEYS: [&str; 3] = ["retraining_epochs", "particles", "heldout_batch_norm"];
 
 /// Keys of several starts.
-const STARTS_KEYS: [&str; 1] = ["trial_share"];
-
-/// Keys that have no effect on some runs, and why.
-struct Idle {
-    keys: &'static [&'static str],
-    when: fn(&Config) -> bool,
-    problem: &'static str,
-    remedy: &'static str,
-}
-
-const IDLE: [Idle; 6] = [
-    Idle {
-        keys: &DATA_KEYS,
-        when: |config| config.simulation.is_some(),
-        problem: "it describes a data file, but none is given",
-        remedy: "add --data FILE",
-    },
-    Idle {
-        keys: &["log_format"],
-        when: |config| config.output.quiet,
-        problem: "it has no effect with --quiet",
-        remedy: "leave out one of the two",
-    },
-    Idle {
-        keys: &HELDOUT_KEYS,
-        when: |config| !config.training.heldout,
-        problem: "it has no effect when held-out interventions are skipped",
-        remedy: "leave it out, or leave out --no-heldout (heldout = false)",
-    },
-    Idle {
-        keys: &["stream_buffer"],
-        when: |config| config.input.stream.is_none(),
-        problem: "it has no effect on counts that are read into memory",
-        remedy: "leave it out, or add --stream (stream = true)",
-    },
-    Idle {
-        keys: &STARTS_KEYS,
-        when: |config| config.training.starts == 1,
-        problem: "it has no effect on a single start",
-        remedy: "leave it out, or add --starts N",
-    },
-    Idle {
-        keys: &["encode_covariates", "deeply_inject_covariates"],
-        when: |config| !config.has_covariates(),
-        problem: "it has no effect without covariates",
-        remedy: "leave it out, or name covariates with --batch-key, --categorical-covariates or --continuous-covariates",
-    },
-];
-
-/// A key that has no effect, what is wrong with giving it, and what to do.
-pub(super) struct WithoutEffect {
-    pub(super) key: &'static str,
-    pub(super) problem: String,
-    pub(super) remedy: &'static str,
-}
-
-/// The keys that have no effect on a run with these settings: they may not be given, and are not saved.
-pub(super) fn without_effect(config: &Config) -> impl Iterator<Item = WithoutEffect> + '_ {
-    let method = config.model.method;
-    let by_method = unused_by(method).iter().map(move |&key| WithoutEffect {
-        key,
-        problem: format!("it has no effect with method {}", method.name()),
-        remedy: match (method, key) {
-            (_, "ivae_mask") => "leave it out, or choose --method ivae",
-            (_, "heldout_batch_norm") => "leave it out, or choose a method whose interventions have shifts",
-            (Method::Vae, "beta") => "leave it out, or choose --method beta-vae",
-            _ => "leave it out, or choose --method svae or svae-plus",
-        },
-    });
-    let likelihood = config.model.likelihood;
-    let by_likelihood = unused_with(likelihood).iter().map(move |&key| WithoutEffect {
-        key,
-        problem: format!("it has no effect with likelihood {}", likelihood.name()),
-        remedy: "leave it out, or choose --likelihood negative-binomial",
-    });
-    let idle = IDLE.iter().filter(|idle| (idle.when)(config)).flat_map(|idle| {
-        let of = |&key| WithoutEffect { key, problem: idle.problem.to_owned(), remedy: idle.remedy };
-        idle.keys.iter().map(of)
-    });
-    by_method.chain(by_likelihood).chain(idle)
-}
+pub(super) const STARTS_KEYS: [&str; 1] = ["trial_share"];
 
 /// Keys that have no effect with a method.
 pub(super) fn unused_by(method: Method) -> &'static [&'static str] {
@@ -139,15 +58,6 @@ pub(super) fn unused_with(likelihood: Likelihood) -> &'static [&'static str] {
         Likelihood::NegativeBinomial => &[],
         Likelihood::Poisson => &["likelihood_epsilon"],
     }
-}
-
-/// Keys of a file that flags make useless, and so drop.
-pub(super) fn dropped_by(flags: &RawConfig) -> impl Iterator<Item = &'static str> {
-    let by_method = flags.model.method.map_or(&[][..], unused_by);
-    let by_likelihood = flags.model.likelihood.map_or(&[][..], unused_with);
-    let by_heldout = if flags.training.heldout == Some(false) { &HELDOUT_KEYS[..] } else { &[] };
-    let by_starts = if flags.training.starts == Some(1) { &STARTS_KEYS[..] } else { &[] };
-    by_method.iter().chain(by_likelihood).chain(by_heldout).chain(by_starts).copied()
 }
 
 /// Every key of a configuration file, those of the simulation as `simulation.KEY`.
@@ -180,4 +90,26 @@ fn fields(value: &impl Serialize) -> Vec<String> {
         Ok(serde_json::Value::Object(map)) => map.into_iter().map(|(key, _)| key).collect(),
         _ => unreachable!("settings are an object"),
     }
+}
+
+/// Keys that say which cells are read or simulated, the simulation's with its prefix.
+pub(super) fn data_keys() -> Vec<String> {
+    let simulation = simulation_keys().into_iter().map(|key| format!("simulation.{key}"));
+    let file = ["data"].iter().chain(&DATA_KEYS).map(|&key| key.to_owned());
+    file.chain(simulation).collect()
+}
+
+/// A place in the order of axes: the method first, seeds last, the rest as in a configuration file.
+pub(super) fn rank(key: &str, known: &[String]) -> usize {
+    match key {
+        "method" => 0,
+        "simulation.seed" => known.len() + 1,
+        "seed" => known.len() + 2,
+        _ => 1 + known.iter().position(|name| name == key).unwrap_or(known.len()),
+    }
+}
+
+/// The place of a key in the order of a grid's axes: the method first, seeds last, the rest as in a configuration file.
+pub(crate) fn rank_of(key: &str) -> usize {
+    rank(key, &known_keys())
 }

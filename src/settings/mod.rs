@@ -5,29 +5,33 @@
 //! method or data would not use are refused. The checked settings are saved beside the results, and reading that file
 //! gives the same settings again.
 //!
-//! The way of a setting: [`raw`] declares it, [`file`] reads it, [`ranges`] and [`check`] refuse what cannot be, [`keys`] knows
-//! when it has no effect, [`config`] holds it, [`build`] hands it to the layer that acts on it.
+//! The way of a setting: `raw` declares it, `file` reads it, `overlay` and `recipe` say what wins, `ranges` and `check` refuse
+//! what cannot be, `effect` what would do nothing, `config` holds it, `saved` writes it, `build` hands it to the layer that
+//! acts on it.
 
 mod build;
 mod check;
 mod config;
+mod effect;
 mod file;
 mod grid;
 mod keys;
 mod origin;
+mod overlay;
 mod ranges;
 mod raw;
 mod recipe;
+mod saved;
 mod time_limit;
 
 pub use config::{Config, Source, threads_or_all};
 pub use grid::{Criterion, Grid, GridRun, Selection};
 pub use keys::INDIFFERENT_KEYS;
+pub(crate) use keys::rank_of;
 pub use raw::{
     ExecutionConfig, InterruptionConfig, ModelConfig, OutputConfig, RawConfig, RawData, RawExecution, RawInterruption,
-    RawModel, RawOutput, RawSimulation, RawTraining, TrainingConfig,
+    RawModel, RawOutput, RawSimulation, RawTraining, Recipe, TrainingConfig,
 };
-pub use recipe::Recipe;
 pub use time_limit::TimeLimit;
 
 #[cfg(test)]

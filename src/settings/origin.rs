@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use crate::error::{Error, InputError};
-use crate::settings::ranges::Place;
 
 /// Where each raw setting came from, for messages.
 #[derive(Debug, Clone, Default)]
@@ -42,5 +41,24 @@ pub(super) fn flag_of(key: &str) -> String {
         Some(name) => format!("--sim-{}", name.replace('_', "-")),
         None if key == "heldout" || key == "h5ad" => format!("--no-{key}"),
         None => format!("--{}", key.replace('_', "-")),
+    }
+}
+
+/// A key, and where it was said.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place<'a> {
+    /// The dotted key.
+    pub(super) key: &'a str,
+    /// Where settings came from.
+    pub(super) origin: &'a Origin,
+}
+
+impl Place<'_> {
+    pub(super) fn refused(self, problem: impl Into<String>, remedy: impl Into<String>) -> Error {
+        self.origin.error(self.key, problem, remedy)
+    }
+
+    pub(super) fn out_of_range(self, value: impl std::fmt::Display, remedy: String) -> Error {
+        self.refused(format!("{value} is out of range"), remedy)
     }
 }

@@ -5,8 +5,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::error::{Error, Result};
-use crate::settings::origin::Origin;
+use crate::error::Result;
+use crate::settings::origin::Place;
 use crate::settings::time_limit::TimeLimit;
 
 /// An interval of allowed numbers, which can say itself in words.
@@ -43,25 +43,6 @@ impl std::fmt::Display for Interval {
         let low = if self.low_allowed { "at least" } else { "above" };
         let high = if self.high_allowed { "at most" } else { "below" };
         write!(f, "{low} {} and {high} {}", self.low, self.high)
-    }
-}
-
-/// A key, and where it was said.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Place<'a> {
-    /// The dotted key.
-    pub(super) key: &'a str,
-    /// Where settings came from.
-    pub(super) origin: &'a Origin,
-}
-
-impl Place<'_> {
-    pub(super) fn refused(self, problem: impl Into<String>, remedy: impl Into<String>) -> Error {
-        self.origin.error(self.key, problem, remedy)
-    }
-
-    fn out_of_range(self, value: impl std::fmt::Display, remedy: String) -> Error {
-        self.refused(format!("{value} is out of range"), remedy)
     }
 }
 

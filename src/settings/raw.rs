@@ -15,19 +15,37 @@ use crate::model::likelihood::Likelihood;
 use crate::model::method::{IvaeMask, Method};
 use crate::numerics::real::Precision;
 use crate::numerics::simd::Level;
-use crate::settings::keys::dropped_by;
 use crate::settings::origin::Origin;
 use crate::settings::ranges::{
     Interval, any, any_or_none, column_or_none, labels_or_none, names, number, path_or_none, seed, time_or_none, whole,
     whole_or_none,
 };
-use crate::settings::recipe::Recipe;
 use crate::settings::time_limit::TimeLimit;
 use crate::system::console::LogFormat;
 use crate::training::history::KeepEpoch;
 use crate::training::schedule::Schedule;
 use crate::training::shift_fit::HeldoutBatchNorm;
 use crate::training::starts::MOST_STARTS;
+
+/// A named set of defaults for model and training; `docs/recipe.md` says how each was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Recipe {
+    /// What the published code does, its traits included
+    Reference,
+    /// What recovers simulated latents and targets best
+    Tuned,
+}
+
+impl Recipe {
+    /// Its name as on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Recipe::Reference => "reference",
+            Recipe::Tuned => "tuned",
+        }
+    }
+}
 
 /// Declares a group of settings: as they are written (every key optional), as they are used, and the check between.
 macro_rules! settings {
@@ -410,31 +428,6 @@ impl RawConfig {
             }
         }
         Ok(keys)
-    }
-
-    /// These settings, with those of `flags` in their place where `flags` has any.
-    ///
-    /// Flags that name data replace a simulation described in the file, and the other way round; a flag that names the
-    /// method or the likelihood drops the file's settings that it does not use, as `--no-heldout` and `--starts 1` do theirs.
-    pub(super) fn overlaid(mut self, flags: Self) -> Result<Self> {
-        if flags.data.data.is_some() {
-            self.simulation = RawSimulation::default();
-        } else if flags.simulation != RawSimulation::default() {
-            self.data = RawData::default();
-        }
-        let mut table = self.to_table()?;
-        for key in dropped_by(&flags) {
-            table.remove(key);
-        }
-        for (key, value) in flags.to_table()? {
-            match (table.get_mut(&key), value) {
-                (Some(toml::Value::Table(below)), toml::Value::Table(above)) => below.extend(above),
-                (_, value) => {
-                    table.insert(key, value);
-                }
-            }
-        }
-        Ok(table.try_into().expect("both tables were written from this type"))
     }
 
     pub(super) fn to_table(&self) -> Result<toml::Table> {

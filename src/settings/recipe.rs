@@ -1,35 +1,15 @@
 //! Recipes: named sets of defaults, in whose place anything that is said explicitly wins.
 
-use serde::{Deserialize, Serialize};
-
 use crate::error::Result;
 use crate::model::architecture::PosteriorCovariance;
 use crate::model::method::{IvaeMask, Method};
 use crate::settings::keys::unused_with;
-use crate::settings::raw::RawConfig;
+use crate::settings::raw::{RawConfig, Recipe};
 use crate::training::history::KeepEpoch;
 use crate::training::schedule::Schedule;
 use crate::training::shift_fit::HeldoutBatchNorm;
 
-/// A named set of defaults for model and training; `docs/recipe.md` says how each was found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Recipe {
-    /// What the published code does, its traits included
-    Reference,
-    /// What recovers simulated latents and targets best
-    Tuned,
-}
-
 impl Recipe {
-    /// Its name as on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Recipe::Reference => "reference",
-            Recipe::Tuned => "tuned",
-        }
-    }
-
     /// The defaults that it sets for `method`, without those that the method does not use.
     fn defaults(self, method: Method) -> RawConfig {
         let mut raw = RawConfig::default();

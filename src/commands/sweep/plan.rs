@@ -13,7 +13,7 @@ use crate::data::split::ScreenSplit;
 use crate::error::{Error, InputError, Result};
 use crate::parallel::team::Team;
 use crate::results::catalogue::ResultsFile;
-use crate::settings::{Config, Grid, RawConfig, Source};
+use crate::settings::{Config, Grid, RawConfig, Source, rank_of};
 
 /// One run of the sweep.
 #[derive(Debug, Clone)]
@@ -221,8 +221,7 @@ fn columns(grid: &Grid, runs: &[PlannedRun]) -> Vec<String> {
         !seed && key != "method" && (named(key) || values[key].len() > 1)
     });
     // Keys of one method come after those of others in the order above; a configuration file's order is steadier.
-    let rank = |key: &String| Config::rank_of(key);
-    order.sort_by_key(rank);
+    order.sort_by_key(|key| rank_of(key));
     order.insert(0, "method".to_owned());
     order
 }

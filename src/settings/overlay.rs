@@ -1,0 +1,41 @@
+//! Flags over a file.
+
+use crate::error::Result;
+use crate::settings::keys::{HELDOUT_KEYS, STARTS_KEYS, unused_by, unused_with};
+use crate::settings::raw::{RawConfig, RawData, RawSimulation};
+
+/// Keys of a file that flags make useless, and so drop.
+pub(super) fn dropped_by(flags: &RawConfig) -> impl Iterator<Item = &'static str> {
+    let by_method = flags.model.method.map_or(&[][..], unused_by);
+    let by_likelihood = flags.model.likelihood.map_or(&[][..], unused_with);
+    let by_heldout = if flags.training.heldout == Some(false) { &HELDOUT_KEYS[..] } else { &[] };
+    let by_starts = if flags.training.starts == Some(1) { &STARTS_KEYS[..] } else { &[] };
+    by_method.iter().chain(by_likelihood).chain(by_heldout).chain(by_starts).copied()
+}
+
+impl RawConfig {
+    /// These settings, with those of `flags` in their place where `flags` has any.
+    ///
+    /// Flags that name data replace a simulation described in the file, and the other way round; a flag that names the
+    /// method or the likelihood drops the file's settings that it does not use, as `--no-heldout` and `--starts 1` do theirs.
+    pub(super) fn overlaid(mut self, flags: Self) -> Result<Self> {
+        if flags.data.data.is_some() {
+            self.simulation = RawSimulation::default();
+        } else if flags.simulation != RawSimulation::default() {
+            self.data = RawData::default();
+        }
+        let mut table = self.to_table()?;
+        for key in dropped_by(&flags) {
+            table.remove(key);
+        }
+        for (key, value) in flags.to_table()? {
+            match (table.get_mut(&key), value) {
+                (Some(toml::Value::Table(below)), toml::Value::Table(above)) => below.extend(above),
+                (_, value) => {
+                    table.insert(key, value);
+                }
+            }
+        }
+        Ok(table.try_into().expect("both tables were written from this type"))
+    }
+}
