@@ -1,5 +1,6 @@
 //! From arguments to the code that does the work: the only place where the command line meets the engine.
 
+use crate::commands::run_folder;
 use std::io::Write;
 use std::path::Path;
 
@@ -45,12 +46,12 @@ pub fn dispatch(cli: Cli, ranks: &Ranks) -> Result<()> {
         Command::Run(args) => {
             let config = ranks.first_error(args.checked())?;
             interruptible(config.output.log_format)?;
-            let finished = if ranks.is_first() { run::finished(&config) } else { Ok(None) };
+            let finished = if ranks.is_first() { run_folder::finished(&config) } else { Ok(None) };
             let finished = ranks.first_error(finished)?;
             if ranks.any(finished.is_some()) {
                 return finished.map_or(Ok(()), |folder| finished_before(&config, &folder));
             }
-            let outcome = run::run_among(ranks, &config)?;
+            let outcome = run::run(ranks, &config)?;
             if !ranks.is_first() {
                 Ok(())
             } else if config.output.json {

@@ -7,6 +7,7 @@ pub mod fit_shifts;
 pub(crate) mod new_cells;
 pub mod normalize;
 pub mod run;
+pub(crate) mod run_folder;
 pub mod sample;
 pub(crate) mod screen;
 pub mod simulate;

@@ -1,5 +1,8 @@
 //! The screen that the settings name: read or simulated, then split.
 
+use crate::error::InputError;
+use crate::results::folder::ResultsFolder;
+use serde_json::json;
 use std::sync::Arc;
 
 use crate::data::identity::identity;
@@ -13,6 +16,7 @@ use crate::evaluation::held_out_protocol::Protocol;
 use crate::parallel::ranks::Ranks;
 use crate::parallel::team::Team;
 use crate::settings::{Config, Source};
+use crate::system::console::Console;
 use crate::system::memory::give_back_large_arrays;
 
 /// Sets up the process for a screen: the instructions that it computes with, and how it returns memory.
@@ -68,6 +72,49 @@ pub(crate) fn split(config: &Config, loaded: LoadedScreen) -> Result<Screen> {
 /// As [`load`] and [`split`].
 pub(crate) fn read(team: &Team, config: &Config) -> Result<Screen> {
     split(config, load(team, config)?)
+}
+
+/// Reads or simulates the screen that the settings name on every rank, and splits it: as a rank holds it, with the settings that
+/// follow from it.
+///
+/// # Errors
+/// As [`read`] and [`share`], on all ranks; counts that are to stay on disk, on several ranks.
+pub(crate) fn read_among(team: &Team, config: &Config) -> Result<(Screen, Config)> {
+    let ranks = team.ranks();
+    if config.input.stream.is_some() && !ranks.is_alone() {
+        let remedy = "leave out --stream (each rank then holds its share of the counts), or start a single process";
+        return ranks
+            .first_error(Err(InputError::new("several ranks do not read their counts from disk", remedy).into()));
+    }
+    let read = read(team, config).and_then(|screen| {
+        let config = config.resolved(&screen.data.intervention_names, screen.split.train.len())?;
+        Ok((screen, config))
+    });
+    let (screen, config) = ranks.first_error(read)?;
+    Ok((share(screen, ranks, &config)?, config))
+}
+
+/// Says that a run begins, to whoever reads JSON.
+pub(crate) fn announce(ranks: &Ranks, config: &Config) {
+    let command: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    let begins = json!({ "program": concat!("svae-cpu ", env!("CARGO_PKG_VERSION")), "command": command });
+    ProgressKind::choose(config.output.quiet || !ranks.is_first()).event("start", begins);
+}
+
+/// Says what a run trains on.
+pub(crate) fn describe(screen: &Screen, folder: &ResultsFolder, team: &Team, progress: ProgressKind<'_>) {
+    let Screen { data, split, .. } = screen;
+    progress.event(
+        "data",
+        json!({
+            "source": data.source, "cells": data.n_cells(), "genes": data.n_genes(),
+            "interventions": data.n_interventions(), "training_cells": split.train.len(),
+            "folder": folder.path(), "threads": team.threads(),
+        }),
+    );
+    for note in &screen.notes {
+        progress.note(note);
+    }
 }
 
 /// The screen as a rank holds it: the first all counts, the others those of their own cells, all of them everything

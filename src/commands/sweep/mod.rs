@@ -16,7 +16,8 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use crate::checkpoint::{ResumableRun, file as checkpoint};
-use crate::commands::run::{describe, train_and_judge};
+use crate::commands::run::train_and_judge;
+use crate::commands::run_folder::describe;
 use crate::commands::screen;
 use crate::commands::sweep::display::Display;
 use crate::commands::sweep::figures::Figures;
