@@ -1,11 +1,10 @@
 //! What a trained model says about a screen, in the terms of its users: targets, genes of each latent, cells.
 
 use crate::data::dataset::Dataset;
-use crate::data::minibatch::Minibatches;
 use crate::data::split::ScreenSplit;
 use crate::error::Result;
-use crate::inference::evaluation_workspace;
-use crate::inference::loadings::{MOST_CELLS, gene_loadings, spread};
+use crate::inference::loadings::{MOST_CELLS, spread};
+use crate::inference::{Inference, evaluation_workspace};
 use crate::model::network::Network;
 use crate::model::prior::table::PriorTable;
 use crate::numerics::real::Real;
@@ -87,50 +86,30 @@ impl Interpretation {
         let mut latent = vec![0.0; l];
 
         let mut workspace = evaluation_workspace(network, data);
-        network.prepare_evaluation(&mut workspace);
-        let all: Vec<usize> = (0..data.n_cells()).collect();
-        let own = team.ranks().mine(&all);
-        let mut batches = Minibatches::of_cells(data, &own, workspace.capacity())?;
-        // As many cells at a time as give each process a minibatch: cells go round among processes.
-        for piece in all.chunks(workspace.capacity() * team.ranks().size()) {
-            let (mut found, mut means) = (Vec::new(), Vec::new());
-            if let Some(batch) = batches.next()? {
-                let (reconstruction, kl) = network.cell_elbo(team, &mut workspace, batch, seed);
-                for (i, (&reconstruction, &kl)) in reconstruction.iter().zip(kl).enumerate() {
-                    let row = batch.row(i);
-                    found.extend([reconstruction, kl, row.sum() as f64, row.len() as f64]);
-                }
-                means.extend_from_slice(&workspace.cells.mean[..batch.cells.len() * l]);
+        let mut inference = Inference { team, network, data, workspace: &mut workspace };
+        inference.for_each_cell(seed, |found| {
+            let n = found.cell;
+            if left.next_if_eq(&n).is_some() {
+                latents_chosen.extend_from_slice(found.mean);
             }
-            let found = team.ranks().gather_rows(piece, 4, found);
-            let means = team.ranks().gather_rows(piece, l, means);
-            if !first {
-                continue;
-            }
-            for ((&n, &[reconstruction, kl, total, n_genes]), mean) in
-                piece.iter().zip(found.as_chunks::<4>().0).zip(means.chunks_exact(l))
-            {
-                if left.next_if_eq(&n).is_some() {
-                    latents_chosen.extend_from_slice(mean);
-                }
-                latent.iter_mut().zip(mean).for_each(|(wide, z)| *wide = z.f64());
-                let record = CellRecord {
-                    subset: match (train.next_if_eq(&n), validation.next_if_eq(&n)) {
-                        (Some(_), _) => Subset::Train,
-                        (_, Some(_)) => Subset::Validation,
-                        _ => Subset::HeldOut,
-                    },
-                    total: total as u64,
-                    n_genes: n_genes as usize,
-                    reconstruction,
-                    kl,
-                    nearest: if shifts.is_none() { Nearest::Unknown } else { nearest(&latent, &priors) },
-                };
-                cell(&latent, &record)?;
-                cells.iter_mut().for_each(|cells| cells.push(&record));
-            }
-        }
-        let loadings = gene_loadings(team, network, &mut workspace, data, &chosen, &latents_chosen);
+            latent.iter_mut().zip(found.mean).for_each(|(wide, z)| *wide = z.f64());
+            let record = CellRecord {
+                subset: match (train.next_if_eq(&n), validation.next_if_eq(&n)) {
+                    (Some(_), _) => Subset::Train,
+                    (_, Some(_)) => Subset::Validation,
+                    _ => Subset::HeldOut,
+                },
+                total: found.total,
+                n_genes: found.n_genes,
+                reconstruction: found.reconstruction,
+                kl: found.kl,
+                nearest: if shifts.is_none() { Nearest::Unknown } else { nearest(&latent, &priors) },
+            };
+            cell(&latent, &record)?;
+            cells.iter_mut().for_each(|cells| cells.push(&record));
+            Ok(())
+        })?;
+        let loadings = inference.gene_loadings(&chosen, &latents_chosen);
         Ok(Self { masks, shifts, targets, loadings, cells })
     }
 }

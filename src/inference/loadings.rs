@@ -1,12 +1,9 @@
 //! What each latent does to each gene: decoder differences along a latent. Derivation: `derivations/loadings.md`.
 
-use crate::data::dataset::Dataset;
 use crate::data::minibatch::Batch;
-use crate::model::network::Network;
-use crate::model::workspace::Workspace;
+use crate::inference::Inference;
 use crate::numerics::real::Real;
 use crate::numerics::spread::evenly_spaced;
-use crate::parallel::team::Team;
 
 /// Half of the distance over which the decoder is differenced, in units of the latent's prior deviation.
 pub const DELTA: f64 = 1.0;
@@ -19,47 +16,47 @@ pub fn spread(cells: &[usize], most: usize) -> Vec<usize> {
     evenly_spaced(cells.len(), most).map(|place| cells[place]).collect()
 }
 
-/// Change of each gene's log2 expression rate per unit of each latent, Eq. (D2): genes x L.
-///
-/// The mean runs over `cells`, whose posterior means `latents` holds (cells x L).
-pub fn gene_loadings<R: Real>(
-    team: &Team,
-    network: &Network<R>,
-    workspace: &mut Workspace<R>,
-    data: &Dataset,
-    cells: &[usize],
-    latents: &[R],
-) -> Vec<f64> {
-    let (g, l) = (network.architecture.n_genes, network.architecture.n_latents);
-    let mut sums = vec![0.0; g * l];
-    network.prepare_evaluation(workspace);
-    let mut z = Vec::new();
-    let capacity = workspace.capacity();
-    for (cells, latents) in cells.chunks(capacity).zip(latents.chunks(capacity * l)) {
-        for k in 0..l {
-            for sign in [1.0, -1.0] {
-                z.clear();
-                z.extend_from_slice(latents);
-                z.iter_mut().skip(k).step_by(l).for_each(|z| *z += R::of(sign * DELTA));
-                let log_rates = network.log_rates(team, workspace, Batch::new(data, cells), &z);
-                for row in log_rates.chunks_exact(g) {
-                    for (gene, log_rate) in row.iter().enumerate() {
-                        sums[gene * l + k] += sign * log_rate.f64();
+impl<R: Real> Inference<'_, R> {
+    /// Change of each gene's log2 expression rate per unit of each latent, Eq. (D2): genes x L.
+    ///
+    /// The mean runs over `cells`, whose posterior means `latents` holds (cells x L); their counts are not read.
+    pub fn gene_loadings(&mut self, cells: &[usize], latents: &[R]) -> Vec<f64> {
+        let (g, l) = (self.network.architecture.n_genes, self.network.architecture.n_latents);
+        let mut sums = vec![0.0; g * l];
+        self.network.prepare_evaluation(self.workspace);
+        let mut z = Vec::new();
+        let capacity = self.workspace.capacity();
+        for (cells, latents) in cells.chunks(capacity).zip(latents.chunks(capacity * l)) {
+            let batch = Batch::new(self.data, cells);
+            for k in 0..l {
+                for sign in [1.0, -1.0] {
+                    z.clear();
+                    z.extend_from_slice(latents);
+                    z.iter_mut().skip(k).step_by(l).for_each(|z| *z += R::of(sign * DELTA));
+                    let log_rates = self.network.log_rates(self.team, self.workspace, batch, &z);
+                    for row in log_rates.chunks_exact(g) {
+                        for (gene, log_rate) in row.iter().enumerate() {
+                            sums[gene * l + k] += sign * log_rate.f64();
+                        }
                     }
                 }
             }
         }
+        let scale = 1.0 / (2.0 * DELTA * std::f64::consts::LN_2 * cells.len().max(1) as f64);
+        sums.iter_mut().for_each(|sum| *sum *= scale);
+        sums
     }
-    let scale = 1.0 / (2.0 * DELTA * std::f64::consts::LN_2 * cells.len().max(1) as f64);
-    sums.iter_mut().for_each(|sum| *sum *= scale);
-    sums
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::dataset::Dataset;
     use crate::data::simulate::{Simulation, simulate};
     use crate::model::architecture::Architecture;
+    use crate::model::network::Network;
+    use crate::model::workspace::Workspace;
+    use crate::parallel::team::Team;
 
     fn screen() -> Dataset {
         let settings =
@@ -96,7 +93,10 @@ mod tests {
         let latents: Vec<f64> = (0..data.n_cells() * 3).map(|i| (i as f64 * 0.7).sin()).collect();
         let mut workspace = Workspace::new(&network.architecture, 16, 1);
         let cells: Vec<usize> = (0..data.n_cells()).collect();
-        let loadings = Team::with(2, |team| gene_loadings(team, &network, &mut workspace, &data, &cells, &latents));
+        let loadings = Team::with(2, |team| {
+            let mut inference = Inference { team, network: &network, data: &data, workspace: &mut workspace };
+            inference.gene_loadings(&cells, &latents)
+        });
         for k in 0..3 {
             for g in 1..7 {
                 let found = loadings[g * 3 + k] - loadings[k];

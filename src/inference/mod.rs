@@ -1,6 +1,7 @@
 //! What a network says of many cells: passes over their minibatches, in evaluation mode.
 
 pub mod bounds;
+pub mod cells;
 pub mod elbo;
 pub mod loadings;
 pub mod posterior;

@@ -101,19 +101,4 @@ impl<R: Real> Network<R> {
                 parts.iter().find(|(_, v)| bad(v)).map(|(part, _)| part.to_string())
             })
     }
-
-    /// Parts of the negative ELBO of each cell of a batch in evaluation mode: reconstruction and divergence, in nats.
-    ///
-    /// Call [`Network::prepare_evaluation`] once before.
-    pub fn cell_elbo<'w>(
-        &self,
-        team: &Team,
-        workspace: &'w mut Workspace<R>,
-        batch: Batch,
-        seed: u64,
-    ) -> (&'w [f64], &'w [f64]) {
-        self.evaluate(team, workspace, batch, Noise::Evaluation { seed, draw: 0 });
-        let n = batch.cells.len();
-        (&workspace.cells.reconstruction[..n], &workspace.cells.kl[..n])
-    }
 }
