@@ -114,7 +114,8 @@ pub struct ColumnReport {
 /// # Errors
 /// As [`load`](crate::data::loading::load::load) for files that cannot be opened; a column that cannot be read is only reported.
 pub fn inspect(path: &Path, layer: Option<&str>, genome: Option<&str>, labels: Option<&Path>) -> Result<Inspection> {
-    let file = open(path, &OpenOptions { layer, genome, labels, columns: Vec::new() })?;
+    let options = OpenOptions { layer, genome, labels, columns: Vec::new() };
+    let file = open(path, &options)?;
     let (n_cells, n_genes) = file.shape()?;
     let cell_names = file.cell_names()?;
     let gene_names = file.gene_names()?;
@@ -175,7 +176,7 @@ pub fn inspect(path: &Path, layer: Option<&str>, genome: Option<&str>, labels: O
         warnings,
         command: String::new(),
     };
-    inspection.suggest(&levels, layer, genome, labels, n_of_table);
+    inspection.suggest(&levels, n_of_table, &options);
     Ok(inspection)
 }
 
@@ -226,53 +227,84 @@ fn describe(name: String, column: Result<Column>) -> (ColumnReport, Option<Level
     }
 }
 
-impl Inspection {
-    /// Finds the columns to use and fills in the command; adds warnings about what it found.
-    fn suggest(
-        &mut self,
-        levels: &[Option<Levels>],
-        layer: Option<&str>,
-        genome: Option<&str>,
-        labels: Option<&Path>,
-        n_of_table: usize,
-    ) {
-        let mut words = vec!["svae-cpu run --data".to_string(), quoted(&self.file)];
-        let mut add = |flag: &str, value: Option<&str>| {
-            words.push(flag.to_string());
-            words.extend(value.map(quoted));
-        };
-        if let Some(genome) = genome {
-            add("--genome", Some(genome));
-        }
-        match self.matrices.first() {
-            Some(matrix) if matrix.is_counts => {
-                if let Some(layer) = layer {
-                    add("--layer", Some(layer));
-                }
-            }
-            Some(matrix) => {
-                // A layer of the same genes rather than `raw`.
-                let others = || self.matrices.iter().skip(1).filter(|other| other.is_counts);
-                let other = others().find(|other| other.name == "counts").or_else(|| others().next());
-                let problem = format!("{} holds {}, not raw counts", matrix.name, matrix.looks_like);
-                match other {
-                    Some(other) => {
-                        self.warnings.push(format!("{problem}; {} holds raw counts", other.name));
-                        add("--layer", Some(&other.name));
-                    }
-                    None => self.warnings.push(format!("{problem}, and no other matrix of the file holds any")),
-                }
-            }
-            None => {}
-        }
+/// A command line under construction.
+struct Command(Vec<String>);
 
-        let usable = |at: usize| -> Option<&Levels> {
-            let n_levels = self.columns[at].n_levels?;
-            levels[at].as_ref().filter(|_| n_levels >= 2 && n_levels <= (self.n_cells / 2).max(2))
-        };
+impl Command {
+    fn add(&mut self, flag: &str, value: Option<&str>) {
+        self.0.push(flag.to_string());
+        self.0.extend(value.map(quoted));
+    }
+}
+
+impl Inspection {
+    /// Finds the columns to use and fills in the command; adds warnings about what it found. The first `n_of_table` columns
+    /// are those of the table of labels.
+    fn suggest(&mut self, levels: &[Option<Levels>], n_of_table: usize, options: &OpenOptions) {
+        let mut command = Command(vec!["svae-cpu run --data".to_string(), quoted(&self.file)]);
+        if let Some(genome) = options.genome {
+            command.add("--genome", Some(genome));
+        }
+        self.suggest_matrix(options.layer, &mut command);
+        if let Some(labels) = options.labels {
+            command.add("--labels", Some(&labels.display().to_string()));
+        }
+        match self.best_label(levels, n_of_table) {
+            Some(at) => {
+                let found = levels[at].as_ref().expect("a label has levels");
+                self.suggest_label(at, found, &mut command);
+                self.suggest_batch(at, levels, &mut command);
+                if self.n_genes > MANY_GENES.0 {
+                    command.add("--top-genes", Some(&MANY_GENES.1.to_string()));
+                }
+            }
+            None if levels.iter().any(Option::is_some) => {
+                let problem = "no column of the cells looks like the intervention; name it with --label-key";
+                self.warnings.push(problem.to_string());
+                command.add("--label-key COLUMN", None);
+            }
+            None => {
+                let problem = "the file has no labels; give a table of barcodes and interventions with --labels";
+                self.warnings.push(problem.to_string());
+                command.add("--labels FILE", None);
+            }
+        }
+        self.command = command.0.join(" ");
+    }
+
+    /// The matrix to read: the first, if it holds counts, else one that does.
+    fn suggest_matrix(&mut self, layer: Option<&str>, command: &mut Command) {
+        let Some(matrix) = self.matrices.first() else { return };
+        if matrix.is_counts {
+            if let Some(layer) = layer {
+                command.add("--layer", Some(layer));
+            }
+            return;
+        }
+        // A layer of the same genes rather than `raw`.
+        let others = || self.matrices.iter().skip(1).filter(|other| other.is_counts);
+        let other = others().find(|other| other.name == "counts").or_else(|| others().next());
+        let problem = format!("{} holds {}, not raw counts", matrix.name, matrix.looks_like);
+        match other {
+            Some(other) => {
+                self.warnings.push(format!("{problem}; {} holds raw counts", other.name));
+                command.add("--layer", Some(&other.name));
+            }
+            None => self.warnings.push(format!("{problem}, and no other matrix of the file holds any")),
+        }
+    }
+
+    /// The levels of a column, if they are few enough to be groups of cells.
+    fn usable<'a>(&self, at: usize, levels: &'a [Option<Levels>]) -> Option<&'a Levels> {
+        let n_levels = self.columns[at].n_levels?;
+        levels[at].as_ref().filter(|_| n_levels >= 2 && n_levels <= (self.n_cells / 2).max(2))
+    }
+
+    /// The column that most likely holds the intervention, if one is likely to.
+    fn best_label(&self, levels: &[Option<Levels>], n_of_table: usize) -> Option<usize> {
         let has_control = |found: &Levels| found.names.iter().any(|name| guards::is_usual_control(name));
         let score = |at: usize| -> usize {
-            let Some(found) = usable(at) else { return 0 };
+            let Some(found) = self.usable(at, levels) else { return 0 };
             let name = self.columns[at].name.to_lowercase();
             let number = matches!(self.columns[at].kind.as_str(), "integer" | "number");
             let usual = USUAL_LABELS.contains(&name.as_str());
@@ -283,38 +315,41 @@ impl Inspection {
                 + 10_000 * (at < n_of_table) as usize
                 + rank
         };
-        let best =
-            (0..levels.len()).max_by_key(|&at| (score(at), std::cmp::Reverse(at))).filter(|&at| score(at) >= 2000);
-        if let Some(labels) = labels {
-            add("--labels", Some(&labels.display().to_string()));
-        }
-        let Some(best) = best else {
-            let problem = match levels.iter().any(Option::is_some) {
-                true => "no column of the cells looks like the intervention; name it with --label-key",
-                false => "the file has no labels; give a table of barcodes and interventions with --labels",
-            };
-            self.warnings.push(problem.to_string());
-            add(if levels.iter().any(Option::is_some) { "--label-key COLUMN" } else { "--labels FILE" }, None);
-            self.command = words.join(" ");
-            return;
-        };
-        let found = levels[best].as_ref().expect("a label has levels");
-        add("--label-key", Some(&self.columns[best].name));
+        (0..levels.len()).max_by_key(|&at| (score(at), std::cmp::Reverse(at))).filter(|&at| score(at) >= 2000)
+    }
+
+    /// The column of the intervention, its controls, and what cells and interventions to leave out.
+    fn suggest_label(&mut self, at: usize, found: &Levels, command: &mut Command) {
+        command.add("--label-key", Some(&self.columns[at].name));
         let controls: Vec<&str> =
             found.names.iter().map(String::as_str).filter(|name| guards::is_usual_control(name)).collect();
         if !controls.is_empty() {
-            add("--control", Some(&controls.join(",")));
+            command.add("--control", Some(&controls.join(",")));
         }
-        if self.columns[best].n_missing > 0 {
-            let n = self.columns[best].n_missing;
-            self.warnings.push(format!("{n} of {} cells have no label in `{}`", self.n_cells, self.columns[best].name));
-            add("--drop-unlabelled-cells", None);
+        if self.columns[at].n_missing > 0 {
+            let n = self.columns[at].n_missing;
+            self.warnings.push(format!("{n} of {} cells have no label in `{}`", self.n_cells, self.columns[at].name));
+            command.add("--drop-unlabelled-cells", None);
         }
         let sizes = found.sizes();
         let few = sizes.iter().filter(|size| (1..FEW_CELLS).contains(*size)).count();
         if few > 0 && sizes.iter().any(|size| *size >= FEW_CELLS) {
             self.warnings.push(format!("{few} interventions have fewer than {FEW_CELLS} cells"));
-            add("--min-cells-per-label", Some(&FEW_CELLS.to_string()));
+            command.add("--min-cells-per-label", Some(&FEW_CELLS.to_string()));
+        }
+    }
+
+    /// The column of the batch, if one has a usual name and can be told from the interventions of the column `label`.
+    fn suggest_batch(&mut self, label: usize, levels: &[Option<Levels>], command: &mut Command) {
+        let batch = USUAL_BATCHES.iter().find_map(|usual| {
+            (0..levels.len()).find(|&at| {
+                at != label && self.usable(at, levels).is_some() && self.columns[at].name.to_lowercase() == *usual
+            })
+        });
+        let (Some(at), Some(found)) = (batch, &levels[label]) else { return };
+        let Some(Levels { names, codes, .. }) = &levels[at] else { return };
+        if codes.iter().any(Option::is_none) {
+            return;
         }
         let mut rows = InterventionRows::default();
         for code in &found.codes {
@@ -323,29 +358,16 @@ impl Inspection {
                 None => rows.push(&[]),
             }
         }
-        let batch = USUAL_BATCHES.iter().find_map(|usual| {
-            (0..levels.len())
-                .find(|&at| at != best && usable(at).is_some() && self.columns[at].name.to_lowercase() == *usual)
-        });
-        if let Some(at) = batch
-            && let Some(Levels { names, codes, .. }) = &levels[at]
-            && codes.iter().all(Option::is_some)
-        {
-            let name = self.columns[at].name.clone();
-            let codes = codes.iter().flatten().copied().collect();
-            let covariate = Categorical { name: name.clone(), levels: names.clone(), codes };
-            match guards::confounding(&covariate, &rows, &found.names) {
-                Ok(warning) => {
-                    self.warnings.extend(warning);
-                    add("--batch-key", Some(&name));
-                }
-                Err(error) => self.warnings.push(format!("`{name}` cannot be the batch: {}", error.problem)),
+        let name = self.columns[at].name.clone();
+        let codes = codes.iter().flatten().copied().collect();
+        let covariate = Categorical { name: name.clone(), levels: names.clone(), codes };
+        match guards::confounding(&covariate, &rows, &found.names) {
+            Ok(warning) => {
+                self.warnings.extend(warning);
+                command.add("--batch-key", Some(&name));
             }
+            Err(error) => self.warnings.push(format!("`{name}` cannot be the batch: {}", error.problem)),
         }
-        if self.n_genes > MANY_GENES.0 {
-            add("--top-genes", Some(&MANY_GENES.1.to_string()));
-        }
-        self.command = words.join(" ");
     }
 
     /// As one JSON object.
