@@ -9,9 +9,7 @@ use std::fmt::{Debug, Display};
 use std::iter::Sum;
 
 /// A floating-point scalar: `f32` or `f64`.
-pub trait Real:
-    faer::traits::RealField + Copy + Default + Debug + Display + Send + Sync + Sum + npyz::Serialize + 'static
-{
+pub trait Real: faer::traits::RealField + Copy + Default + Debug + Display + Send + Sync + Sum + 'static {
     /// "f32" or "f64".
     const NAME: &'static str;
     /// Spacing of the numbers next to one.
