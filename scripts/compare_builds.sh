@@ -21,6 +21,36 @@ declare -A old_flags=() new_flags=()
 only_in_old=''
 only_in_new=''
 
+# Lines of config.toml that only one of the builds writes, for settings that the other does not have.
+added_settings='likelihood = "negative-binomial"'
+
+without_added_settings() { if [ -n "$added_settings" ]; then grep -vxF -- "$added_settings" "$@"; else cat "$@"; fi; }
+
+# Everything in an HDF5 file, as text; needs h5py, which scripts/check_results_h5ad.sh installs into target/python.
+python=$(dirname "$0")/../target/python/bin/python
+[ -x "$python" ] || python=python3
+hdf5_as_text() {
+    "$python" - "$1" <<'END'
+import hashlib
+import sys
+
+import h5py
+
+
+def show(name, entry):
+    attributes = sorted((key, str(value)) for key, value in entry.attrs.items())
+    if not isinstance(entry, h5py.Dataset):
+        print(name, attributes)
+    elif isinstance(entry[()], bytes):
+        print(name, attributes, entry[()].decode(), sep="\n")
+    else:
+        print(name, attributes, entry.dtype, hashlib.sha256(repr(entry[()].tolist()).encode()).hexdigest())
+
+
+h5py.File(sys.argv[1]).visititems(show)
+END
+}
+
 # comparable FILE: its contents without what differs from run to run, or tells the builds apart.
 comparable() {
     case $1 in
@@ -30,21 +60,37 @@ comparable() {
     */metrics.json | */evaluation.json)
         sed -E '/^ *"(train_seconds|cells_per_second|total_seconds|peak_rss_bytes)":/d; /^ *"seconds": \{/,/\}/d' "$1"
         ;;
-    # Which build ran, where and when, for how long and in how much memory; the command begins with the path of the binary. In a
-    # sweep, how many threads were free for a run.
+    # Which build ran, where and when, for how long and in how much memory; the command begins with the path of
+    # the binary.
     */manifest.json)
         sed -E '/^ *"(program|commit|working_directory|host|started|ended|seconds|peak_rss_bytes)":/d;
-                /^ *"command": \[/,/\]/d' "$1" | if [[ $1 == */s/runs/* ]]; then sed '/^ *"threads":/d'; else cat; fi
+                /^ *"command": \[/,/\]/d' "$1" | case $1 in
+            # How many threads were free for a run.
+            */sweep/s/runs/*) sed '/^ *"threads":/d' ;;
+            # Its data are the results.h5ad of another run.
+            */stream/b/*) sed -E '/^ *"(bytes|crc32)":/d' ;;
+            *) cat ;;
+            esac
         ;;
-    # What older builds had no choice of.
-    */config.toml) sed '/^likelihood = "negative-binomial"$/d' "$1" ;;
+    */config.toml) without_added_settings "$1" ;;
+    # The version of the program, the time of the training and a copy of config.toml.
+    */report.html)
+        sed -E 's/svae-cpu [0-9]+(\.[0-9]+)+//; s|<b>[^<]*</b>( *<[^>]*> *of training)|\1|; s/&#10;/\n/g; s/&quot;/"/g' "$1" \
+            | without_added_settings
+        ;;
+    # A copy of config.toml again, which shifts whatever comes after it.
+    */results.h5ad)
+        if [ -z "$added_settings" ]; then
+            cat "$1"
+        elif [ "$reads_hdf5" = yes ]; then
+            hdf5_as_text "$1" | without_added_settings
+        fi
+        ;;
     # Times of the runs of a sweep: the last two columns; in tables, with their deviations.
     */runs.csv) sed -E 's/(,[^,]*){2}$//' "$1" ;;
     */table.csv | */table_selected.csv) sed -E 's/(,[^,]*){4}$//' "$1" ;;
     */table.md | */table_selected.md) sed -E 's/(\|[^|]*){2}\|$//' "$1" ;;
     */table.json | */table_selected.json) sed -E '/^ *"(train|total)_seconds": \{/,/\}/d' "$1" ;;
-    # The version of the program, and the time of the training.
-    */report.html) sed -E 's/svae-cpu [0-9]+(\.[0-9]+)+//; s|<b>[^<]*</b>( *<[^>]*> *of training)|\1|' "$1" ;;
     *) cat "$1" ;;
     esac
 }
@@ -152,6 +198,12 @@ work=${KEEP:-$(mktemp -d)}
 mkdir -p "$work/old" "$work/new" "$work/input"
 work=$(realpath "$work")
 make_input "$work/input"
+
+reads_hdf5=yes
+"$python" -c 'import h5py' 2>/dev/null || reads_hdf5=no
+if [ -n "$added_settings" ] && [ $reads_hdf5 = no ]; then
+    echo "results.h5ad is not compared: the builds write different settings into it, and Python has no h5py to leave them out" >&2
+fi
 
 # commands WHICH FOLDER ARGUMENT... [: ARGUMENT...]...: runs the commands in the folder; standard output goes to files there.
 commands() {
