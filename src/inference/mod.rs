@@ -21,7 +21,7 @@ const EVALUATION_BATCH: usize = 512;
 /// A network in evaluation mode, to be asked about cells of a screen.
 #[derive(Debug)]
 pub struct Inference<'a, R> {
-    /// Who works.
+    /// The team that does the work.
     pub team: &'a Team<'a>,
     /// The network.
     pub network: &'a Network<R>,

@@ -16,33 +16,13 @@ use crate::training::trainer::{Trainer, Training, TrainingSettings, TrainingTask
 /// Most trainings from different starting values in one run.
 pub const MOST_STARTS: usize = 10;
 
-/// Names of the trainings as stages, one for each starting value.
-const TRAINING: [&str; MOST_STARTS] = [
-    FIRST_TRAINING,
-    "training from start 2",
-    "training from start 3",
-    "training from start 4",
-    "training from start 5",
-    "training from start 6",
-    "training from start 7",
-    "training from start 8",
-    "training from start 9",
-    "training from start 10",
-];
-
-/// Names of their trials in progress reports.
-const TRIAL: [&str; MOST_STARTS] = [
-    "trial of start 1",
-    "trial of start 2",
-    "trial of start 3",
-    "trial of start 4",
-    "trial of start 5",
-    "trial of start 6",
-    "trial of start 7",
-    "trial of start 8",
-    "trial of start 9",
-    "trial of start 10",
-];
+/// Name of the training from a starting value, as a stage.
+fn training_from(start: usize) -> String {
+    match start {
+        0 => FIRST_TRAINING.to_owned(),
+        start => format!("training from start {}", start + 1),
+    }
+}
 
 /// The stage of all trials.
 const TRIALS: &str = "trials";
@@ -111,11 +91,11 @@ fn train_all<R: Real>(
     let mut kept: Option<(f64, usize, Network<R>, Training)> = None;
     let (mut seconds, mut cells_passed) = (0.0, 0);
     let mut elbo_validation = Vec::new();
-    for (i, stage) in TRAINING.into_iter().enumerate().take(n) {
+    for i in 0..n {
         let settings = &settings_of(task.settings, i);
         let mut network = new_network(settings.seed);
         let task = TrainingTask { settings, ..task };
-        let training = train_stage(run, stage, team, &mut network, task, None, observer)?;
+        let training = train_stage(run, &training_from(i), team, &mut network, task, None, observer)?;
         seconds += training.seconds;
         cells_passed += training.cells_passed;
         let elbo = training.kept_elbo(settings.keep).filter(|_| training.non_finite.is_none());
@@ -176,7 +156,7 @@ fn train_the_best<R: Real>(
     let settings = &settings_of(task.settings, trials.best);
     let mut network = new_network(settings.seed);
     let task = TrainingTask { settings, ..task };
-    let training = train_stage(run, TRAINING[0], team, &mut network, task, Some(&trials.state), observer)?;
+    let training = train_stage(run, FIRST_TRAINING, team, &mut network, task, Some(&trials.state), observer)?;
     let others = || trials.done.iter().enumerate().filter(|(i, _)| *i != trials.best).map(|(_, trial)| trial);
     let seconds = training.seconds + others().map(|trial| trial.seconds).sum::<f64>();
     let cells_passed = training.cells_passed + others().map(|trial| trial.cells_passed).sum::<usize>();
@@ -205,14 +185,14 @@ fn try_all<R: Real>(
         Some((trials, state)) => (trials, Some(state)),
         None => (Trials::default(), None),
     };
-    for (i, name) in TRIAL.into_iter().enumerate().take(n).skip(trials.done.len()) {
+    for i in trials.done.len()..n {
         let settings = &settings_of(task.settings, i);
         let mut network = new_network(settings.seed);
         let mut trainer = Trainer::new(&mut network, TrainingTask { settings, ..task });
         if let Some(state) = under_way.take() {
             trainer.load(&mut ByteReader::new(&state)).map_err(|damage| run.damaged(TRIALS, damage))?;
         }
-        observer.stage(name, epochs, task.train.len());
+        observer.stage(&format!("trial of start {}", i + 1), epochs, task.train.len());
         let wanted = |trainer: &Trainer<'_, R>| trainer.position().0 < epochs;
         let tried = advance_while(run, TRIALS, team, &mut trainer, observer, wanted, |trainer, out| {
             trials.encode(out);

@@ -1,5 +1,6 @@
 //! A training that is left at any step and taken up by another process, in miniature.
 
+use crate::checkpoint::ResumableRun;
 use crate::checkpoint::encoding::{ByteReader, Encode};
 use crate::data::dataset::Dataset;
 use crate::data::simulate::{Simulation, simulate};
@@ -10,8 +11,10 @@ use crate::model::prior::sparsity::Penalty;
 use crate::numerics::real::Real;
 use crate::parallel::team::Team;
 use crate::system::console::Silent;
-use crate::training::history::KeepEpoch;
+use crate::training::history::{EpochRecord, KeepEpoch};
+use crate::training::observer::Observer;
 use crate::training::schedule::Schedule;
+use crate::training::starts::{Starts, train_from_starts};
 use crate::training::trainer::{Advance, Trainer, Training, TrainingSettings, TrainingTask, train};
 
 fn screen(seed: u64) -> Dataset {
@@ -115,4 +118,41 @@ fn the_state_of_another_training_is_refused() {
     assert!(trainer.load(&mut ByteReader::new(&bytes[..bytes.len() - 1])).is_err());
     bytes.push(0);
     assert!(trainer.load(&mut ByteReader::new(&bytes)).is_err());
+}
+
+/// Writes down what it hears.
+#[derive(Default)]
+struct Heard(Vec<String>);
+
+impl Observer for Heard {
+    fn stage(&mut self, name: &str, epochs: usize, cells: usize) {
+        self.0.push(format!("{name}: {epochs} epochs of {cells} cells"));
+    }
+
+    fn epoch(&mut self, record: &EpochRecord) {
+        self.0.push(format!("epoch {}", record.epoch));
+    }
+
+    fn stage_ended(&mut self) {
+        self.0.push("ended".to_owned());
+    }
+}
+
+#[test]
+fn an_observer_hears_of_every_stage_and_epoch() {
+    let data = screen(1);
+    let (cells, settings) = ((0..50).collect::<Vec<usize>>(), TrainingSettings::plain(2, 16));
+    let task = TrainingTask { data: &data, train: &cells, validation: &[], objective: &OBJECTIVE, settings: &settings };
+    let training = ["training: 2 epochs of 50 cells", "epoch 1", "epoch 2", "ended"];
+    let trial = |n: usize| [format!("trial of start {n}: 1 epochs of 50 cells"), "epoch 1".into(), "ended".into()];
+    let heard = |starts: Starts| {
+        let (mut heard, run) = (Heard::default(), &mut ResumableRun::unsaved());
+        let new_network = |_| network::<f32>(&data);
+        train_from_starts(run, &Team::single(), task, starts, new_network, &mut heard).expect("counts in memory");
+        heard.0
+    };
+    assert_eq!(heard(Starts { n: 1, trial_epochs: None }), training);
+    // The best trial goes on after its first epoch.
+    let tried = [&trial(1)[..], &trial(2), &[training[0], training[2], training[3]].map(str::to_owned)].concat();
+    assert_eq!(heard(Starts { n: 2, trial_epochs: Some(1) }), tried);
 }
