@@ -9,7 +9,9 @@ use crate::commands::bench::bench;
 use crate::commands::embed::embed;
 use crate::commands::evaluate::evaluate;
 use crate::commands::fit_shifts::fit_shifts;
+use crate::commands::inspect::inspect;
 use crate::commands::normalize::normalize;
+use crate::commands::report::report;
 use crate::commands::run::RunOutcome;
 use crate::commands::sample::sample;
 use crate::commands::simulate::simulate;
@@ -25,11 +27,11 @@ use crate::display::verification_table::{verification_summary, verification_tabl
 use crate::error::{Error, InputError, Result};
 use crate::parallel::ranks::Ranks;
 use crate::results::catalogue::ResultsFile;
-use crate::results::folder::ResultsFolder;
 use crate::results::output_file::Written;
 use crate::settings::{Config, Grid};
 use crate::system::console::{Console, LogFormat};
 use crate::system::{console, interruption};
+use crate::verification::outcome::Verification;
 use crate::words::grouped;
 
 /// Does what the command line asks for.
@@ -43,23 +45,7 @@ use crate::words::grouped;
 pub fn dispatch(cli: Cli, ranks: &Ranks) -> Result<()> {
     check_ranks(&cli.command, ranks)?;
     match cli.command {
-        Command::Run(args) => {
-            let config = ranks.first_error(args.checked())?;
-            interruptible(config.output.log_format)?;
-            let finished = if ranks.is_first() { run_folder::finished(&config) } else { Ok(None) };
-            let finished = ranks.first_error(finished)?;
-            if ranks.any(finished.is_some()) {
-                return finished.map_or(Ok(()), |folder| finished_before(&config, &folder));
-            }
-            let outcome = run::run(ranks, &config)?;
-            if !ranks.is_first() {
-                Ok(())
-            } else if config.output.json {
-                console::print(&to_json(&outcome.metrics))
-            } else {
-                console::print(&format!("{}\n\nResults: {}", metrics_table(&outcome.metrics), outcome.folder.display()))
-            }
-        }
+        Command::Run(args) => run_on(ranks, *args),
         Command::Evaluate(args) => {
             let config = args.checked()?;
             interruptible(config.output.log_format)?;
@@ -73,9 +59,8 @@ pub fn dispatch(cli: Cli, ranks: &Ranks) -> Result<()> {
             evaluated(&config, &outcome)
         }
         Command::Report(args) => {
-            let folder = ResultsFolder::open(&args.folder)?;
-            folder.write_report(None)?;
-            console::print(&format!("Report: {}", folder.file(ResultsFile::Report).display()))
+            let file = report(&args.folder)?;
+            console::print(&format!("Report: {}", file.display()))
         }
         Command::Embed(args) => {
             let (model, kind) = args.checked()?;
@@ -121,23 +106,32 @@ pub fn dispatch(cli: Cli, ranks: &Ranks) -> Result<()> {
         }
         Command::Inspect(args) => {
             let (layer, genome) = (args.layer.as_deref(), args.genome.as_deref());
-            let found = crate::data::loading::inspect::inspect(&args.file, layer, genome, args.labels.as_deref())?;
+            let found = inspect(&args.file, layer, genome, args.labels.as_deref())?;
             console::print(&if args.json { found.to_json() } else { found.text() })
         }
         Command::Verify(args) => {
             let (config, golden) = args.checked()?;
-            let verification = verify(&config, golden.as_deref())?;
-            if config.output.json {
-                console::print(&to_json(&verification))?;
-            } else {
-                console::print(&format!(
-                    "{}\n\n{}",
-                    verification_table(&verification),
-                    verification_summary(&verification)
-                ))?;
-            }
-            if verification.pass { Ok(()) } else { Err(Error::Verification(verification_summary(&verification))) }
+            verified(&config, &verify(&config, golden.as_deref())?)
         }
+    }
+}
+
+/// Does a run, or says that it is finished already.
+fn run_on(ranks: &Ranks, args: crate::cli::run::Args) -> Result<()> {
+    let config = ranks.first_error(args.checked())?;
+    interruptible(config.output.log_format)?;
+    let finished = if ranks.is_first() { run_folder::finished(&config) } else { Ok(None) };
+    let finished = ranks.first_error(finished)?;
+    if ranks.any(finished.is_some()) {
+        return finished.map_or(Ok(()), |folder| finished_before(&config, &folder));
+    }
+    let outcome = run::run(ranks, &config)?;
+    if !ranks.is_first() {
+        Ok(())
+    } else if config.output.json {
+        console::print(&to_json(&outcome.metrics))
+    } else {
+        console::print(&format!("{}\n\nResults: {}", metrics_table(&outcome.metrics), outcome.folder.display()))
     }
 }
 
@@ -169,7 +163,7 @@ fn check_ranks(command: &Command, ranks: &Ranks) -> Result<()> {
     }
 }
 
-/// Says that there is nothing to go on with, and what there is.
+/// Says that a run is finished, and where.
 fn finished_before(config: &Config, folder: &Path) -> Result<()> {
     ProgressKind::choose(config.output.quiet).note(&format!("The run in {} is finished already.", folder.display()));
     if config.output.json {
@@ -196,8 +190,18 @@ fn evaluated(config: &Config, outcome: &RunOutcome) -> Result<()> {
     }
 }
 
+/// Prints the checks of a verification; one that failed is an error.
+fn verified(config: &Config, verification: &Verification) -> Result<()> {
+    if config.output.json {
+        console::print(&to_json(verification))?;
+    } else {
+        console::print(&format!("{}\n\n{}", verification_table(verification), verification_summary(verification)))?;
+    }
+    if verification.pass { Ok(()) } else { Err(Error::Verification(verification_summary(verification))) }
+}
+
 /// Prints what a sweep left behind.
-fn swept(grid: &Grid, part: Part, outcome: &sweep::Outcome) -> Result<()> {
+fn swept(grid: &Grid, part: Part, outcome: &sweep::SweepOutcome) -> Result<()> {
     let folder = outcome.folder.display();
     let runs = &outcome.runs;
     let status = |status: &Status| match status {

@@ -70,7 +70,7 @@ pub(crate) fn resumable<'a>(
     Ok(run)
 }
 
-/// The folder of the run that is to be gone on with, if that run is finished; a checkpoint that is left over is
+/// The folder of the run that is to be resumed, if that run is finished; a checkpoint that is left over is
 /// removed.
 ///
 /// # Errors

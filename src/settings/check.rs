@@ -10,7 +10,7 @@ use crate::settings::config::Config;
 use crate::settings::effect::without_effect;
 use crate::settings::file;
 use crate::settings::origin::Origin;
-use crate::settings::ranges::{Interval, number, path_or_none, seed, whole, whole_or_none};
+use crate::settings::ranges::{NumberRange, number, path_or_none, seed, whole, whole_or_none};
 use crate::settings::raw::{RawConfig, RawSimulation};
 
 impl Default for Config {
@@ -91,12 +91,12 @@ impl Config {
             model.beta = 10.0;
         }
         // Without a spike-and-slab prior alpha is the weight of a penalty, which may be absent.
-        let interval = match model.method {
-            Method::Svae => Interval::closed(0.0, 1e9),
-            _ => Interval::above(0.0, 1e9),
+        let range = match model.method {
+            Method::Svae => NumberRange::closed(0.0, 1e9),
+            _ => NumberRange::above(0.0, 1e9),
         };
         if model.alpha.is_some() {
-            number(1.0, interval)(origin.place("alpha"), model.alpha)?;
+            number(1.0, range)(origin.place("alpha"), model.alpha)?;
         }
         if model.latents == 1 && model.posterior_covariance == PosteriorCovariance::Full {
             if is_given("posterior_covariance") {

@@ -445,25 +445,7 @@ impl GridFile {
             };
             let mut in_block = HashSet::new();
             for index in 0..total {
-                let mut rest = index;
-                let mut picked: Vec<(&Setting, &Value)> = Vec::with_capacity(settings.len());
-                for setting in settings.iter().rev() {
-                    picked.push((setting, &setting.values[rest % setting.values.len()]));
-                    rest /= setting.values.len();
-                }
-                picked.reverse();
-                let choice = |key: &str| picked.iter().find(|(setting, _)| setting.key == key).map(|(_, value)| *value);
-                let checked = "each value was checked";
-                let method =
-                    choice("method").map_or(Method::SvaePlus, |value| value.clone().try_into().expect(checked));
-                let likelihood = choice("likelihood")
-                    .map_or(Likelihood::NegativeBinomial, |value| value.clone().try_into().expect(checked));
-                let skipped = picked.iter().any(|(s, value)| s.key == "heldout" && value.as_bool() == Some(false));
-                let without_effect = |key: &str| {
-                    let unused = unused_by(method).contains(&key) || unused_with(likelihood).contains(&key);
-                    unused || (skipped && HELDOUT_KEYS.contains(&key))
-                };
-                picked.retain(|(setting, _)| !without_effect(&setting.key));
+                let picked = combination(&settings, index);
                 let mut table = toml::Table::new();
                 let mut origin = Origin { file: Some(path.to_owned()), ..Origin::default() };
                 for (setting, value) in &picked {
@@ -512,6 +494,29 @@ impl GridFile {
         unique_names(&mut runs);
         Ok(runs)
     }
+}
+
+/// The settings of combination `index`: one value of each, without those that have no effect with the others.
+fn combination<'a>(settings: &[&'a Setting], index: usize) -> Vec<(&'a Setting, &'a Value)> {
+    let mut rest = index;
+    let mut picked: Vec<(&Setting, &Value)> = Vec::with_capacity(settings.len());
+    for setting in settings.iter().rev() {
+        picked.push((setting, &setting.values[rest % setting.values.len()]));
+        rest /= setting.values.len();
+    }
+    picked.reverse();
+    let choice = |key: &str| picked.iter().find(|(setting, _)| setting.key == key).map(|(_, value)| *value);
+    let checked = "each value was checked";
+    let method = choice("method").map_or(Method::SvaePlus, |value| value.clone().try_into().expect(checked));
+    let likelihood =
+        choice("likelihood").map_or(Likelihood::NegativeBinomial, |value| value.clone().try_into().expect(checked));
+    let skipped = choice("heldout").is_some_and(|value| value.as_bool() == Some(false));
+    picked.retain(|(setting, _)| {
+        let key = setting.key.as_str();
+        let unused = unused_by(method).contains(&key) || unused_with(likelihood).contains(&key);
+        !(unused || skipped && HELDOUT_KEYS.contains(&key))
+    });
+    picked
 }
 
 impl GridFile {

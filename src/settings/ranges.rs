@@ -9,16 +9,16 @@ use crate::error::Result;
 use crate::settings::origin::Place;
 use crate::settings::time_limit::TimeLimit;
 
-/// An interval of allowed numbers, which can say itself in words.
+/// A range of allowed numbers, which can say itself in words.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Interval {
+pub(super) struct NumberRange {
     low: f64,
     low_allowed: bool,
     high: f64,
     high_allowed: bool,
 }
 
-impl Interval {
+impl NumberRange {
     pub(super) const fn closed(low: f64, high: f64) -> Self {
         Self { low, low_allowed: true, high, high_allowed: true }
     }
@@ -38,7 +38,7 @@ impl Interval {
     }
 }
 
-impl std::fmt::Display for Interval {
+impl std::fmt::Display for NumberRange {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let low = if self.low_allowed { "at least" } else { "above" };
         let high = if self.high_allowed { "at most" } else { "below" };
@@ -46,13 +46,13 @@ impl std::fmt::Display for Interval {
     }
 }
 
-/// A number in an interval.
-pub(super) fn number(default: f64, interval: Interval) -> impl Fn(Place, Option<f64>) -> Result<f64> {
+/// A number in a range.
+pub(super) fn number(default: f64, range: NumberRange) -> impl Fn(Place, Option<f64>) -> Result<f64> {
     move |place, value| {
         let value = value.unwrap_or(default);
-        match interval.contains(value) {
+        match range.contains(value) {
             true => Ok(value),
-            false => Err(place.out_of_range(value, format!("give a number {interval}"))),
+            false => Err(place.out_of_range(value, format!("give a number {range}"))),
         }
     }
 }

@@ -17,8 +17,8 @@ use crate::numerics::real::Precision;
 use crate::numerics::simd::Level;
 use crate::settings::origin::Origin;
 use crate::settings::ranges::{
-    Interval, any, any_or_none, column_or_none, labels_or_none, names, number, path_or_none, seed, time_or_none, whole,
-    whole_or_none,
+    NumberRange, any, any_or_none, column_or_none, labels_or_none, names, number, path_or_none, seed, time_or_none,
+    whole, whole_or_none,
 };
 use crate::settings::time_limit::TimeLimit;
 use crate::system::console::LogFormat;
@@ -221,13 +221,13 @@ settings! {
         alpha: f64 => Option<f64> = any_or_none();
         /// Weight of the KL divergence of the latents (by default 10 for beta-vae, 1 for the others; vae has none)
         #[arg(long, value_name = "X", allow_negative_numbers = true)]
-        beta: f64 => f64 = number(1.0, Interval::closed(0.0, 1e6));
+        beta: f64 => f64 = number(1.0, NumberRange::closed(0.0, 1e6));
         /// Mask sample in the forward pass (svae, svae-plus) [default: hard]
         #[arg(long, value_name = "KIND")]
         mask: MaskKind => MaskKind = any(MaskKind::Hard);
         /// Temperature of the Gumbel-sigmoid mask (svae, svae-plus) [default: 1.0]
         #[arg(long, value_name = "X", allow_negative_numbers = true)]
-        temperature: f64 => f64 = number(1.0, Interval::closed(0.01, 100.0));
+        temperature: f64 => f64 = number(1.0, NumberRange::closed(0.01, 100.0));
         /// Mask of the iVAE: ones (the paper), or learned without penalty (the reference) [default: ones]
         #[arg(long, value_name = "KIND")]
         ivae_mask: IvaeMask => IvaeMask = any(IvaeMask::Ones);
@@ -239,7 +239,7 @@ settings! {
         posterior_covariance: PosteriorCovariance => PosteriorCovariance = any(PosteriorCovariance::Diagonal);
         /// Dropout rate in the encoder [default: 0.1]
         #[arg(long, value_name = "X", allow_negative_numbers = true)]
-        dropout: f64 => f64 = number(0.1, Interval::below(0.0, 1.0));
+        dropout: f64 => f64 = number(0.1, NumberRange::below(0.0, 1.0));
         /// Batch normalisation of the hidden layers [default: true]
         #[arg(long, value_name = "BOOL")]
         batch_norm: bool => bool = any(true);
@@ -251,7 +251,7 @@ settings! {
         likelihood: Likelihood => Likelihood = any(Likelihood::NegativeBinomial);
         /// Constant inside the logarithms of the negative binomial; 1e-8 as in the reference implementation [default: 0.0]
         #[arg(long, value_name = "X", allow_negative_numbers = true)]
-        likelihood_epsilon: f64 => f64 = number(0.0, Interval::closed(0.0, 0.01));
+        likelihood_epsilon: f64 => f64 = number(0.0, NumberRange::closed(0.0, 0.01));
         /// Give the covariates to the encoder too [default: false]
         #[arg(long, value_name = "BOOL")]
         encode_covariates: bool => bool = any(false);
@@ -282,33 +282,33 @@ settings! {
         patience: i64 => usize = whole(45, 0, 1_000_000);
         /// Adam's step size [default: 0.001]
         #[arg(long, value_name = "X", allow_negative_numbers = true)]
-        learning_rate: f64 => f64 = number(1e-3, Interval::above(0.0, 1.0));
+        learning_rate: f64 => f64 = number(1e-3, NumberRange::above(0.0, 1.0));
         /// Course of the step size: constant, falling to a hundredth along half a cosine over the epochs, or doing so over
         /// their second half [default: constant]
         #[arg(long, value_name = "COURSE")]
         schedule: Schedule => Schedule = any(Schedule::Constant);
         /// L2 penalty, added to the gradient as weight times this [default: 1e-6]
         #[arg(long, value_name = "X", allow_negative_numbers = true)]
-        weight_decay: f64 => f64 = number(1e-6, Interval::closed(0.0, 1.0));
+        weight_decay: f64 => f64 = number(1e-6, NumberRange::closed(0.0, 1.0));
         /// Adam's epsilon [default: 0.01]
         #[arg(long, value_name = "X", allow_negative_numbers = true)]
-        adam_epsilon: f64 => f64 = number(0.01, Interval::above(0.0, 1.0));
+        adam_epsilon: f64 => f64 = number(0.01, NumberRange::above(0.0, 1.0));
         /// Fraction of the training cells set aside for validation [default: 0.1]
         #[arg(long, value_name = "X", allow_negative_numbers = true)]
-        validation_fraction: f64 => f64 = number(0.1, Interval::above(0.0, 0.5));
+        validation_fraction: f64 => f64 = number(0.1, NumberRange::above(0.0, 0.5));
         /// Epoch whose weights are kept, by validation ELBO or simply the last [default: best]
         #[arg(long, value_name = "EPOCH")]
         keep: KeepEpoch => KeepEpoch = any(KeepEpoch::Best);
         /// Four times in the training, turn the latents to where interventions act on fewer of them, and switch off the
         /// masks whose probability is lower; those that matter come back; 0: do neither [default: 0]
         #[arg(long, value_name = "P", allow_negative_numbers = true)]
-        prune_masks_below: f64 => f64 = number(0.0, Interval::below(0.0, 1.0));
+        prune_masks_below: f64 => f64 = number(0.0, NumberRange::below(0.0, 1.0));
         /// Trainings from different starting values, of which the one with the lowest validation ELBO is kept [default: 1]
         #[arg(long, value_name = "N", allow_negative_numbers = true)]
         starts: i64 => usize = whole(1, 1, MOST_STARTS as i64);
         /// Share of the epochs after which only the best of several starts goes on; 1: each is trained to its end [default: 1]
         #[arg(long, value_name = "X", allow_negative_numbers = true)]
-        trial_share: f64 => f64 = number(1.0, Interval::above(0.0, 1.0));
+        trial_share: f64 => f64 = number(1.0, NumberRange::above(0.0, 1.0));
         /// Floating-point type of the training [default: f32]
         #[arg(long, value_name = "TYPE")]
         precision: Precision => Precision = any(Precision::F32);
@@ -353,7 +353,7 @@ settings! {
         resume: bool => bool = any(false);
         /// Minutes between two checkpoints; 0 writes one after every epoch [default: 10]
         #[arg(long, value_name = "MINUTES", allow_negative_numbers = true)]
-        checkpoint_every: f64 => f64 = number(10.0, Interval::closed(0.0, 1e6));
+        checkpoint_every: f64 => f64 = number(10.0, NumberRange::closed(0.0, 1e6));
         /// Stop after this time, such as 11h50m, 90m or 600s, with a checkpoint and exit code 75 (by default never)
         #[arg(long, value_name = "TIME", allow_negative_numbers = true)]
         time_limit: String => Option<TimeLimit> = time_or_none();

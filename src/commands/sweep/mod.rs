@@ -77,7 +77,7 @@ pub enum Part {
 
 /// What a sweep leaves behind.
 #[derive(Debug)]
-pub struct Outcome {
+pub struct SweepOutcome {
     /// Its folder.
     pub folder: PathBuf,
     /// Its tables; `None` for a share of the runs.
@@ -93,7 +93,7 @@ pub struct Outcome {
 /// [`Status::Failed`].
 ///
 /// [`Error::Stopped`] for a sweep that was stopped early: the same call goes on with it.
-pub fn sweep(grid: &Grid, part: Part) -> Result<Outcome> {
+pub fn sweep(grid: &Grid, part: Part) -> Result<SweepOutcome> {
     sweep_among(Ranks::alone(), grid, part)
 }
 
@@ -101,7 +101,7 @@ pub fn sweep(grid: &Grid, part: Part) -> Result<Outcome> {
 ///
 /// # Errors
 /// As [`sweep`].
-pub fn sweep_among(ranks: &Ranks, grid: &Grid, part: Part) -> Result<Outcome> {
+pub fn sweep_among(ranks: &Ranks, grid: &Grid, part: Part) -> Result<SweepOutcome> {
     let begin = Instant::now();
     let plan = Plan::new(grid).and_then(|plan| {
         select::check(grid, &plan)?;
@@ -131,69 +131,18 @@ pub fn sweep_among(ranks: &Ranks, grid: &Grid, part: Part) -> Result<Outcome> {
     }
 
     let _deferral = Deferral::begin();
-    let watch = grid.interruption.save_schedule(begin);
+    let work = Work {
+        ranks,
+        grid,
+        plan: &plan,
+        wanted: &wanted,
+        todo: &todo,
+        schedule: grid.interruption.save_schedule(begin),
+    };
     let mut failures = vec![None; plan.runs.len()];
     if part != Part::TablesOnly {
-        let own = || todo.iter().skip(ranks.rank()).step_by(ranks.size());
-        let display = Display::new(own().count(), grid.quiet);
-        if ranks.is_first() {
-            plan.notes.iter().for_each(|note| display.note(note));
-            if wanted.len() > todo.len() {
-                display.note(&format!("{} of {} runs are finished already.", wanted.len() - todo.len(), wanted.len()));
-            }
-        }
-        for (i, reason) in own() {
-            plan.data[plan.runs[*i].data].expect_use();
-            if let Some(reason) =
-                reason.as_ref().filter(|_| grid.overwrite || !checkpoint::exists(&plan.runs[*i].folder))
-            {
-                display.note(&format!("{} is done again: {reason}.", plan.runs[*i].name));
-            }
-        }
-        let found = Mutex::new(&mut failures);
-        let jobs = own().map(|&(i, _)| i).collect();
-        schedule::share_out(threads_or_all(grid.threads), jobs, |i, threads, spare| {
-            let run = &plan.runs[i];
-            if watch.cause().is_some() {
-                plan.data[run.data].release();
-                return;
-            }
-            let line = display.begin(&run.name, threads);
-            let start = Instant::now();
-            let ended = catch_unwind(AssertUnwindSafe(|| {
-                one(&plan, run, grid.overwrite, (threads, spare), watch.clone(), display.kind(&line, &run.name))
-            }));
-            plan.data[run.data].release();
-            let failure = match ended {
-                Ok(Ok(metrics)) => {
-                    display.end(&line, &run.name, &summary(&metrics, start));
-                    return;
-                }
-                Ok(Err(Error::Stopped(_))) => {
-                    display.pause(&line, &run.name, &format!("stopped after {}, to be gone on with", since(start)));
-                    return;
-                }
-                Ok(Err(error)) => error.to_string(),
-                Err(payload) => format!("the program has a fault: {}", panic_message(&*payload)),
-            };
-            display.end(&line, &run.name, &format!("FAILED after {}: {failure}", since(start)));
-            found.lock().unwrap_or_else(|poisoned| poisoned.into_inner())[i] = Some(failure);
-        });
-        display.close();
-        // A rank that has to stop does not leave the others waiting.
-        if let Some(cause) = ranks.first_of(watch.cause().map(|cause| cause.to_string())) {
-            let done = wanted.iter().filter(|&&i| matches!(state(&plan.runs[i]), State::Finished(_))).count();
-            let how = if grid.overwrite {
-                "the same command without --overwrite goes on"
-            } else {
-                "the same command goes on"
-            };
-            return Err(Error::Stopped(format!(
-                "stopped by {cause}; {done} of {} runs are finished in {}; {how}.",
-                wanted.len(),
-                plan.folder.display()
-            )));
-        }
+        work.do_runs(&mut failures);
+        work.stop_if_asked()?;
     }
     // Also the point where the first rank knows that all are done.
     let told: Vec<(usize, &String)> = failures.iter().enumerate().filter_map(|(i, f)| Some((i, f.as_ref()?))).collect();
@@ -214,7 +163,92 @@ pub fn sweep_among(ranks: &Ranks, grid: &Grid, part: Part) -> Result<Outcome> {
         }
     };
     let runs = wanted.iter().map(|&i| (plan.runs[i].name.clone(), statuses[i].clone())).collect();
-    Ok(Outcome { folder: plan.folder, tables, runs })
+    Ok(SweepOutcome { folder: plan.folder, tables, runs })
+}
+
+/// The runs that are to be done, and what they share.
+struct Work<'a> {
+    ranks: &'a Ranks,
+    grid: &'a Grid,
+    plan: &'a Plan,
+    /// Numbers of the runs of the part that is wanted.
+    wanted: &'a [usize],
+    /// Numbers of those that are not finished, and why they are done again.
+    todo: &'a [(usize, Option<String>)],
+    schedule: SaveSchedule,
+}
+
+impl Work<'_> {
+    /// Does this rank's share of the runs, and notes in `failures` what went wrong with each.
+    fn do_runs(&self, failures: &mut [Option<String>]) {
+        let Self { ranks, grid, plan, .. } = self;
+        let own = || self.todo.iter().skip(ranks.rank()).step_by(ranks.size());
+        let display = Display::new(own().count(), grid.quiet);
+        if ranks.is_first() {
+            plan.notes.iter().for_each(|note| display.note(note));
+            let (finished, wanted) = (self.wanted.len() - self.todo.len(), self.wanted.len());
+            if finished > 0 {
+                display.note(&format!("{finished} of {wanted} runs are finished already."));
+            }
+        }
+        for (i, reason) in own() {
+            plan.data[plan.runs[*i].data].expect_use();
+            if let Some(reason) =
+                reason.as_ref().filter(|_| grid.overwrite || !checkpoint::exists(&plan.runs[*i].folder))
+            {
+                display.note(&format!("{} is done again: {reason}.", plan.runs[*i].name));
+            }
+        }
+        let failures = Mutex::new(failures);
+        let jobs = own().map(|&(i, _)| i).collect();
+        schedule::share_out(threads_or_all(grid.threads), jobs, |i, threads, spare| {
+            if self.schedule.cause().is_none()
+                && let Some(failure) = self.do_run(&plan.runs[i], (threads, spare), &display)
+            {
+                failures.lock().unwrap_or_else(|poisoned| poisoned.into_inner())[i] = Some(failure);
+            }
+            plan.data[plan.runs[i].data].release();
+        });
+        display.close();
+    }
+
+    /// Does one run and shows how it ends; returns what went wrong with it.
+    fn do_run(&self, run: &PlannedRun, threads: (usize, &SpareThreads), display: &Display) -> Option<String> {
+        let line = display.begin(&run.name, threads.0);
+        let start = Instant::now();
+        let ended = catch_unwind(AssertUnwindSafe(|| {
+            let progress = display.kind(&line, &run.name);
+            one(self.plan, run, self.grid.overwrite, threads, self.schedule.clone(), progress)
+        }));
+        let failure = match ended {
+            Ok(Ok(metrics)) => {
+                display.end(&line, &run.name, &summary(&metrics, start));
+                return None;
+            }
+            Ok(Err(Error::Stopped(_))) => {
+                display.pause(&line, &run.name, &format!("stopped after {}, will resume", since(start)));
+                return None;
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(payload) => format!("the program has a fault: {}", panic_message(&*payload)),
+        };
+        display.end(&line, &run.name, &format!("FAILED after {}: {failure}", since(start)));
+        Some(failure)
+    }
+
+    /// Ends the sweep on all ranks if one of them has to stop, so that it does not leave the others waiting.
+    fn stop_if_asked(&self) -> Result<()> {
+        let cause = self.schedule.cause().map(|cause| cause.to_string());
+        let Some(cause) = self.ranks.first_of(cause) else { return Ok(()) };
+        let finished = |&&i: &&usize| matches!(state(&self.plan.runs[i]), State::Finished(_));
+        let (done, all) = (self.wanted.iter().filter(finished).count(), self.wanted.len());
+        let how = match self.grid.overwrite {
+            true => "the same command without --overwrite goes on",
+            false => "the same command goes on",
+        };
+        let folder = self.plan.folder.display();
+        Err(Error::Stopped(format!("stopped by {cause}; {done} of {all} runs are finished in {folder}; {how}.")))
+    }
 }
 
 /// Numbers of the runs that have to be done, and why they are done again.
@@ -341,7 +375,7 @@ fn tables(grid: &Grid, plan: &Plan, statuses: &mut [Status]) -> Tables {
 }
 
 /// The runs as they stand, with nothing done.
-fn listed(plan: &Plan, todo: &[(usize, Option<String>)]) -> Outcome {
+fn listed(plan: &Plan, todo: &[(usize, Option<String>)]) -> SweepOutcome {
     let runs = plan.runs.iter().enumerate().map(|(i, run)| {
         let status = match (todo.iter().find(|(j, _)| *j == i), state(run)) {
             (None, State::Finished(figures)) => Status::Finished(figures),
@@ -351,5 +385,5 @@ fn listed(plan: &Plan, todo: &[(usize, Option<String>)]) -> Outcome {
         (run.name.clone(), status)
     });
     let runs = runs.collect();
-    Outcome { folder: plan.folder.clone(), tables: None, runs }
+    SweepOutcome { folder: plan.folder.clone(), tables: None, runs }
 }
