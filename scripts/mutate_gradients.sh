@@ -18,7 +18,7 @@ fi
 # name | file | text | replacement
 mutations='
 linear-bias-not-summed|src/model/layers/linear.rs|*d_bias += d_y;|*d_bias = d_y;
-linear-covariates-accumulate|src/model/layers/linear.rs|at_b(&mut d_weight[n_in..], width, Into::Replace, d_y, c);|at_b(&mut d_weight[n_in..], width, Into::Add, d_y, c);
+linear-covariates-accumulate|src/model/layers/linear.rs|at_b(&mut d_weight[n_in..], width, Accumulate::Replace, d_y, c);|at_b(&mut d_weight[n_in..], width, Accumulate::Add, d_y, c);
 input-layer-replaces-instead-of-adding|src/model/layers/input_layer.rs|row[j] = factor.fma(d[j], row[j]);|row[j] = factor * d[j];
 input-layer-forgets-the-value|src/model/layers/input_layer.rs|let row = &mut rows[(gene - tile.start) * h..(gene - tile.start + 1) * h];|let (factor, row) = (R::ONE + R::ZERO * factor, &mut rows[(gene - tile.start) * h..(gene - tile.start + 1) * h]);
 fused-relu-passes-everything|src/model/layers/activation.rs|d[j] = if out[j] > R::ZERO { d[j] } else { R::ZERO };|d[j] = if out[j] > R::ZERO { d[j] } else { d[j] };
@@ -42,7 +42,7 @@ prior-mean-sign|src/model/prior/table.rs|*d = -d_m;|*d = d_m;
 penalty-of-spike-and-slab|src/model/prior/sparsity.rs|*d += factor * sigmoid(l);|*d += factor * sigmoid_derivative(l);
 penalty-mean-not-divided|src/model/prior/sparsity.rs|R::of(weight * alpha / logits.len() as f64)|R::of(weight * alpha)
 kl-weight-forgotten|src/model/step.rs|R::of(weights.cell * weights.kl)|R::of(weights.cell)
-variance-head-replaces-mean-head|src/model/pass.rs|(&t.latent_log_variance, &cells.d_log_variance, Into::Add)|(&t.latent_log_variance, &cells.d_log_variance, Into::Replace)
+variance-head-replaces-mean-head|src/model/pass.rs|(&t.latent_log_variance, &cells.d_log_variance, Accumulate::Add)|(&t.latent_log_variance, &cells.d_log_variance, Accumulate::Replace)
 dispersion-of-first-block-only|src/model/parameter_gradients.rs|blocks.take(n.div_ceil(ROWS_PER_BLOCK))|blocks.take(n.div_ceil(ROWS_PER_BLOCK).min(1))
 frozen-mask-still-learns|src/model/parameter_gradients.rs|if let Masks::Drawn { logits, .. } = prior.masks {|if let Some(logits) = self.tensors.mask_logit.as_ref().map(|tensor| &self.parameters[tensor]) {
 likelihood-softmax-uncentred|src/model/likelihood/negative_binomial.rs|// d log p / d logit_g = d_g - rho_g sum_h d_h, Eq. (N9).|let by_logit: Sum<R> = Sum::new();

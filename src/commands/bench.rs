@@ -29,7 +29,7 @@ use crate::model::prior::sparsity::Penalty;
 use crate::model::step::Optimizer;
 use crate::model::workspace::Workspace;
 use crate::numerics::aligned::Aligned;
-use crate::numerics::matmul::{Into, Rows, a_b, a_bt, at_b};
+use crate::numerics::matmul::{Accumulate, Rows, a_b, a_bt, at_b};
 use crate::numerics::random::{Purpose, SamplerPurpose, sampler_stream, shuffle, stream};
 use crate::numerics::real::{Precision, Real};
 use crate::numerics::simd;
@@ -287,9 +287,9 @@ impl TimedProduct {
     fn gflops(&mut self, duration: Duration) -> f64 {
         let Self { size: (m, n, k), kind, ref left, ref right, ref mut out } = *self;
         let mut once = || match kind {
-            Product::Forward => a_bt(out, Into::Replace, Rows::new(left, m, k), Rows::new(right, n, k)),
-            Product::Weight => at_b(out, n, Into::Replace, Rows::new(left, k, m), Rows::new(right, k, n)),
-            Product::Input => a_b(out, Into::Replace, Rows::new(left, m, k), Rows::new(right, k, n)),
+            Product::Forward => a_bt(out, Accumulate::Replace, Rows::new(left, m, k), Rows::new(right, n, k)),
+            Product::Weight => at_b(out, n, Accumulate::Replace, Rows::new(left, k, m), Rows::new(right, k, n)),
+            Product::Input => a_b(out, Accumulate::Replace, Rows::new(left, m, k), Rows::new(right, k, n)),
         };
         once();
         let (start, mut repeats) = (Instant::now(), 0);

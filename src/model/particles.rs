@@ -10,7 +10,7 @@ use crate::model::noise::fill_noise;
 use crate::model::pass::{MOST_BLOCKS_PER_STRIPE, Pass, most_blocks_per_stripe};
 use crate::model::tensors::{HiddenLayer, LinearTensors, Side};
 use crate::model::workspace::{Block, LayerStatistics, ROWS_PER_BLOCK, Workspace};
-use crate::numerics::matmul::{Into, Rows};
+use crate::numerics::matmul::{Accumulate, Rows};
 use crate::numerics::random::Purpose;
 use crate::numerics::real::Real;
 use crate::numerics::simd::vectorized;
@@ -241,7 +241,7 @@ impl<R: Real> Pass<'_, R> {
                 activation::forward(here.out, None);
             } else {
                 let (n_in, n_out) = (tensors.n_in, a.n_hidden);
-                linear::multiply_transposed(here.out, Into::Replace, input, covariates, transpose, n_in, n_out);
+                linear::multiply_transposed(here.out, Accumulate::Replace, input, covariates, transpose, n_in, n_out);
                 activation::forward_with_bias(here.out, bias);
             }
         }

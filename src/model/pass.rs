@@ -18,7 +18,7 @@ use crate::model::tensors::{Injection, LinearTensors, Side};
 use crate::model::workspace::{
     Block, CellBlock, LayerBlock, LayerStatistics, Log1pTable, ROWS_PER_BLOCK, Shared, Workspace, words_per_row,
 };
-use crate::numerics::matmul::{Into, Rows};
+use crate::numerics::matmul::{Accumulate, Rows};
 use crate::numerics::random::{Purpose, dropout_rows, fill_words};
 use crate::numerics::real::Real;
 use crate::numerics::simd::vectorized;
@@ -327,7 +327,7 @@ impl<R: Real> Pass<'_, R> {
         let here = here[0].as_ref().expect("layers up to n_layers exist");
         let d_y = Rows::new(here.d, here.d.len() / linear.n_out, linear.n_out);
         let weight = self.tensor(&linear.weight);
-        linear::backward_input(before.d, Into::Replace, d_y, weight, linear.n_in, linear.n_out);
+        linear::backward_input(before.d, Accumulate::Replace, d_y, weight, linear.n_in, linear.n_out);
     }
 
     /// Posterior and, with noise, a sample from it.
@@ -427,7 +427,7 @@ impl<R: Real> Pass<'_, R> {
         let last = block.decoder[self.network.architecture.n_layers - 1].as_mut().expect("the last layer");
         let n = block.cells.logits.len() / head.n_out;
         let d_y = Rows::new(block.cells.logits, n, head.n_out);
-        linear::backward_input(last.d, Into::Replace, d_y, self.tensor(&head.weight), head.n_in, head.n_out);
+        linear::backward_input(last.d, Accumulate::Replace, d_y, self.tensor(&head.weight), head.n_in, head.n_out);
     }
 
     /// From the decoder's first layer through z and the divergence to the encoder's last hidden layer.
@@ -440,7 +440,7 @@ impl<R: Real> Pass<'_, R> {
         let of_first = &t.decoder[0].linear;
         let d_y = Rows::new(first.d, n, of_first.n_out);
         let weight = self.tensor(&of_first.weight);
-        linear::backward_input(cells.d_z, Into::Replace, d_y, weight, of_first.n_in, of_first.n_out);
+        linear::backward_input(cells.d_z, Accumulate::Replace, d_y, weight, of_first.n_in, of_first.n_out);
         shift::divergence_gradient(cells.d_kl_mean, cells.mean, cells.prior_mean, kl_scale);
         latent::backward(
             cells.d_mean,
@@ -456,8 +456,8 @@ impl<R: Real> Pass<'_, R> {
         );
         let last = block.encoder[a.n_layers - 1].as_mut().expect("the last layer");
         let heads = [
-            (&t.latent_mean, &cells.d_mean, Into::Replace),
-            (&t.latent_log_variance, &cells.d_log_variance, Into::Add),
+            (&t.latent_mean, &cells.d_mean, Accumulate::Replace),
+            (&t.latent_log_variance, &cells.d_log_variance, Accumulate::Add),
         ];
         for (head, d, into) in heads {
             let d = Rows::new(d, n, a.n_latents);
@@ -473,7 +473,7 @@ impl<R: Real> Pass<'_, R> {
                 a.n_latents,
             );
             let d = Rows::new(cells.d_factor, n, head.n_out);
-            linear::backward_input(last.d, Into::Add, d, self.tensor(&head.weight), a.n_hidden, head.n_out);
+            linear::backward_input(last.d, Accumulate::Add, d, self.tensor(&head.weight), a.n_hidden, head.n_out);
         }
     }
 }

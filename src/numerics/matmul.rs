@@ -7,18 +7,18 @@ use faer::{Accum, MatMut, MatRef, Par};
 
 /// Whether a product replaces its output or is added to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Into {
+pub enum Accumulate {
     /// `c = ...`
     Replace,
     /// `c += ...`
     Add,
 }
 
-impl From<Into> for Accum {
-    fn from(into: Into) -> Accum {
+impl From<Accumulate> for Accum {
+    fn from(into: Accumulate) -> Accum {
         match into {
-            Into::Replace => Accum::Replace,
-            Into::Add => Accum::Add,
+            Accumulate::Replace => Accum::Replace,
+            Accumulate::Add => Accum::Add,
         }
     }
 }
@@ -61,7 +61,7 @@ impl<'a, R: Real> Rows<'a, R> {
 }
 
 /// `c (+)= a b^T`; a: m x k, b: n x k, c: m x n (contiguous).
-pub fn a_bt<R: Real>(c: &mut [R], into: Into, a: Rows<R>, b: Rows<R>) {
+pub fn a_bt<R: Real>(c: &mut [R], into: Accumulate, a: Rows<R>, b: Rows<R>) {
     let (m, n, k) = (a.n_rows, b.n_rows, a.n_cols);
     if fixed_order() {
         let (a, b) =
@@ -72,7 +72,7 @@ pub fn a_bt<R: Real>(c: &mut [R], into: Into, a: Rows<R>, b: Rows<R>) {
 }
 
 /// `c (+)= a b`; a: m x k, b: k x n, c: m x n (contiguous).
-pub fn a_b<R: Real>(c: &mut [R], into: Into, a: Rows<R>, b: Rows<R>) {
+pub fn a_b<R: Real>(c: &mut [R], into: Accumulate, a: Rows<R>, b: Rows<R>) {
     let (m, n, k) = (a.n_rows, b.n_cols, a.n_cols);
     if fixed_order() {
         let (a, b) =
@@ -83,7 +83,7 @@ pub fn a_b<R: Real>(c: &mut [R], into: Into, a: Rows<R>, b: Rows<R>) {
 }
 
 /// `c (+)= a^T b`; a: k x m, b: k x n, c: rows of length n, `c_stride` apart.
-pub fn at_b<R: Real>(c: &mut [R], c_stride: usize, into: Into, a: Rows<R>, b: Rows<R>) {
+pub fn at_b<R: Real>(c: &mut [R], c_stride: usize, into: Accumulate, a: Rows<R>, b: Rows<R>) {
     if fixed_order() {
         let sizes = (a.n_cols, b.n_cols, a.n_rows);
         let (a, b) =
@@ -105,7 +105,7 @@ const CUT_TERMS: usize = 64;
 
 /// `c (+)= a b`, on AVX2 in two pieces where the last columns would be a single vector: 128 columns as 112 and 16, in vectors
 /// 3 + 3 + 3 + 3 + 2 and 2, not 3 + 3 + 3 + 3 + 3 + 1.
-fn product<R: Real>(c: MatMut<R>, into: Into, a: MatRef<R>, b: MatRef<R>) {
+fn product<R: Real>(c: MatMut<R>, into: Accumulate, a: MatRef<R>, b: MatRef<R>) {
     let (n, last) = (c.ncols(), c.ncols() % KERNEL_COLUMNS);
     let narrow = n > KERNEL_COLUMNS && (1..=VECTOR).contains(&last);
     if narrow && a.ncols() >= CUT_TERMS && size_of::<R>() == size_of::<f32>() && is_avx2() {
@@ -116,7 +116,7 @@ fn product<R: Real>(c: MatMut<R>, into: Into, a: MatRef<R>, b: MatRef<R>) {
 }
 
 /// `c (+)= a b`, the columns before `at` first. Every value is the same sum either way.
-fn product_in_two<R: Real>(c: MatMut<R>, into: Into, a: MatRef<R>, b: MatRef<R>, at: usize) {
+fn product_in_two<R: Real>(c: MatMut<R>, into: Accumulate, a: MatRef<R>, b: MatRef<R>, at: usize) {
     let ((c_left, c_right), (b_left, b_right)) = (c.split_at_col_mut(at), b.split_at_col(at));
     matmul(c_left, into.into(), a, b_left, R::ONE, Par::Seq);
     matmul(c_right, into.into(), a, b_right, R::ONE, Par::Seq);
@@ -140,7 +140,7 @@ const TILE_DEPTH: usize = 64;
 fn fixed_order_product<R: Real>(
     c: &mut [R],
     c_stride: usize,
-    into: Into,
+    into: Accumulate,
     (m, n, k): (usize, usize, usize),
     a: Strided<R>,
     b: Strided<R>,
@@ -148,7 +148,7 @@ fn fixed_order_product<R: Real>(
     vectorized(
         #[inline(always)]
         || {
-            if into == Into::Replace {
+            if into == Accumulate::Replace {
                 for i in 0..m {
                     c[i * c_stride..i * c_stride + n].fill(R::ZERO);
                 }
@@ -210,7 +210,7 @@ mod tests {
         (0..m * n).map(|at| (0..k).map(|i| a(at / n, i) * b(i, at % n)).sum()).collect()
     }
 
-    fn check<R: Real>(m: usize, n: usize, k: usize, gap: usize, into: Into) {
+    fn check<R: Real>(m: usize, n: usize, k: usize, gap: usize, into: Accumulate) {
         let of = |v: &[f64]| -> Vec<R> { v.iter().map(|&v| R::of(v)).collect() };
         let start = values(m * (n + gap), 5);
         let tolerance = 4.0 * (k as f64 + 2.0) * R::EPSILON.f64();
@@ -219,7 +219,7 @@ mod tests {
                 for j in 0..stride {
                     let before = start[i * stride + j];
                     let kept = if j >= n { Some(before) } else { None };
-                    let base = if into == Into::Add { before } else { 0.0 };
+                    let base = if into == Accumulate::Add { before } else { 0.0 };
                     let want = kept.unwrap_or_else(|| base + want[i * n + j]);
                     assert!((got[i * stride + j].f64() - want).abs() <= tolerance, "{m} {n} {k} at {i} {j}");
                 }
@@ -230,7 +230,7 @@ mod tests {
         let mut c = of(&start[..m * n]);
         let start_dense = |got: &[R], want: &[f64]| {
             for at in 0..m * n {
-                let base = if into == Into::Add { start[at] } else { 0.0 };
+                let base = if into == Accumulate::Add { start[at] } else { 0.0 };
                 assert!((got[at].f64() - base - want[at]).abs() <= tolerance, "{m} {n} {k}");
             }
         };
@@ -254,7 +254,7 @@ mod tests {
         for (m, n, k) in [(1, 1, 1), (5, 33, 65), (32, 128, 100), (9, 15, 200)] {
             let (a, b) = (single(values(m * k, 1)), single(values(k * n, 2)));
             let start = single(values(m * n, 3));
-            for into in [Into::Replace, Into::Add] {
+            for into in [Accumulate::Replace, Accumulate::Add] {
                 let mut got = start.clone();
                 let a_view = Strided { data: &a, row: k, column: 1 };
                 let b_view = Strided { data: &b, row: n, column: 1 };
@@ -265,7 +265,7 @@ mod tests {
                 let turned_view = Strided { data: &turned, row: 1, column: k };
                 fixed_order_product(&mut turned_got, n, into, (m, n, k), a_view, turned_view);
                 for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
-                    let first = if into == Into::Add { start[i * n + j] } else { 0.0 };
+                    let first = if into == Accumulate::Add { start[i * n + j] } else { 0.0 };
                     let want = (0..k).fold(first, |sum, l| a[i * k + l].mul_add(b[l * n + j], sum));
                     assert_eq!(got[i * n + j].to_bits(), want.to_bits(), "{m} {n} {k} at {i} {j}");
                     assert_eq!(turned_got[i * n + j].to_bits(), want.to_bits(), "{m} {n} {k} at {i} {j}");
@@ -274,7 +274,7 @@ mod tests {
         }
     }
 
-    fn blocks_alone_and_together<R: Real>(blocks: usize, n: usize, k: usize, into: Into) {
+    fn blocks_alone_and_together<R: Real>(blocks: usize, n: usize, k: usize, into: Accumulate) {
         let rows = crate::model::workspace::ROWS_PER_BLOCK;
         let of = |v: Vec<f64>| -> Vec<R> { v.into_iter().map(R::of).collect() };
         let (a, b) = (of(values(blocks * rows * k, 1)), of(values(n * k, 2)));
@@ -296,7 +296,7 @@ mod tests {
     fn rows_of_whole_blocks_have_the_same_bits_alone_and_together() {
         for n in [1, 2, 7, 15, 16, 33, 105, 128, 256, 1187] {
             for k in [1, 2, 15, 16, 33, 105, 128, 256, 1187] {
-                for (blocks, into) in [(2, Into::Add), (3, Into::Replace), (4, Into::Add)] {
+                for (blocks, into) in [(2, Accumulate::Add), (3, Accumulate::Replace), (4, Accumulate::Add)] {
                     blocks_alone_and_together::<f32>(blocks, n, k, into);
                     blocks_alone_and_together::<f64>(blocks, n, k, into);
                 }
@@ -309,7 +309,7 @@ mod tests {
         for (m, n, k) in [(128, 128, 128), (32, 100, 64), (1, 128, 100), (64, 32, 1187), (7, 27, 515)] {
             let single = |values: Vec<f64>| -> Vec<f32> { values.iter().map(|&v| v as f32).collect() };
             let (a, b, start) = (single(values(m * k, 1)), single(values(k * n, 2)), single(values(m * n, 3)));
-            for into in [Into::Replace, Into::Add] {
+            for into in [Accumulate::Replace, Accumulate::Add] {
                 let (mut whole, mut cut) = (start.clone(), start.clone());
                 let [a, b] = [(&a, m, k), (&b, k, n)].map(|(v, r, c)| MatRef::from_row_major_slice(v, r, c));
                 let c = MatMut::from_row_major_slice_mut(&mut whole, m, n);
@@ -329,7 +329,7 @@ mod tests {
     proptest! {
         #[test]
         fn products_agree_with_plain_loops(m in 1usize..70, n in 1usize..70, k in 1usize..70, gap in 0usize..4, add: bool) {
-            let into = if add { Into::Add } else { Into::Replace };
+            let into = if add { Accumulate::Add } else { Accumulate::Replace };
             check::<f64>(m, n, k, gap, into);
             check::<f32>(m, n, k, gap, into);
         }

@@ -5,7 +5,7 @@
 
 use crate::data::counts::in_memory::CountsRow;
 use crate::model::workspace::Log1pTable;
-use crate::numerics::matmul::{Into, Rows, a_b, at_b};
+use crate::numerics::matmul::{Accumulate, Rows, a_b, at_b};
 use crate::numerics::real::Real;
 use crate::numerics::simd::vectorized;
 use std::ops::Range;
@@ -62,11 +62,11 @@ pub fn forward<'c, R: Real, F: Fn(usize) -> CountsRow<'c>>(
             }
         }
         Input::Dense { values, .. } => {
-            a_b(y, Into::Add, Rows::new(values, y.len() / h, g), Rows::new(&weight[..g * h], g, h));
+            a_b(y, Accumulate::Add, Rows::new(values, y.len() / h, g), Rows::new(&weight[..g * h], g, h));
         }
     }
     if let Some(c) = covariates {
-        a_b(y, Into::Add, c, Rows::new(&weight[g * h..], weight.len() / h - g, h));
+        a_b(y, Accumulate::Add, c, Rows::new(&weight[g * h..], weight.len() / h - g, h));
     }
 }
 
@@ -86,13 +86,13 @@ pub fn backward_weight<'c, R: Real, F: Fn(usize) -> CountsRow<'c>>(
         Input::Nonzero { row, log1p, .. } => add_to_rows(of_genes, genes, d_y, h, row, log1p),
         Input::Dense { values, .. } if !genes.is_empty() => {
             let x = Rows::strided(&values[genes.start..], n, genes.len(), g);
-            at_b(of_genes, h, Into::Replace, x, Rows::new(d_y, n, h));
+            at_b(of_genes, h, Accumulate::Replace, x, Rows::new(d_y, n, h));
         }
         Input::Dense { .. } => {}
     }
     if let Some(c) = covariates.filter(|_| !of_covariates.is_empty()) {
         let c = c.columns(rows.start.max(g) - g..rows.end - g);
-        at_b(of_covariates, h, Into::Replace, c, Rows::new(d_y, n, h));
+        at_b(of_covariates, h, Accumulate::Replace, c, Rows::new(d_y, n, h));
     }
 }
 
@@ -100,7 +100,7 @@ pub fn backward_weight<'c, R: Real, F: Fn(usize) -> CountsRow<'c>>(
 const CHUNK: usize = 128;
 
 /// y += sum over `genes` of log(1 + count) times the gene's row of the weight.
-fn add_rows<R: Real, I: Copy + std::convert::Into<u32>>(
+fn add_rows<R: Real, I: Copy + Into<u32>>(
     y: &mut [R],
     genes: &[I],
     counts: &[I],
@@ -186,7 +186,7 @@ fn add_to_rows<'c, R: Real>(
 
 /// Adds what a cell has of the genes in `tile`, ascending from entry `at` of its list, which ends after the last of them.
 #[inline(always)]
-fn add_to_tile<R: Real, I: Copy + std::convert::Into<u32>>(
+fn add_to_tile<R: Real, I: Copy + Into<u32>>(
     rows: &mut [R],
     tile: Range<usize>,
     d_y: &[R],

@@ -1,6 +1,6 @@
 //! Linear layer: y = x W_x^T + c W_c^T + b, with x the input, c covariates injected beside it. Derivation: `derivations/linear.md`.
 
-use crate::numerics::matmul::{Into, Rows, a_b, a_bt, at_b};
+use crate::numerics::matmul::{Accumulate, Rows, a_b, a_bt, at_b};
 use crate::numerics::real::Real;
 use crate::numerics::simd::vectorized;
 
@@ -12,9 +12,9 @@ pub fn forward<R: Real>(y: &mut [R], x: Rows<R>, covariates: Option<Rows<R>>, we
         || y.chunks_exact_mut(n_out).for_each(|row| row.copy_from_slice(bias)),
     );
     let width = weight.len() / n_out;
-    a_bt(y, Into::Add, x, Rows::strided(weight, n_out, n_in, width));
+    a_bt(y, Accumulate::Add, x, Rows::strided(weight, n_out, n_in, width));
     if let Some(c) = covariates {
-        a_bt(y, Into::Add, c, Rows::strided(&weight[n_in..], n_out, width - n_in, width));
+        a_bt(y, Accumulate::Add, c, Rows::strided(&weight[n_in..], n_out, width - n_in, width));
     }
 }
 
@@ -33,13 +33,13 @@ pub fn forward_transposed<R: Real>(
         #[inline(always)]
         || y.chunks_exact_mut(n_out).for_each(|row| row.copy_from_slice(bias)),
     );
-    multiply_transposed(y, Into::Add, x, covariates, transpose, n_in, n_out);
+    multiply_transposed(y, Accumulate::Add, x, covariates, transpose, n_in, n_out);
 }
 
 /// [`forward_transposed`] without the bias.
 pub fn multiply_transposed<R: Real>(
     y: &mut [R],
-    into: Into,
+    into: Accumulate,
     x: Rows<R>,
     covariates: Option<Rows<R>>,
     transpose: &[R],
@@ -49,12 +49,12 @@ pub fn multiply_transposed<R: Real>(
     let (of_input, of_covariates) = transpose.split_at(n_in * n_out);
     a_b(y, into, x, Rows::new(of_input, n_in, n_out));
     if let Some(c) = covariates {
-        a_b(y, Into::Add, c, Rows::new(of_covariates, of_covariates.len() / n_out, n_out));
+        a_b(y, Accumulate::Add, c, Rows::new(of_covariates, of_covariates.len() / n_out, n_out));
     }
 }
 
 /// Gradient of the input, Eq. (L2). d_x: B x n_in, d_y: B x n_out, weight as in [`forward`].
-pub fn backward_input<R: Real>(d_x: &mut [R], into: Into, d_y: Rows<R>, weight: &[R], n_in: usize, n_out: usize) {
+pub fn backward_input<R: Real>(d_x: &mut [R], into: Accumulate, d_y: Rows<R>, weight: &[R], n_in: usize, n_out: usize) {
     a_b(d_x, into, d_y, Rows::strided(weight, n_out, n_in, weight.len() / n_out));
 }
 
@@ -71,9 +71,9 @@ pub fn backward_parameters<R: Real>(
     n_in: usize,
 ) {
     let width = d_weight.len() / d_bias.len();
-    at_b(d_weight, width, Into::Replace, d_y, x);
+    at_b(d_weight, width, Accumulate::Replace, d_y, x);
     if let Some(c) = covariates {
-        at_b(&mut d_weight[n_in..], width, Into::Replace, d_y, c);
+        at_b(&mut d_weight[n_in..], width, Accumulate::Replace, d_y, c);
     }
     backward_bias(d_bias, d_y);
 }

@@ -16,7 +16,7 @@ use crate::model::parameters::{Buffer, LayoutBuilder};
 use crate::model::prior::sparsity::Penalty;
 use crate::model::prior::{mask, shift};
 use crate::model::workspace::Log1pTable;
-use crate::numerics::matmul::{Into, Rows};
+use crate::numerics::matmul::{Accumulate, Rows};
 use crate::parallel::team::Team;
 use crate::verification::finite_differences::comparison::{Comparison, Evaluation, Random};
 use crate::verification::outcome::{Check, CheckKind};
@@ -80,7 +80,7 @@ pub fn linear(batch: usize, n_in: usize, n_covariates: usize, n_out: usize, seed
 
     let mut d_x = random.normal(batch * n_in);
     let before = d_x.clone();
-    layer::backward_input(&mut d_x, Into::Add, Rows::new(&d_y, batch, n_out), &weight, n_in, n_out);
+    layer::backward_input(&mut d_x, Accumulate::Add, Rows::new(&d_y, batch, n_out), &weight, n_in, n_out);
     d_x.iter_mut().zip(&before).for_each(|(d, b)| *d -= b);
     let (mut d_weight, mut d_bias) = (vec![f64::NAN; n_out * width], vec![f64::NAN; n_out]);
     for from in (0..n_out).step_by(16) {
