@@ -344,6 +344,24 @@ fn sin_cos_turn<R: Real>(u: R) -> (R, R) {
 mod tests {
     use super::*;
 
+    /// Data and splits follow from these numbers, so they stay; and 2^40 cells of one purpose meet those of no other.
+    #[test]
+    fn samplers_keep_their_streams_and_share_none() {
+        use SamplerPurpose::*;
+        let by_cell =
+            [SimulatedLatents, SimulatedCounts, ModelLatents, ModelCounts, PosteriorSample(0), PosteriorSample(9)];
+        let single = [SimulatedTargets, SimulatedShifts, SimulatedMixing, Split, Benchmark];
+        let mut firsts: Vec<u64> = by_cell.iter().chain(&single[..3]).map(|purpose| purpose.first_stream()).collect();
+        firsts.sort_unstable();
+        assert!(firsts.windows(2).all(|pair| pair[1] - pair[0] >= 1 << 40), "{firsts:x?}");
+        assert_eq!(firsts[..5], [1u64, 2, 3, 4, 5].map(|number| number << 48));
+        assert_eq!(firsts[5..], [0u64, 1, 2, 11].map(|number| 1 << 63 | number << 40));
+        assert_eq!(
+            single[3..].iter().map(|purpose| purpose.first_stream()).collect::<Vec<_>>(),
+            [0x73_706c_6974u64, 0]
+        );
+    }
+
     /// Logistic numbers one by one.
     fn fill_logistic<R: Real>(out: &mut [R], words: &mut [u32], random: &mut Philox) {
         let words = &mut words[..out.len()];
