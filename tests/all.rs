@@ -13,6 +13,7 @@ mod cli;
 mod derivations;
 mod determinism;
 mod documentation;
+mod fit;
 mod formats;
 mod golden;
 mod gradients;

@@ -26,15 +26,15 @@ use std::path::{Path, PathBuf};
 pub struct Fitted {
     pub(crate) settings: Config,
     pub(crate) trained_on: TrainedOn,
-    pub(crate) weights: Weights,
+    pub(crate) weights: TrainedNetwork,
     pub(crate) masks: Option<Vec<f64>>,
     pub(crate) shifts: Option<Vec<f64>>,
     pub(crate) source: ModelSource,
 }
 
-/// Weights, in the precision of their training.
+/// TrainedNetwork, in the precision of their training.
 #[derive(Debug, Clone)]
-pub(crate) enum Weights {
+pub(crate) enum TrainedNetwork {
     Single(Box<Network<f32>>),
     Double(Box<Network<f64>>),
 }
@@ -79,7 +79,7 @@ impl Fitted {
     pub(crate) fn open_with(settings: Config, folder: &Path) -> Result<Self> {
         let folder = ResultsFolder::open(folder)?.path().to_path_buf();
         let trained_on = TrainedOn::read(&folder)?;
-        let weights = Weights::read(&ResultsFile::Model.within(&folder), &settings, &trained_on)?;
+        let weights = TrainedNetwork::read(&ResultsFile::Model.within(&folder), &settings, &trained_on)?;
         let (masks, shifts) = weights.prior();
         Ok(Self { settings, trained_on, weights, masks, shifts, source: ModelSource::Folder(folder) })
     }
@@ -97,8 +97,8 @@ impl Fitted {
         };
         let folder = ResultsFolder::create(Some(folder.as_ref()), Earlier::Keep)?;
         match &self.weights {
-            Weights::Single(network) => record.write(&folder, &self.settings, network),
-            Weights::Double(network) => record.write(&folder, &self.settings, network),
+            TrainedNetwork::Single(network) => record.write(&folder, &self.settings, network),
+            TrainedNetwork::Double(network) => record.write(&folder, &self.settings, network),
         }
     }
 
@@ -148,8 +148,8 @@ impl Fitted {
     pub fn latents(&self, cells: &Dataset) -> Result<Vec<f64>> {
         let cells = self.trained_on.as_seen(cells, self.settings.model.encode_covariates)?;
         match &self.weights {
-            Weights::Single(network) => self.latents_in(network, &cells),
-            Weights::Double(network) => self.latents_in(network, &cells),
+            TrainedNetwork::Single(network) => self.latents_in(network, &cells),
+            TrainedNetwork::Double(network) => self.latents_in(network, &cells),
         }
     }
 
@@ -172,12 +172,12 @@ impl Fitted {
 
     /// The weights that know the intervention `held_out` of the training, with their masks frozen; those of the training for
     /// `None`.
-    pub(crate) fn weights_for(&self, held_out: Option<usize>) -> Result<Cow<'_, Weights>> {
+    pub(crate) fn weights_for(&self, held_out: Option<usize>) -> Result<Cow<'_, TrainedNetwork>> {
         let Some(a) = held_out else { return Ok(Cow::Borrowed(&self.weights)) };
         match &self.source {
             ModelSource::Folder(folder) if ResultsFile::HeldOutModel.within(folder).is_file() => {
                 let path = ResultsFile::HeldOutModel.within(folder);
-                Ok(Cow::Owned(Weights::read(&path, &self.settings, &self.trained_on)?.frozen()))
+                Ok(Cow::Owned(TrainedNetwork::read(&path, &self.settings, &self.trained_on)?.frozen()))
             }
             _ => {
                 let name = &self.trained_on.interventions[a];
@@ -189,7 +189,7 @@ impl Fitted {
     }
 }
 
-impl Weights {
+impl TrainedNetwork {
     fn read(path: &Path, settings: &Config, trained_on: &TrainedOn) -> Result<Self> {
         let architecture = trained_on.architecture(settings);
         Ok(match settings.training.precision {

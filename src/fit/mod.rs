@@ -15,7 +15,7 @@ use crate::data::screen::LoadedScreen;
 use crate::data::split::ScreenSplit;
 use crate::error::Result;
 use crate::evaluation::interpretation::Interpretation;
-use crate::fit::fitted::{ModelSource, TrainingRecord, Weights};
+use crate::fit::fitted::{ModelSource, TrainingRecord, TrainedNetwork};
 use crate::model::network::Network;
 use crate::numerics::real::{Precision, Real};
 use crate::parallel::team::Team;
@@ -48,8 +48,8 @@ pub fn fit(data: &Dataset, settings: &Config, observer: &mut dyn Observer) -> Re
     let settings = settings.resolved(&data.intervention_names, split.train.len())?;
     settings.execution.simd.choose();
     Team::with(settings.n_threads(), |team| match settings.training.precision {
-        Precision::F32 => fit_in(team, data, split, settings.clone(), observer, Weights::Single),
-        Precision::F64 => fit_in(team, data, split, settings.clone(), observer, Weights::Double),
+        Precision::F32 => fit_in(team, data, split, settings.clone(), observer, TrainedNetwork::Single),
+        Precision::F64 => fit_in(team, data, split, settings.clone(), observer, TrainedNetwork::Double),
     })
 }
 
@@ -59,7 +59,7 @@ fn fit_in<R: Real>(
     split: ScreenSplit,
     settings: Config,
     observer: &mut dyn Observer,
-    weights: impl FnOnce(Box<Network<R>>) -> Weights,
+    weights: impl FnOnce(Box<Network<R>>) -> TrainedNetwork,
 ) -> Result<Fitted> {
     let run = &mut ResumableRun::unsaved();
     let (network, training, _) = train::<R>(team, data, &split, &settings, run, observer)?;

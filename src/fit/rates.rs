@@ -1,6 +1,6 @@
 //! The expression of cells as the model sees it, without sampling noise.
 
-use crate::fit::fitted::{Fitted, Weights};
+use crate::fit::fitted::{Fitted, TrainedNetwork};
 use rand_distr::{Distribution, StandardNormal};
 
 use crate::data::dataset::Dataset;
@@ -54,8 +54,8 @@ impl Fitted {
     /// The rates of the genes `chosen` in cells over the model's genes.
     pub(crate) fn rates_of(&self, cells: &Dataset, chosen: &[usize], request: &RatesRequest) -> Result<Vec<f32>> {
         match &self.weights {
-            Weights::Single(network) => self.rates_in(network, cells, chosen, request),
-            Weights::Double(network) => self.rates_in(network, cells, chosen, request),
+            TrainedNetwork::Single(network) => self.rates_in(network, cells, chosen, request),
+            TrainedNetwork::Double(network) => self.rates_in(network, cells, chosen, request),
         }
     }
 

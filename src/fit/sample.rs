@@ -1,7 +1,7 @@
 //! Cells under interventions, simulated by a trained model.
 
 use crate::fit::donors::Donors;
-use crate::fit::fitted::{Fitted, Weights};
+use crate::fit::fitted::{Fitted, TrainedNetwork};
 
 use rand::RngExt;
 
@@ -27,6 +27,13 @@ pub struct SampleRequest {
     pub size_factor: Option<f64>,
     /// Seed.
     pub seed: u64,
+}
+
+impl Default for SampleRequest {
+    /// A hundred cells under no intervention.
+    fn default() -> Self {
+        Self { interventions: Vec::new(), cells: 100, size_factor: None, seed: 0 }
+    }
 }
 
 /// Simulated cells.
@@ -60,8 +67,8 @@ impl Fitted {
         let donors = self.donors()?;
         let held_out = chosen.iter().copied().find(|&a| !donors.trained[a]);
         let (data, latents) = match &*self.weights_for(held_out)? {
-            Weights::Single(network) => self.sample_in(network, request, &chosen, &donors),
-            Weights::Double(network) => self.sample_in(network, request, &chosen, &donors),
+            TrainedNetwork::Single(network) => self.sample_in(network, request, &chosen, &donors),
+            TrainedNetwork::Double(network) => self.sample_in(network, request, &chosen, &donors),
         };
         Ok(SampledCells { data, latents, from_held_out_fit: held_out.is_some() })
     }

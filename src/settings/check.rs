@@ -1,9 +1,10 @@
 //! From raw settings to checked ones: each value by its rule, then what two of them say together.
 
 use std::path::Path;
+use std::str::FromStr;
 
 use crate::data::simulate::{Simulation, SimulationKind};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::architecture::PosteriorCovariance;
 use crate::model::method::Method;
 use crate::settings::config::Config;
@@ -12,6 +13,19 @@ use crate::settings::file;
 use crate::settings::origin::Origin;
 use crate::settings::ranges::{NumberRange, number, path_or_none, seed, whole, whole_or_none};
 use crate::settings::raw::{RawConfig, RawSimulation};
+
+impl FromStr for Config {
+    type Err = Error;
+
+    /// The settings in the text of a configuration file.
+    ///
+    /// # Errors
+    /// [`InputError`] naming the line of a key that is unknown, out of range or without effect.
+    fn from_str(text: &str) -> Result<Self> {
+        let (raw, origin) = file::parse(text, Path::new("settings"))?;
+        raw.check(&origin)
+    }
+}
 
 impl Default for Config {
     fn default() -> Self {

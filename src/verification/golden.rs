@@ -48,9 +48,9 @@ fn yes() -> bool {
     true
 }
 
-/// Settings of a vector; names follow scvi-tools.
+/// VectorSettings of a vector; names follow scvi-tools.
 #[derive(Debug, Clone, Deserialize)]
-struct Settings {
+struct VectorSettings {
     n_genes: usize,
     n_latent: usize,
     n_hidden: usize,
@@ -107,7 +107,7 @@ struct Settings {
 /// A vector's file, opened.
 struct Vector {
     npz: Npz,
-    settings: Settings,
+    settings: VectorSettings,
     stem: String,
 }
 
@@ -183,7 +183,7 @@ fn largest(values: &[f64]) -> f64 {
 impl Vector {
     fn open(path: &Path) -> Result<Self> {
         let npz = Npz::open(path)?;
-        let settings: Settings = serde_json::from_str(&npz.string("config")?).map_err(|error| {
+        let settings: VectorSettings = serde_json::from_str(&npz.string("config")?).map_err(|error| {
             InputError::new(
                 format!("the settings cannot be read ({error})"),
                 "store the keys that tests/golden/README.md lists",

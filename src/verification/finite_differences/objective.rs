@@ -204,7 +204,7 @@ fn straight_through(point: &mut Point) -> Check {
                 .collect();
             let prior_mean: f64 = (0..soft.len())
                 .map(|e| {
-                    let mask = if soft[e].0 > 0.5 { 1.0 } else { 0.0 };
+                    let mask = soft[e].0.round();
                     doses[e] as f64 * mask * shift[interventions[e] as usize * l + k]
                 })
                 .sum();
