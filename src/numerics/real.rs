@@ -9,7 +9,9 @@ use std::fmt::{Debug, Display};
 use std::iter::Sum;
 
 /// A floating-point scalar: `f32` or `f64`.
-pub trait Real: faer::traits::RealField + Copy + Default + Debug + Display + Send + Sync + Sum + 'static {
+pub trait Real:
+    faer::traits::RealField + Copy + Default + Debug + Display + Send + Sync + Sum + npyz::Serialize + 'static
+{
     /// "f32" or "f64".
     const NAME: &'static str;
     /// Spacing of the numbers next to one.

@@ -19,7 +19,6 @@ pub(crate) mod h5ad;
 pub(crate) mod hdf5;
 pub(crate) mod labels;
 pub(crate) mod matrix_market;
-mod npy;
 pub mod npz;
 pub(crate) mod npz_screen;
 pub(crate) mod screen_file;

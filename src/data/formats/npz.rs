@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use flate2::Compression;
 use flate2::bufread::DeflateDecoder;
 use flate2::write::DeflateEncoder;
+use npyz::{DType, NpyHeader, Order, TypeChar, WriterBuilder};
 use rawzip::path::EntryPath;
 use rawzip::time::UtcDateTime;
 use rawzip::{
@@ -16,10 +17,11 @@ use rawzip::{
 };
 use tempfile::NamedTempFile;
 
-use crate::data::formats::npy::{Element, Elements, Header, Text};
 use crate::error::{Error, InputError, Result};
 use crate::system::files::open_input;
 
+/// Longest .npy header read, in bytes; NumPy itself writes 128 for a plain array.
+const MAX_HEADER: usize = 1 << 16;
 /// DEFLATE cannot expand by more than this factor, so a header that promises more is lying.
 const MAX_EXPANSION: u64 = 1032;
 /// Elements converted at a time.
@@ -138,40 +140,39 @@ impl Npz {
                     .into());
             }
         };
-        let header = Header::read(&mut reader).map_err(|e| fault.damaged(e))?;
-        let Elements::Plain(element) = header.elements else {
+        let header = read_header(&mut reader).map_err(|e| fault.damaged(e))?;
+        if header.uses_pickled_array() {
+            return Err(fault
+                .because(
+                    "it holds Python objects, which only Python can read",
+                    "convert it first, for example with .astype(str) or .astype(float)",
+                )
+                .into());
+        }
+        let DType::Plain(dtype) = header.dtype() else {
             return Err(fault.because("its elements are records", "store each field as an array of its own").into());
         };
-        let (kind, width) = match (element.letter, element.size) {
-            ('b', 1) => (ElementKind::Bool, 1),
-            ('i' | 'u', w @ (1 | 2 | 4 | 8)) => (ElementKind::Integer, w),
-            ('f', w @ (2 | 4 | 8)) => (ElementKind::Float, w),
-            ('S' | 'a', w @ 0..=0xffff_ffff) => (ElementKind::Text, w),
-            ('U', w @ 0..=0xffff_ffff) => (ElementKind::Text, 4 * w),
-            ('O', _) => {
-                return Err(fault
-                    .because(
-                        "it holds Python objects, which only Python can read",
-                        "convert it first, for example with .astype(str) or .astype(float)",
-                    )
-                    .into());
-            }
-            _ => {
-                return Err(fault
-                    .because(
-                        format!("elements of type {} are not read", element.name),
-                        "convert them to a common integer, floating-point or text type",
-                    )
-                    .into());
-            }
+        let bad_type = || {
+            fault.because(
+                format!("elements of type {dtype} are not read"),
+                "convert them to a common integer, floating-point or text type",
+            )
+        };
+        let (kind, width) = match (dtype.type_char(), dtype.size_field()) {
+            (TypeChar::Bool, 1) => (ElementKind::Bool, 1),
+            (TypeChar::Int | TypeChar::Uint, w @ (1 | 2 | 4 | 8)) => (ElementKind::Integer, w),
+            (TypeChar::Float, w @ (2 | 4 | 8)) => (ElementKind::Float, w),
+            (TypeChar::ByteStr, w @ 0..=0xffff_ffff) => (ElementKind::Text, w),
+            (TypeChar::UnicodeStr, w @ 0..=0xffff_ffff) => (ElementKind::Text, 4 * w),
+            _ => return Err(bad_type().into()),
         };
         // Text of no width would otherwise let a few bytes promise any number of elements.
-        let n = header.shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d));
+        let n = header.shape().iter().try_fold(1u64, |n, &d| n.checked_mul(d));
         let n = n
             .filter(|&n| if width == 0 { n <= 1 } else { n.checked_mul(width).is_some_and(|bytes| bytes <= most) })
             .ok_or_else(|| {
                 fault.because(
-                    format!("its header promises {:?} elements, more than the archive can hold", header.shape),
+                    format!("its header promises {:?} elements, more than the archive can hold", header.shape()),
                     "the file is damaged, write it again",
                 )
             })?;
@@ -179,12 +180,12 @@ impl Npz {
             path: &self.path,
             name: name.to_string(),
             reader,
-            shape: header.shape.iter().map(|&d| d as usize).collect(),
-            fortran: header.fortran && header.shape.len() > 1,
+            shape: header.shape().iter().map(|&d| d as usize).collect(),
+            fortran: header.order() == Order::Fortran && header.shape().len() > 1,
             kind,
-            signed: element.letter == 'i',
-            unicode: element.letter == 'U',
-            big_endian: element.big_endian,
+            signed: dtype.type_char() == TypeChar::Int,
+            unicode: dtype.type_char() == TypeChar::UnicodeStr,
+            big_endian: dtype.endianness() == npyz::Endianness::Big,
             width: width as usize,
             remaining: n as usize,
         })
@@ -434,6 +435,44 @@ impl Fault<'_> {
     }
 }
 
+/// Reads a .npy header with its sizes checked before anything is allocated or multiplied.
+fn read_header(reader: &mut impl Read) -> Result<NpyHeader, String> {
+    let mut header = vec![0; 10];
+    reader.read_exact(&mut header).map_err(|e| e.to_string())?;
+    if &header[..6] != b"\x93NUMPY" {
+        return Err("it does not start as a .npy array".into());
+    }
+    let mut length = u16::from_le_bytes([header[8], header[9]]) as usize;
+    if header[6] >= 2 {
+        let mut more = [0; 2];
+        reader.read_exact(&mut more).map_err(|e| e.to_string())?;
+        length += (u16::from_le_bytes(more) as usize) << 16;
+        header.extend(more);
+    }
+    if length > MAX_HEADER {
+        return Err(format!("its header claims {length} bytes"));
+    }
+    let before = header.len();
+    header.resize(before + length, 0);
+    reader.read_exact(&mut header[before..]).map_err(|e| e.to_string())?;
+
+    // The parser below multiplies the numbers of the header unchecked and descends into brackets recursively.
+    let text = &header[before..];
+    if text.iter().filter(|b| b"([{".contains(b)).count() > 64 {
+        return Err("its header is not that of a plain array".into());
+    }
+    let numbers = text.split(|b| !b.is_ascii_digit()).filter(|digits| !digits.is_empty());
+    let mut product = 1u64;
+    for digits in numbers {
+        let number = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse::<u64>().ok());
+        product = number
+            .and_then(|number| product.checked_mul(number.max(1)))
+            .filter(|&product| product < 1 << 60)
+            .ok_or("its header claims an absurd size")?;
+    }
+    NpyHeader::from_reader(&header[..]).map_err(|e| e.to_string())
+}
+
 /// Unsigned integer of 1 to 8 bytes.
 #[inline(always)]
 fn integer(bytes: &[u8], big_endian: bool) -> u64 {
@@ -572,10 +611,10 @@ impl NpzWriter {
         texts: impl ExactSizeIterator<Item = &'a S> + Clone,
     ) -> Result<()> {
         let width = texts.clone().map(|text| text.as_ref().chars().count()).max().unwrap_or(0).max(1);
-        self.add(name, &format!("<U{width}"), shape, texts.map(|text| Text { text: text.as_ref(), width }))
+        self.add(name, &format!("<U{width}"), shape, texts.map(|text| text.as_ref().to_string()))
     }
 
-    fn add<T: Element>(
+    fn add<T: npyz::Serialize>(
         &mut self,
         name: &str,
         dtype: &str,
@@ -590,7 +629,7 @@ impl NpzWriter {
     }
 
     /// Adds an array whose elements `fill` hands to the closure that it is given.
-    fn entry<T: Element>(
+    fn entry<T: npyz::Serialize>(
         &mut self,
         name: &str,
         dtype: &str,
@@ -613,22 +652,15 @@ impl NpzWriter {
             let encoder = DeflateEncoder::new(&mut entry, Compression::default());
             let mut data = config.wrap(encoder);
             {
-                let mut array = BufWriter::with_capacity(1 << 16, &mut data);
-                Header::write(&mut array, dtype, shape)?;
-                let (expected, mut n) = (shape.iter().product::<usize>(), 0);
-                let mut put = |value: &T| {
-                    n += 1;
-                    array.write_all(value.bytes().as_ref())
-                };
-                if let Err(error) = fill(&mut put) {
+                let dtype = DType::new_scalar(dtype.parse::<npyz::TypeStr>().map_err(std::io::Error::other)?);
+                let shape: Vec<u64> = shape.iter().map(|&d| d as u64).collect();
+                let buffered = BufWriter::with_capacity(1 << 16, &mut data);
+                let mut array = npyz::WriteOptions::new().dtype(dtype).shape(&shape).writer(buffered).begin_nd()?;
+                if let Err(error) = fill(&mut |value| array.push(value)) {
                     failed = Some(error);
                     return Err(std::io::Error::other("it is given up"));
                 }
-                if n != expected {
-                    let message = format!("{n} elements instead of {expected} in array `{name}`");
-                    return Err(std::io::Error::other(message));
-                }
-                array.flush()?;
+                array.finish()?;
             }
             data.flush()?;
             let (encoder, descriptor) = data.finish().map_err(other)?;
