@@ -36,9 +36,9 @@ fn negative_binomial<R: Real>(shape: &str, n_cells: usize, n_genes: usize, draw:
     let table: Vec<u32> = (0..n_cells * n_genes).map(|_| draw(&mut uniform)).collect();
     let counts = Counts::from_dense(n_genes, &table);
     let x: Vec<R> = table.iter().map(|&x| R::of_count(x)).collect();
-    let library: Vec<R> = (0..n_cells).map(|n| R::of(counts.row(n).sum() as f64)).collect();
-    let logits: Vec<R> = (0..n_cells * n_genes).map(|_| R::of(4.0 * uniform.next() - 2.0)).collect();
-    let log_theta: Vec<R> = (0..n_genes).map(|_| R::of(4.0 * uniform.next() - 1.0)).collect();
+    let library: Vec<R> = (0..n_cells).map(|n| R::from_f64(counts.row(n).sum() as f64)).collect();
+    let logits: Vec<R> = (0..n_cells * n_genes).map(|_| R::from_f64(4.0 * uniform.next() - 2.0)).collect();
+    let log_theta: Vec<R> = (0..n_genes).map(|_| R::from_f64(4.0 * uniform.next() - 1.0)).collect();
     let mut likelihood = Prepared::new(Likelihood::NegativeBinomial, 0.0, n_genes);
     let mut with_epsilon = Prepared::new(Likelihood::NegativeBinomial, 1e-8, n_genes);
     with_epsilon.update(&log_theta);
@@ -85,7 +85,7 @@ fn negative_binomial<R: Real>(shape: &str, n_cells: usize, n_genes: usize, draw:
 
 fn functions<R: Real>() {
     for n in [1, 7, 8, 15, 16, 17, 64, 100, 1187] {
-        let x: Vec<R> = (0..n).map(|i| R::of(-8.0 + 16.0 * i as f64 / n as f64)).collect();
+        let x: Vec<R> = (0..n).map(|i| R::from_f64(-8.0 + 16.0 * i as f64 / n as f64)).collect();
         let positive: Vec<R> = x.iter().map(|x| x.exp()).collect();
         let mut y = x.clone();
         let rounds = 20_000 / n + 1;

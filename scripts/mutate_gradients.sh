@@ -40,8 +40,8 @@ prior-shift-without-weight|src/model/prior/shift.rs|*d_shift += weight * mask * 
 prior-sign-of-logit|src/model/prior/shift.rs|*d_logit += weight * shift * d_p * slope;|*d_logit -= weight * shift * d_p * slope;
 prior-mean-sign|src/model/prior/table.rs|*d = -d_m;|*d = d_m;
 penalty-of-spike-and-slab|src/model/prior/sparsity.rs|*d += factor * sigmoid(l);|*d += factor * sigmoid_derivative(l);
-penalty-mean-not-divided|src/model/prior/sparsity.rs|R::of(weight * alpha / logits.len() as f64)|R::of(weight * alpha)
-kl-weight-forgotten|src/model/step.rs|R::of(weights.cell * weights.kl)|R::of(weights.cell)
+penalty-mean-not-divided|src/model/prior/sparsity.rs|R::from_f64(weight * alpha / logits.len() as f64)|R::from_f64(weight * alpha)
+kl-weight-forgotten|src/model/step.rs|R::from_f64(weights.cell * weights.kl)|R::from_f64(weights.cell)
 variance-head-replaces-mean-head|src/model/pass.rs|(&t.latent_log_variance, &cells.d_log_variance, Accumulate::Add)|(&t.latent_log_variance, &cells.d_log_variance, Accumulate::Replace)
 dispersion-of-first-block-only|src/model/parameter_gradients.rs|blocks.take(n.div_ceil(ROWS_PER_BLOCK))|blocks.take(n.div_ceil(ROWS_PER_BLOCK).min(1))
 frozen-mask-still-learns|src/model/parameter_gradients.rs|if let Masks::Drawn { logits, .. } = prior.masks {|if let Some(logits) = self.tensors.mask_logit.as_ref().map(|tensor| &self.parameters[tensor]) {
@@ -50,7 +50,7 @@ likelihood-sign-of-dispersion|src/model/likelihood/negative_binomial.rs|a[i] = a
 likelihood-branch-of-dispersion|src/model/likelihood/negative_binomial.rs|let shape = if small { excess } else { log };|let shape = if small { log } else { log };
 likelihood-with-constant-sign|src/model/likelihood/with_epsilon.rs|let small = from_count - theta * excess|let small = from_count + theta * excess
 likelihood-with-constant-share|src/model/likelihood/with_epsilon.rs|let by_log_mu = x * share - (x + theta) * mu_share;|let by_log_mu = x * share - theta * mu_share;
-likelihood-poisson-library-for-total|src/model/likelihood/poisson.rs|let centre = R::of(count_total / total);|let centre = R::of(library.f64() / total);
+likelihood-poisson-library-for-total|src/model/likelihood/poisson.rs|let centre = R::from_f64(count_total / total);|let centre = R::from_f64(library.to_f64() / total);
 adam-without-second-correction|src/model/adam.rs|v[j].sqrt().fma(correction, epsilon)|v[j].sqrt().fma(R::ONE + R::ZERO * correction, epsilon)
 adam-sign-of-decay|src/model/adam.rs|decay.fma(p[j], gradient[j])|(-decay).fma(p[j], gradient[j])
 '

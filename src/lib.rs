@@ -88,5 +88,5 @@ pub mod words;
 
 pub use error::{Error, InputError, Result};
 pub use fit::{Fitted, RatesRequest, SampleRequest, SampledCells, fit};
-pub use settings::Config as Settings;
+pub use settings::Settings;
 pub use training::observer::Observer;

@@ -461,7 +461,7 @@ fn rule_11_a_command_is_a_file_and_the_run_a_page() {
         below.map(|path| path.split('/').next().expect("a name").trim_end_matches(".rs").to_owned()).collect()
     };
     let arguments = names("cli/");
-    let subcommands = files.iter().find(|file| file.path == "cli/mod.rs").expect("the command line");
+    let subcommands = files.iter().find(|file| file.path == "cli/arguments.rs").expect("the command line");
     let declared = subcommands.code.split("enum Command {").nth(1).expect("the subcommands");
     let commands = names("commands/");
     let mut faults = Vec::new();

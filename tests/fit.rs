@@ -14,7 +14,8 @@ const SETTINGS: &str = "latents = 4\nhidden = 24\nepochs = 6\nwarmup_epochs = 2\
 
 /// A simulated screen, written by the program into `folder` and read from there.
 fn screen(folder: &Path) -> Dataset {
-    let simulate = ["simulate", "--sim-interventions", "6", "--sim-cells", "30", "--sim-genes", "40", "--sim-latents", "3"];
+    let simulate =
+        ["simulate", "--sim-interventions", "6", "--sim-cells", "30", "--sim-genes", "40", "--sim-latents", "3"];
     let (code, _, complaint) = said(&run(folder, &[&simulate[..], &["--out", "screen.npz"]].concat()));
     assert_eq!(code, 0, "{complaint}");
     load(&folder.join("screen.npz"), &LoadOptions::default()).expect("a screen").dataset
@@ -32,8 +33,11 @@ fn bytes(folder: &Path, file: &str) -> Vec<u8> {
 fn the_library_writes_what_the_command_line_writes() {
     let folder = tempfile::tempdir().expect("a folder");
     let data = screen(folder.path());
-    for (i, more) in ["", "method = \"ivae\"\nprecision = \"f64\"\n", "starts = 2\nlikelihood = \"poisson\"\n"].iter().enumerate() {
-        let (config, by_program, here) = (format!("{i}.toml"), format!("program_{i}"), folder.path().join(format!("here_{i}")));
+    for (i, more) in
+        ["", "method = \"ivae\"\nprecision = \"f64\"\n", "starts = 2\nlikelihood = \"poisson\"\n"].iter().enumerate()
+    {
+        let (config, by_program, here) =
+            (format!("{i}.toml"), format!("program_{i}"), folder.path().join(format!("here_{i}")));
         std::fs::write(folder.path().join(&config), format!("{SETTINGS}{more}")).expect("written");
         let arguments = ["run", &config, "--data", "screen.npz", "--out", &by_program, "--no-h5ad", "--quiet"];
         let (code, _, complaint) = said(&run(folder.path(), &arguments));
@@ -47,7 +51,9 @@ fn the_library_writes_what_the_command_line_writes() {
                 "history.csv" => {
                     let without_seconds = |folder: &Path| {
                         let text = String::from_utf8(bytes(folder, &file)).expect("UTF-8");
-                        text.lines().map(|line| line.rsplit_once(',').expect("columns").0.to_owned()).collect::<Vec<_>>()
+                        text.lines()
+                            .map(|line| line.rsplit_once(',').expect("columns").0.to_owned())
+                            .collect::<Vec<_>>()
                     };
                     assert_eq!(without_seconds(&here), without_seconds(&by_program), "{i}");
                 }
@@ -74,7 +80,8 @@ fn an_opened_model_says_what_the_fitted_one_says() {
     let genes = RatesRequest { genes: Some(vec![data.gene_names[3].clone()]), samples: 3, ..RatesRequest::default() };
     let rates = fitted.rates(&data, &genes).expect("rates");
     assert_eq!((rates.len(), opened.rates(&data, &genes).expect("rates")), (180, rates.clone()));
-    let two = SampleRequest { interventions: data.intervention_names[..2].to_vec(), cells: 7, ..SampleRequest::default() };
+    let two =
+        SampleRequest { interventions: data.intervention_names[..2].to_vec(), cells: 7, ..SampleRequest::default() };
     let sampled = fitted.sample(&two).expect("cells");
     let again = opened.sample(&two).expect("cells");
     assert_eq!((&again.data.counts, &again.latents), (&sampled.data.counts, &sampled.latents));
@@ -83,7 +90,11 @@ fn an_opened_model_says_what_the_fitted_one_says() {
     // Genes in another order, one of them missing, one unknown: matched by name.
     let mut dense = vec![0; 180 * 39];
     for (n, row) in dense.chunks_exact_mut(39).enumerate() {
-        data.counts.row(n).for_each(|gene, count| if gene > 0 { row[39 - gene] = count });
+        data.counts.row(n).for_each(|gene, count| {
+            if gene > 0 {
+                row[39 - gene] = count
+            }
+        });
     }
     let gene_names = data.gene_names[1..].iter().rev().cloned().collect();
     let mut other = Dataset { counts: Counts::from_dense(39, &dense).into(), gene_names, ..data.clone() };
@@ -136,10 +147,13 @@ fn mistakes_are_sentences() {
     let held_out = settings("holdout = [\"nobody\"]\n");
     assert!(text(fit(&data, &held_out, silent).unwrap_err()).contains("no cell has the label \"nobody\""));
 
-    let fitted = fit(&data, &settings(&format!("holdout = [\"{}\"]\n", data.intervention_names[5])), silent).expect("a model");
+    let fitted =
+        fit(&data, &settings(&format!("holdout = [\"{}\"]\n", data.intervention_names[5])), silent).expect("a model");
     let of = |name: &str| SampleRequest { interventions: vec![name.to_owned()], cells: 2, ..SampleRequest::default() };
     assert!(text(fitted.sample(&of("intervention_")).unwrap_err()).contains("the model knows no intervention"));
-    assert!(text(fitted.sample(&of(&data.intervention_names[5])).unwrap_err()).contains("was held out of the training"));
+    assert!(
+        text(fitted.sample(&of(&data.intervention_names[5])).unwrap_err()).contains("was held out of the training")
+    );
     let gene = RatesRequest { genes: Some(vec!["nothing".to_owned()]), ..RatesRequest::default() };
     assert!(text(fitted.rates(&data, &gene).unwrap_err()).contains("the model knows no gene"));
 
@@ -147,5 +161,8 @@ fn mistakes_are_sentences() {
     assert!(Fitted::open(&path).is_err());
     fitted.save(&path).expect("saved");
     assert!(text(fitted.save(&path).unwrap_err()).contains("the folder already holds"));
-    assert!(text(Fitted::open(&path).expect("a model").save(folder.path().join("b")).unwrap_err()).contains("has a folder already"));
+    assert!(
+        text(Fitted::open(&path).expect("a model").save(folder.path().join("b")).unwrap_err())
+            .contains("has a folder already")
+    );
 }

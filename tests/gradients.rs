@@ -319,7 +319,7 @@ fn one_step<R: Real>(case: &Case, screen: &Dataset, threads: usize) -> (Loss, Bu
     let cells = case.cells();
     let mut workspace = Workspace::new(&case.architecture, cells.len(), screen.interventions.max_len());
     let mut gradient = Buffer::zeros(&network.parameters.layout);
-    gradient.values.fill(R::of(f64::NAN));
+    gradient.values.fill(R::from_f64(f64::NAN));
     let loss = Team::with(threads, |team| {
         network.loss_and_gradient(
             team,

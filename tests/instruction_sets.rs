@@ -46,7 +46,7 @@ fn bits<R: Real>(shape: Shape) -> Vec<u64> {
     for bound in inference.bounds(&request).expect("in memory") {
         bits.extend([bound.iwelbo, bound.elbo].map(f64::to_bits));
     }
-    bits.extend(network.parameters.values.iter().chain(&network.running.values).map(|v| v.f64().to_bits()));
+    bits.extend(network.parameters.values.iter().chain(&network.running.values).map(|v| v.to_f64().to_bits()));
     bits
 }
 

@@ -20,12 +20,12 @@ impl Tolerance {
     /// The error of a sum whose terms add up to `terms` in absolute value, each with a relative error of
     /// `n_roundings` half spacings of R. No algorithm that adds those terms can promise less than `n_roundings` = 1.
     fn of_sum<R: Real>(n_roundings: f64, terms: f64) -> Self {
-        Self { relative: 0.0, floor: n_roundings * 0.5 * R::EPSILON.f64() * terms }
+        Self { relative: 0.0, floor: n_roundings * 0.5 * R::EPSILON.to_f64() * terms }
     }
 
     fn relative<R: Real>(n_roundings: f64) -> Self {
         // The floor is the smallest normal number: below it there is no relative accuracy.
-        Self { relative: n_roundings * 0.5 * R::EPSILON.f64(), floor: smallest_normal::<R>() }
+        Self { relative: n_roundings * 0.5 * R::EPSILON.to_f64(), floor: smallest_normal::<R>() }
     }
 
     /// Error as a multiple of what is allowed.
@@ -54,13 +54,13 @@ struct Cell<R> {
 
 impl<R: Real> Cell<R> {
     fn new(counts: &[u32], library: f64, log_theta: &[f64]) -> Self {
-        let log_theta: Vec<R> = log_theta.iter().map(|&l| R::of(l)).collect();
+        let log_theta: Vec<R> = log_theta.iter().map(|&l| R::from_f64(l)).collect();
         let mut likelihood = Prepared::new(Likelihood::NegativeBinomial, 0.0, counts.len());
         likelihood.update(&log_theta);
         Self {
             counts: Counts::from_dense(counts.len(), counts),
             x: counts.iter().map(|&x| R::of_count(x)).collect(),
-            library: R::of(library),
+            library: R::from_f64(library),
             log_theta,
             likelihood,
             scratch: Scratch::new(counts.len()),
@@ -70,19 +70,19 @@ impl<R: Real> Cell<R> {
     /// From here on the likelihood has this epsilon.
     fn set_epsilon(&mut self, epsilon: f64) {
         self.likelihood =
-            Prepared::NegativeBinomialWithEpsilon(DispersionWithEpsilon::new(self.x.len(), R::of(epsilon)));
+            Prepared::NegativeBinomialWithEpsilon(DispersionWithEpsilon::new(self.x.len(), R::from_f64(epsilon)));
         self.likelihood.update(&self.log_theta);
     }
 
     /// -log p and its gradients in logits and log_theta.
     fn gradient(&mut self, logits: &[f64], scale: f64, epsilon: Option<f64>) -> (f64, Vec<f64>, Vec<f64>) {
-        let mut d: Vec<R> = logits.iter().map(|&l| R::of(l)).collect();
+        let mut d: Vec<R> = logits.iter().map(|&l| R::from_f64(l)).collect();
         let mut d_log_theta = vec![R::ZERO; d.len()];
         if let Some(epsilon) = epsilon {
             self.set_epsilon(epsilon);
         }
-        let value = self.add_gradient(&mut d, R::of(scale), &mut d_log_theta);
-        let wide = |v: Vec<R>| v.into_iter().map(R::f64).collect();
+        let value = self.add_gradient(&mut d, R::from_f64(scale), &mut d_log_theta);
+        let wide = |v: Vec<R>| v.into_iter().map(R::to_f64).collect();
         (value, wide(d), wide(d_log_theta))
     }
 
@@ -94,7 +94,7 @@ impl<R: Real> Cell<R> {
 
     /// -log p by the evaluation path.
     fn value(&mut self, logits: &[f64]) -> f64 {
-        let mut logits: Vec<R> = logits.iter().map(|&l| R::of(l)).collect();
+        let mut logits: Vec<R> = logits.iter().map(|&l| R::from_f64(l)).collect();
         let cell = CellCounts { x: &self.x, nonzero: self.counts.row(0), library: self.library };
         let terms = self.likelihood.count_terms(cell.nonzero, &mut self.scratch);
         self.likelihood.value(&mut logits, cell, terms, &mut self.scratch)
@@ -190,10 +190,16 @@ fn check_table<R: Real>(n_genes: usize) {
         let tolerance = Tolerance::of_sum::<R>(24.0, log_theta_size);
         see(2, tolerance.excess(-d_log_theta[gene], row.d_log_theta), &row, -d_log_theta[gene], row.d_log_theta);
         // A product: (x - mu) has one rounding, 1 / (1 + t) a relative error of 5 and that of t (4).
-        let theta = R::of(row.log_theta).exp();
+        let theta = R::from_f64(row.log_theta).exp();
         let (_, d_log_mu, _) =
-            count_gradient(R::of_count(row.x), R::of(row.mu), R::of(row.mu.ln()), theta, R::ONE / theta);
-        see(1, Tolerance::relative::<R>(12.0).excess(d_log_mu.f64(), row.d_log_mu), &row, d_log_mu.f64(), row.d_log_mu);
+            count_gradient(R::of_count(row.x), R::from_f64(row.mu), R::from_f64(row.mu.ln()), theta, R::ONE / theta);
+        see(
+            1,
+            Tolerance::relative::<R>(12.0).excess(d_log_mu.to_f64(), row.d_log_mu),
+            &row,
+            d_log_mu.to_f64(),
+            row.d_log_mu,
+        );
     }
     for (what, (excess, place)) in ["log p", "d log p / d log mu", "d log p / d log theta"].iter().zip(&worst) {
         println!("{} {n_genes} genes, {what}: {excess:.2} of the tolerance; {place}", R::NAME);

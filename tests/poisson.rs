@@ -20,7 +20,7 @@ impl Draw {
     /// -log p by the evaluation path.
     fn value<R: Real>(&self) -> f64 {
         let (counts, x) = self.row::<R>();
-        let cell = CellCounts { x: &x, nonzero: counts.row(0), library: R::of(self.library) };
+        let cell = CellCounts { x: &x, nonzero: counts.row(0), library: R::from_f64(self.library) };
         value(&reals::<R>(&self.logits), cell, count_terms(cell.nonzero))
     }
 
@@ -28,9 +28,9 @@ impl Draw {
     fn gradient<R: Real>(&self, scale: f64) -> (f64, Vec<f64>) {
         let (counts, x) = self.row::<R>();
         let mut d = reals::<R>(&self.logits);
-        let cell = CellCounts { x: &x, nonzero: counts.row(0), library: R::of(self.library) };
-        let value = value_and_gradient(&mut d, cell, R::of(scale), &mut Scratch::new(x.len()));
-        (value, d.into_iter().map(R::f64).collect())
+        let cell = CellCounts { x: &x, nonzero: counts.row(0), library: R::from_f64(self.library) };
+        let value = value_and_gradient(&mut d, cell, R::from_f64(scale), &mut Scratch::new(x.len()));
+        (value, d.into_iter().map(R::to_f64).collect())
     }
 
     fn row<R: Real>(&self) -> (Counts, Vec<R>) {
@@ -60,7 +60,7 @@ impl Draw {
 }
 
 fn reals<R: Real>(values: &[f64]) -> Vec<R> {
-    values.iter().map(|&v| R::of(v)).collect()
+    values.iter().map(|&v| R::from_f64(v)).collect()
 }
 
 /// Sizes of the counts from a screen to a simulation, zeros most often.

@@ -184,8 +184,8 @@ pub fn encode_values<R: Real>(values: &[R], out: &mut Vec<u8>) {
     out.reserve(size_of_val(values));
     match size_of::<R>() {
         // Exact: a single-precision number goes through double precision unchanged.
-        4 => values.iter().for_each(|v| out.extend_from_slice(&(v.f64() as f32).to_le_bytes())),
-        _ => values.iter().for_each(|v| out.extend_from_slice(&v.f64().to_le_bytes())),
+        4 => values.iter().for_each(|v| out.extend_from_slice(&(v.to_f64() as f32).to_le_bytes())),
+        _ => values.iter().for_each(|v| out.extend_from_slice(&v.to_f64().to_le_bytes())),
     }
 }
 
@@ -201,11 +201,11 @@ pub fn decode_values<R: Real>(values: &mut [R], input: &mut ByteReader<'_>) -> R
     let bytes = input.take(size_of_val(values))?;
     match size_of::<R>() {
         4 => {
-            let found = bytes.as_chunks::<4>().0.iter().map(|b| R::of(f64::from(f32::from_le_bytes(*b))));
+            let found = bytes.as_chunks::<4>().0.iter().map(|b| R::from_f64(f64::from(f32::from_le_bytes(*b))));
             values.iter_mut().zip(found).for_each(|(value, found)| *value = found);
         }
         _ => {
-            let found = bytes.as_chunks::<8>().0.iter().map(|b| R::of(f64::from_le_bytes(*b)));
+            let found = bytes.as_chunks::<8>().0.iter().map(|b| R::from_f64(f64::from_le_bytes(*b)));
             values.iter_mut().zip(found).for_each(|(value, found)| *value = found);
         }
     }

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use crate::commands::bench::{BenchPlan, Shape};
 use crate::error::{InputError, Result};
-use crate::settings::{Config, RawConfig, RawData, RawExecution, RawModel, RawOutput, RawSimulation, RawTraining};
+use crate::settings::{RawData, RawExecution, RawModel, RawOutput, RawSettings, RawSimulation, RawTraining, Settings};
 
 /// Arguments of `svae-cpu bench`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub struct BenchArgs {
     /// Settings in TOML, as for `svae-cpu run`: that run is timed and predicted
     #[arg(value_name = "CONFIG.toml")]
     pub config: Option<PathBuf>,
@@ -47,26 +47,26 @@ Examples:
   svae-cpu bench --shape screen --threads 2 --json     one of them, for a record
   svae-cpu bench --data screen.h5ad --label-key gene   your data: how long a run would take, and how much memory";
 
-impl Args {
+impl BenchArgs {
     /// The checked plan.
     ///
     /// # Errors
-    /// As [`Config::load`]; [`InputError`] for a number of seconds that is no time.
+    /// As [`Settings::load`]; [`InputError`] for a number of seconds that is no time.
     pub fn checked(self) -> Result<BenchPlan> {
         if !(self.seconds > 0.0 && self.seconds <= 3600.0) {
             let problem = format!("{} is no number of seconds to time for", self.seconds);
             return Err(InputError::new(problem, "give more than 0 and at most 3600").at("--seconds").into());
         }
-        let settings = RawConfig {
+        let settings = RawSettings {
             data: self.data,
             model: self.model,
             training: self.training,
             simulation: self.simulation,
-            ..RawConfig::default()
+            ..RawSettings::default()
         };
-        let is_own = self.config.is_some() || settings != RawConfig::default();
-        let flags = RawConfig { execution: self.execution, output: RawOutput::default(), ..settings };
-        let config = Config::load(self.config.as_deref(), flags)?;
+        let is_own = self.config.is_some() || settings != RawSettings::default();
+        let flags = RawSettings { execution: self.execution, output: RawOutput::default(), ..settings };
+        let config = Settings::load(self.config.as_deref(), flags)?;
         let all = config.n_threads();
         let threads = match config.execution.threads {
             Some(threads) => vec![threads],

@@ -4,7 +4,8 @@ use crate::commands::run_folder;
 use std::io::Write;
 use std::path::Path;
 
-use crate::cli::{Cli, Command, shell};
+use crate::cli::arguments::{Cli, Command};
+use crate::cli::manual;
 use crate::commands::bench::bench;
 use crate::commands::embed::embed;
 use crate::commands::evaluate::evaluate;
@@ -28,7 +29,7 @@ use crate::error::{Error, InputError, Result};
 use crate::parallel::ranks::Ranks;
 use crate::results::catalogue::ResultsFile;
 use crate::results::output_file::Written;
-use crate::settings::{Config, Grid};
+use crate::settings::{Grid, Settings};
 use crate::system::console::{Console, LogFormat};
 use crate::system::{console, interruption};
 use crate::verification::outcome::Verification;
@@ -74,11 +75,11 @@ pub fn dispatch(cli: Cli, ranks: &Ranks) -> Result<()> {
             let (model, request, kind) = args.checked()?;
             applied(&args.out, &sample(&model, &request, &args.out, kind)?)
         }
-        Command::Completions(args) => console::print(shell::completions(args.shell).trim_end()),
+        Command::Completions(args) => console::print(manual::completions(args.shell).trim_end()),
         Command::Man(args) => match &args.out {
-            None => console::print(shell::manual().trim_end()),
+            None => console::print(manual::manual().trim_end()),
             Some(folder) => {
-                let names = shell::write_manuals(folder)?;
+                let names = manual::write_manuals(folder)?;
                 console::print(&format!("{}: {}", folder.display(), names.join(", ")))
             }
         },
@@ -117,7 +118,7 @@ pub fn dispatch(cli: Cli, ranks: &Ranks) -> Result<()> {
 }
 
 /// Does a run, or says that it is finished already.
-fn run_on(ranks: &Ranks, args: crate::cli::run::Args) -> Result<()> {
+fn run_on(ranks: &Ranks, args: crate::cli::run::RunArgs) -> Result<()> {
     let config = ranks.first_error(args.checked())?;
     interruptible(config.output.log_format)?;
     let finished = if ranks.is_first() { run_folder::finished(&config) } else { Ok(None) };
@@ -164,7 +165,7 @@ fn check_ranks(command: &Command, ranks: &Ranks) -> Result<()> {
 }
 
 /// Says that a run is finished, and where.
-fn finished_before(config: &Config, folder: &Path) -> Result<()> {
+fn finished_before(config: &Settings, folder: &Path) -> Result<()> {
     ProgressKind::choose(config.output.quiet).note(&format!("The run in {} is finished already.", folder.display()));
     if config.output.json {
         let path = ResultsFile::Metrics.within(folder);
@@ -181,7 +182,7 @@ fn applied(out: &Path, applied: &Written) -> Result<()> {
 }
 
 /// Prints the figures of a model that was read.
-fn evaluated(config: &Config, outcome: &RunOutcome) -> Result<()> {
+fn evaluated(config: &Settings, outcome: &RunOutcome) -> Result<()> {
     if config.output.json {
         console::print(&to_json(&outcome.metrics))
     } else {
@@ -191,7 +192,7 @@ fn evaluated(config: &Config, outcome: &RunOutcome) -> Result<()> {
 }
 
 /// Prints the checks of a verification; one that failed is an error.
-fn verified(config: &Config, verification: &Verification) -> Result<()> {
+fn verified(config: &Settings, verification: &Verification) -> Result<()> {
     if config.output.json {
         console::print(&to_json(verification))?;
     } else {

@@ -10,7 +10,7 @@ use crate::results::output_file::OutputKind;
 /// Arguments of `svae-cpu embed`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub struct EmbedArgs {
     /// New cells, in any format that `svae-cpu run` reads; labels are not needed
     #[arg(long, value_name = "FILE")]
     pub data: PathBuf,
@@ -30,7 +30,7 @@ Examples:
   svae-cpu embed --model results/0001 --data new.h5ad --out latents.csv
   svae-cpu embed --model results/0001 --data new.h5ad --out new_with_latents.h5ad";
 
-impl Args {
+impl EmbedArgs {
     /// The model, and the kind of file to write.
     ///
     /// # Errors

@@ -2,12 +2,12 @@
 
 use crate::cli::groups::JudgeArgs;
 use crate::error::Result;
-use crate::settings::{Config, RawTraining};
+use crate::settings::{RawTraining, Settings};
 
 /// Arguments of `svae-cpu evaluate`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub struct EvaluateArgs {
     /// The folder.
     #[command(flatten)]
     pub of: JudgeArgs,
@@ -18,12 +18,12 @@ Examples:
   svae-cpu evaluate results/0001                       the figures of the run again
   svae-cpu evaluate results/0001 --particles 5000      a tighter bound on held-out cells";
 
-impl Args {
+impl EvaluateArgs {
     /// The settings of the folder with these flags over them.
     ///
     /// # Errors
-    /// A folder without a run; as [`Config::load`].
-    pub fn checked(&self) -> Result<Config> {
+    /// A folder without a run; as [`Settings::load`].
+    pub fn checked(&self) -> Result<Settings> {
         self.of.settings(RawTraining::default())
     }
 }

@@ -2,13 +2,13 @@
 
 use crate::cli::groups::JudgeArgs;
 use crate::error::Result;
-use crate::settings::{Config, RawTraining};
+use crate::settings::{RawTraining, Settings};
 use crate::training::shift_fit::HeldoutBatchNorm;
 
 /// Arguments of `svae-cpu fit-shifts`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub struct FitShiftsArgs {
     /// The folder, of a run that holds interventions out.
     #[command(flatten)]
     pub of: JudgeArgs,
@@ -25,12 +25,12 @@ Examples:
   svae-cpu run --no-heldout --out results/a            train only
   svae-cpu fit-shifts results/a                        and the rest later";
 
-impl Args {
+impl FitShiftsArgs {
     /// The settings of the folder with these flags over them.
     ///
     /// # Errors
-    /// A folder without a run; as [`Config::load`].
-    pub fn checked(&self) -> Result<Config> {
+    /// A folder without a run; as [`Settings::load`].
+    pub fn checked(&self) -> Result<Settings> {
         self.of.settings(RawTraining {
             heldout: Some(true),
             heldout_batch_norm: self.heldout_batch_norm,

@@ -7,7 +7,7 @@ use crate::fit::Fitted;
 use crate::results::catalogue::ResultsFile;
 use crate::results::folder::ResultsFolder;
 use crate::results::output_file::OutputKind;
-use crate::settings::{Config, RawConfig, RawExecution, RawOutput, RawTraining};
+use crate::settings::{RawExecution, RawOutput, RawSettings, RawTraining, Settings};
 use crate::system::console::LogFormat;
 
 /// A trained model that a file is made with.
@@ -70,8 +70,8 @@ impl JudgeArgs {
     /// The settings of the folder with these flags and `training` over them.
     ///
     /// # Errors
-    /// A folder without a run; as [`Config::load`].
-    pub fn settings(&self, training: RawTraining) -> Result<Config> {
+    /// A folder without a run; as [`Settings::load`].
+    pub fn settings(&self, training: RawTraining) -> Result<Settings> {
         let training = RawTraining { particles: self.particles, ..training };
         let output = RawOutput {
             json: Some(self.json),
@@ -84,13 +84,13 @@ impl JudgeArgs {
 }
 
 /// The settings of a results folder, with flags over them.
-fn settings_of(folder: &Path, training: RawTraining, threads: Option<i64>, output: RawOutput) -> Result<Config> {
+fn settings_of(folder: &Path, training: RawTraining, threads: Option<i64>, output: RawOutput) -> Result<Settings> {
     let folder = ResultsFolder::open(folder)?;
-    let flags = RawConfig {
+    let flags = RawSettings {
         training,
         execution: RawExecution { threads, ..RawExecution::default() },
         output,
-        ..RawConfig::default()
+        ..RawSettings::default()
     };
-    Config::load(Some(&folder.file(ResultsFile::Config)), flags)
+    Settings::load(Some(&folder.file(ResultsFile::Config)), flags)
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 /// Arguments of `svae-cpu inspect`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub struct InspectArgs {
     /// Data file or matrix-market folder
     #[arg(value_name = "FILE")]
     pub file: PathBuf,

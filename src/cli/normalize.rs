@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::cli::groups::ModelArgs;
-use crate::cli::{in_range, listed};
+use crate::cli::values::{in_range, listed};
 use crate::commands::normalize::Normalize;
 use crate::error::{InputError, Result};
 use crate::fit::{Fitted, RatesRequest};
@@ -12,7 +12,7 @@ use crate::results::output_file::OutputKind;
 /// Arguments of `svae-cpu normalize`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub struct NormalizeArgs {
     /// Cells, in any format that `svae-cpu run` reads (by default those of the run); labels are not needed, but the
     /// columns of the model's covariates are
     #[arg(long, value_name = "FILE")]
@@ -45,7 +45,7 @@ Examples:
   svae-cpu normalize --model results/0001 --genes STAT1,IRF1 --out expression.csv
   svae-cpu normalize --model results/0001 --data new.h5ad --samples 25 --out denoised.h5ad";
 
-impl Args {
+impl NormalizeArgs {
     /// The model, what is asked of it, and the kind of file to write.
     ///
     /// # Errors

@@ -4,18 +4,18 @@ use std::path::PathBuf;
 
 use crate::error::{InputError, Result};
 use crate::results::catalogue::ResultsFile;
-use crate::settings::{Config, RawConfig};
+use crate::settings::{RawSettings, Settings};
 
 /// Arguments of `svae-cpu run`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub struct RunArgs {
     /// Settings in TOML; the config.toml of a results folder repeats that run. With --resume, the results folder itself
     #[arg(value_name = "CONFIG.toml")]
     pub config: Option<PathBuf>,
     /// Settings given as flags.
     #[command(flatten)]
-    pub settings: RawConfig,
+    pub settings: RawSettings,
 }
 
 const EXAMPLES: &str = "\
@@ -33,14 +33,14 @@ Examples:
 
 Exit codes: 0 done, 1 failed, 2 bad input, 75 stopped early by a signal or the time limit: resume it.";
 
-impl Args {
+impl RunArgs {
     /// The checked settings.
     ///
     /// # Errors
-    /// As [`Config::load`].
-    pub fn checked(mut self) -> Result<Config> {
+    /// As [`Settings::load`].
+    pub fn checked(mut self) -> Result<Settings> {
         let Some(folder) = self.config.take_if(|path| path.is_dir()) else {
-            return Config::load(self.config.as_deref(), self.settings);
+            return Settings::load(self.config.as_deref(), self.settings);
         };
         let refused = |problem: &str, remedy: &str| InputError::new(problem, remedy).in_file(&folder);
         if self.settings.interruption.resume != Some(true) {
@@ -57,6 +57,6 @@ impl Args {
             return Err(refused("the folder holds no run (config.toml is missing)", remedy).into());
         }
         output.out = Some(folder);
-        Config::load(Some(&settings), self.settings)
+        Settings::load(Some(&settings), self.settings)
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::cli::groups::ModelArgs;
-use crate::cli::{in_range, listed};
+use crate::cli::values::{in_range, listed};
 use crate::error::{InputError, Result};
 use crate::fit::{Fitted, SampleRequest};
 use crate::results::output_file::OutputKind;
@@ -11,7 +11,7 @@ use crate::results::output_file::OutputKind;
 /// Arguments of `svae-cpu sample`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub struct SampleArgs {
     /// Intervention on the cells; several, separated by commas, act together (@FILE names a file with one per line; by
     /// default none acts)
     #[arg(long, value_name = "LABEL,...", value_delimiter = ',')]
@@ -39,7 +39,7 @@ Examples:
   svae-cpu sample --model results/0001 --intervention IFNGR1,STAT2 --cells 200 --out both.npz
   svae-cpu sample --model results/0001 --out untouched.h5ad";
 
-impl Args {
+impl SampleArgs {
     /// The model, what is asked of it, and the kind of file to write.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use crate::settings::RawSimulation;
 /// Arguments of `svae-cpu simulate`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub struct SimulateArgs {
     /// File to write
     #[arg(long, value_name = "FILE.npz")]
     pub out: PathBuf,
@@ -30,7 +30,7 @@ Examples:
   svae-cpu simulate --out small.npz --sim-cells 20 --sim-interventions 8 --seed 1
   svae-cpu simulate --out paper.npz --simulation paper";
 
-impl Args {
+impl SimulateArgs {
     /// The checked simulation and the file to write.
     ///
     /// # Errors

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use crate::commands::sweep::{Part, Shard};
 use crate::error::Result;
-use crate::settings::{Criterion, Grid, RawConfig};
+use crate::settings::{Criterion, Grid, RawSettings};
 
 /// Arguments of `svae-cpu sweep`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub struct SweepArgs {
     /// Grid of settings in TOML
     #[arg(value_name = "GRID.toml")]
     pub grid: PathBuf,
@@ -28,7 +28,7 @@ pub struct Args {
     pub list: bool,
     /// Settings given as flags, for every run; --method picks the runs of one method.
     #[command(flatten)]
-    pub settings: RawConfig,
+    pub settings: RawSettings,
 }
 
 const EXAMPLES: &str = "\
@@ -58,7 +58,7 @@ Examples:
 
 Exit codes: 0 done, 1 some runs failed, 2 bad input, 75 stopped early: the same command goes on.";
 
-impl Args {
+impl SweepArgs {
     /// The checked grid, and which part of it is wanted.
     ///
     /// # Errors

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use crate::error::{InputError, Result};
-use crate::settings::{Config, RawConfig, RawData, RawExecution, RawModel, RawOutput, RawSimulation};
+use crate::settings::{RawData, RawExecution, RawModel, RawOutput, RawSettings, RawSimulation, Settings};
 
 /// Arguments of `svae-cpu verify`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub struct VerifyArgs {
     /// Settings in TOML, as for `svae-cpu run`; those of training and output are not used
     #[arg(value_name = "CONFIG.toml")]
     pub config: Option<PathBuf>,
@@ -38,12 +38,12 @@ Examples:
   svae-cpu verify results/0001/config.toml             the model and data of a run
   svae-cpu verify --golden tests/golden --json         vectors too, result as JSON";
 
-impl Args {
+impl VerifyArgs {
     /// The checked settings and the folder of vectors.
     ///
     /// # Errors
-    /// As [`Config::load`]; [`InputError`] if the folder of vectors does not exist or holds no .npz file.
-    pub fn checked(self) -> Result<(Config, Option<PathBuf>)> {
+    /// As [`Settings::load`]; [`InputError`] if the folder of vectors does not exist or holds no .npz file.
+    pub fn checked(self) -> Result<(Settings, Option<PathBuf>)> {
         if let Some(folder) = &self.golden {
             let refused = |problem: String| {
                 InputError::new(problem, "give a folder that holds vectors as .npz files")
@@ -56,15 +56,15 @@ impl Args {
                 return Err(refused("there is no .npz file in this folder".to_owned()).into());
             }
         }
-        let flags = RawConfig {
+        let flags = RawSettings {
             data: self.data,
             model: self.model,
             execution: self.execution,
             simulation: self.simulation,
             output: RawOutput { json: self.json.then_some(true), ..RawOutput::default() },
-            ..RawConfig::default()
+            ..RawSettings::default()
         };
-        let mut config = Config::load(self.config.as_deref(), flags)?;
+        let mut config = Settings::load(self.config.as_deref(), flags)?;
         // The file's own answer to this was about `run`.
         config.output.json = self.json;
         Ok((config, self.golden))

@@ -34,7 +34,7 @@ use crate::numerics::random::{Purpose, SamplerPurpose, sampler_stream, shuffle, 
 use crate::numerics::real::{Precision, Real};
 use crate::numerics::simd;
 use crate::parallel::team::Team;
-use crate::settings::Config;
+use crate::settings::Settings;
 use crate::system::machine::peak_rss_bytes;
 use crate::training::shift_fit::{HeldoutBatchNorm, fit_settings};
 use crate::words::{grouped, seconds};
@@ -122,7 +122,7 @@ pub struct BenchPlan {
     /// Shapes.
     pub shapes: Vec<Shape>,
     /// A run of the user's own.
-    pub own: Option<Config>,
+    pub own: Option<Settings>,
     /// Numbers of threads at the shapes.
     pub threads: Vec<usize>,
     /// Time for each timing.
@@ -152,7 +152,7 @@ pub fn bench(plan: &BenchPlan) -> Result<Benchmark> {
 }
 
 /// Times the steps of a run with these settings on its own data, and predicts the run.
-fn bench_run(config: &Config, duration: Duration) -> Result<(Speed, Prediction)> {
+fn bench_run(config: &Settings, duration: Duration) -> Result<(Speed, Prediction)> {
     let screen = Team::with(config.n_threads(), |team| screen::read(team, config))?;
     let Screen { data, split, .. } = &screen;
     let config = config.resolved(&data.intervention_names, split.train.len())?;
@@ -327,7 +327,7 @@ pub fn measure<R: Real>(workload: &Workload, threads: usize, duration: Duration)
     let mut order: Vec<usize> = (0..data.n_cells()).collect();
     shuffle(&mut order, &mut stream(0, Purpose::Shuffle, 0, 0));
     Team::with(threads, |team| {
-        let Steps { times, peaks, clock } = steps(team, &mut network, workload, &order, duration);
+        let StepTimes { times, peaks, clock } = steps(team, &mut network, workload, &order, duration);
         let per_step = 1e3 / (times.len() * threads.max(1)) as f64;
         let mut stages: BTreeMap<_, _> = Stage::ALL.iter().map(|&s| (s.name(), clock.seconds(s) * per_step)).collect();
         let mean = times.iter().sum::<f64>() * 1e3 / times.len() as f64;
@@ -357,7 +357,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 /// What the timing of steps gives.
-struct Steps {
+struct StepTimes {
     /// Seconds of each step.
     times: Vec<f64>,
     /// Rate of the fastest product on one thread in each round, GFLOP/s.
@@ -373,7 +373,7 @@ fn steps<R: Real>(
     workload: &Workload,
     order: &[usize],
     duration: Duration,
-) -> Steps {
+) -> StepTimes {
     let Workload { data, architecture, ref objective, batch, .. } = *workload;
     let batch = batch.min(order.len());
     let mut product = TimedProduct::fastest(architecture, batch);
@@ -412,7 +412,7 @@ fn steps<R: Real>(
             times.push(step(&mut workspace));
         }
     }
-    Steps { times, peaks, clock: workspace.clock }
+    StepTimes { times, peaks, clock: workspace.clock }
 }
 
 /// Counts are timed in memory, where nothing can fail.

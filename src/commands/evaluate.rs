@@ -15,7 +15,7 @@ use crate::parallel::team::Team;
 use crate::results::catalogue::ResultsFile;
 use crate::results::folder::ResultsFolder;
 use crate::results::model_file::{drifted, read_model};
-use crate::settings::Config;
+use crate::settings::Settings;
 use crate::system::interruption::Deferral;
 use crate::training::observer::Observer;
 use crate::training::shift_fit::HeldoutBatchNorm;
@@ -26,7 +26,7 @@ use crate::training::shift_fit::HeldoutBatchNorm;
 ///
 /// # Errors
 /// A folder, a model or data that do not fit together; a failed write.
-pub fn evaluate(config: &Config, folder: &Path) -> Result<RunOutcome> {
+pub fn evaluate(config: &Settings, folder: &Path) -> Result<RunOutcome> {
     let start = Instant::now();
     screen::prepare_process(config);
     ResultsFolder::open(folder)?;
@@ -44,7 +44,7 @@ pub fn evaluate(config: &Config, folder: &Path) -> Result<RunOutcome> {
 
 fn evaluate_in<R: Real>(
     team: &Team,
-    config: &Config,
+    config: &Settings,
     screen: &Screen,
     folder: ResultsFolder,
     progress: ProgressKind<'_>,

@@ -16,7 +16,7 @@ use crate::results::catalogue::ResultsFile;
 use crate::results::findings::write_held_out_fit;
 use crate::results::folder::ResultsFolder;
 use crate::results::model_file::read_model;
-use crate::settings::Config;
+use crate::settings::Settings;
 use crate::system::interruption::Deferral;
 use crate::system::safetensors::TensorValues;
 
@@ -25,7 +25,7 @@ use crate::system::safetensors::TensorValues;
 /// # Errors
 /// As [`evaluate`](crate::commands::evaluate::evaluate); a run that holds nothing out, or that has been through the
 /// protocol, unless `overwrite` is set.
-pub fn fit_shifts(config: &Config, folder: &Path, overwrite: bool) -> Result<RunOutcome> {
+pub fn fit_shifts(config: &Settings, folder: &Path, overwrite: bool) -> Result<RunOutcome> {
     let start = Instant::now();
     screen::prepare_process(config);
     ResultsFolder::open(folder)?;
@@ -53,7 +53,7 @@ pub fn fit_shifts(config: &Config, folder: &Path, overwrite: bool) -> Result<Run
 
 fn fit_shifts_in<R: Real>(
     team: &Team,
-    config: &Config,
+    config: &Settings,
     screen: &Screen,
     folder: ResultsFolder,
     progress: ProgressKind<'_>,

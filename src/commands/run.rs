@@ -21,7 +21,7 @@ use crate::results::cells::write_cells;
 use crate::results::findings::{Findings, write_figures, write_findings, write_held_out_fit};
 use crate::results::folder::ResultsFolder;
 use crate::results::manifest::Manifest;
-use crate::settings::Config;
+use crate::settings::Settings;
 use crate::system::console::Console;
 use crate::system::interruption::Deferral;
 use crate::system::safetensors::TensorValues;
@@ -43,7 +43,7 @@ pub struct RunOutcome {
 /// # Errors
 /// Input that cannot be used (nothing is written then), a failed write, or a loss that is not finite (the results of
 /// the last good state are written then). [`Error::Stopped`] for a run that was stopped early and can be resumed.
-pub fn run(ranks: &Ranks, config: &Config) -> Result<RunOutcome> {
+pub fn run(ranks: &Ranks, config: &Settings) -> Result<RunOutcome> {
     let start = Instant::now();
     screen::prepare_process(config);
     run_folder::check(ranks, config)?;
@@ -63,7 +63,7 @@ pub fn run(ranks: &Ranks, config: &Config) -> Result<RunOutcome> {
 /// the run has not seen it done.
 pub(crate) fn train_and_judge(
     team: &Team,
-    config: &Config,
+    config: &Settings,
     screen: &Screen,
     folder: &ResultsFolder,
     mut resumable: ResumableRun<'_>,
@@ -89,7 +89,7 @@ pub(crate) fn train_and_judge(
 
 fn run_in<R: Real>(
     team: &Team,
-    config: &Config,
+    config: &Settings,
     screen: &Screen,
     folder: &ResultsFolder,
     resumable: &mut ResumableRun<'_>,

@@ -12,11 +12,11 @@ use crate::parallel::ranks::Ranks;
 use crate::parallel::team::Team;
 use crate::results::catalogue::ResultsFile;
 use crate::results::folder::{Earlier, ResultsFolder, check_destination, is_finished};
-use crate::settings::{Config, INDIFFERENT_KEYS, RawConfig};
+use crate::settings::{INDIFFERENT_KEYS, RawSettings, Settings};
 use crate::system::console::Console;
 
 /// What is to be done about a run that the results folder already holds.
-fn earlier(config: &Config) -> Earlier {
+fn earlier(config: &Settings) -> Earlier {
     match (config.interruption.resume, config.output.overwrite) {
         (true, _) => Earlier::Resume,
         (false, true) => Earlier::Replace,
@@ -28,7 +28,7 @@ fn earlier(config: &Config) -> Earlier {
 ///
 /// # Errors
 /// As [`check_destination`], on all ranks.
-pub(crate) fn check(ranks: &Ranks, config: &Config) -> Result<()> {
+pub(crate) fn check(ranks: &Ranks, config: &Settings) -> Result<()> {
     let out = config.output.out.as_deref();
     ranks.first_error(if ranks.is_first() { check_destination(out, earlier(config)) } else { Ok(()) })
 }
@@ -37,7 +37,7 @@ pub(crate) fn check(ranks: &Ranks, config: &Config) -> Result<()> {
 ///
 /// # Errors
 /// As [`ResultsFolder::create`], on all ranks.
-pub(crate) fn open(ranks: &Ranks, config: &Config, progress: ProgressKind<'_>) -> Result<ResultsFolder> {
+pub(crate) fn open(ranks: &Ranks, config: &Settings, progress: ProgressKind<'_>) -> Result<ResultsFolder> {
     let create = || ResultsFolder::create(config.output.out.as_deref(), earlier(config));
     let folder = ranks.first_error(ranks.is_first().then(create).transpose())?;
     if let Some(folder) = folder.as_ref().filter(|folder| !folder.is_locked()) {
@@ -55,7 +55,7 @@ pub(crate) fn open(ranks: &Ranks, config: &Config, progress: ProgressKind<'_>) -
 /// As [`ResumableRun::resume`]; counts on disk that cannot be read.
 pub(crate) fn resumable<'a>(
     team: &'a Team<'_>,
-    config: &Config,
+    config: &Settings,
     data: &Dataset,
     folder: &ResultsFolder,
     progress: &'a ProgressKind<'a>,
@@ -75,13 +75,13 @@ pub(crate) fn resumable<'a>(
 ///
 /// # Errors
 /// [`InputError`] if it is finished, but has other settings than those asked for.
-pub(crate) fn finished(config: &Config) -> Result<Option<PathBuf>> {
+pub(crate) fn finished(config: &Settings) -> Result<Option<PathBuf>> {
     let Some(folder) = config.output.out.as_ref().filter(|folder| config.interruption.resume && is_finished(folder))
     else {
         return Ok(None);
     };
     let path = ResultsFile::Config.within(folder);
-    let found = Config::load(Some(&path), RawConfig::default())?.saved_keys();
+    let found = Settings::load(Some(&path), RawSettings::default())?.saved_keys();
     // What is not set is a default that depends on the data; files may lie elsewhere.
     let by_data = |key: &str| ["epochs", "retraining_epochs", "alpha", "holdout"].contains(&key);
     let wanted = config.saved_keys();
@@ -105,7 +105,7 @@ pub(crate) fn finished(config: &Config) -> Result<Option<PathBuf>> {
 ///
 /// # Errors
 /// Counts on disk that cannot be read.
-pub(crate) fn describe(config: &Config, data: &Dataset, folder: &Path) -> Result<RunDescription> {
+pub(crate) fn describe(config: &Settings, data: &Dataset, folder: &Path) -> Result<RunDescription> {
     let (settings, resume_command) = (config.settings_of_results(), config.resume_command(folder));
     Ok(RunDescription { settings, data: identity(data)?, resume_command })
 }

@@ -15,12 +15,12 @@ use crate::error::Result;
 use crate::evaluation::held_out_protocol::Protocol;
 use crate::parallel::ranks::Ranks;
 use crate::parallel::team::Team;
-use crate::settings::{Config, Source};
+use crate::settings::{Settings, Source};
 use crate::system::console::Console;
 use crate::system::memory::give_back_large_arrays;
 
 /// Sets up the process for a screen: the instructions that it computes with, and how it returns memory.
-pub(crate) fn prepare_process(config: &Config) {
+pub(crate) fn prepare_process(config: &Settings) {
     config.execution.simd.choose();
     if config.input.stream.is_some() {
         give_back_large_arrays();
@@ -28,7 +28,7 @@ pub(crate) fn prepare_process(config: &Config) {
 }
 
 /// How progress is shown: by the first of several processes alone.
-pub(crate) fn progress_kind(team: &Team, config: &Config) -> ProgressKind<'static> {
+pub(crate) fn progress_kind(team: &Team, config: &Settings) -> ProgressKind<'static> {
     ProgressKind::choose(config.output.quiet || !team.ranks().is_first())
 }
 
@@ -36,7 +36,7 @@ pub(crate) fn progress_kind(team: &Team, config: &Config) -> ProgressKind<'stati
 ///
 /// # Errors
 /// Data that cannot be used.
-pub(crate) fn load(team: &Team, config: &Config) -> Result<LoadedScreen> {
+pub(crate) fn load(team: &Team, config: &Settings) -> Result<LoadedScreen> {
     match config.source() {
         Source::File(path) => {
             let mut progress = ReadProgress::new(progress_kind(team, config));
@@ -58,7 +58,7 @@ pub(crate) fn load(team: &Team, config: &Config) -> Result<LoadedScreen> {
 ///
 /// # Errors
 /// Held-out labels that do not exist, or that leave nothing to train on.
-pub(crate) fn split(config: &Config, loaded: LoadedScreen) -> Result<Screen> {
+pub(crate) fn split(config: &Settings, loaded: LoadedScreen) -> Result<Screen> {
     let data = &loaded.data;
     let held_out = config.held_out(&data.intervention_names)?;
     let (fraction, seed) = (config.training.validation_fraction, config.execution.seed);
@@ -70,7 +70,7 @@ pub(crate) fn split(config: &Config, loaded: LoadedScreen) -> Result<Screen> {
 ///
 /// # Errors
 /// As [`load`] and [`split`].
-pub(crate) fn read(team: &Team, config: &Config) -> Result<Screen> {
+pub(crate) fn read(team: &Team, config: &Settings) -> Result<Screen> {
     split(config, load(team, config)?)
 }
 
@@ -79,7 +79,7 @@ pub(crate) fn read(team: &Team, config: &Config) -> Result<Screen> {
 ///
 /// # Errors
 /// As [`read`] and [`share`], on all ranks; counts that are to stay on disk, on several ranks.
-pub(crate) fn read_among(team: &Team, config: &Config) -> Result<(Screen, Config)> {
+pub(crate) fn read_among(team: &Team, config: &Settings) -> Result<(Screen, Settings)> {
     let ranks = team.ranks();
     if config.input.stream.is_some() && !ranks.is_alone() {
         let remedy = "leave out --stream (each rank then holds its share of the counts), or start a single process";
@@ -95,7 +95,7 @@ pub(crate) fn read_among(team: &Team, config: &Config) -> Result<(Screen, Config
 }
 
 /// Says that a run begins, to whoever reads JSON.
-pub(crate) fn announce(ranks: &Ranks, config: &Config) {
+pub(crate) fn announce(ranks: &Ranks, config: &Settings) {
     let command: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
     let begins = json!({ "program": concat!("svae-cpu ", env!("CARGO_PKG_VERSION")), "command": command });
     ProgressKind::choose(config.output.quiet || !ranks.is_first()).event("start", begins);
@@ -122,7 +122,7 @@ pub(crate) fn describe(screen: &Screen, folder: &ResultsFolder, team: &Team, pro
 ///
 /// # Errors
 /// [`crate::Error::Ranks`] if the ranks have read different data or settings.
-pub(crate) fn share(mut screen: Screen, ranks: &Ranks, config: &Config) -> Result<Screen> {
+pub(crate) fn share(mut screen: Screen, ranks: &Ranks, config: &Settings) -> Result<Screen> {
     if ranks.is_alone() {
         return Ok(screen);
     }
@@ -136,7 +136,7 @@ pub(crate) fn share(mut screen: Screen, ranks: &Ranks, config: &Config) -> Resul
 }
 
 /// The held-out protocol for a screen; `None` where nothing is held out, or the settings skip it.
-pub(crate) fn held_out_protocol<'a>(config: &Config, screen: &'a Screen) -> Option<Protocol<'a>> {
+pub(crate) fn held_out_protocol<'a>(config: &Settings, screen: &'a Screen) -> Option<Protocol<'a>> {
     let Screen { data, split, .. } = screen;
     (config.training.heldout && !split.held_out.is_empty()).then(|| Protocol {
         data,

@@ -7,7 +7,7 @@ use crate::commands::screen;
 use crate::error::Result;
 use crate::numerics::random::{Purpose, shuffle, stream};
 use crate::parallel::team::Team;
-use crate::settings::Config;
+use crate::settings::Settings;
 use crate::verification::outcome::Verification;
 use crate::verification::{finite_differences, golden};
 
@@ -19,7 +19,7 @@ const VERIFICATION_CELLS: usize = 40;
 ///
 /// # Errors
 /// If the data or a vector cannot be read; a failed check is no error but a verdict.
-pub fn verify(config: &Config, vectors: Option<&Path>) -> Result<Verification> {
+pub fn verify(config: &Settings, vectors: Option<&Path>) -> Result<Verification> {
     config.execution.simd.choose();
     let mut data = Team::with(config.n_threads(), |team| screen::load(team, config))?.data;
     let n_cells = data.n_cells();

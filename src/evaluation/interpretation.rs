@@ -69,7 +69,7 @@ impl Interpretation {
         mut cell: impl FnMut(&[f64], &CellRecord) -> Result<()>,
     ) -> Result<Self> {
         let l = network.architecture.n_latents;
-        let wide = |values: &[R]| values.iter().map(|v| v.f64()).collect::<Vec<f64>>();
+        let wide = |values: &[R]| values.iter().map(|v| v.to_f64()).collect::<Vec<f64>>();
         let prior = network.prior();
         let (masks, shifts) = (prior.probabilities().map(|masks| wide(&masks)), prior.shifts.map(wide));
         let targets = targets(prior, &split.trained);
@@ -92,7 +92,7 @@ impl Interpretation {
             if left.next_if_eq(&n).is_some() {
                 latents_chosen.extend_from_slice(found.mean);
             }
-            latent.iter_mut().zip(found.mean).for_each(|(wide, z)| *wide = z.f64());
+            latent.iter_mut().zip(found.mean).for_each(|(wide, z)| *wide = z.to_f64());
             let record = CellRecord {
                 subset: match (train.next_if_eq(&n), validation.next_if_eq(&n)) {
                     (Some(_), _) => Subset::Train,
@@ -221,8 +221,8 @@ pub fn targets<R: Real>(prior: PriorTable<R>, trained: &[bool]) -> Vec<Target> {
     let target = |(a, k): (usize, usize)| Target {
         intervention: a,
         latent: k,
-        probability: prior.probability(a, k).f64(),
-        shift: prior.shift(a, k).f64(),
+        probability: prior.probability(a, k).to_f64(),
+        shift: prior.shift(a, k).to_f64(),
     };
     let mut all: Vec<Target> = prior.targets().filter(|&(a, _)| trained[a]).map(target).collect();
     all.sort_by(|a, b| a.intervention.cmp(&b.intervention).then(b.shift.abs().total_cmp(&a.shift.abs())));

@@ -16,7 +16,7 @@ use crate::model::network::Network;
 use crate::model::workspace::Workspace;
 use crate::numerics::real::Real;
 use crate::parallel::team::Team;
-use crate::settings::Config;
+use crate::settings::Settings;
 use crate::system::machine::peak_rss_bytes;
 use crate::training::trainer::Training;
 
@@ -28,7 +28,7 @@ use crate::training::trainer::Training;
 /// Counts on disk that cannot be read; baselines that cannot be fitted; what `between` returns.
 pub fn judge<R: Real>(
     team: &Team,
-    config: &Config,
+    config: &Settings,
     screen: &Screen,
     network: &Network<R>,
     training: Option<&Training>,
@@ -56,7 +56,7 @@ pub fn judge<R: Real>(
 /// A network that is being judged.
 struct Judge<'a, R: Real> {
     team: &'a Team<'a>,
-    config: &'a Config,
+    config: &'a Settings,
     screen: &'a Screen,
     network: &'a Network<R>,
     workspace: Workspace<R>,
@@ -172,7 +172,7 @@ impl<R: Real> Judge<'_, R> {
         });
         // An iVAE without masks is judged by the two largest shifts of each intervention.
         let largest = || {
-            let shifts: Vec<f64> = self.network.prior().shifts?.iter().map(|shift| shift.f64()).collect();
+            let shifts: Vec<f64> = self.network.prior().shifts?.iter().map(|shift| shift.to_f64()).collect();
             Some(two_largest_shifts(&shifts, self.network.architecture.n_latents))
         };
         let truth = data.truth.as_ref().expect("what is recovered is known");
@@ -188,7 +188,7 @@ impl<R: Real> Judge<'_, R> {
 }
 
 /// The figures that need no judgement, beside places for the others.
-fn unjudged(config: &Config, screen: &Screen, training: Option<&Training>) -> Metrics {
+fn unjudged(config: &Settings, screen: &Screen, training: Option<&Training>) -> Metrics {
     let data = &screen.data;
     Metrics {
         method: config.model.method,

@@ -33,7 +33,7 @@ impl Recovery {
             .filter(|&n| data.interventions.row(n).0.iter().all(|&a| is_trained(a as usize)))
             .collect();
         let inferred =
-            cells.iter().flat_map(|&n| &means[n * n_latents..(n + 1) * n_latents]).map(|z| z.f64()).collect();
+            cells.iter().flat_map(|&n| &means[n * n_latents..(n + 1) * n_latents]).map(|z| z.to_f64()).collect();
         let truth = cells.iter().flat_map(|&n| &truth.latents[n * n_true..(n + 1) * n_true]).copied().collect();
         Some(Self { cells, truth, n_true, inferred, n_inferred: n_latents })
     }

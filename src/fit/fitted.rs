@@ -15,7 +15,7 @@ use crate::results::cells::write_cells;
 use crate::results::findings::{Findings, write_findings};
 use crate::results::folder::{Earlier, ResultsFolder};
 use crate::results::model_file::read_network;
-use crate::settings::{Config, RawConfig};
+use crate::settings::{RawSettings, Settings};
 use crate::system::safetensors::TensorValues;
 use crate::training::history::EpochRecord;
 use std::borrow::Cow;
@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 /// A trained model, with what it says about its screen and all that is needed to use it on other cells.
 #[derive(Debug, Clone)]
 pub struct Fitted {
-    pub(crate) settings: Config,
+    pub(crate) settings: Settings,
     pub(crate) trained_on: TrainedOn,
     pub(crate) weights: TrainedNetwork,
     pub(crate) masks: Option<Vec<f64>>,
@@ -68,7 +68,7 @@ impl Fitted {
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
         ResultsFolder::open(folder)?;
-        let settings = Config::load(Some(&ResultsFile::Config.within(folder)), RawConfig::default())?;
+        let settings = Settings::load(Some(&ResultsFile::Config.within(folder)), RawSettings::default())?;
         Self::open_with(settings, folder)
     }
 
@@ -76,7 +76,7 @@ impl Fitted {
     ///
     /// # Errors
     /// As [`Fitted::open`].
-    pub(crate) fn open_with(settings: Config, folder: &Path) -> Result<Self> {
+    pub(crate) fn open_with(settings: Settings, folder: &Path) -> Result<Self> {
         let folder = ResultsFolder::open(folder)?.path().to_path_buf();
         let trained_on = TrainedOn::read(&folder)?;
         let weights = TrainedNetwork::read(&ResultsFile::Model.within(&folder), &settings, &trained_on)?;
@@ -103,7 +103,7 @@ impl Fitted {
     }
 
     /// The settings as used.
-    pub fn settings(&self) -> &Config {
+    pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
@@ -159,7 +159,7 @@ impl Fitted {
         let means = Team::with(self.settings.n_threads(), |team| {
             Inference { team, network, data: cells, workspace }.posterior_means(&all)
         })?;
-        Ok(means.iter().map(|z| z.f64()).collect())
+        Ok(means.iter().map(|z| z.to_f64()).collect())
     }
 
     /// The training cells whose size factors and covariates simulated cells take.
@@ -190,7 +190,7 @@ impl Fitted {
 }
 
 impl TrainedNetwork {
-    fn read(path: &Path, settings: &Config, trained_on: &TrainedOn) -> Result<Self> {
+    fn read(path: &Path, settings: &Settings, trained_on: &TrainedOn) -> Result<Self> {
         let architecture = trained_on.architecture(settings);
         Ok(match settings.training.precision {
             Precision::F32 => Self::Single(Box::new(read_network(path, architecture)?.0)),
@@ -201,7 +201,7 @@ impl TrainedNetwork {
     /// Probabilities of the masks and shifts, each where the model has them.
     fn prior(&self) -> (Option<Vec<f64>>, Option<Vec<f64>>) {
         fn of<R: Real>(network: &Network<R>) -> (Option<Vec<f64>>, Option<Vec<f64>>) {
-            let wide = |values: &[R]| values.iter().map(|v| v.f64()).collect::<Vec<f64>>();
+            let wide = |values: &[R]| values.iter().map(|v| v.to_f64()).collect::<Vec<f64>>();
             let shifts = network.tensors.shift.as_ref().map(|shift| wide(&network.parameters[shift]));
             (network.prior().probabilities().map(|masks| wide(&masks)), shifts)
         }
@@ -221,7 +221,7 @@ impl TrainedNetwork {
 }
 
 impl TrainingRecord {
-    fn write<R: Real>(&self, folder: &ResultsFolder, settings: &Config, network: &Network<R>) -> Result<(), Error>
+    fn write<R: Real>(&self, folder: &ResultsFolder, settings: &Settings, network: &Network<R>) -> Result<(), Error>
     where
         for<'a> &'a [R]: Into<TensorValues<'a>>,
     {

@@ -15,11 +15,11 @@ use crate::data::screen::LoadedScreen;
 use crate::data::split::ScreenSplit;
 use crate::error::Result;
 use crate::evaluation::interpretation::Interpretation;
-use crate::fit::fitted::{ModelSource, TrainingRecord, TrainedNetwork};
+use crate::fit::fitted::{ModelSource, TrainedNetwork, TrainingRecord};
 use crate::model::network::Network;
 use crate::numerics::real::{Precision, Real};
 use crate::parallel::team::Team;
-use crate::settings::Config;
+use crate::settings::Settings;
 use crate::training::observer::Observer;
 use crate::training::starts::{Starts, StartsMetrics, train_from_starts};
 use crate::training::trainer::{Training, TrainingTask};
@@ -40,8 +40,8 @@ use std::sync::Arc;
 /// # Errors
 /// [`crate::InputError`] for settings that do not fit the screen; [`Error::NonFinite`] for a loss that is not finite; counts
 /// on disk that cannot be read.
-pub fn fit(data: &Dataset, settings: &Config, observer: &mut dyn Observer) -> Result<Fitted> {
-    let settings = Config { data: Some(PathBuf::from(&data.source)), simulation: None, ..settings.clone() };
+pub fn fit(data: &Dataset, settings: &Settings, observer: &mut dyn Observer) -> Result<Fitted> {
+    let settings = Settings { data: Some(PathBuf::from(&data.source)), simulation: None, ..settings.clone() };
     let held_out = settings.held_out(&data.intervention_names)?;
     let (fraction, seed) = (settings.training.validation_fraction, settings.execution.seed);
     let split = ScreenSplit::new(&data.source, &data.interventions, data.n_interventions(), held_out, fraction, seed)?;
@@ -57,7 +57,7 @@ fn fit_in<R: Real>(
     team: &Team,
     data: &Dataset,
     split: ScreenSplit,
-    settings: Config,
+    settings: Settings,
     observer: &mut dyn Observer,
     weights: impl FnOnce(Box<Network<R>>) -> TrainedNetwork,
 ) -> Result<Fitted> {
@@ -95,7 +95,7 @@ pub(crate) fn train<R: Real>(
     team: &Team,
     data: &Dataset,
     split: &ScreenSplit,
-    settings: &Config,
+    settings: &Settings,
     run: &mut ResumableRun<'_>,
     observer: &mut dyn Observer,
 ) -> Result<(Network<R>, Training, Option<StartsMetrics>)> {

@@ -88,7 +88,7 @@ impl Fitted {
                             let mut random = sampler_stream(request.seed, SamplerPurpose::PosteriorSample(sample), n);
                             for k in i * l..(i + 1) * l {
                                 let noise: f64 = StandardNormal.sample(&mut random);
-                                draws[k] = R::of(noise);
+                                draws[k] = R::from_f64(noise);
                                 z[k] += variance[k].sqrt() * draws[k];
                             }
                         }
@@ -97,7 +97,7 @@ impl Fitted {
                     let log_rates = network.log_rates(team, &mut workspace, Batch::new(cells, batch), &z);
                     for (sums, row) in sums.chunks_exact_mut(chosen.len()).zip(log_rates.chunks_exact(g)) {
                         for (sum, &gene) in sums.iter_mut().zip(chosen) {
-                            *sum += row[gene].f64().exp();
+                            *sum += row[gene].to_f64().exp();
                         }
                     }
                 }

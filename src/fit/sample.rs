@@ -99,7 +99,7 @@ impl Fitted {
         }
         data.counts =
             Team::with(settings.n_threads(), |team| draw_counts(team, network, &data, &z, request.seed)).into();
-        (data, z.iter().map(|z| z.f64()).collect())
+        (data, z.iter().map(|z| z.to_f64()).collect())
     }
 }
 
@@ -117,7 +117,7 @@ fn draw_counts<R: Real>(team: &Team, network: &Network<R>, data: &Dataset, z: &[
         for (&n, row) in batch.iter().zip(log_rates.chunks_exact(g)) {
             let mut random = sampler_stream(seed, SamplerPurpose::ModelCounts, n);
             for (gene, log_rate) in row.iter().enumerate() {
-                let mean = data.library[n] * log_rate.f64().exp();
+                let mean = data.library[n] * log_rate.to_f64().exp();
                 builder.push(gene, sampler.draw(gene, mean, &mut random));
             }
             builder.end_cell();

@@ -11,7 +11,7 @@ use crate::error::{Error, InputError, Result};
 use crate::model::architecture::Architecture;
 use crate::results::catalogue::ResultsFile;
 use crate::results::model_file::saved_metadata;
-use crate::settings::Config;
+use crate::settings::Settings;
 
 /// Names listed in a message.
 const MOST_NAMES: usize = 5;
@@ -78,7 +78,7 @@ impl TrainedOn {
     }
 
     /// The architecture of a network of these settings.
-    pub(crate) fn architecture(&self, settings: &Config) -> Architecture {
+    pub(crate) fn architecture(&self, settings: &Settings) -> Architecture {
         settings.architecture(&self.dataset(Counts::from_dense(self.genes.len().max(1), &[]), Names::default()))
     }
 

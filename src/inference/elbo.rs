@@ -56,7 +56,7 @@ impl<R: Real> Inference<'_, R> {
                 posterior.zip(found.prior_mean.chunks_exact(l)).take(batch.cells.len())
             {
                 for (k, sum) in sums.iter_mut().enumerate() {
-                    let (v, distance) = (variance[k].f64(), mean[k].f64() - prior_mean[k].f64());
+                    let (v, distance) = (variance[k].to_f64(), mean[k].to_f64() - prior_mean[k].to_f64());
                     // The term of latent k in Eq. (P2).
                     *sum += 0.5 * (v + distance * distance - 1.0 - Real::ln(v));
                 }
@@ -65,7 +65,7 @@ impl<R: Real> Inference<'_, R> {
                 for (k, sum) in sums.iter_mut().enumerate().skip(1) {
                     // The term of latent k in Eq. (P7).
                     let row = &factor[k * (k - 1) / 2..k * (k + 1) / 2];
-                    *sum += 0.5 * row.iter().map(|f| f.f64() * f.f64()).sum::<f64>();
+                    *sum += 0.5 * row.iter().map(|f| f.to_f64() * f.to_f64()).sum::<f64>();
                 }
             }
         })?;

@@ -32,11 +32,11 @@ impl<R: Real> Inference<'_, R> {
                 for sign in [1.0, -1.0] {
                     z.clear();
                     z.extend_from_slice(latents);
-                    z.iter_mut().skip(k).step_by(l).for_each(|z| *z += R::of(sign * DELTA));
+                    z.iter_mut().skip(k).step_by(l).for_each(|z| *z += R::from_f64(sign * DELTA));
                     let log_rates = self.network.log_rates(self.team, self.workspace, batch, &z);
                     for row in log_rates.chunks_exact(g) {
                         for (gene, log_rate) in row.iter().enumerate() {
-                            sums[gene * l + k] += sign * log_rate.f64();
+                            sums[gene * l + k] += sign * log_rate.to_f64();
                         }
                     }
                 }

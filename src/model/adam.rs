@@ -86,15 +86,15 @@ impl<R: Real> Adam<R> {
         self.steps += 1;
         let t = self.steps as f64;
         AdamStep {
-            beta1: R::of(settings.beta1),
-            beta2: R::of(settings.beta2),
-            rest1: R::of(1.0 - settings.beta1),
-            rest2: R::of(1.0 - settings.beta2),
-            decay: R::of(settings.weight_decay),
-            epsilon: R::of(settings.epsilon),
+            beta1: R::from_f64(settings.beta1),
+            beta2: R::from_f64(settings.beta2),
+            rest1: R::from_f64(1.0 - settings.beta1),
+            rest2: R::from_f64(1.0 - settings.beta2),
+            decay: R::from_f64(settings.weight_decay),
+            epsilon: R::from_f64(settings.epsilon),
             // Bias corrections, in f64: 1 - beta2^t loses digits in f32 at small t.
-            rate: R::of(settings.learning_rate / (1.0 - libm::pow(settings.beta1, t))),
-            correction: R::of(1.0 / (1.0 - libm::pow(settings.beta2, t)).sqrt()),
+            rate: R::from_f64(settings.learning_rate / (1.0 - libm::pow(settings.beta1, t))),
+            correction: R::from_f64(1.0 / (1.0 - libm::pow(settings.beta2, t)).sqrt()),
         }
     }
 

@@ -19,7 +19,7 @@ impl<R: Real> Network<R> {
         for k in 0..prior.n_latents {
             let mean = prior.draw_mean(interventions, k, random);
             let noise: f64 = StandardNormal.sample(random);
-            z.push(R::of(mean + noise));
+            z.push(R::from_f64(mean + noise));
         }
     }
 }

@@ -20,7 +20,7 @@ pub fn initialize<R: Real>(tensors: &Tensors, seed: u64) -> Buffer<R> {
         for tensor in [&linear.weight, &linear.bias] {
             let mut random = next_stream();
             let entry = tensors.parameters.at(tensor).clone();
-            let mut draw = || R::of(bound * (2.0 * u32_to_unit_f64(random.next_u32()) - 1.0));
+            let mut draw = || R::from_f64(bound * (2.0 * u32_to_unit_f64(random.next_u32()) - 1.0));
             parameters.set_in_order(&entry, std::iter::repeat_with(&mut draw));
         }
     }
@@ -32,7 +32,7 @@ pub fn initialize<R: Real>(tensors: &Tensors, seed: u64) -> Buffer<R> {
         fill_normal(&mut parameters[tensor], &mut words, &mut next_stream());
     }
     if let Some(mask_logit) = &tensors.mask_logit {
-        parameters[mask_logit].fill(R::of(mask::INITIAL));
+        parameters[mask_logit].fill(R::from_f64(mask::INITIAL));
     }
     parameters
 }

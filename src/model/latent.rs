@@ -24,7 +24,7 @@ pub fn forward<R: Real>(
     vectorized(
         #[inline(always)]
         || {
-            let floor = R::of(VARIANCE_FLOOR);
+            let floor = R::from_f64(VARIANCE_FLOOR);
             for (v, &log) in variance.iter_mut().zip(log_variance) {
                 *v = Real::exp(log) + floor;
             }
@@ -135,8 +135,8 @@ pub fn backward<R: Real>(
             }
         }
     }
-    let half = R::of(0.5);
-    let floor = R::of(VARIANCE_FLOOR);
+    let half = R::from_f64(0.5);
+    let floor = R::from_f64(VARIANCE_FLOOR);
     let n = d_mean.len();
     let (d_log_variance, d_z, variance, noise, d_kl_mean) =
         (&mut d_log_variance[..n], &d_z[..n], &variance[..n], &noise[..n], &d_kl_mean[..n]);

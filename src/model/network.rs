@@ -83,7 +83,7 @@ impl<R: Real> Network<R> {
         let l = self.architecture.n_latents;
         let rotate = |values: &[R], k: usize| -> R {
             let axis = &rotation[k * l..(k + 1) * l];
-            R::of(axis.iter().zip(values).map(|(r, value)| r * value.f64()).sum::<f64>())
+            R::from_f64(axis.iter().zip(values).map(|(r, value)| r * value.to_f64()).sum::<f64>())
         };
         let turned_latents = || (0..l).filter(|&k| turned[k]);
         let mut column = vec![R::ZERO; l];

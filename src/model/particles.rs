@@ -264,14 +264,14 @@ impl<R: Real> Pass<'_, R> {
         let (g, l) = (a.n_genes, a.n_latents);
         let (cell, n_rows) = (self.batch.cells[0], self.batch.cells.len());
         let nonzero = self.batch.row(0);
-        let library = R::of(self.batch.data.library[cell]);
+        let library = R::from_f64(self.batch.data.library[cell]);
 
         // What all samples share.
         let cells = &mut block.cells;
         cells.x[..g].fill(R::ZERO);
         nonzero.for_each(|gene, count| cells.x[gene] = R::of_count(count));
         self.load_covariates(cells.covariates, 0..n_rows);
-        let half_log_variance: f64 = 0.5 * cells.variance[..l].iter().map(|v| Real::ln(v.f64())).sum::<f64>();
+        let half_log_variance: f64 = 0.5 * cells.variance[..l].iter().map(|v| Real::ln(v.to_f64())).sum::<f64>();
         let likelihood = self.shared.likelihood;
         let count_terms = likelihood.count_terms(nonzero, &mut cells.likelihood_scratch[0]);
         // Width of the noise of masks.
@@ -329,7 +329,7 @@ impl<R: Real> Pass<'_, R> {
                 let cell = CellCounts { x, nonzero, library };
                 let nll = likelihood.value(logits, cell, count_terms, &mut cells.likelihood_scratch[0]);
                 for (weights, log_ratio) in weights.iter_mut().zip(&log_ratios) {
-                    weights.add(half_log_variance + 0.5 * log_ratio[r].f64() - nll);
+                    weights.add(half_log_variance + 0.5 * log_ratio[r].to_f64() - nll);
                 }
                 reconstruction += nll;
             }

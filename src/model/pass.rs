@@ -136,7 +136,7 @@ impl<R: Real> Pass<'_, R> {
                     |gene, count| x[gene] = R::of_count(count),
                 );
             }
-            cells.library[i] = R::of(self.batch.data.library[cell]);
+            cells.library[i] = R::from_f64(self.batch.data.library[cell]);
         }
         self.load_covariates(cells.covariates, rows);
     }
@@ -191,7 +191,7 @@ impl<R: Real> Pass<'_, R> {
         out.fill(R::ZERO);
         for (row, &cell) in out.chunks_exact_mut(width).zip(&self.batch.cells[rows]) {
             for (out, column) in row.iter_mut().zip(&covariates.continuous) {
-                *out = R::of(column.values[cell]);
+                *out = R::from_f64(column.values[cell]);
             }
             let mut at = a.n_continuous;
             for (column, &levels) in covariates.categorical.iter().zip(&a.categorical_levels) {

@@ -132,7 +132,7 @@ impl<R: Real> Network<R> {
         let own = std::mem::take(&mut workspace.share.own);
         let batch = if ranks.is_alone() { input.batch } else { Batch::new(input.batch.data, &own) };
         self.encode_in_training(team, workspace, batch, input.noise);
-        let kl_scale = R::of(weights.kl * weights.cell);
+        let kl_scale = R::from_f64(weights.kl * weights.cell);
         self.stage(team, workspace, batch, |pass, block, rows| {
             pass.finish_hidden(Side::Encoder, self.architecture.n_layers - 1, block, true);
             pass.latent(block, false);
@@ -214,8 +214,8 @@ impl<R: Real> Network<R> {
             });
             self.batch_statistics(ranks, workspace, Side::Decoder, l);
         }
-        let cell_scale = R::of(weights.cell);
-        let kl_scale = R::of(weights.cell * weights.kl);
+        let cell_scale = R::from_f64(weights.cell);
+        let kl_scale = R::from_f64(weights.cell * weights.kl);
         self.stage(team, workspace, batch, |pass, block, rows| {
             let mut lap = pass.shared.clock.lap();
             pass.finish_hidden(Side::Decoder, n_layers - 1, block, true);

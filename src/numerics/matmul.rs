@@ -211,9 +211,9 @@ mod tests {
     }
 
     fn check<R: Real>(m: usize, n: usize, k: usize, gap: usize, into: Accumulate) {
-        let of = |v: &[f64]| -> Vec<R> { v.iter().map(|&v| R::of(v)).collect() };
+        let of = |v: &[f64]| -> Vec<R> { v.iter().map(|&v| R::from_f64(v)).collect() };
         let start = values(m * (n + gap), 5);
-        let tolerance = 4.0 * (k as f64 + 2.0) * R::EPSILON.f64();
+        let tolerance = 4.0 * (k as f64 + 2.0) * R::EPSILON.to_f64();
         let close = |got: &[R], want: &[f64], stride: usize| {
             for i in 0..m {
                 for j in 0..stride {
@@ -221,7 +221,7 @@ mod tests {
                     let kept = if j >= n { Some(before) } else { None };
                     let base = if into == Accumulate::Add { before } else { 0.0 };
                     let want = kept.unwrap_or_else(|| base + want[i * n + j]);
-                    assert!((got[i * stride + j].f64() - want).abs() <= tolerance, "{m} {n} {k} at {i} {j}");
+                    assert!((got[i * stride + j].to_f64() - want).abs() <= tolerance, "{m} {n} {k} at {i} {j}");
                 }
             }
         };
@@ -231,7 +231,7 @@ mod tests {
         let start_dense = |got: &[R], want: &[f64]| {
             for at in 0..m * n {
                 let base = if into == Accumulate::Add { start[at] } else { 0.0 };
-                assert!((got[at].f64() - base - want[at]).abs() <= tolerance, "{m} {n} {k}");
+                assert!((got[at].to_f64() - base - want[at]).abs() <= tolerance, "{m} {n} {k}");
             }
         };
         a_bt(&mut c, into, Rows::strided(&of(&a), m, k, k + gap), Rows::strided(&of(&b), n, k, k + gap));
@@ -276,7 +276,7 @@ mod tests {
 
     fn blocks_alone_and_together<R: Real>(blocks: usize, n: usize, k: usize, into: Accumulate) {
         let rows = crate::model::workspace::ROWS_PER_BLOCK;
-        let of = |v: Vec<f64>| -> Vec<R> { v.into_iter().map(R::of).collect() };
+        let of = |v: Vec<f64>| -> Vec<R> { v.into_iter().map(R::from_f64).collect() };
         let (a, b) = (of(values(blocks * rows * k, 1)), of(values(n * k, 2)));
         for product in [
             |c: &mut [R], into, a: &[R], b: &[R], m, n, k| a_bt(c, into, Rows::new(a, m, k), Rows::new(b, n, k)),

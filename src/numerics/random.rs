@@ -206,7 +206,7 @@ pub fn fill_normal<R: Real>(out: &mut [R], words: &mut [u32], random: &mut Philo
     random.fill_u32(words);
     let (radius, angle) = words.split_at(pairs);
     let mut chunks = out.chunks_exact_mut(2);
-    let minus_two = R::of(-2.0);
+    let minus_two = R::from_f64(-2.0);
     for ((pair, &r), &a) in (&mut chunks).zip(radius).zip(angle) {
         let r = (minus_two * Real::ln(R::open_unit(r))).sqrt();
         let (sine, cosine) = sin_cos_turn(R::open_unit(a));
@@ -227,7 +227,7 @@ pub fn normal_rows<R: Real>(out: &mut [R], width: usize, words: &[u32], per_row:
         return;
     }
     let pairs = width.div_ceil(2);
-    let minus_two = R::of(-2.0);
+    let minus_two = R::from_f64(-2.0);
     let n = out.len() / width * pairs;
     let (mut from_row, mut from) = (0, 0);
     let (mut to_row, mut to) = (0, 0);
@@ -294,7 +294,7 @@ pub fn dropout_rows<R: Real>(out: &mut [R], width: usize, rate: f64, words: &[u3
     }
     let threshold = (rate * 65_536.0).round();
     // The rate that sixteen bits can express, so that the factor's mean is exactly one.
-    let kept = R::of(65_536.0 / (65_536.0 - threshold));
+    let kept = R::from_f64(65_536.0 / (65_536.0 - threshold));
     let threshold = threshold as u32;
     let half = width.div_ceil(2);
     for row in 0..out.len() / width {
@@ -315,26 +315,26 @@ pub fn dropout_rows<R: Real>(out: &mut [R], width: usize, rate: f64, words: &[u3
 fn sin_cos_turn<R: Real>(u: R) -> (R, R) {
     // The axis is the nearest quarter turn, found by comparison so that loops vectorise.
     let one = R::ONE;
-    let at = |edge: f64| if u >= R::of(edge) { one } else { R::ZERO };
+    let at = |edge: f64| if u >= R::from_f64(edge) { one } else { R::ZERO };
     let (q1, q2, q3, q4) = (at(0.125), at(0.375), at(0.625), at(0.875));
-    let r = (u - R::of(0.25) * (q1 + q2 + q3 + q4)) * R::of(std::f64::consts::TAU);
+    let r = (u - R::from_f64(0.25) * (q1 + q2 + q3 + q4)) * R::from_f64(std::f64::consts::TAU);
     let r2 = r * r;
     // Terms up to r^17: below 1e-17 at r = pi/4.
     let mut sine = R::ZERO;
     let mut cosine = R::ZERO;
     let mut k = 17;
     while k >= 3 {
-        sine = (sine + one) * r2 * R::of(-1.0 / (k * (k - 1)) as f64);
-        cosine = (cosine + one) * r2 * R::of(-1.0 / ((k - 1) * (k - 2)) as f64);
+        sine = (sine + one) * r2 * R::from_f64(-1.0 / (k * (k - 1)) as f64);
+        cosine = (cosine + one) * r2 * R::from_f64(-1.0 / ((k - 1) * (k - 2)) as f64);
         k -= 2;
     }
     let sine = (sine + one) * r;
     let cosine = cosine + one;
     // Rotate by q quarter turns: odd q swaps, the signs follow.
     let odd = q1 - q2 + q3 - q4;
-    let sine_sign = one - R::of(2.0) * (q2 - q4);
-    let cosine_sign = one - R::of(2.0) * (q1 - q3);
-    let swapped = odd > R::of(0.5);
+    let sine_sign = one - R::from_f64(2.0) * (q2 - q4);
+    let cosine_sign = one - R::from_f64(2.0) * (q1 - q3);
+    let swapped = odd > R::from_f64(0.5);
     let s = if swapped { cosine } else { sine };
     let c = if swapped { sine } else { cosine };
     (s * sine_sign, c * cosine_sign)

@@ -24,9 +24,9 @@ pub trait Real:
     const INFINITY: Self;
 
     /// Nearest value to `x`.
-    fn of(x: f64) -> Self;
+    fn from_f64(x: f64) -> Self;
     /// The value, exactly.
-    fn f64(self) -> f64;
+    fn to_f64(self) -> f64;
     /// Nearest value to the count `x`.
     fn of_count(x: u32) -> Self;
     /// Uniform on the open interval (0, 1) from 32 random bits.
@@ -80,11 +80,11 @@ macro_rules! real {
             const INFINITY: Self = $t::INFINITY;
 
             #[inline(always)]
-            fn of(x: f64) -> Self {
+            fn from_f64(x: f64) -> Self {
                 x as $t
             }
             #[inline(always)]
-            fn f64(self) -> f64 {
+            fn to_f64(self) -> f64 {
                 self as f64
             }
             #[inline(always)]

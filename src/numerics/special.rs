@@ -22,7 +22,7 @@ pub fn table_counts<R: Real>() -> usize {
 
 #[inline(always)]
 fn is_single<R: Real>() -> bool {
-    R::EPSILON.f64() > 1e-10
+    R::EPSILON.to_f64() > 1e-10
 }
 
 /// `S(y) = lgamma(y) - (y - 1/2) ln y + y - ln(2 pi)/2` and `P(y) = ln y - 1/(2y) - digamma(y)`, given 1/y, for y >= K.
@@ -36,10 +36,10 @@ pub fn stirling_tails<R: Real>(inverse: R) -> (R, R) {
         [1.0 / 12.0, -691.0 / 32_760.0, 1.0 / 132.0, -1.0 / 240.0, 1.0 / 252.0, -1.0 / 120.0, 1.0 / 12.0];
     let square = inverse * inverse;
     let first = if is_single::<R>() { 4 } else { 0 };
-    let (mut s, mut p) = (R::of(S[first]), R::of(P[first]));
+    let (mut s, mut p) = (R::from_f64(S[first]), R::from_f64(P[first]));
     for k in first + 1..7 {
-        s = s.fma(square, R::of(S[k]));
-        p = p.fma(square, R::of(P[k]));
+        s = s.fma(square, R::from_f64(S[k]));
+        p = p.fma(square, R::from_f64(P[k]));
     }
     (s * inverse, p * square)
 }
@@ -65,8 +65,8 @@ pub struct Rising<R> {
 /// on paper, and what is left of them is `w ln(1+w) + (ln(1+w) - w)`, which shrinks like w^2.
 #[inline(always)]
 pub fn rising_differences<R: Real>(excess_count: R, gene: &Rising<R>) -> (R, R) {
-    let shift = R::of(table_counts::<R>() as f64);
-    let half = R::of(0.5);
+    let shift = R::from_f64(table_counts::<R>() as f64);
+    let half = R::from_f64(0.5);
     let n = excess_count;
     let a = gene.theta + shift;
     let w = n * gene.inverse_shifted;

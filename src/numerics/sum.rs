@@ -16,11 +16,11 @@ pub fn sum_of<R: Real>(values: &[R], f: impl Fn(R) -> R) -> f64 {
         || {
             for chunk in chunks {
                 for (lane, &value) in lanes.iter_mut().zip(chunk) {
-                    *lane += f(value).f64();
+                    *lane += f(value).to_f64();
                 }
             }
             for (lane, &value) in lanes.iter_mut().zip(rest) {
-                *lane += f(value).f64();
+                *lane += f(value).to_f64();
             }
         },
     );

@@ -13,7 +13,7 @@ use crate::evaluation::metrics::Metrics;
 use crate::results::catalogue::ResultsFile;
 use crate::results::cells::intervention_of;
 use crate::results::folder::ResultsFolder;
-use crate::settings::Config;
+use crate::settings::Settings;
 use crate::training::history::EpochRecord;
 
 /// How columns of `obs` begin that hold results.
@@ -27,7 +27,7 @@ impl ResultsFolder {
     /// [`crate::Error::Io`] naming the file.
     pub fn write_h5ad(
         &self,
-        config: &Config,
+        config: &Settings,
         data: &Dataset,
         mut found: Interpretation,
         history: &[EpochRecord],
@@ -76,7 +76,7 @@ impl ResultsFolder {
 }
 
 /// Adds the settings, the figures and the names that tables of the model go by.
-fn write_record(file: &AnnDataWriter, config: &Config, data: &Dataset, metrics: &Metrics) -> Result<()> {
+fn write_record(file: &AnnDataWriter, config: &Settings, data: &Dataset, metrics: &Metrics) -> Result<()> {
     file.string("uns/svae/program", concat!("svae-cpu ", env!("CARGO_PKG_VERSION")))?;
     file.string("uns/svae/method", config.model.method.name())?;
     // The number of threads changes nothing, so it must not change the file either.

@@ -15,7 +15,7 @@ use crate::results::catalogue::ResultsFile;
 use crate::results::folder::ResultsFolder;
 use crate::results::manifest::Manifest;
 use crate::results::model_file::{add_batch_norm, metadata};
-use crate::settings::Config;
+use crate::settings::Settings;
 use crate::system::safetensors::TensorValues;
 use crate::training::history::EpochRecord;
 
@@ -23,7 +23,7 @@ use crate::training::history::EpochRecord;
 #[derive(Debug)]
 pub struct Findings<'a, R> {
     /// The settings as used.
-    pub config: &'a Config,
+    pub config: &'a Settings,
     /// The screen.
     pub screen: &'a Screen,
     /// The model.
@@ -70,7 +70,7 @@ where
 /// [`crate::Error::Io`] naming the file.
 pub fn write_held_out_fit<R: Real>(
     folder: &ResultsFolder,
-    config: &Config,
+    config: &Settings,
     data: &Dataset,
     network: &Network<R>,
     fit: &HeldOutFit,
@@ -80,7 +80,7 @@ where
 {
     folder.write_history(ResultsFile::RetrainingHistory, &fit.retraining.history)?;
     if let Some(shifts) = network.prior().shifts {
-        let shifts: Vec<f64> = shifts.iter().map(|shift| shift.f64()).collect();
+        let shifts: Vec<f64> = shifts.iter().map(|shift| shift.to_f64()).collect();
         let (names, l) = (&data.intervention_names, network.architecture.n_latents);
         folder.write_intervention_table(ResultsFile::HeldOutShifts, names, l, &shifts)?;
     }

@@ -14,7 +14,7 @@ use crate::numerics::simd;
 use crate::parallel::team::Team;
 use crate::results::catalogue::ResultsFile;
 use crate::results::folder::ResultsFolder;
-use crate::settings::Config;
+use crate::settings::Settings;
 use crate::system::machine::{host, line_of, peak_rss_bytes};
 
 /// Origin of a results folder.
@@ -72,7 +72,7 @@ impl Manifest {
     ///
     /// # Errors
     /// [`Error::Io`] if the data file can no longer be read.
-    pub fn new(config: &Config, team: &Team, course: RunHistory) -> Result<Self> {
+    pub fn new(config: &Settings, team: &Team, course: RunHistory) -> Result<Self> {
         let RunHistory { started, seconds, resumes } = course;
         let input = match &config.data {
             Some(path) if path.is_file() => Some(InputFile::read(path)?),

@@ -15,7 +15,7 @@ use crate::model::parameters::Buffer;
 use crate::numerics::real::Real;
 use crate::results::catalogue::ResultsFile;
 use crate::results::folder::ResultsFolder;
-use crate::settings::Config;
+use crate::settings::Settings;
 use crate::system::safetensors::{NamedTensor, TensorValues, write_safetensors};
 use crate::training::shift_fit::HeldoutBatchNorm;
 
@@ -24,7 +24,7 @@ const BATCH_NORM_KEY: &str = "heldout_batch_norm";
 const DRIFT: &str = "drift";
 
 /// What a saved model says about itself.
-pub(crate) fn metadata(config: &Config, data: &Dataset) -> BTreeMap<String, String> {
+pub(crate) fn metadata(config: &Settings, data: &Dataset) -> BTreeMap<String, String> {
     let mut metadata = BTreeMap::from([
         ("program".to_owned(), concat!("svae-cpu ", env!("CARGO_PKG_VERSION")).to_owned()),
         ("method".to_owned(), config.model.method.name().to_owned()),
@@ -63,7 +63,7 @@ pub(crate) fn drifted(metadata: &BTreeMap<String, String>) -> bool {
 /// # Errors
 /// [`InputError`] for a file that is no model, or one that does not belong to the settings and data.
 pub(crate) fn read_model<R: Real>(
-    config: &Config,
+    config: &Settings,
     data: &Dataset,
     folder: &ResultsFolder,
     file: ResultsFile,
@@ -237,11 +237,11 @@ fn fill<R: Real>(buffer: &mut Buffer<R>, file: &SafeTensors, path: &Path) -> Res
         match (tensor.dtype(), R::NAME) {
             (Dtype::F32, "f32") => {
                 let bytes = tensor.data().as_chunks::<4>().0;
-                buffer.set_in_order(entry, bytes.iter().map(|b| R::of(f32::from_le_bytes(*b) as f64)));
+                buffer.set_in_order(entry, bytes.iter().map(|b| R::from_f64(f32::from_le_bytes(*b) as f64)));
             }
             (Dtype::F64, "f64") => {
                 let bytes = tensor.data().as_chunks::<8>().0;
-                buffer.set_in_order(entry, bytes.iter().map(|b| R::of(f64::from_le_bytes(*b))));
+                buffer.set_in_order(entry, bytes.iter().map(|b| R::from_f64(f64::from_le_bytes(*b))));
             }
             (found, wanted) => {
                 let found = format!("{found:?}").to_lowercase();

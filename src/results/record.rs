@@ -8,14 +8,14 @@ use crate::error::Result;
 use crate::evaluation::metrics::Metrics;
 use crate::results::catalogue::ResultsFile;
 use crate::results::folder::ResultsFolder;
-use crate::settings::Config;
+use crate::settings::Settings;
 
 impl ResultsFolder {
     /// Writes `config.toml`.
     ///
     /// # Errors
     /// [`crate::Error::Io`] naming the file.
-    pub fn write_config(&self, config: &Config) -> Result<()> {
+    pub fn write_config(&self, config: &Settings) -> Result<()> {
         self.write(ResultsFile::Config, |file| file.write_all(config.to_toml().as_bytes()))
     }
 

@@ -5,10 +5,10 @@ use crate::model::adam::AdamSettings;
 use crate::model::architecture::{Architecture, PosteriorCovariance};
 use crate::model::method::Method;
 use crate::model::objective::Objective;
-use crate::settings::config::Config;
+use crate::settings::config::Settings;
 use crate::training::trainer::TrainingSettings;
 
-impl Config {
+impl Settings {
     /// The network for a screen.
     pub fn architecture(&self, data: &Dataset) -> Architecture {
         Architecture {

@@ -7,14 +7,14 @@ use crate::data::simulate::{Simulation, SimulationKind};
 use crate::error::{Error, Result};
 use crate::model::architecture::PosteriorCovariance;
 use crate::model::method::Method;
-use crate::settings::config::Config;
+use crate::settings::config::Settings;
 use crate::settings::effect::without_effect;
 use crate::settings::file;
 use crate::settings::origin::Origin;
 use crate::settings::ranges::{NumberRange, number, path_or_none, seed, whole, whole_or_none};
-use crate::settings::raw::{RawConfig, RawSimulation};
+use crate::settings::raw::{RawSettings, RawSimulation};
 
-impl FromStr for Config {
+impl FromStr for Settings {
     type Err = Error;
 
     /// The settings in the text of a configuration file.
@@ -27,22 +27,22 @@ impl FromStr for Config {
     }
 }
 
-impl Default for Config {
+impl Default for Settings {
     fn default() -> Self {
-        RawConfig::default().check(&Origin::default()).expect("the defaults are valid")
+        RawSettings::default().check(&Origin::default()).expect("the defaults are valid")
     }
 }
 
-impl Config {
+impl Settings {
     /// Reads `file` if there is one, lays `flags` over it and checks the result.
     ///
     /// # Errors
     /// [`InputError`] naming the file and line, or the flag, of the first setting that cannot be used.
-    pub fn load(file: Option<&Path>, flags: RawConfig) -> Result<Self> {
+    pub fn load(file: Option<&Path>, flags: RawSettings) -> Result<Self> {
         let flag_keys = flags.given_keys()?;
         let (from_file, mut origin) = match file {
             Some(path) => file::read(path)?,
-            None => (RawConfig::default(), Origin::default()),
+            None => (RawSettings::default(), Origin::default()),
         };
         let raw = from_file.overlaid(flags)?;
         origin.flags = flag_keys;
@@ -50,9 +50,9 @@ impl Config {
     }
 }
 
-impl RawConfig {
+impl RawSettings {
     /// The checked settings, those of the recipe filled in; errors point to where `origin` says that a key was given.
-    pub(super) fn check(self, origin: &Origin) -> Result<Config> {
+    pub(super) fn check(self, origin: &Origin) -> Result<Settings> {
         let given = self.given_keys()?;
         self.refuse_two_sources(&given, origin)?;
         let Self { mut data, model, training, execution, interruption, output, simulation } = self.over_recipe()?;
@@ -62,7 +62,7 @@ impl RawConfig {
             Some(_) => None,
             None => Some(simulation.check_at(origin, execution.seed)?),
         };
-        let mut config = Config {
+        let mut config = Settings {
             data: path,
             input: data.check(origin)?,
             model: model.check(origin)?,
@@ -97,7 +97,7 @@ impl RawConfig {
     }
 }
 
-impl Config {
+impl Settings {
     /// Defaults and ranges that depend on the method or on the number of latents.
     fn fit_model_to_method(&mut self, origin: &Origin, is_given: impl Fn(&str) -> bool) -> Result<()> {
         let model = &mut self.model;

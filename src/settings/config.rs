@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::data::loading::options::LoadOptions;
 use crate::data::simulate::Simulation;
 use crate::error::{Error, InputError, Result};
-use crate::settings::raw::{ExecutionConfig, InterruptionConfig, ModelConfig, OutputConfig, TrainingConfig};
+use crate::settings::raw::{ExecutionKeys, InterruptionKeys, ModelKeys, OutputKeys, TrainingKeys};
 use crate::system::interruption::{Interval, SaveSchedule};
 use crate::words::nearest;
 
@@ -23,33 +23,33 @@ pub enum Source<'a> {
 
 /// Checked settings: every value is in its range and every setting takes effect.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Config {
+pub struct Settings {
     /// Data file; `None` when simulated. Relative to the working directory.
     pub data: Option<PathBuf>,
     /// Which cells, genes and annotations of it are read, and how.
     #[serde(flatten)]
     pub input: LoadOptions,
-    /// The model. `alpha`: `None` is the number of interventions (see [`Config::alpha_for`]).
+    /// The model. `alpha`: `None` is the number of interventions (see [`Settings::alpha_for`]).
     #[serde(flatten)]
-    pub model: ModelConfig,
-    /// The training. `holdout`: `None` is the default of the data (see [`Config::held_out`]); `epochs`: `None` leaves it to the
-    /// number of training cells (see [`Config::epochs_for`]).
+    pub model: ModelKeys,
+    /// The training. `holdout`: `None` is the default of the data (see [`Settings::held_out`]); `epochs`: `None` leaves it to the
+    /// number of training cells (see [`Settings::epochs_for`]).
     #[serde(flatten)]
-    pub training: TrainingConfig,
-    /// Seed and threads; `None` is as many threads as the machine allows (see [`Config::n_threads`]).
+    pub training: TrainingKeys,
+    /// Seed and threads; `None` is as many threads as the machine allows (see [`Settings::n_threads`]).
     #[serde(flatten)]
-    pub execution: ExecutionConfig,
+    pub execution: ExecutionKeys,
     /// Stopping early and going on.
     #[serde(flatten)]
-    pub interruption: InterruptionConfig,
+    pub interruption: InterruptionKeys,
     /// Results and messages.
     #[serde(flatten)]
-    pub output: OutputConfig,
+    pub output: OutputKeys,
     /// The simulation; `None` when data are read. Exactly one of `data` and `simulation` is set.
     pub simulation: Option<Simulation>,
 }
 
-impl Config {
+impl Settings {
     /// Where the cells come from.
     pub fn source(&self) -> Source<'_> {
         match (&self.data, &self.simulation) {
@@ -100,7 +100,7 @@ pub fn threads_or_all(threads: Option<usize>) -> usize {
         .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()))
 }
 
-impl Config {
+impl Settings {
     /// Numbers of the held-out interventions, ascending, among those called `intervention_names`.
     ///
     /// Where nothing was said, a simulation holds out its last fifth of interventions and a data file holds out none.
@@ -144,7 +144,7 @@ impl Config {
     /// the method has one) and `holdout`.
     ///
     /// # Errors
-    /// As [`Config::held_out`].
+    /// As [`Settings::held_out`].
     pub fn resolved(&self, intervention_names: &[String], n_training: usize) -> Result<Self> {
         let held_out = self.held_out(intervention_names)?;
         let mut config = self.clone();
@@ -171,7 +171,7 @@ fn first(names: &[String]) -> &str {
     names.first().map_or("", String::as_str)
 }
 
-impl InterruptionConfig {
+impl InterruptionKeys {
     /// When to save and when to stop a run of a process that began at `start`.
     pub fn save_schedule(&self, start: Instant) -> SaveSchedule {
         let every = match self.checkpoint_every {

@@ -1,13 +1,13 @@
 //! Which keys have no effect on a run: they may not be given, and are not saved.
 
 use crate::model::method::Method;
-use crate::settings::config::Config;
+use crate::settings::config::Settings;
 use crate::settings::keys::{DATA_KEYS, HELDOUT_KEYS, STARTS_KEYS, unused_by, unused_with};
 
 /// Keys that have no effect on some runs, and why.
 struct Idle {
     keys: &'static [&'static str],
-    when: fn(&Config) -> bool,
+    when: fn(&Settings) -> bool,
     problem: &'static str,
     remedy: &'static str,
 }
@@ -59,7 +59,7 @@ pub(super) struct WithoutEffect {
 }
 
 /// The keys that have no effect on a run with these settings: they may not be given, and are not saved.
-pub(super) fn without_effect(config: &Config) -> impl Iterator<Item = WithoutEffect> + '_ {
+pub(super) fn without_effect(config: &Settings) -> impl Iterator<Item = WithoutEffect> + '_ {
     let method = config.model.method;
     let by_method = unused_by(method).iter().map(move |&key| WithoutEffect {
         key,

@@ -5,11 +5,11 @@ use std::path::Path;
 use crate::error::{Error, InputError, Result};
 use crate::settings::keys::known_keys;
 use crate::settings::origin::{Origin, flag_of};
-use crate::settings::raw::RawConfig;
+use crate::settings::raw::RawSettings;
 use crate::words::nearest;
 
 /// Reads the configuration file at `path`, refusing unknown keys and values of the wrong type.
-pub(super) fn read(path: &Path) -> Result<(RawConfig, Origin)> {
+pub(super) fn read(path: &Path) -> Result<(RawSettings, Origin)> {
     parse(&read_text(path)?, path)
 }
 
@@ -61,7 +61,7 @@ pub(super) fn fault(key: &str, value: &toml::Value, known: &[String]) -> Option<
     }
     let mut single = toml::Table::new();
     insert(&mut single, key, value.clone());
-    let error = single.try_into::<RawConfig>().err()?;
+    let error = single.try_into::<RawSettings>().err()?;
     Some((format!("`{key}` cannot be used: {}", in_words(error.message())), example_of(key)))
 }
 
@@ -79,7 +79,7 @@ pub(super) fn insert(table: &mut toml::Table, key: &str, value: toml::Value) {
 }
 
 /// The settings in `text`, the contents of `path`.
-pub(super) fn parse(text: &str, path: &Path) -> Result<(RawConfig, Origin)> {
+pub(super) fn parse(text: &str, path: &Path) -> Result<(RawSettings, Origin)> {
     let syntax = |error: toml::de::Error| syntax_error(&error, text, path);
     let document = toml::de::DeTable::parse(text).map_err(syntax)?;
     let mut lines = Vec::new();

@@ -15,11 +15,11 @@ use toml::de::{DeTable, DeValue};
 use crate::error::{Error, InputError, Result};
 use crate::model::likelihood::Likelihood;
 use crate::model::method::Method;
-use crate::settings::config::Config;
+use crate::settings::config::Settings;
 use crate::settings::file::{fault, insert, line_at, read_text, syntax_error};
 use crate::settings::keys::{DATA_KEYS, HELDOUT_KEYS, data_keys, known_keys, rank, unused_by, unused_with};
 use crate::settings::origin::{Origin, flag_of};
-use crate::settings::raw::{InterruptionConfig, RawConfig, RawSimulation};
+use crate::settings::raw::{InterruptionKeys, RawSettings, RawSimulation};
 use crate::system::console::LogFormat;
 use crate::words::nearest;
 
@@ -61,7 +61,7 @@ pub struct GridRun {
     /// Name of its folder: the method, what the grid's lists and blocks and the flags say of it, and the seed.
     pub name: String,
     /// Its settings, without those that concern the whole sweep (threads, output).
-    pub config: Config,
+    pub config: Settings,
     /// Keys of which `[grid]`, its `[[runs]]` block or a flag speaks.
     pub named: Vec<String>,
     origin: Origin,
@@ -102,7 +102,7 @@ pub struct Grid {
     /// Whether progress is left out.
     pub quiet: bool,
     /// When runs are saved, and when the sweep stops early.
-    pub interruption: InterruptionConfig,
+    pub interruption: InterruptionKeys,
     /// Format of what is said on standard error.
     pub log_format: LogFormat,
 }
@@ -145,7 +145,7 @@ impl Grid {
     ///
     /// # Errors
     /// [`InputError`] naming the line, or the flag, of the first thing that cannot be used, in any run.
-    pub fn load(path: &Path, flags: RawConfig, select: Option<Criterion>) -> Result<Self> {
+    pub fn load(path: &Path, flags: RawSettings, select: Option<Criterion>) -> Result<Self> {
         let text = read_text(path)?;
         let mut file = Reader { text: &text, path, known: known_keys() }.read()?;
         if let Some(by) = select {
@@ -347,7 +347,7 @@ fn same(a: &Value, b: &Value) -> bool {
 }
 
 impl GridFile {
-    fn checked(mut self, text: String, path: &Path, flags: RawConfig) -> Result<Grid> {
+    fn checked(mut self, text: String, path: &Path, flags: RawSettings) -> Result<Grid> {
         let known = known_keys();
         let named = |setting: &Setting| setting.key == "method";
         let names_methods = self.base.iter().chain(&self.axes).any(named)
@@ -374,7 +374,7 @@ impl GridFile {
             let problem = "a sweep always goes on with what it has begun";
             return Err(origin.error("resume", problem, "leave it out"));
         }
-        let of_sweep: RawConfig = of_sweep.try_into().expect("each value was checked");
+        let of_sweep: RawSettings = of_sweep.try_into().expect("each value was checked");
         let of_sweep = of_sweep.check(&origin)?;
         let stem = path.file_stem().map_or_else(|| "sweep".into(), |stem| stem.to_string_lossy().into_owned());
         let out = of_sweep.output.out.unwrap_or_else(|| Path::new("results").join(stem));
@@ -395,7 +395,7 @@ impl GridFile {
     }
 
     /// The flags as a layer of settings; what they replace as a whole is dropped from the file's.
-    fn lay(&mut self, flags: RawConfig) -> Result<Vec<Setting>> {
+    fn lay(&mut self, flags: RawSettings) -> Result<Vec<Setting>> {
         let dropped: fn(&str) -> bool = if flags.data.data.is_some() {
             |key| key.starts_with("simulation.")
         } else if flags.simulation != RawSimulation::default() {
@@ -459,7 +459,7 @@ impl GridFile {
                 if !in_block.insert(table.to_string()) {
                     continue;
                 }
-                let raw: RawConfig = table.try_into().expect("each value was checked");
+                let raw: RawSettings = table.try_into().expect("each value was checked");
                 let config = raw.check(&origin)?;
                 let saved = config.to_toml();
                 let name = name_of(&config, &picked);
@@ -561,7 +561,7 @@ const METHODS: [Method; 5] = [Method::Vae, Method::BetaVae, Method::Ivae, Method
 const LONGEST_VALUE: usize = 40;
 
 /// The name of a run: readable, and the same as long as the grid says the same of this run.
-fn name_of(config: &Config, picked: &[(&Setting, &Value)]) -> String {
+fn name_of(config: &Settings, picked: &[(&Setting, &Value)]) -> String {
     let values = toml::Table::try_from(config).expect("checked settings can be written as TOML");
     let mut name = config.model.method.name().to_owned();
     for (setting, _) in picked.iter().filter(|(setting, _)| setting.named) {

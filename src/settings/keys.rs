@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::model::likelihood::Likelihood;
 use crate::model::method::Method;
-use crate::settings::raw::{RawConfig, RawSimulation};
+use crate::settings::raw::{RawSettings, RawSimulation};
 
 /// Keys that say where and how loudly a run happens, not what it computes: they are not saved with the results.
 pub(super) const UNSAVED_KEYS: [&str; 9] =
@@ -62,7 +62,7 @@ pub(super) fn unused_with(likelihood: Likelihood) -> &'static [&'static str] {
 
 /// Every key of a configuration file, those of the simulation as `simulation.KEY`.
 pub(super) fn known_keys() -> Vec<String> {
-    let mut keys = fields(&RawConfig::default());
+    let mut keys = fields(&RawSettings::default());
     keys.retain(|key| key != "simulation");
     keys.extend(simulation_keys().into_iter().map(|key| format!("simulation.{key}")));
     keys
@@ -75,7 +75,7 @@ pub(super) fn simulation_keys() -> Vec<String> {
 
 /// The keys of a saved file, in order.
 pub(super) fn saved_order() -> Vec<String> {
-    let mut keys = fields(&RawConfig::default());
+    let mut keys = fields(&RawSettings::default());
     // Labels held out stand with the data that they are labels of.
     let (from, to) = ("holdout", "method");
     let place = |keys: &[String], wanted: &str| keys.iter().position(|key| key == wanted).expect("a setting");

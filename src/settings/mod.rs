@@ -24,13 +24,13 @@ mod recipe;
 mod saved;
 mod time_limit;
 
-pub use config::{Config, Source, threads_or_all};
+pub use config::{Settings, Source, threads_or_all};
 pub use grid::{Criterion, Grid, GridRun, Selection};
 pub use keys::INDIFFERENT_KEYS;
 pub(crate) use keys::rank_of;
 pub use raw::{
-    ExecutionConfig, InterruptionConfig, ModelConfig, OutputConfig, RawConfig, RawData, RawExecution, RawInterruption,
-    RawModel, RawOutput, RawSimulation, RawTraining, Recipe, TrainingConfig,
+    ExecutionKeys, InterruptionKeys, ModelKeys, OutputKeys, RawData, RawExecution, RawInterruption, RawModel,
+    RawOutput, RawSettings, RawSimulation, RawTraining, Recipe, TrainingKeys,
 };
 pub use time_limit::TimeLimit;
 

@@ -2,10 +2,10 @@
 
 use crate::error::Result;
 use crate::settings::keys::{HELDOUT_KEYS, STARTS_KEYS, unused_by, unused_with};
-use crate::settings::raw::{RawConfig, RawData, RawSimulation};
+use crate::settings::raw::{RawData, RawSettings, RawSimulation};
 
 /// Keys of a file that flags make useless, and so drop.
-pub(super) fn dropped_by(flags: &RawConfig) -> impl Iterator<Item = &'static str> {
+pub(super) fn dropped_by(flags: &RawSettings) -> impl Iterator<Item = &'static str> {
     let by_method = flags.model.method.map_or(&[][..], unused_by);
     let by_likelihood = flags.model.likelihood.map_or(&[][..], unused_with);
     let by_heldout = if flags.training.heldout == Some(false) { &HELDOUT_KEYS[..] } else { &[] };
@@ -13,7 +13,7 @@ pub(super) fn dropped_by(flags: &RawConfig) -> impl Iterator<Item = &'static str
     by_method.iter().chain(by_likelihood).chain(by_heldout).chain(by_starts).copied()
 }
 
-impl RawConfig {
+impl RawSettings {
     /// These settings, with those of `flags` in their place where `flags` has any.
     ///
     /// Flags that name data replace a simulation described in the file, and the other way round; a flag that names the

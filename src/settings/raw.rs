@@ -78,7 +78,7 @@ macro_rules! settings {
 
 /// Everything that a configuration file or the flags of `svae-cpu run` may say.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, clap::Args)]
-pub struct RawConfig {
+pub struct RawSettings {
     /// The data file.
     #[serde(flatten)]
     #[command(flatten)]
@@ -199,7 +199,7 @@ impl RawData {
 
 settings! {
     /// Settings of the model.
-    RawModel => ModelConfig, "Model" {
+    RawModel => ModelKeys, "Model" {
         /// Method to train [default: svae-plus]
         #[arg(long, value_name = "METHOD")]
         method: Method => Method = any(Method::SvaePlus);
@@ -263,7 +263,7 @@ settings! {
 
 settings! {
     /// Settings of the training.
-    RawTraining => TrainingConfig, "Training" {
+    RawTraining => TrainingKeys, "Training" {
         /// Labels held out of the training: NAME,NAME,... or @FILE with one label per line (by default the last fifth of
         /// a simulation's interventions, and none of a data file's; an empty list holds out none)
         #[arg(long, value_name = "LABEL,...|@FILE", value_delimiter = ',')]
@@ -332,7 +332,7 @@ settings! {
 
 settings! {
     /// Seed and threads.
-    RawExecution => ExecutionConfig, "Execution" {
+    RawExecution => ExecutionKeys, "Execution" {
         /// Seed of every random stream [default: 0]
         #[arg(long, value_name = "N", allow_negative_numbers = true)]
         seed: i64 => u64 = seed(0);
@@ -347,7 +347,7 @@ settings! {
 
 settings! {
     /// Stopping early and going on.
-    RawInterruption => InterruptionConfig, "Interruptions" {
+    RawInterruption => InterruptionKeys, "Interruptions" {
         /// Go on with the run that the results folder holds, if it holds one
         #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
         resume: bool => bool = any(false);
@@ -362,7 +362,7 @@ settings! {
 
 settings! {
     /// Where results go and what is printed.
-    RawOutput => OutputConfig, "Output" {
+    RawOutput => OutputKeys, "Output" {
         /// Results folder (by default the next numbered folder under results/)
         #[arg(long, value_name = "DIR")]
         out: PathBuf => Option<PathBuf> = path_or_none("folder", "a results folder");
@@ -417,7 +417,7 @@ pub struct RawSimulation {
     pub seed: Option<i64>,
 }
 
-impl RawConfig {
+impl RawSettings {
     /// Dotted names of the keys that have a value.
     pub(super) fn given_keys(&self) -> Result<Vec<String>> {
         let mut keys = Vec::new();

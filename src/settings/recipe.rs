@@ -4,15 +4,15 @@ use crate::error::Result;
 use crate::model::architecture::PosteriorCovariance;
 use crate::model::method::{IvaeMask, Method};
 use crate::settings::keys::unused_with;
-use crate::settings::raw::{RawConfig, Recipe};
+use crate::settings::raw::{RawSettings, Recipe};
 use crate::training::history::KeepEpoch;
 use crate::training::schedule::Schedule;
 use crate::training::shift_fit::HeldoutBatchNorm;
 
 impl Recipe {
     /// The defaults that it sets for `method`, without those that the method does not use.
-    fn defaults(self, method: Method) -> RawConfig {
-        let mut raw = RawConfig::default();
+    fn defaults(self, method: Method) -> RawSettings {
+        let mut raw = RawSettings::default();
         let (model, training) = (&mut raw.model, &mut raw.training);
         match self {
             Recipe::Reference => {
@@ -47,7 +47,7 @@ impl Recipe {
     }
 }
 
-impl RawConfig {
+impl RawSettings {
     /// These settings over the defaults of their recipe, if they name one.
     pub(crate) fn over_recipe(self) -> Result<Self> {
         let Some(recipe) = self.model.recipe else { return Ok(self) };

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use crate::settings::config::Config;
+use crate::settings::config::Settings;
 use crate::settings::effect::without_effect;
 use crate::settings::keys::{INDIFFERENT_KEYS, UNSAVED_KEYS, data_keys, saved_order, simulation_keys};
 use crate::words::quoted;
 
-impl Config {
+impl Settings {
     /// The settings as the text of a configuration file, without those that say only where to write and what to print.
     /// Reading it gives the same settings (with those at their defaults).
     pub fn to_toml(&self) -> String {

@@ -13,32 +13,32 @@ use crate::training::shift_fit::HeldoutBatchNorm;
 use std::path::Path;
 
 /// Parses `flags` as `svae-cpu run` does.
-fn raw(flags: &[&str]) -> RawConfig {
-    let command = RawConfig::augment_args(clap::Command::new("run").no_binary_name(true));
+fn raw(flags: &[&str]) -> RawSettings {
+    let command = RawSettings::augment_args(clap::Command::new("run").no_binary_name(true));
     let matches = command.try_get_matches_from(flags).expect("the flags parse");
-    RawConfig::from_arg_matches(&matches).expect("the flags parse")
+    RawSettings::from_arg_matches(&matches).expect("the flags parse")
 }
 
-fn config(flags: &[&str]) -> Result<Config> {
-    Config::load(None, raw(flags))
+fn config(flags: &[&str]) -> Result<Settings> {
+    Settings::load(None, raw(flags))
 }
 
-fn message(result: Result<Config>) -> String {
+fn message(result: Result<Settings>) -> String {
     let error = result.expect_err("the settings must be refused");
     assert_eq!(error.exit_code(), 2, "{error}");
     error.to_string()
 }
 
 /// Settings in a file with the given text.
-fn from_file(text: &str, flags: &[&str]) -> Result<Config> {
+fn from_file(text: &str, flags: &[&str]) -> Result<Settings> {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("settings.toml");
     std::fs::write(&path, text).expect("a temporary file");
-    Config::load(Some(&path), raw(flags))
+    Settings::load(Some(&path), raw(flags))
 }
 
 /// Settings as (dotted key, value in TOML).
-fn flat(config: &Config) -> Vec<(String, String)> {
+fn flat(config: &Settings) -> Vec<(String, String)> {
     let mut all = Vec::new();
     for (key, value) in toml::Table::try_from(config).expect("settings are a table") {
         match value {
@@ -182,7 +182,7 @@ fn every_key_has_a_flag_and_a_test() {
     tested.sort();
     assert_eq!(known, tested);
     // And the other way round: every flag is a key.
-    let command = RawConfig::augment_args(clap::Command::new("run"));
+    let command = RawSettings::augment_args(clap::Command::new("run"));
     let mut flags: Vec<String> = command.get_arguments().map(|arg| format!("--{}", arg.get_long().unwrap())).collect();
     let mut of_keys: Vec<String> = known_keys().iter().map(|key| flag_of(key)).collect();
     flags.sort();
@@ -192,8 +192,8 @@ fn every_key_has_a_flag_and_a_test() {
 
 #[test]
 fn help_states_the_true_defaults() {
-    let defaults = flat(&Config::default());
-    let command = RawConfig::augment_args(clap::Command::new("run"));
+    let defaults = flat(&Settings::default());
+    let command = RawSettings::augment_args(clap::Command::new("run"));
     let mut checked = 0;
     for arg in command.get_arguments() {
         let help = arg.get_help().map(|help| help.to_string()).unwrap_or_default();
@@ -238,7 +238,7 @@ fn flags_for_data_replace_a_simulation_in_the_file_and_the_other_way_round() {
 
 #[test]
 fn a_method_given_as_a_flag_drops_what_it_does_not_use_from_the_file() {
-    let mut saved = Config::default();
+    let mut saved = Settings::default();
     saved.model.alpha = Some(100.0);
     let saved = saved.to_toml();
     let vae = from_file(&saved, &["--method", "vae"]).expect("valid");
@@ -291,13 +291,13 @@ fn saved_settings_leave_out_where_and_how_loudly() {
         &["--out", "x", "--overwrite", "--no-h5ad", "--json", "--quiet"][..],
         &["--out", "x", "--resume", "--checkpoint-every", "3", "--time-limit", "2h", "--log-format", "json"],
     ] {
-        assert_eq!(config(flags).expect("valid").to_toml(), Config::default().to_toml());
+        assert_eq!(config(flags).expect("valid").to_toml(), Settings::default().to_toml());
     }
 }
 
 #[test]
 fn the_default_is_the_simulation_of_the_paper() {
-    let config = Config::default();
+    let config = Settings::default();
     let simulation = config.simulation.clone().expect("simulated");
     assert_eq!((simulation.n_interventions, simulation.cells_per_intervention), (100, 500));
     assert_eq!((simulation.n_genes, simulation.n_latents), (100, 15));
@@ -534,9 +534,9 @@ fn held_out_labels_must_exist_and_leave_some() {
 
 #[test]
 fn results_do_not_depend_on_threads_and_on_where_files_are() {
-    let config = Config::default();
+    let config = Settings::default();
     let settings = config.settings_of_results();
-    let mut moved = Config { data: Some("elsewhere.h5ad".into()), ..config.clone() };
+    let mut moved = Settings { data: Some("elsewhere.h5ad".into()), ..config.clone() };
     moved.execution.threads = Some(7);
     let shared = |all: Vec<(String, String)>| -> Vec<_> {
         all.into_iter().filter(|(key, _)| !key.starts_with("simulation")).collect()

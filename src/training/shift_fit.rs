@@ -126,7 +126,7 @@ pub fn fit_shifts<R: Real>(
                 break;
             }
             let weights = objective.weights(batch.len(), 1.0);
-            let scale = R::of(weights.cell * weights.kl);
+            let scale = R::from_f64(weights.cell * weights.kl);
             let prior = network.prior();
             let d_shifts = &mut gradient[&shift];
             d_shifts.fill(R::ZERO);

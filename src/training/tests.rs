@@ -48,7 +48,7 @@ fn bits<R: Real>(network: &Network<R>, training: &Training) -> (Vec<u64>, Vec<u8
     training.history.iter_mut().for_each(|record| record.seconds = 0.0);
     let mut bytes = Vec::new();
     training.encode(&mut bytes);
-    (values.map(|v| v.f64().to_bits()).collect(), bytes)
+    (values.map(|v| v.to_f64().to_bits()).collect(), bytes)
 }
 
 fn left_at_every_step<R: Real>(settings: &TrainingSettings) -> usize {

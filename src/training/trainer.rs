@@ -487,5 +487,5 @@ pub fn train<R: Real>(
 }
 
 fn mean_mask<R: Real>(network: &Network<R>) -> f64 {
-    network.prior().probabilities().map_or(1.0, |mask| mask.iter().map(|m| m.f64()).sum::<f64>() / mask.len() as f64)
+    network.prior().probabilities().map_or(1.0, |mask| mask.iter().map(|m| m.to_f64()).sum::<f64>() / mask.len() as f64)
 }

@@ -167,7 +167,7 @@ impl Worst {
     fn compare<R: Real>(&mut self, got: &[R], want: &[f64], scale: f64, normwise: bool) {
         assert_eq!(got.len(), want.len());
         for (got, &want) in got.iter().zip(want) {
-            let difference = (got.f64() - want).abs();
+            let difference = (got.to_f64() - want).abs();
             let against = if normwise { scale } else { want.abs().max(FLOOR_SHARE * scale) };
             let error = if difference == 0.0 { 0.0 } else { difference / against };
             self.points += 1;
@@ -355,7 +355,7 @@ impl Vector {
         n: usize,
     ) -> Result<()> {
         let s = &self.settings;
-        let put = |to: &mut [R], from: &[f64]| to.iter_mut().zip(from).for_each(|(to, &from)| *to = R::of(from));
+        let put = |to: &mut [R], from: &[f64]| to.iter_mut().zip(from).for_each(|(to, &from)| *to = R::from_f64(from));
         put(&mut workspace.cells.latent_noise, &self.array(&format!("{prefix}eps_z"), &[n, s.n_latent])?);
         put(&mut workspace.cells.mask_noise, &self.array(&format!("{prefix}logistic_noise"), &[n, s.n_latent])?);
         if s.dropout_rate > 0.0 {
@@ -366,7 +366,7 @@ impl Vector {
         }
         if s.mask == "fixed" && s.use_intervention_prior {
             let fixed = self.array(&format!("{prefix}fixed_mask"), &[s.n_labels, s.n_latent])?;
-            network.frozen_mask = Some(fixed.iter().map(|&v| R::of(v)).collect());
+            network.frozen_mask = Some(fixed.iter().map(|&v| R::from_f64(v)).collect());
         }
         Ok(())
     }
@@ -392,7 +392,7 @@ impl Vector {
             let Some((name, _)) = names.iter().find(|(_, ours)| *ours == entry.name) else {
                 return Err(self.fault(prefix, format!("no tensor there stands for `{}`", entry.name)));
             };
-            buffer.set_in_order(entry, self.array(name, &entry.shape)?.into_iter().map(R::of));
+            buffer.set_in_order(entry, self.array(name, &entry.shape)?.into_iter().map(R::from_f64));
         }
         Ok(())
     }
@@ -437,7 +437,7 @@ impl Vector {
 
     fn check<R: Real>(&self) -> Result<Vec<Check>> {
         let s = &self.settings;
-        let normwise = R::EPSILON.f64() > 1e-10;
+        let normwise = R::EPSILON.to_f64() > 1e-10;
         let tolerance = if normwise { TOLERANCE_F32 } else { TOLERANCE_F64 };
         let mut checks = Vec::new();
         let mut report = |part: &str, worst: Worst| {

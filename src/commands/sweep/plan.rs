@@ -13,7 +13,7 @@ use crate::data::split::ScreenSplit;
 use crate::error::{Error, InputError, Result};
 use crate::parallel::team::Team;
 use crate::results::catalogue::ResultsFile;
-use crate::settings::{Config, Grid, RawConfig, Source, rank_of};
+use crate::settings::{Grid, RawSettings, Settings, Source, rank_of};
 
 /// One run of the sweep.
 #[derive(Debug, Clone)]
@@ -21,7 +21,7 @@ pub struct PlannedRun {
     /// Its name.
     pub name: String,
     /// Its settings, complete.
-    pub config: Config,
+    pub config: Settings,
     /// Its results folder.
     pub folder: PathBuf,
     /// Number of its data among [`Plan::data`].
@@ -52,7 +52,7 @@ pub struct Plan {
 /// Data that several runs use: read, or simulated by the first that needs them.
 #[derive(Debug)]
 pub struct SharedData {
-    config: Config,
+    config: Settings,
     names: Vec<String>,
     interventions: InterventionRows,
     source: String,
@@ -62,7 +62,7 @@ pub struct SharedData {
 }
 
 impl SharedData {
-    fn new(config: &Config) -> Result<Self> {
+    fn new(config: &Settings) -> Result<Self> {
         let (names, interventions, source, found) = match config.source() {
             // A simulation is known before it is made; it is made when a run needs it.
             Source::Simulation(simulation) => {
@@ -112,7 +112,7 @@ impl SharedData {
     ///
     /// # Errors
     /// Held-out labels that do not exist, or that leave nothing to train on.
-    pub(crate) fn split(&self, config: &Config) -> Result<ScreenSplit> {
+    pub(crate) fn split(&self, config: &Settings) -> Result<ScreenSplit> {
         let held_out = config.held_out(&self.names)?;
         let (fraction, seed) = (config.training.validation_fraction, config.execution.seed);
         ScreenSplit::new(&self.source, &self.interventions, self.names.len(), held_out, fraction, seed)
@@ -254,7 +254,7 @@ fn finished(run: &PlannedRun, folder: &Path) -> std::result::Result<Figures, Str
             return Err(format!("it did not finish ({} is missing)", file.name()));
         }
     }
-    let saved = Config::load(Some(&ResultsFile::Config.within(folder)), RawConfig::default())
+    let saved = Settings::load(Some(&ResultsFile::Config.within(folder)), RawSettings::default())
         .map_err(|_| "its config.toml is damaged".to_owned())?;
     let (saved, wanted) = (saved.saved_keys(), run.config.saved_keys());
     let differs = |keys: &[(String, toml::Value)], others: &[(String, toml::Value)]| {

@@ -10,7 +10,7 @@ use crate::commands::sweep::figures::{Figures, METRICS, Metric, TIMES};
 use crate::commands::sweep::plan::Plan;
 use crate::display::table::Table;
 use crate::error::Result;
-use crate::settings::{Config, Criterion, Selection};
+use crate::settings::{Criterion, Selection, Settings};
 use crate::system::files::write_atomically;
 
 /// How a run of the sweep stands.
@@ -110,7 +110,7 @@ struct RunRow {
 }
 
 /// The values of `columns` in the settings of a run.
-fn values_of(columns: &[String], config: &Config) -> Vec<Option<toml::Value>> {
+fn values_of(columns: &[String], config: &Settings) -> Vec<Option<toml::Value>> {
     let keys = config.saved_keys();
     columns.iter().map(|column| keys.iter().find(|(key, _)| key == column).map(|(_, value)| value.clone())).collect()
 }

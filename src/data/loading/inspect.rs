@@ -228,9 +228,9 @@ fn describe(name: String, column: Result<Column>) -> (ColumnReport, Option<Level
 }
 
 /// A command line under construction.
-struct Command(Vec<String>);
+struct SuggestedCommand(Vec<String>);
 
-impl Command {
+impl SuggestedCommand {
     fn add(&mut self, flag: &str, value: Option<&str>) {
         self.0.push(flag.to_string());
         self.0.extend(value.map(quoted));
@@ -241,7 +241,7 @@ impl Inspection {
     /// Finds the columns to use and fills in the command; adds warnings about what it found. The first `n_of_table` columns
     /// are those of the table of labels.
     fn suggest(&mut self, levels: &[Option<Levels>], n_of_table: usize, options: &OpenOptions) {
-        let mut command = Command(vec!["svae-cpu run --data".to_string(), quoted(&self.file)]);
+        let mut command = SuggestedCommand(vec!["svae-cpu run --data".to_string(), quoted(&self.file)]);
         if let Some(genome) = options.genome {
             command.add("--genome", Some(genome));
         }
@@ -273,7 +273,7 @@ impl Inspection {
     }
 
     /// The matrix to read: the first, if it holds counts, else one that does.
-    fn suggest_matrix(&mut self, layer: Option<&str>, command: &mut Command) {
+    fn suggest_matrix(&mut self, layer: Option<&str>, command: &mut SuggestedCommand) {
         let Some(matrix) = self.matrices.first() else { return };
         if matrix.is_counts {
             if let Some(layer) = layer {
@@ -319,7 +319,7 @@ impl Inspection {
     }
 
     /// The column of the intervention, its controls, and what cells and interventions to leave out.
-    fn suggest_label(&mut self, at: usize, found: &Levels, command: &mut Command) {
+    fn suggest_label(&mut self, at: usize, found: &Levels, command: &mut SuggestedCommand) {
         command.add("--label-key", Some(&self.columns[at].name));
         let controls: Vec<&str> =
             found.names.iter().map(String::as_str).filter(|name| guards::is_usual_control(name)).collect();
@@ -340,7 +340,7 @@ impl Inspection {
     }
 
     /// The column of the batch, if one has a usual name and can be told from the interventions of the column `label`.
-    fn suggest_batch(&mut self, label: usize, levels: &[Option<Levels>], command: &mut Command) {
+    fn suggest_batch(&mut self, label: usize, levels: &[Option<Levels>], command: &mut SuggestedCommand) {
         let batch = USUAL_BATCHES.iter().find_map(|usual| {
             (0..levels.len()).find(|&at| {
                 at != label && self.usable(at, levels).is_some() && self.columns[at].name.to_lowercase() == *usual

@@ -33,7 +33,7 @@ fn columns_block_moments<R: Real, const W: usize>(from: usize, moments: &mut [R]
             mean[j] += y[j];
         }
     }
-    let scale = R::ONE / R::of(n.max(1) as f64);
+    let scale = R::ONE / R::from_f64(n.max(1) as f64);
     for j in 0..W {
         mean[j] *= scale;
     }
@@ -65,8 +65,8 @@ pub fn combine_moments<R: Real>(mean: &mut [R], squares: &mut [R], blocks: &[R],
                     continue;
                 }
                 let total = seen + n;
-                let share = R::of(n as f64 / total as f64);
-                let weight = R::of(seen as f64 * n as f64 / total as f64);
+                let share = R::from_f64(n as f64 / total as f64);
+                let weight = R::from_f64(seen as f64 * n as f64 / total as f64);
                 let (block_mean, block_squares) = block.split_at(h);
                 for j in 0..h {
                     let delta = block_mean[j] - mean[j];
@@ -87,10 +87,10 @@ pub fn update_running<R: Real>(
     squares: &[R],
     n: usize,
 ) {
-    let momentum = R::of(MOMENTUM);
-    let keep = R::of(1.0 - MOMENTUM);
+    let momentum = R::from_f64(MOMENTUM);
+    let keep = R::from_f64(1.0 - MOMENTUM);
     // One row has no unbiased variance; torch refuses it, here the running variance is then left alone.
-    let unbiased = (n > 1).then(|| R::ONE / R::of((n - 1) as f64));
+    let unbiased = (n > 1).then(|| R::ONE / R::from_f64((n - 1) as f64));
     for j in 0..mean.len() {
         running_mean[j] = keep * running_mean[j] + momentum * mean[j];
         if let Some(unbiased) = unbiased {
@@ -101,9 +101,9 @@ pub fn update_running<R: Real>(
 
 /// 1 / sqrt(variance + epsilon), from squared deviations over n rows, Eq. (B3).
 pub fn inverse_deviation<R: Real>(inverse: &mut [R], squares: &[R], n: usize) {
-    let scale = R::ONE / R::of(n as f64);
+    let scale = R::ONE / R::from_f64(n as f64);
     for (inverse, &squares) in inverse.iter_mut().zip(squares) {
-        *inverse = R::ONE / (squares * scale + R::of(EPSILON)).sqrt();
+        *inverse = R::ONE / (squares * scale + R::from_f64(EPSILON)).sqrt();
     }
 }
 
@@ -195,7 +195,7 @@ fn columns_backward<R: Real, const W: usize>(
     n: usize,
 ) {
     let h = mean.len();
-    let share = R::ONE / R::of(n as f64);
+    let share = R::ONE / R::from_f64(n as f64);
     let [mean, inverse, gamma] = [mean, inverse, gamma].map(|values| *columns::<R, W>(values, from));
     let [d_beta, d_gamma] = [d_beta, d_gamma].map(|values| *columns::<R, W>(values, from));
     for row in (0..d.len()).step_by(h) {

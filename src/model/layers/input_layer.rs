@@ -100,13 +100,7 @@ pub fn backward_weight<'c, R: Real, F: Fn(usize) -> CountsRow<'c>>(
 const CHUNK: usize = 128;
 
 /// y += sum over `genes` of log(1 + count) times the gene's row of the weight.
-fn add_rows<R: Real, I: Copy + Into<u32>>(
-    y: &mut [R],
-    genes: &[I],
-    counts: &[I],
-    log1p: &Log1pTable<R>,
-    weight: &[R],
-) {
+fn add_rows<R: Real, I: Copy + Into<u32>>(y: &mut [R], genes: &[I], counts: &[I], log1p: &Log1pTable<R>, weight: &[R]) {
     let h = y.len();
     vectorized(
         #[inline(always)]

@@ -47,7 +47,7 @@ impl<R: Real> Sum<R> {
     #[inline(never)]
     fn flush(&mut self) {
         for i in 0..LANES {
-            self.flushed[i] += self.lanes[i].f64();
+            self.flushed[i] += self.lanes[i].to_f64();
         }
         self.lanes = [R::ZERO; LANES];
     }

@@ -94,7 +94,7 @@ impl<R: Real> Dispersion<R> {
     #[inline(always)]
     fn update_block(&mut self, b: usize, log_theta: &Block<R>) {
         let k_max = table_counts::<R>();
-        let limit = R::of(LOG_THETA_LIMIT);
+        let limit = R::from_f64(LOG_THETA_LIMIT);
         let mut theta = [R::ZERO; LANES];
         let mut inverse = [R::ZERO; LANES];
         for i in 0..LANES {
@@ -109,7 +109,7 @@ impl<R: Real> Dispersion<R> {
         let mut derivative = [R::ZERO; LANES];
         // Row j + 1 of the table adds the term j of the sums, Eqs. (N4) and (N5); the row K becomes the offsets below.
         for j in 1..k_max {
-            let j_ = R::of(j as f64);
+            let j_ = R::from_f64(j as f64);
             for i in 0..LANES {
                 value[i] += (j_ * inverse[i]).ln_1p();
                 derivative[i] -= j_ / (theta[i] + j_);
@@ -118,7 +118,7 @@ impl<R: Real> Dispersion<R> {
                 self.table[b * k_max + j + 1] = [value, derivative];
             }
         }
-        let shift = R::of(k_max as f64);
+        let shift = R::from_f64(k_max as f64);
         let mut inverse_shifted = [R::ZERO; LANES];
         let mut slope = [R::ZERO; LANES];
         for i in 0..LANES {

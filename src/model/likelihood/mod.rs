@@ -58,7 +58,7 @@ impl Likelihood {
     pub fn sampler<R: Real>(self, log_dispersion: &[R]) -> CountSampler {
         match self {
             Likelihood::NegativeBinomial => {
-                CountSampler::NegativeBinomial { theta: log_dispersion.iter().map(|t| t.f64().exp()).collect() }
+                CountSampler::NegativeBinomial { theta: log_dispersion.iter().map(|t| t.to_f64().exp()).collect() }
             }
             Likelihood::Poisson => CountSampler::Poisson,
         }
@@ -104,7 +104,7 @@ impl<R: Real> Prepared<R> {
     pub fn new(likelihood: Likelihood, epsilon: f64, n_genes: usize) -> Self {
         match likelihood {
             Likelihood::NegativeBinomial if epsilon > 0.0 => {
-                Self::NegativeBinomialWithEpsilon(DispersionWithEpsilon::new(n_genes, R::of(epsilon)))
+                Self::NegativeBinomialWithEpsilon(DispersionWithEpsilon::new(n_genes, R::from_f64(epsilon)))
             }
             Likelihood::NegativeBinomial => Self::NegativeBinomial(Dispersion::new(n_genes)),
             Likelihood::Poisson => Self::Poisson,

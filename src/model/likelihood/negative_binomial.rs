@@ -96,9 +96,12 @@ pub fn value_and_gradient<R: Real, D: GeneDensity<R>>(
             let logits = logits_then_gradient;
             let top = largest(logits);
             let total = exponentials(logits, top, &mut scratch.rates);
-            let mean_scale = library.f64() / total;
-            let row =
-                RowConstants { log_offset: log_offset(mean_scale, top.f64()), mean_scale: R::of(mean_scale), scale };
+            let mean_scale = library.to_f64() / total;
+            let row = RowConstants {
+                log_offset: log_offset(mean_scale, top.to_f64()),
+                mean_scale: R::from_f64(mean_scale),
+                scale,
+            };
 
             let mut value: Sum<R> = Sum::new();
             let mut by_logit: Sum<R> = Sum::new();
@@ -123,7 +126,7 @@ pub fn value_and_gradient<R: Real, D: GeneDensity<R>>(
             }
 
             // d log p / d logit_g = d_g - rho_g sum_h d_h, Eq. (N9).
-            let centre = R::of(by_logit.total() / total);
+            let centre = R::from_f64(by_logit.total() / total);
             for (l, &rate) in logits.iter_mut().zip(scratch.rates.as_flattened()) {
                 *l = scale * rate.fma(centre, -*l);
             }
@@ -213,9 +216,9 @@ pub fn value<R: Real>(logits: &mut [R], cell: CellCounts<'_, R>, dispersion: &Di
                 count.add(blocks.len(), &last_x);
             }
 
-            let mean_scale = library.f64() / total.total();
+            let mean_scale = library.to_f64() / total.total();
             let log_offset: R = log_offset(mean_scale, 0.0);
-            let mean_scale = R::of(mean_scale);
+            let mean_scale = R::from_f64(mean_scale);
             let mut log_sum: Sum<R> = Sum::new();
             for (b, (rates, x)) in blocks.iter().zip(x_blocks).enumerate() {
                 log_sum.add(b, &log_block(b, rates, x, mean_scale, dispersion));
@@ -223,7 +226,7 @@ pub fn value<R: Real>(logits: &mut [R], cell: CellCounts<'_, R>, dispersion: &Di
             if !tail.is_empty() {
                 log_sum.add(blocks.len(), &log_block(blocks.len(), &last, &last_x, mean_scale, dispersion));
             }
-            -(weighted.total() + log_offset.f64() * count.total() - log_sum.total() + count_terms)
+            -(weighted.total() + log_offset.to_f64() * count.total() - log_sum.total() + count_terms)
         },
     )
 }
@@ -360,7 +363,7 @@ fn look_up<R: Real, I: Copy + Into<u32>, const GRADIENT: bool>(
         n_large += is_large as usize;
     }
     scratch.n_large = n_large;
-    values.f64() - ln_factorials
+    values.to_f64() - ln_factorials
 }
 
 /// D and E of the collected large counts.
@@ -437,7 +440,7 @@ fn counts_in_place<R: Real, const GRADIENT: bool>(
 #[inline(always)]
 fn counts_block<R: Real>(b: usize, x: &Block<R>, dispersion: &Dispersion<R>) -> (Block<R>, Block<R>) {
     let k_max = table_counts::<R>();
-    let shift = R::of(k_max as f64);
+    let shift = R::from_f64(k_max as f64);
     let (x, genes) = (*x, dispersion.genes[b]);
     let table = &dispersion.table[b * k_max..(b + 1) * k_max];
     let mut value = [R::ZERO; LANES];
@@ -450,7 +453,7 @@ fn counts_block<R: Real>(b: usize, x: &Block<R>, dispersion: &Dispersion<R>) -> 
         let mut e = if is_large { e } else { R::ZERO };
         for k in 2..k_max {
             let (table_d, table_e) = (table[k][0][i], table[k][1][i]);
-            let here = x[i] == R::of(k as f64);
+            let here = x[i] == R::from_f64(k as f64);
             d = if here { table_d } else { d };
             e = if here { table_e } else { e };
         }
@@ -464,5 +467,5 @@ fn counts_block<R: Real>(b: usize, x: &Block<R>, dispersion: &Dispersion<R>) -> 
 /// multiplied by counts of zero.
 #[inline(always)]
 fn log_offset<R: Real>(mean_scale: f64, top: f64) -> R {
-    R::of(if mean_scale == 0.0 { 0.0 } else { Real::ln(mean_scale) - top })
+    R::from_f64(if mean_scale == 0.0 { 0.0 } else { Real::ln(mean_scale) - top })
 }

@@ -36,7 +36,7 @@ pub fn value_and_gradient<R: Real>(
         || {
             let top = largest(logits);
             let total = exponentials(logits, top, &mut scratch.rates);
-            let centre = R::of(count_total / total);
+            let centre = R::from_f64(count_total / total);
             let mut weighted: Sum<R> = Sum::new();
             let (blocks, tail) = logits.as_chunks_mut::<LANES>();
             let (x_blocks, x_tail) = x.as_chunks::<LANES>();
@@ -110,9 +110,9 @@ pub fn draw(mean: f64, random: &mut ChaCha8Rng) -> u32 {
 /// A cell without counts has no use for the logarithm of a library of zero.
 #[inline(always)]
 fn means_part<R: Real>(count_total: f64, library: R, total: f64) -> f64 {
-    let mean_scale = library.f64() / total;
+    let mean_scale = library.to_f64() / total;
     let log_offset = if mean_scale == 0.0 { 0.0 } else { Real::ln(mean_scale) };
-    count_total * log_offset - library.f64()
+    count_total * log_offset - library.to_f64()
 }
 
 /// Logits of one block become the gradient of `scale * (-log p)`, Eq. (Po4); returns `x (logit - top)`.

@@ -107,7 +107,7 @@ pub fn count_terms<R: Real>(
     let mut sum = 0.0;
     nonzero.for_each(
         #[inline(always)]
-        |gene, count| sum -= f64::from(count) * density.genes[gene / LANES].log[gene % LANES].f64(),
+        |gene, count| sum -= f64::from(count) * density.genes[gene / LANES].log[gene % LANES].to_f64(),
     );
     negative_binomial::count_terms(nonzero, &density.dispersion, scratch) + sum
 }
@@ -131,7 +131,7 @@ pub fn value<R: Real>(
         #[inline(always)]
         || {
             let total = exponentials(logits, largest(logits), &mut scratch.rates);
-            let mean_scale = R::of(library.f64() / total);
+            let mean_scale = R::from_f64(library.to_f64() / total);
             let mut value: Sum<R> = Sum::new();
             let (x_blocks, x_tail) = x.as_chunks::<LANES>();
             for (b, (x, (rates, genes))) in x_blocks.iter().zip(scratch.rates.iter().zip(&density.genes)).enumerate() {

@@ -29,7 +29,7 @@ pub fn divergences<R: Real>(kl: &mut [f64], terms: &mut [R], mean: &[R], varianc
                 for k in i * l..(i + 1) * l {
                     total += terms[k];
                 }
-                *kl = 0.5 * total.f64();
+                *kl = 0.5 * total.to_f64();
             }
         },
     );
@@ -48,7 +48,7 @@ pub fn add_factor_divergences<R: Real>(kl: &mut [f64], factor: &[R]) {
                 #[inline(always)]
                 || factor.iter().fold(R::ZERO, |sum, &f| f.fma(f, sum)),
             )
-            .f64();
+            .to_f64();
     }
 }
 

@@ -60,7 +60,7 @@ impl Penalty {
         match self {
             Penalty::None => {}
             Penalty::SpikeAndSlab { alpha } => {
-                let factor = R::of(weight * (alpha - 1.0));
+                let factor = R::from_f64(weight * (alpha - 1.0));
                 vectorized(
                     #[inline(always)]
                     || {
@@ -71,7 +71,7 @@ impl Penalty {
                 );
             }
             Penalty::MeanProbability { alpha } => {
-                let factor = R::of(weight * alpha / logits.len() as f64);
+                let factor = R::from_f64(weight * alpha / logits.len() as f64);
                 vectorized(
                     #[inline(always)]
                     || {

@@ -80,7 +80,7 @@ impl<R: Real> PriorTable<'_, R> {
         let at = intervention * self.n_latents + latent;
         match self.masks {
             Masks::Ones => true,
-            Masks::Fixed(masks) => is_likely(masks[at].f64()),
+            Masks::Fixed(masks) => is_likely(masks[at].to_f64()),
             // The sign is not subject to rounding.
             Masks::Drawn { logits, .. } => logits[at] > R::ZERO,
         }
@@ -130,7 +130,7 @@ impl<R: Real> PriorTable<'_, R> {
     /// shifts.
     pub fn effects(&self) -> Vec<f64> {
         let mut effects = vec![0.0; self.shifts.map_or(0, <[R]>::len)];
-        self.targets().for_each(|(a, k)| effects[a * self.n_latents + k] = self.shift(a, k).f64());
+        self.targets().for_each(|(a, k)| effects[a * self.n_latents + k] = self.shift(a, k).to_f64());
         effects
     }
 
@@ -139,8 +139,8 @@ impl<R: Real> PriorTable<'_, R> {
         let mut mean = 0.0;
         for &a in interventions {
             // Drawn in any case, so that the noise of one cell does not depend on the masks of another.
-            let on = random.random::<f64>() < self.probability(a, latent).f64();
-            mean += if on { self.shift(a, latent).f64() } else { 0.0 };
+            let on = random.random::<f64>() < self.probability(a, latent).to_f64();
+            mean += if on { self.shift(a, latent).to_f64() } else { 0.0 };
         }
         mean
     }
@@ -154,7 +154,7 @@ impl<R: Real> PriorTable<'_, R> {
             // One loop then draws all of them.
             Masks::Drawn { logits, kind, temperature } => {
                 self.copy_rows(logit, logits, of);
-                mask::forward(mask, slope, logit, noise, kind, R::of(temperature));
+                mask::forward(mask, slope, logit, noise, kind, R::from_f64(temperature));
             }
         }
     }
@@ -183,7 +183,7 @@ impl<R: Real> PriorTable<'_, R> {
                     let (interventions, doses) = of.rows.row(cell);
                     for e in 0..interventions.len() {
                         let at = (i * of.per_cell + e) * l;
-                        let dose = R::of(doses[e] as f64);
+                        let dose = R::from_f64(doses[e] as f64);
                         let a = interventions[e] as usize * l;
                         shift::add_intervention(prior_mean, dose, &masks[at..at + l], &shifts[a..a + l]);
                     }
@@ -223,7 +223,7 @@ impl<R: Real> PriorTable<'_, R> {
                         &mut d_shift[a + from..a + to],
                         drawn.then(|| &mut d_logit[a + from..a + to]),
                         d,
-                        R::of(dose as f64),
+                        R::from_f64(dose as f64),
                         &masks[at + from..at + to],
                         slopes,
                         &shifts[a + from..a + to],
@@ -259,7 +259,7 @@ impl<R: Real> PriorTableMut<'_, R> {
         self.set_shifts(interventions, R::ZERO);
         let l = self.n_latents;
         if let Some(logits) = &mut self.mask_logits {
-            interventions.iter().for_each(|&a| logits[a * l..(a + 1) * l].fill(R::of(mask::INITIAL)));
+            interventions.iter().for_each(|&a| logits[a * l..(a + 1) * l].fill(R::from_f64(mask::INITIAL)));
         }
     }
 
@@ -275,7 +275,7 @@ impl<R: Real> PriorTableMut<'_, R> {
     /// without masks, or once they are frozen. Their shifts stay.
     pub fn switch_off_below(&mut self, probability: f64) {
         let Some(logits) = self.mask_logits.as_mut().filter(|_| self.fixed.is_none()) else { return };
-        let (off, limit) = (R::of(mask::OFF), R::of(Real::ln(probability / (1.0 - probability))));
+        let (off, limit) = (R::from_f64(mask::OFF), R::from_f64(Real::ln(probability / (1.0 - probability))));
         for logit in logits.iter_mut() {
             if *logit < limit && *logit > off {
                 *logit = off;
@@ -289,11 +289,12 @@ impl<R: Real> PriorTableMut<'_, R> {
         let l = self.n_latents;
         let places = || (0..l).filter(|&k| rotated[k]).flat_map(|k| (k..effects.len()).step_by(l));
         if let Some(shifts) = &mut self.shifts {
-            places().for_each(|at| shifts[at] = R::of(effects[at]));
+            places().for_each(|at| shifts[at] = R::from_f64(effects[at]));
         }
         if let Some(logits) = &mut self.mask_logits {
-            places()
-                .for_each(|at| logits[at] = R::of(if effects[at].abs() >= smallest { mask::ON } else { mask::OFF }));
+            places().for_each(|at| {
+                logits[at] = R::from_f64(if effects[at].abs() >= smallest { mask::ON } else { mask::OFF })
+            });
         }
     }
 }

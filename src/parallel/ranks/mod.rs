@@ -287,7 +287,7 @@ impl Ranks {
         if self.is_alone() {
             return;
         }
-        let all = self.gather_texts(&digest(values.iter().map(|value| value.f64().to_bits())));
+        let all = self.gather_texts(&digest(values.iter().map(|value| value.to_f64().to_bits())));
         if let Some(rank) = all.iter().position(|other| *other != all[0]) {
             let message =
                 format!("the {what} of rank {rank} are not those of rank 0; the machines compute differently.");
