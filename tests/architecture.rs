@@ -67,7 +67,8 @@ fn source() -> Vec<File> {
         let declared = format!("#[cfg(not(feature = \"mpi\"))]\nmod {name};");
         files.iter().any(|file: &File| file.text.contains(&declared))
     };
-    let alternatives: Vec<String> = files.iter().map(|file| file.path.clone()).filter(|path| is_alternative(path)).collect();
+    let alternatives: Vec<String> =
+        files.iter().map(|file| file.path.clone()).filter(|path| is_alternative(path)).collect();
     files.retain(|file| !alternatives.contains(&file.path));
     files.sort_by(|a, b| a.path.cmp(&b.path));
     assert!(files.len() > 100, "{} files", files.len());
@@ -294,12 +295,19 @@ fn none(faults: Vec<String>) {
 }
 
 /// Lines of `files` outside of `homes` on which `is_fault` holds, as sentences.
-fn lines_outside(files: &[File], homes: &[&str], of: fn(&File) -> &str, is_fault: impl Fn(&str) -> bool) -> Vec<String> {
+fn lines_outside(
+    files: &[File],
+    homes: &[&str],
+    of: fn(&File) -> &str,
+    is_fault: impl Fn(&str) -> bool,
+) -> Vec<String> {
     let elsewhere = files.iter().filter(|file| !homes.iter().any(|home| file.path.starts_with(home)));
     let fault = |file: &File, (i, line): (usize, &str)| {
         is_fault(line).then(|| format!("src/{}:{}: {}", file.path, i + 1, line.trim()))
     };
-    elsewhere.flat_map(|file| of(file).lines().enumerate().filter_map(move |line| fault(file, line)).collect::<Vec<_>>()).collect()
+    elsewhere
+        .flat_map(|file| of(file).lines().enumerate().filter_map(move |line| fault(file, line)).collect::<Vec<_>>())
+        .collect()
 }
 
 fn code(file: &File) -> &str {
@@ -314,7 +322,9 @@ fn text(file: &File) -> &str {
 fn rule_1_imports_run_downwards() {
     let files = source();
     let upward = arrows(&files).into_iter().filter(|&(from, to, _)| layer(&files[to]) < layer(&files[from]));
-    none(upward.map(|(from, to, line)| format!("src/{}:{line} uses src/{}", files[from].path, files[to].path)).collect());
+    none(
+        upward.map(|(from, to, line)| format!("src/{}:{line} uses src/{}", files[from].path, files[to].path)).collect(),
+    );
 }
 
 #[test]
@@ -338,14 +348,30 @@ fn rule_1_no_circle_of_imports() {
     let back = |from: usize, to: usize| reach[to].contains(&from);
     let name = |i: usize| files[i].path.as_str();
     let closes = (0..files.len()).flat_map(|from| uses[from].iter().map(move |&to| (from, to)));
-    none(closes.filter(|&(from, to)| back(from, to)).map(|(a, b)| format!("src/{} uses src/{}, and back", name(a), name(b))).collect());
+    none(
+        closes
+            .filter(|&(from, to)| back(from, to))
+            .map(|(a, b)| format!("src/{} uses src/{}, and back", name(a), name(b)))
+            .collect(),
+    );
 }
 
 #[test]
 fn rule_2_the_model_sees_one_minibatch() {
     let files = source();
-    let elsewhere: Vec<&str> = files.iter().map(|file| file.path.as_str()).filter(|path| !path.starts_with("model/")).collect();
-    let banned = ["std::fs", "std::io", "std::path", "Result<", "Dataset", "eprint", "crate::error", "crate::system", "crate::checkpoint"];
+    let elsewhere: Vec<&str> =
+        files.iter().map(|file| file.path.as_str()).filter(|path| !path.starts_with("model/")).collect();
+    let banned = [
+        "std::fs",
+        "std::io",
+        "std::path",
+        "Result<",
+        "Dataset",
+        "eprint",
+        "crate::error",
+        "crate::system",
+        "crate::checkpoint",
+    ];
     none(lines_outside(&files, &elsewhere, code, |line| banned.iter().any(|word| line.contains(word))));
 }
 
@@ -360,19 +386,31 @@ fn rule_4_training_speaks_through_its_observer() {
     let files = source();
     let below: BTreeSet<&str> = LAYERS[layer_of("training")..].iter().copied().collect();
     let draws = ["eprint!", "eprintln!", "println!", "print!", "stderr()", "stdout()", "indicatif"];
-    let at_work = files.iter().filter(|file| below.contains(top(file)) && top(file) != "system" && top(file) != "parallel");
-    none(at_work.flat_map(|file| {
-        let faults = file.code.lines().enumerate().filter(|(_, line)| draws.iter().any(|word| line.contains(word)));
-        faults.map(|(i, line)| format!("src/{}:{}: {}", file.path, i + 1, line.trim())).collect::<Vec<_>>()
-    }).collect());
+    let at_work =
+        files.iter().filter(|file| below.contains(top(file)) && top(file) != "system" && top(file) != "parallel");
+    none(
+        at_work
+            .flat_map(|file| {
+                let faults =
+                    file.code.lines().enumerate().filter(|(_, line)| draws.iter().any(|word| line.contains(word)));
+                faults.map(|(i, line)| format!("src/{}:{}: {}", file.path, i + 1, line.trim())).collect::<Vec<_>>()
+            })
+            .collect(),
+    );
 }
 
 #[test]
 fn rule_5_a_checkpoint_keeps_bytes_under_names() {
     let files = source();
     let known = ["checkpoint", "data", "parallel", "system", "numerics", "words", "error"];
-    let strange = arrows(&files).into_iter().filter(|&(from, to, _)| top(&files[from]) == "checkpoint" && !known.contains(&top(&files[to])));
-    none(strange.map(|(from, to, line)| format!("src/{}:{line} uses src/{}", files[from].path, files[to].path)).collect());
+    let strange = arrows(&files)
+        .into_iter()
+        .filter(|&(from, to, _)| top(&files[from]) == "checkpoint" && !known.contains(&top(&files[to])));
+    none(
+        strange
+            .map(|(from, to, line)| format!("src/{}:{line} uses src/{}", files[from].path, files[to].path))
+            .collect(),
+    );
 }
 
 /// Types that are defined in the source: (kind, name, file, body).
@@ -392,7 +430,8 @@ fn types(files: &[File]) -> Vec<(&'static str, String, String, String)> {
                 if name.is_empty() {
                     continue;
                 }
-                let body = rest.split_once('{').and_then(|(_, body)| body.split_once("\n}")).map_or("", |(body, _)| body);
+                let body =
+                    rest.split_once('{').and_then(|(_, body)| body.split_once("\n}")).map_or("", |(body, _)| body);
                 found.push((kind, name, file.path.clone(), body.to_owned()));
             }
         }
@@ -414,15 +453,18 @@ fn rule_6_a_name_is_one_type_and_a_choice_one_enum() {
         }
     }
     let twice = |homes: &Vec<String>| homes.len() > 1;
-    let names = homes.iter().filter(|(_, homes)| twice(homes)).map(|(name, homes)| format!("{name}: {}", homes.join(", ")));
-    let same = choices.values().filter(|homes| twice(homes)).map(|homes| format!("the same choice: {}", homes.join(", ")));
+    let names =
+        homes.iter().filter(|(_, homes)| twice(homes)).map(|(name, homes)| format!("{name}: {}", homes.join(", ")));
+    let same =
+        choices.values().filter(|homes| twice(homes)).map(|homes| format!("the same choice: {}", homes.join(", ")));
     none(names.chain(same).collect());
 }
 
 #[test]
 fn rule_7_evaluation_returns_plain_figures() {
     let files = source();
-    let elsewhere: Vec<&str> = files.iter().map(|file| file.path.as_str()).filter(|path| !path.starts_with("evaluation/")).collect();
+    let elsewhere: Vec<&str> =
+        files.iter().map(|file| file.path.as_str()).filter(|path| !path.starts_with("evaluation/")).collect();
     let banned = ["crate::display", "println!", "csv::", "std::fs", "crate::system::files"];
     none(lines_outside(&files, &elsewhere, code, |line| banned.iter().any(|word| line.contains(word))));
 }
@@ -431,9 +473,14 @@ fn rule_7_evaluation_returns_plain_figures() {
 fn rule_8_the_catalogue_names_the_files_of_a_results_folder() {
     let files = source();
     let catalogue = files.iter().find(|file| file.path == "results/catalogue.rs").expect("the catalogue");
-    let names: Vec<String> = catalogue.text.split('"').skip(1).step_by(2)
+    let names: Vec<String> = catalogue
+        .text
+        .split('"')
+        .skip(1)
+        .step_by(2)
         .filter(|name| name.contains('.') && !name.contains([' ', '/', '{', '\\']) && name.len() > 5)
-        .map(|name| format!("\"{name}\"")).collect();
+        .map(|name| format!("\"{name}\""))
+        .collect();
     assert!(names.len() > 15, "{names:?}");
     none(lines_outside(&files, &["results/catalogue.rs"], text, |line| names.iter().any(|name| line.contains(name))));
 }
@@ -447,7 +494,9 @@ fn rule_9_random_streams_have_one_home() {
 #[test]
 fn rule_10_one_home_decides_whether_a_mask_is_on() {
     let decides = |line: &str| {
-        let half = ["> 0.5", ">= 0.5", "> R::HALF", "> HALF", "from_f64(0.5)", "of(0.5)"].iter().any(|half| line.contains(half));
+        let half = ["> 0.5", ">= 0.5", "> R::HALF", "> HALF", "from_f64(0.5)", "of(0.5)"]
+            .iter()
+            .any(|half| line.contains(half));
         half && ["mask", "probab", " p "].iter().any(|word| line.to_lowercase().contains(word))
     };
     none(lines_outside(&source(), &["model/prior/"], code, decides));
@@ -470,7 +519,11 @@ fn rule_11_a_command_is_a_file_and_the_run_a_page() {
         if !name.starts_with(char::is_uppercase) {
             continue;
         }
-        let snake: String = name.chars().enumerate().flat_map(|(i, c)| (i > 0 && c.is_uppercase()).then_some('_').into_iter().chain(c.to_lowercase())).collect();
+        let snake: String = name
+            .chars()
+            .enumerate()
+            .flat_map(|(i, c)| (i > 0 && c.is_uppercase()).then_some('_').into_iter().chain(c.to_lowercase()))
+            .collect();
         // Completions and manual pages are of the command line itself.
         if !["completions", "man"].contains(&snake.as_str()) {
             for (folder, names) in [("cli", &arguments), ("commands", &commands)] {
@@ -491,10 +544,19 @@ fn rule_11_a_command_is_a_file_and_the_run_a_page() {
 fn the_map_shows_the_layers_in_their_order() {
     let map = fs::read_to_string(root().join("docs/architecture.md")).expect("the map");
     let table = map.split("## Layers").nth(1).and_then(|rest| rest.split("\n## ").next()).expect("the layers");
-    let places: Vec<Option<usize>> = LAYERS.iter().map(|layer| {
-        [format!("src/{layer}.rs`"), format!("src/{layer}/`")].iter().find_map(|name| table.find(name))
-    }).collect();
-    let missing = LAYERS.iter().zip(&places).filter(|(_, place)| place.is_none()).map(|(layer, _)| format!("{layer} is not on the map"));
-    let order = places.windows(2).enumerate().filter(|(_, pair)| pair[0] > pair[1]).map(|(i, _)| format!("{} stands above {} on the map", LAYERS[i + 1], LAYERS[i]));
+    let places: Vec<Option<usize>> = LAYERS
+        .iter()
+        .map(|layer| [format!("src/{layer}.rs`"), format!("src/{layer}/`")].iter().find_map(|name| table.find(name)))
+        .collect();
+    let missing = LAYERS
+        .iter()
+        .zip(&places)
+        .filter(|(_, place)| place.is_none())
+        .map(|(layer, _)| format!("{layer} is not on the map"));
+    let order = places
+        .windows(2)
+        .enumerate()
+        .filter(|(_, pair)| pair[0] > pair[1])
+        .map(|(i, _)| format!("{} stands above {} on the map", LAYERS[i + 1], LAYERS[i]));
     none(missing.chain(order).collect());
 }

@@ -93,6 +93,7 @@ fn written(run: &Path) -> Vec<std::time::SystemTime> {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one folder of runs, made once, from which every table is computed again")]
 fn tables_hold_means_and_deviations_of_the_runs() {
     let folder = folder(&grid());
     let (out, err) = succeed(folder.path(), &["--select", "elbo"]);

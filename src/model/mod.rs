@@ -5,6 +5,12 @@
 //! training), [`evaluate`], [`decode`], [`particles`] and [`generate`], of which the first three run a [`pass`] over row
 //! blocks of a [`workspace`].
 
+#![allow(
+    clippy::too_many_arguments,
+    clippy::too_many_lines,
+    reason = "kernels take every buffer and size as an argument"
+)]
+
 pub mod adam;
 pub mod architecture;
 pub mod clock;

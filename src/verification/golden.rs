@@ -435,6 +435,7 @@ impl Vector {
         Ok(())
     }
 
+    #[expect(clippy::too_many_lines, reason = "the arrays of a vector, in the order in which the model computes them")]
     fn check<R: Real>(&self) -> Result<Vec<Check>> {
         let s = &self.settings;
         let normwise = R::EPSILON.to_f64() > 1e-10;

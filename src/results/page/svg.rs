@@ -138,6 +138,7 @@ impl Svg {
     }
 
     /// A rectangle with a hint on hover (none where it is empty).
+    #[expect(clippy::too_many_arguments, reason = "the attributes of the element")]
     pub fn rect(&mut self, class: &str, x: f64, y: f64, width: f64, height: f64, opacity: f64, hint: &str) {
         let _ = write!(
             self.text,
