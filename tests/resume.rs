@@ -466,7 +466,7 @@ fn what_is_resumed_must_be_the_same_run() {
         ("--resume --sim-seed 9", "`simulation.seed` is 0 there and 9 here"),
         ("--resume --precision f64", "`precision`"),
         ("--resume --sim-cells 151", "`simulation.cells`"),
-        ("", "add --resume to go on with it"),
+        ("", "add --resume to resume it"),
     ] {
         let (code, stdout, err) = said(&command(folder.path(), STOPPABLE, "a", more).output().expect("starts"));
         assert_eq!((code, stdout.as_str()), (2, ""), "{more}: {err}");

@@ -29,7 +29,7 @@ Examples:
   svae-cpu run --json --quiet > metrics.json           figures only
   svae-cpu run --data screen.h5ad --label-key gene --out first --resume --time-limit 11h50m
                                                        a batch job that can be submitted again unchanged
-  svae-cpu run --resume results/0001                   go on with a run that was interrupted
+  svae-cpu run --resume results/0001                   resume a run that was interrupted
 
 Exit codes: 0 done, 1 failed, 2 bad input, 75 stopped early by a signal or the time limit: resume it.";
 
@@ -44,7 +44,7 @@ impl RunArgs {
         };
         let refused = |problem: &str, remedy: &str| InputError::new(problem, remedy).in_file(&folder);
         if self.settings.interruption.resume != Some(true) {
-            let remedy = "name a configuration file, or add --resume to go on with the run in the folder";
+            let remedy = "name a configuration file, or add --resume to resume the run in the folder";
             return Err(refused("this is a folder", remedy).into());
         }
         let output = &mut self.settings.output;

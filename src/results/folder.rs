@@ -60,7 +60,7 @@ pub fn check_destination(out: Option<&Path>, earlier: Earlier) -> Result<()> {
             true => ("a run", "choose another --out, or add --overwrite to replace that run"),
             false => (
                 "a run that is not finished",
-                "add --resume to go on with it, choose another --out, or add --overwrite to replace it",
+                "add --resume to resume it, choose another --out, or add --overwrite to replace it",
             ),
         };
         let error = InputError::new(format!("the folder already holds {problem} ({})", marker.name()), remedy);
@@ -118,7 +118,7 @@ impl ResultsFolder {
         // Another process may have finished the run just now.
         if earlier == Earlier::Resume && is_finished(path) {
             let error =
-                InputError::new("the run is finished, there is nothing to go on with", "look at its report.html");
+                InputError::new("the run is finished, there is nothing to resume", "look at its report.html");
             return Err(error.in_file(path).into());
         }
         folder.remove_unfinished()?;
@@ -344,7 +344,7 @@ mod tests {
         drop(ResultsFolder::create(Some(parent.path()), Earlier::Replace).expect("a folder"));
         assert_eq!(names(parent.path()), ["mine.tmp"]);
 
-        // A finished run is not gone on with, and loses only what nobody needs.
+        // A finished run is not resumed, and loses only what nobody needs.
         for name in [
             ResultsFile::Config.name(),
             ResultsFile::Metrics.name(),

@@ -2,7 +2,7 @@
 //!
 //! Sums over ranks are formed in the order of the ranks, from values that every rank has sent to every other one, so
 //! they are the same bits on all ranks and in every repetition, whatever the network does. With one process nothing is
-//! sent and nothing is computed. Without the feature `mpi` there is only ever one process. Model: `docs/mpi.md`.
+//! sent and nothing is computed. Without the feature `mpi` there is only ever one process. See `docs/mpi.md`.
 
 #[cfg(not(feature = "mpi"))]
 mod alone;
