@@ -332,19 +332,37 @@ mod tests {
         let data = simulate(&settings).expect("a simulation").dataset;
         let network = Network::<f32>::new(Architecture { n_hidden: 16, ..Architecture::new(20, 4, 15) }, 2);
         let cells: Vec<usize> = (3..36).collect();
-        let of = |threads: usize, capacity: usize| {
-            Team::with(threads, |team| posterior_and_bounds(team, &network, &data, &cells, [capacity, 70], 3))
+        let ask = |threads: usize, capacity: usize, ask: &mut dyn FnMut(&mut Inference<'_, f32>)| {
+            Team::with(threads, |team| {
+                let workspace = &mut Workspace::new(&network.architecture, capacity, 1);
+                ask(&mut Inference { team, network: &network, data: &data, workspace });
+            });
         };
-        let (posterior, first) = of(1, 512);
+        let posterior_of = |threads: usize| {
+            let mut posterior = None;
+            ask(threads, 512, &mut |inference| posterior = Some(inference.posterior(&cells).expect("in memory")));
+            posterior.expect("asked")
+        };
+        let bounds_of = |threads: usize, capacity: usize, cells: &[usize], posterior: &Posterior<f32>| {
+            let request = BoundsRequest { cells, samples: Samples { posterior, particles: 70, seed: 3 } };
+            let mut bounds = Vec::new();
+            ask(threads, capacity, &mut |inference| bounds = inference.bounds(&request).expect("in memory"));
+            bounds
+        };
+        let posterior = posterior_of(1);
+        let first = bounds_of(1, 512, &cells, &posterior);
         for (threads, capacity) in [(2, 512), (3, 512), (1, 32), (2, 100)] {
-            let (again, bounds) = of(threads, capacity);
+            let bounds = bounds_of(threads, capacity, &cells, &posterior);
             assert_eq!(bounds, first, "{threads} threads, {capacity} rows");
-            assert_eq!(again, posterior);
+            assert_eq!(posterior_of(threads), posterior);
         }
         // A cell's bound does not depend on its neighbours.
+        let l = network.architecture.n_latents;
+        let backwards = |rows: &[f32]| rows.rchunks_exact(l).flatten().copied().collect();
+        let (mean, variance) = (backwards(&posterior.mean), backwards(&posterior.variance));
+        let reversed = Posterior { mean, variance, factor: Vec::new() };
         let backwards: Vec<usize> = cells.iter().rev().copied().collect();
-        let (_, mut bounds) =
-            Team::with(2, |team| posterior_and_bounds(team, &network, &data, &backwards, [512, 70], 3));
+        let mut bounds = bounds_of(2, 512, &backwards, &reversed);
         bounds.reverse();
         assert_eq!(bounds, first);
     }

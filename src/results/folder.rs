@@ -117,8 +117,7 @@ impl ResultsFolder {
         let folder = Self { path: path.to_path_buf(), writes: true, lock: FolderLock::take(path)? };
         // Another process may have finished the run just now.
         if earlier == Earlier::Resume && is_finished(path) {
-            let error =
-                InputError::new("the run is finished, there is nothing to resume", "look at its report.html");
+            let error = InputError::new("the run is finished, there is nothing to resume", "look at its report.html");
             return Err(error.in_file(path).into());
         }
         folder.remove_unfinished()?;
