@@ -2,7 +2,7 @@
 //!
 //! # In one call
 //!
-//! [`fit`] trains a model on a screen in memory, and [`Fitted`] is what comes of it: latents, masks, shifts, expression without
+//! [`fit()`] trains a model on a screen in memory, and [`Fitted`] is what comes of it: latents, masks, shifts, expression without
 //! noise, cells under interventions. Settings are the keys of a configuration file (`docs/settings.md`); an [`Observer`] hears of
 //! every epoch. No folder, no message, no signal handler is involved.
 //!

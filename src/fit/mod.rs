@@ -1,4 +1,4 @@
-//! The library in one call: [`fit`] trains a model on a screen in memory, and [`Fitted`] is what comes of it.
+//! The library in one call: [`fit()`] trains a model on a screen in memory, and [`Fitted`] is what comes of it.
 //!
 //! Nothing here writes a file, prints, or listens to signals, except [`Fitted::save`] and [`Fitted::open`], which write and
 //! read the results folder of the command line.
@@ -38,7 +38,7 @@ use std::sync::Arc;
 /// give the same weights as the command line on the same screen, whatever the number of threads.
 ///
 /// # Errors
-/// [`crate::InputError`] for settings that do not fit the screen; [`Error::NonFinite`] for a loss that is not finite; counts
+/// [`crate::InputError`] for settings that do not fit the screen; [`crate::Error::NonFinite`] for a loss that is not finite; counts
 /// on disk that cannot be read.
 pub fn fit(data: &Dataset, settings: &Settings, observer: &mut dyn Observer) -> Result<Fitted> {
     let settings = Settings { data: Some(PathBuf::from(&data.source)), simulation: None, ..settings.clone() };

@@ -54,7 +54,7 @@ impl Fitted {
     /// counts as the model says. Where one of the interventions was held out, the model fitted to it is used.
     ///
     /// # Errors
-    /// [`InputError`] for an intervention that the model does not know, or that it was never fitted to.
+    /// [`crate::InputError`] for an intervention that the model does not know, or that it was never fitted to.
     pub fn sample(&self, request: &SampleRequest) -> Result<SampledCells> {
         let Self { trained_on, settings, .. } = self;
         let chosen =

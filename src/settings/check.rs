@@ -20,7 +20,7 @@ impl FromStr for Settings {
     /// The settings in the text of a configuration file.
     ///
     /// # Errors
-    /// [`InputError`] naming the line of a key that is unknown, out of range or without effect.
+    /// [`crate::InputError`] naming the line of a key that is unknown, out of range or without effect.
     fn from_str(text: &str) -> Result<Self> {
         let (raw, origin) = file::parse(text, Path::new("settings"))?;
         raw.check(&origin)
@@ -37,7 +37,7 @@ impl Settings {
     /// Reads `file` if there is one, lays `flags` over it and checks the result.
     ///
     /// # Errors
-    /// [`InputError`] naming the file and line, or the flag, of the first setting that cannot be used.
+    /// [`crate::InputError`] naming the file and line, or the flag, of the first setting that cannot be used.
     pub fn load(file: Option<&Path>, flags: RawSettings) -> Result<Self> {
         let flag_keys = flags.given_keys()?;
         let (from_file, mut origin) = match file {
