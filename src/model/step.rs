@@ -20,7 +20,7 @@ use crate::parallel::ranks::Ranks;
 use crate::parallel::team::Team;
 use std::ops::Range;
 
-/// What moves the parameters.
+/// The optimiser of a step.
 #[derive(Debug)]
 pub struct Optimizer<'a, R> {
     /// Its moments.

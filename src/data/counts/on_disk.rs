@@ -15,7 +15,7 @@ const CHUNK_CELLS: usize = 64;
 const COMPRESSED_PIECES: usize = 4;
 /// Chunks of a window, at least, unless there are fewer cells: chunks become shorter rather than fewer.
 const CHUNKS_PER_WINDOW: usize = 128;
-/// Bytes that a stored value takes on its way from the file: as stored, at most, and as read.
+/// Most bytes that reading a stored value needs: its stored and its read form together.
 const BYTES_PER_STORED: usize = 12;
 /// Bytes that a window holds for each cell beside its counts: its number, its row and its offset.
 const BYTES_PER_CELL: usize = 24;
