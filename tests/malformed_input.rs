@@ -260,6 +260,10 @@ fn tables_that_hold_no_counts() {
     expect(&refusal(&path, &streamed), &["cannot stay on disk", ".h5ad"]);
     let layer = LoadOptions { layer: Some("counts".into()), ..options.clone() };
     expect(&refusal(&path, &layer), &["--layer has no effect on a table of counts"]);
+    // A table of genes x cells says nothing of its cells.
+    std::fs::write(&path, "gene,A,B\nG1,1,2\nG2,3,4\n").unwrap();
+    let labelled = LoadOptions { label_key: Some("guide".into()), ..LoadOptions::default() };
+    expect(&refusal(&path, &labelled), &["`guide`", "no such column", "--labels"]);
     // A cut stream, and bytes that are no gzip.
     let packed = folder.path().join("table.csv.gz");
     std::fs::write(&packed, b"cell,G1,G2\nA,1,2\n").unwrap();

@@ -135,7 +135,10 @@ impl Annotations<'_> {
         let label = (!options.unlabelled).then_some(&label_key);
         for key in covariates.iter().copied().chain(label).chain(&options.size_factor_key) {
             if !columns.contains(key) {
-                let known = format!("the columns are {}", first_few(&columns));
+                let known = match columns.is_empty() {
+                    true => "the file says nothing of its cells: name a table of them with --labels".to_owned(),
+                    false => format!("the columns are {}", first_few(&columns)),
+                };
                 return Err(self.error(key, InputError::new("there is no such column of the cells", known)).into());
             }
         }
