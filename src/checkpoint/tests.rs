@@ -7,20 +7,8 @@ use crate::checkpoint::encoding::Encode;
 use crate::checkpoint::*;
 use crate::data::dataset::Dataset;
 use crate::data::identity::identity;
-use crate::data::simulate::{Simulation, simulate};
+use crate::data::simulate::small_screen as screen;
 use crate::system::interruption::Interval;
-
-fn screen(seed: u64) -> Dataset {
-    let simulation = Simulation {
-        n_interventions: 4,
-        n_latents: 3,
-        n_genes: 12,
-        cells_per_intervention: 15,
-        seed,
-        ..Simulation::default()
-    };
-    simulate(&simulation).expect("a simulation").dataset
-}
 
 /// A run of so many epochs on `data`.
 fn described(epochs: usize, data: &Dataset) -> RunDescription {

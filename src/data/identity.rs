@@ -115,19 +115,7 @@ impl Checksum {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::simulate::{Simulation, simulate};
-
-    fn screen(seed: u64) -> Dataset {
-        let simulation = Simulation {
-            n_interventions: 4,
-            n_latents: 3,
-            n_genes: 12,
-            cells_per_intervention: 15,
-            seed,
-            ..Simulation::default()
-        };
-        simulate(&simulation).expect("a simulation").dataset
-    }
+    use crate::data::simulate::small_screen as screen;
 
     #[test]
     fn any_change_of_the_data_changes_their_checksum() {

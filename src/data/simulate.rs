@@ -477,6 +477,20 @@ fn orthonormal(rows: usize, columns: usize, random: &mut impl Rng) -> Vec<f64> {
     weight
 }
 
+/// A screen of 60 cells that tests of other modules train on.
+#[cfg(test)]
+pub(crate) fn small_screen(seed: u64) -> Dataset {
+    let simulation = Simulation {
+        n_interventions: 4,
+        n_latents: 3,
+        n_genes: 12,
+        cells_per_intervention: 15,
+        seed,
+        ..Simulation::default()
+    };
+    simulate(&simulation).expect("a simulation").dataset
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

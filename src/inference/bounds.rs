@@ -76,8 +76,8 @@ impl<R: Real> Inference<'_, R> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::counts::in_memory::Counts;
-    use crate::data::dataset::{Covariates, Dataset, InterventionRows};
+    use crate::data::dataset::Dataset;
+    use crate::data::dataset::five_genes as screen;
     use crate::data::simulate::{Simulation, simulate};
     use crate::model::architecture::{Architecture, MaskKind, Prior};
     use crate::model::layers::batch_norm;
@@ -87,23 +87,6 @@ mod tests {
     use crate::parallel::team::Team;
 
     const MASKED: Prior = Prior::Masked { kind: MaskKind::Hard, temperature: 0.7 };
-
-    /// Small counts of five genes under two interventions, so that posteriors of one latent are wide.
-    fn screen() -> Dataset {
-        let table: Vec<u32> = (0..12).flat_map(|n| (0..5).map(move |g| ((n * 7 + g * 5 + n * g) % 6) as u32)).collect();
-        let names = |n: usize| (0..n).map(|i| i.to_string()).collect::<Vec<_>>();
-        Dataset {
-            source: "test".into(),
-            library: table.chunks(5).map(|x| x.iter().sum::<u32>() as f64).collect(),
-            counts: Counts::from_dense(5, &table).into(),
-            interventions: InterventionRows::one_hot((0..12).map(|n| n % 2)),
-            intervention_names: names(2),
-            gene_names: names(5),
-            cell_names: names(12).into(),
-            covariates: Covariates::default(),
-            truth: None,
-        }
-    }
 
     /// A network whose decoder, running statistics and shifts matter.
     fn network(prior: Prior) -> Network<f64> {

@@ -342,27 +342,9 @@ impl<R: Real> Pass<'_, R> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::counts::in_memory::Counts;
-    use crate::data::dataset::{Categorical, Continuous, Covariates, Dataset, InterventionRows};
+    use crate::data::dataset::{Categorical, Continuous, five_genes as screen};
     use crate::model::architecture::Architecture;
     use crate::parallel::team::Split;
-
-    /// Small counts of five genes under two interventions, so that posteriors of one latent are wide.
-    fn screen() -> Dataset {
-        let table: Vec<u32> = (0..12).flat_map(|n| (0..5).map(move |g| ((n * 7 + g * 5 + n * g) % 6) as u32)).collect();
-        let names = |n: usize| (0..n).map(|i| i.to_string()).collect::<Vec<_>>();
-        Dataset {
-            source: "test".into(),
-            library: table.chunks(5).map(|x| x.iter().sum::<u32>() as f64).collect(),
-            counts: Counts::from_dense(5, &table).into(),
-            interventions: InterventionRows::one_hot((0..12).map(|n| n % 2)),
-            intervention_names: names(2),
-            gene_names: names(5),
-            cell_names: names(12).into(),
-            covariates: Covariates::default(),
-            truth: None,
-        }
-    }
 
     #[test]
     fn folded_layers_decode_as_unfolded_ones_do() {

@@ -3,7 +3,7 @@
 use crate::checkpoint::ResumableRun;
 use crate::checkpoint::encoding::{ByteReader, Encode};
 use crate::data::dataset::Dataset;
-use crate::data::simulate::{Simulation, simulate};
+use crate::data::simulate::small_screen as screen;
 use crate::model::architecture::Architecture;
 use crate::model::network::Network;
 use crate::model::objective::Objective;
@@ -16,18 +16,6 @@ use crate::training::observer::Observer;
 use crate::training::schedule::Schedule;
 use crate::training::starts::{Starts, train_from_starts};
 use crate::training::trainer::{Advance, Trainer, Training, TrainingSettings, TrainingTask, train};
-
-fn screen(seed: u64) -> Dataset {
-    let simulation = Simulation {
-        n_interventions: 4,
-        n_latents: 3,
-        n_genes: 12,
-        cells_per_intervention: 15,
-        seed,
-        ..Simulation::default()
-    };
-    simulate(&simulation).expect("a simulation").dataset
-}
 
 fn network<R: Real>(data: &Dataset) -> Network<R> {
     let architecture = Architecture { n_hidden: 8, ..Architecture::new(data.n_genes(), data.n_interventions(), 4) };
