@@ -78,7 +78,18 @@ def check(folder, source=None):
         column = loadings[int(latent.removeprefix("latent_"))]
         if loadings.index.is_unique:
             np.testing.assert_allclose(column[rows["gene"]], rows["log2_fold_change"], rtol=1e-6, atol=1e-7)
-        assert np.isclose(np.abs(column).max(), np.abs(rows["log2_fold_change"]).max(), rtol=1e-6)
+    shrunken = pd.DataFrame(adata.varm["svae_loadings_shrunken"], index=adata.var_names)
+    errors = pd.DataFrame(adata.varm["svae_loadings_se"], index=adata.var_names)
+    for latent, rows in genes.groupby("latent"):
+        k = int(latent.removeprefix("latent_"))
+        if shrunken.index.is_unique:
+            for table, name in [(shrunken, "shrunken_log2_fold_change"), (errors, "standard_error")]:
+                np.testing.assert_allclose(table[k][rows["gene"]], rows[name], rtol=1e-6, atol=1e-7)
+            np.testing.assert_allclose(adata.var["svae_mean_count"][rows["gene"]], rows["mean_count"], rtol=1e-12)
+        # The first gene has the largest effect of all.
+        assert np.isclose(shrunken[k].abs().max(), rows["shrunken_log2_fold_change"].abs().iloc[0], rtol=1e-6, atol=1e-7)
+    means = np.asarray(adata.X.mean(axis=0), dtype=float).ravel()
+    np.testing.assert_allclose(adata.var["svae_mean_count"], means, rtol=1e-4)
 
     if source is not None:
         original = anndata.read_h5ad(source)[adata.obs_names, adata.var_names]

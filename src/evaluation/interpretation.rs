@@ -3,6 +3,7 @@
 use crate::data::dataset::Dataset;
 use crate::data::split::ScreenSplit;
 use crate::error::Result;
+use crate::evaluation::gene_effects::GeneEffects;
 use crate::inference::loadings::{MOST_CELLS, spread};
 use crate::inference::{Inference, evaluation_workspace};
 use crate::model::network::Network;
@@ -20,8 +21,8 @@ pub struct Interpretation {
     pub shifts: Option<Vec<f64>>,
     /// Likely pairs of intervention and latent.
     pub targets: Vec<Target>,
-    /// Change of each gene's log2 rate per unit of each latent, genes x L, Eq. (D2).
-    pub loadings: Vec<f64>,
+    /// What each latent does to each gene.
+    pub genes: GeneEffects,
     /// What is found of each cell, where it is asked for.
     pub cells: Option<CellFigures>,
 }
@@ -87,7 +88,7 @@ impl Interpretation {
 
         let mut workspace = evaluation_workspace(network, data);
         let mut inference = Inference { team, network, data, workspace: &mut workspace };
-        inference.for_each_cell(seed, |found| {
+        let mut mean_count = inference.for_each_cell(seed, |found| {
             let n = found.cell;
             if left.next_if_eq(&n).is_some() {
                 latents_chosen.extend_from_slice(found.mean);
@@ -109,8 +110,10 @@ impl Interpretation {
             cells.iter_mut().for_each(|cells| cells.push(&record));
             Ok(())
         })?;
-        let loadings = inference.gene_loadings(&chosen, &latents_chosen);
-        Ok(Self { masks, shifts, targets, loadings, cells })
+        mean_count.iter_mut().for_each(|total| *total /= data.n_cells() as f64);
+        let loadings = inference.gene_loadings(&chosen, &latents_chosen, split.train.len());
+        let genes = GeneEffects::new(l, mean_count, loadings);
+        Ok(Self { masks, shifts, targets, genes, cells })
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod assignment;
 pub(crate) mod columns;
 pub mod correlation;
+pub mod gene_effects;
 pub mod held_out;
 pub mod held_out_protocol;
 pub mod interpretation;

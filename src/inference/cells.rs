@@ -25,13 +25,20 @@ pub struct CellFindings<'a, R> {
 
 impl<R: Real> Inference<'_, R> {
     /// Calls `found` for every cell of the screen in order, on the first process, with what all of them found in one pass over
-    /// the counts; one latent sample and one mask draw per cell, of `seed`.
+    /// the counts; one latent sample and one mask draw per cell, of `seed`. Returns the total count of each gene, on every
+    /// process.
     ///
     /// # Errors
     /// Counts on disk that cannot be read; what `found` fails with.
-    pub fn for_each_cell(&mut self, seed: u64, mut found: impl FnMut(CellFindings<'_, R>) -> Result<()>) -> Result<()> {
+    pub fn for_each_cell(
+        &mut self,
+        seed: u64,
+        mut found: impl FnMut(CellFindings<'_, R>) -> Result<()>,
+    ) -> Result<Vec<f64>> {
         let (team, ranks, l) = (self.team, self.team.ranks(), self.network.architecture.n_latents);
         self.network.prepare_evaluation(self.workspace);
+        // Whole numbers, which f64 adds without rounding, in whatever order.
+        let mut totals = vec![0.0; self.network.architecture.n_genes];
         let all: Vec<usize> = (0..self.data.n_cells()).collect();
         let mine = ranks.mine(&all);
         let mut batches = Minibatches::of_cells(self.data, &mine, self.workspace.capacity())?;
@@ -43,6 +50,7 @@ impl<R: Real> Inference<'_, R> {
                 let cells = &self.workspace.cells;
                 for i in 0..batch.cells.len() {
                     let row = batch.row(i);
+                    row.for_each(|gene, count| totals[gene] += f64::from(count));
                     figures.extend([cells.reconstruction[i], cells.kl[i], row.sum() as f64, row.len() as f64]);
                 }
                 means.extend_from_slice(&cells.mean[..batch.cells.len() * l]);
@@ -58,6 +66,7 @@ impl<R: Real> Inference<'_, R> {
                 found(CellFindings { cell, mean, reconstruction, kl, total, n_genes })?;
             }
         }
-        Ok(())
+        ranks.sum(&mut totals);
+        Ok(totals)
     }
 }

@@ -16,12 +16,12 @@ use crate::results::folder::ResultsFolder;
 use crate::settings::Settings;
 use crate::training::history::EpochRecord;
 
-/// How columns of `obs` begin that hold results.
+/// How columns of `obs` and `var` begin that hold results.
 const PREFIX: &str = "svae_";
 
 impl ResultsFolder {
     /// Writes `results.h5ad`: counts, the input's `obs` and `var` (of an .h5ad file all columns that can be read),
-    /// `obsm["X_svae"]`, `varm["svae_loadings"]`, the columns `svae_...` of `obs`, and `uns["svae"]`.
+    /// `obsm["X_svae"]`, `varm["svae_loadings..."]`, the columns `svae_...` of `obs` and `var`, and `uns["svae"]`.
     ///
     /// # Errors
     /// [`crate::Error::Io`] naming the file.
@@ -48,8 +48,11 @@ impl ResultsFolder {
         obs.extend(predictions(data, found.cells.take().unwrap_or_default(), found.shifts.is_some()));
         file.frame("obs", &data.cell_names, &obs)?;
         drop(obs);
-        let var =
+        let mut var =
             input_var.and_then(|var| matching(var, data.gene_names.iter().map(String::as_str))).unwrap_or_default();
+        var.retain(|(name, _)| !name.starts_with(PREFIX));
+        let mean_count = std::mem::take(&mut found.genes.mean_count);
+        var.push((format!("{PREFIX}mean_count"), FrameColumn::Numbers(mean_count)));
         file.frame("var", &data.gene_names, &var)?;
 
         let (n, g, l, a) = (data.n_cells(), data.n_genes(), config.model.latents, data.n_interventions());
@@ -61,7 +64,9 @@ impl ResultsFolder {
             latents.next_f64(n, &mut values)?;
             Ok(values.into_iter().map(|z| z as f32).collect())
         })?;
-        file.array_f32("varm/svae_loadings", &[g, l], &found.loadings)?;
+        file.array_f32("varm/svae_loadings", &[g, l], &found.genes.log2_fold_change)?;
+        file.array_f32("varm/svae_loadings_se", &[g, l], &found.genes.standard_error)?;
+        file.array_f32("varm/svae_loadings_shrunken", &[g, l], &found.genes.shrunken)?;
         if let Some(truth) = &data.truth {
             file.array_f64("obsm/groundtruth_latent", &[n, truth.n_latents], &truth.latents)?;
             file.array_f64("uns/prior_mean", &[a, truth.n_latents], &truth.prior_means)?;

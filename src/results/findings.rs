@@ -56,7 +56,7 @@ where
         folder.write_targets(names, &found.targets)?;
         folder.write_graph(names, &screen.split.trained, l, &found.targets)?;
     }
-    folder.write_genes_per_latent(&data.gene_names, l, &found.loadings)?;
+    folder.write_genes_per_latent(&data.gene_names, &found.genes)?;
     match &screen.summary {
         Some(summary) => folder.write_data_summary(summary),
         None => Ok(()),

@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::error::Result;
+use crate::evaluation::gene_effects::GeneEffects;
 use crate::evaluation::interpretation::Target;
 use crate::results::catalogue::ResultsFile;
 use crate::results::folder::ResultsFolder;
@@ -10,6 +11,10 @@ use crate::training::history::EpochRecord;
 
 /// Genes listed for each latent.
 pub const GENES_PER_LATENT: usize = 50;
+
+/// The columns of `genes_per_latent.csv`.
+pub(crate) const GENE_COLUMNS: [&str; 7] =
+    ["latent", "rank", "gene", "log2_fold_change", "standard_error", "shrunken_log2_fold_change", "mean_count"];
 
 impl ResultsFolder {
     /// Writes a history, a row per epoch with the columns of [`EpochRecord`].
@@ -76,31 +81,29 @@ impl ResultsFolder {
         })
     }
 
-    /// Writes `genes_per_latent.csv`: for each latent the genes that it moves most, by the size of their loading
-    /// (genes x L, log2 fold change per unit of the latent).
+    /// Writes `genes_per_latent.csv`: for each latent the genes that it moves most, by their shrunken effect.
     ///
     /// # Errors
     /// [`crate::Error::Io`] naming the file.
-    pub fn write_genes_per_latent(&self, gene_names: &[String], n_latents: usize, loadings: &[f64]) -> Result<()> {
-        let rows: Vec<(usize, usize, usize)> = (0..n_latents)
+    pub fn write_genes_per_latent(&self, gene_names: &[String], genes: &GeneEffects) -> Result<()> {
+        let l = genes.n_latents;
+        let rows: Vec<(usize, usize, usize)> = (0..l)
             .flat_map(|k| {
-                let genes = strongest(loadings, n_latents, k, GENES_PER_LATENT);
-                genes.into_iter().enumerate().map(move |(rank, gene)| (k, rank + 1, gene))
+                let strongest = genes.strongest(k, GENES_PER_LATENT);
+                strongest.into_iter().enumerate().map(move |(rank, gene)| (k, rank + 1, gene))
             })
             .collect();
-        self.write_csv(
-            ResultsFile::GenesPerLatent,
-            &["latent", "rank", "gene", "log2_fold_change"],
-            &rows,
-            |&(k, rank, gene)| {
-                vec![
-                    format!("latent_{k}"),
-                    rank.to_string(),
-                    gene_names[gene].clone(),
-                    loadings[gene * n_latents + k].to_string(),
-                ]
-            },
-        )
+        self.write_csv(ResultsFile::GenesPerLatent, &GENE_COLUMNS, &rows, |&(k, rank, gene)| {
+            vec![
+                format!("latent_{k}"),
+                rank.to_string(),
+                gene_names[gene].clone(),
+                genes.log2_fold_change[gene * l + k].to_string(),
+                genes.standard_error[gene * l + k].to_string(),
+                genes.shrunken[gene * l + k].to_string(),
+                genes.mean_count[gene].to_string(),
+            ]
+        })
     }
 
     fn write_csv<T>(
@@ -119,15 +122,6 @@ impl ResultsFolder {
             table.flush()
         })
     }
-}
-
-/// The `most` genes with the largest loading of latent `k` in size, largest first; equal ones in their own order.
-pub fn strongest(loadings: &[f64], n_latents: usize, k: usize, most: usize) -> Vec<usize> {
-    let size = |gene: &usize| loadings[gene * n_latents + k].abs();
-    let mut genes: Vec<usize> = (0..loadings.len() / n_latents).collect();
-    genes.sort_by(|a, b| size(b).total_cmp(&size(a)));
-    genes.truncate(most);
-    genes
 }
 
 #[cfg(test)]
@@ -160,10 +154,28 @@ mod tests {
     }
 
     #[test]
-    fn the_strongest_genes_come_first_whatever_their_sign() {
-        let loadings = [0.1, 0.0, -3.0, 0.0, 2.0, 0.0, -0.2, 0.0];
-        assert_eq!(strongest(&loadings, 2, 0, 3), [1, 2, 3]);
-        assert_eq!(strongest(&loadings, 2, 1, 9), [0, 1, 2, 3]);
+    fn genes_stand_by_their_shrunken_effect_with_all_figures_beside_it() {
+        let (_parent, folder) = folder();
+        let genes = GeneEffects {
+            n_latents: 2,
+            mean_count: vec![0.001, 4.5],
+            log2_fold_change: vec![-8.0, 0.25, 1.5, -0.5],
+            standard_error: vec![4.0, f64::INFINITY, 0.125, 0.0625],
+            shrunken: vec![-0.0625, 0.0, 1.25, -0.375],
+        };
+        folder.write_genes_per_latent(&["RARE".to_owned(), "SEEN".to_owned()], &genes).expect("written");
+        let text = std::fs::read_to_string(folder.file(ResultsFile::GenesPerLatent)).expect("readable");
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(
+            lines,
+            [
+                "latent,rank,gene,log2_fold_change,standard_error,shrunken_log2_fold_change,mean_count",
+                "latent_0,1,SEEN,1.5,0.125,1.25,4.5",
+                "latent_0,2,RARE,-8,4,-0.0625,0.001",
+                "latent_1,1,SEEN,-0.5,0.0625,-0.375,4.5",
+                "latent_1,2,RARE,0.25,inf,0,0.001",
+            ]
+        );
     }
 
     #[test]

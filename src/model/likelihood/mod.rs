@@ -54,6 +54,15 @@ impl Likelihood {
         }
     }
 
+    /// 1 / theta of each of `n_genes` genes, 0 for the Poisson: a count of mean mu has the variance mu + mu^2 / theta.
+    /// `log_dispersion` (n_genes) is the tensor of [`Likelihood::add_tensor`], or empty.
+    pub fn inverse_thetas<R: Real>(self, log_dispersion: &[R], n_genes: usize) -> Vec<f64> {
+        match self {
+            Likelihood::NegativeBinomial => log_dispersion.iter().map(|t| Real::exp(-t.to_f64())).collect(),
+            Likelihood::Poisson => vec![0.0; n_genes],
+        }
+    }
+
     /// A draw of counts; `log_dispersion` (n_genes) is the tensor of [`Likelihood::add_tensor`], or empty.
     pub fn sampler<R: Real>(self, log_dispersion: &[R]) -> CountSampler {
         match self {

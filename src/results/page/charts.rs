@@ -411,32 +411,58 @@ pub(crate) fn dots(title: &str, x_name: &str, rows: &[Dot], levels: &[ReferenceL
     svg.finish()
 }
 
-/// Genes of a latent: bars to the left (down) and to the right (up) of zero; `most` is the end of the axis.
-pub(crate) fn gene_bars(title: &str, genes: &[(String, f64)], most: f64) -> String {
-    let (width, height, top) = (280.0, 16.0, 4.0);
-    let longest = genes.iter().map(|gene| gene.0.chars().count()).max().unwrap_or(0).min(14);
+/// A gene that a latent moves.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct MovedGene {
+    pub name: String,
+    /// Log2 fold change per unit of the latent, as decoded.
+    pub log2_fold_change: f64,
+    /// Its standard error.
+    pub standard_error: f64,
+    /// The same, shrunken towards 0.
+    pub shrunken: f64,
+    /// Mean count of a cell.
+    pub mean_count: f64,
+}
+
+/// Genes of a latent: bars of their shrunken effects to the left (down) and to the right (up) of zero, `most` being the end
+/// of the axis, and beside them the standard errors and the mean counts.
+pub(crate) fn gene_bars(title: &str, genes: &[MovedGene], most: f64) -> String {
+    let (height, top) = (16.0, 18.0);
+    let longest = genes.iter().map(|gene| gene.name.chars().count()).max().unwrap_or(0).min(14);
     let left = 12.0 + 6.5 * longest as f64;
-    let right = width - 6.0;
-    let mut svg = Svg::new(width, top + height * genes.len() as f64 + 4.0, true, title);
+    let [right, error_column, count_column] = [WIDTH - 104.0, WIDTH - 58.0, WIDTH - 4.0];
+    let bottom = top + height * genes.len() as f64;
+    let mut svg = Svg::new(WIDTH, bottom + 4.0, true, title);
     // Room for the number at the end of either side.
-    let x = Scale::new(-most, most, left + 38.0, right - 38.0);
-    svg.line("axis", x.of(0.0), top, x.of(0.0), top + height * genes.len() as f64);
-    for (i, (gene, value)) in genes.iter().enumerate() {
-        let y = top + height * i as f64;
-        svg.name("small", left - 4.0, y + height / 2.0 + 3.6, "end", gene, 14);
-        let (from, to) = (x.of(0.0).min(x.of(*value)), x.of(0.0).max(x.of(*value)));
-        let class = if *value > 0.0 { "up" } else { "down" };
-        svg.rect(
-            class,
-            from,
-            y + 3.0,
-            (to - from).max(0.5),
-            height - 6.0,
-            1.0,
-            &format!("{gene}: {}", label(*value, 0.001)),
-        );
-        let (place, anchor) = if *value > 0.0 { (to + 3.0, "start") } else { (from - 3.0, "end") };
-        svg.text("note", place, y + height / 2.0 + 3.6, anchor, &label(*value, 0.01));
+    let x = Scale::new(-most, most, left + 34.0, right - 34.0);
+    svg.text("tick", x.of(0.0), 11.0, "middle", "effect");
+    svg.text("tick", error_column, 11.0, "end", "s.e.");
+    svg.text("tick", count_column, 11.0, "end", "mean count");
+    svg.line("axis", x.of(0.0), top, x.of(0.0), bottom);
+    for (i, gene) in genes.iter().enumerate() {
+        let (y, value) = (top + height * i as f64, gene.shrunken);
+        let line = y + height / 2.0 + 3.6;
+        svg.name("small", left - 4.0, line, "end", &gene.name, 14);
+        let (from, to) = (x.of(0.0).min(x.of(value)), x.of(0.0).max(x.of(value)));
+        let class = if value > 0.0 { "up" } else { "down" };
+        let [raw, error] = [gene.log2_fold_change, gene.standard_error].map(|number| label(number, 0.001));
+        let hint = format!("{}: {}; as decoded {raw}, standard error {error}", gene.name, label(value, 0.001));
+        svg.rect(class, from, y + 3.0, (to - from).max(0.5), height - 6.0, 1.0, &hint);
+        let (place, anchor) = if value > 0.0 { (to + 3.0, "start") } else { (from - 3.0, "end") };
+        svg.text("note", place, line, anchor, &label(value, 0.01));
+        svg.text("note", error_column, line, "end", &three_digits(gene.standard_error));
+        svg.text("note", count_column, line, "end", &three_digits(gene.mean_count));
     }
     svg.finish()
+}
+
+/// A number that is not negative, to about three digits.
+fn three_digits(value: f64) -> String {
+    match value {
+        infinite if !infinite.is_finite() => "\u{221e}".to_owned(),
+        large if large >= 9.995 => label(large, if large >= 99.95 { 1.0 } else { 0.1 }),
+        small if small < 0.0005 => "<0.001".to_owned(),
+        value => label(value, if value >= 0.9995 { 0.01 } else { 0.001 }),
+    }
 }

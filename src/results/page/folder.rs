@@ -10,9 +10,10 @@ use crate::evaluation::metrics::Metrics;
 use crate::numerics::spread::evenly_spaced;
 use crate::results::catalogue::ResultsFile;
 use crate::results::cells::{CellRow, each_cell};
-use crate::results::page::charts::Histogram;
+use crate::results::page::charts::{Histogram, MovedGene};
 use crate::results::page::pca::Covariance;
 use crate::results::read::{damaged, json, number, rows, text};
+use crate::results::tables::GENE_COLUMNS;
 use crate::training::history::EpochRecord;
 
 /// Most cells that are drawn.
@@ -42,8 +43,8 @@ pub(crate) struct Run {
     pub shifts: Option<Vec<f64>>,
     /// Shifts fitted to the held-out cells, interventions x L.
     pub held_out_shifts: Option<Vec<f64>>,
-    /// Strongest genes of each latent and their log2 fold change.
-    pub genes: Vec<Vec<(String, f64)>>,
+    /// Strongest genes of each latent.
+    pub genes: Vec<Vec<MovedGene>>,
     pub cells: CellSummary,
     /// The latents of the cells.
     pub space: Space,
@@ -232,18 +233,25 @@ fn intervention_table(path: &Path, n_latents: usize) -> Result<(Vec<String>, Vec
     Ok((names, values))
 }
 
-fn genes(path: &Path) -> Result<Vec<Vec<(String, f64)>>> {
+fn genes(path: &Path) -> Result<Vec<Vec<MovedGene>>> {
     let (header, rows) = rows(path)?;
-    if header.iter().ne(["latent", "rank", "gene", "log2_fold_change"]) || rows.is_empty() {
-        return Err(damaged(path, "its columns are not latent, rank, gene, log2_fold_change").into());
+    if header.iter().ne(GENE_COLUMNS) || rows.is_empty() {
+        return Err(damaged(path, &format!("its columns are not {}", GENE_COLUMNS.join(", "))).into());
     }
-    let mut genes: Vec<Vec<(String, f64)>> = Vec::new();
+    let mut genes: Vec<Vec<MovedGene>> = Vec::new();
     for (i, row) in rows.iter().enumerate() {
         if row[0] == *format!("latent_{}", genes.len()) {
             genes.push(Vec::new());
         }
+        let value = |column: usize| number(path, i, &row[column]);
         match genes.last_mut() {
-            Some(of_latent) => of_latent.push((row[2].to_owned(), number(path, i, &row[3])?)),
+            Some(of_latent) => of_latent.push(MovedGene {
+                name: row[2].to_owned(),
+                log2_fold_change: value(3)?,
+                standard_error: value(4)?,
+                shrunken: value(5)?,
+                mean_count: value(6)?,
+            }),
             None => return Err(damaged(path, "it does not begin with latent_0").into()),
         }
     }

@@ -14,7 +14,8 @@ pub(super) fn genes(run: &Run, effects: &Effects) -> String {
         return String::new();
     }
     let shown = |k: usize| &run.genes[k][..run.genes[k].len().min(MOST_GENES)];
-    let most = (0..run.n_latents).flat_map(|k| shown(k).iter().map(|g| g.1.abs())).fold(0.0, f64::max).max(1e-9);
+    let most =
+        (0..run.n_latents).flat_map(|k| shown(k).iter().map(|gene| gene.shrunken.abs())).fold(0.0, f64::max).max(1e-9);
     let cards: String = effects
         .latent_order
         .iter()
@@ -31,7 +32,8 @@ pub(super) fn genes(run: &Run, effects: &Effects) -> String {
         .collect();
     format!(
         "<p>Change of expression, in log2 fold change, when a latent rises by one unit: mean over cells of the decoder's \
-         difference along the latent. The {MOST_GENES} genes that move most, on one scale; more of them in \
-         <code>genes_per_latent.csv</code>.</p>\n<div class=\"genes\">\n{cards}</div>\n"
+         difference along the latent, shrunken towards 0 where the gene is seen too rarely to tell. Beside it the standard \
+         error before the shrinkage (s.e.) and the mean count of a cell. The {MOST_GENES} genes that move most, on one \
+         scale; more of them in <code>genes_per_latent.csv</code>.</p>\n<div class=\"genes\">\n{cards}</div>\n"
     )
 }
