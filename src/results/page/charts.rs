@@ -431,7 +431,7 @@ pub(crate) fn gene_bars(title: &str, genes: &[MovedGene], most: f64) -> String {
     let (height, top) = (16.0, 18.0);
     let longest = genes.iter().map(|gene| gene.name.chars().count()).max().unwrap_or(0).min(14);
     let left = 12.0 + 6.5 * longest as f64;
-    let [right, error_column, count_column] = [WIDTH - 104.0, WIDTH - 58.0, WIDTH - 4.0];
+    let [right, error_column, count_column] = [WIDTH - 118.0, WIDTH - 78.0, WIDTH - 4.0];
     let bottom = top + height * genes.len() as f64;
     let mut svg = Svg::new(WIDTH, bottom + 4.0, true, title);
     // Room for the number at the end of either side.

@@ -26,6 +26,11 @@ pub(super) fn genes(run: &Run, effects: &Effects) -> String {
                 (true, 1) => "1 intervention".to_owned(),
                 (true, n) => format!("{n} interventions"),
             };
+            if shown(k).iter().all(|gene| gene.shrunken == 0.0) {
+                let nothing = "The counts support no effect on any gene.";
+                let text = if text.is_empty() { nothing.to_owned() } else { format!("{text}. {nothing}") };
+                return figure(&format!("Latent {k}"), &text, "");
+            }
             let drawing = charts::gene_bars(&format!("Genes of latent {k}"), shown(k), most);
             figure(&format!("Latent {k}"), &text, &drawing)
         })
