@@ -114,6 +114,13 @@ proptest! {
     }
 
     #[test]
+    fn integrated_masks(
+        batch in 1..9usize, n_interventions in 1..6usize, n_latents in 1..70usize, per_cell in 1..4usize, seed: u64,
+    ) {
+        failures(&[differences::integrated_masks(batch, n_interventions, n_latents, per_cell, seed)])?;
+    }
+
+    #[test]
     fn penalties(n in 1..70usize, alpha in 0.5..200f64, seed: u64) {
         failures(&[
             differences::penalty(Penalty::SpikeAndSlab { alpha }, n, seed),
@@ -230,7 +237,7 @@ fn architecture() -> impl Strategy<Value = Architecture> {
     let prior = prop_oneof![
         1 => Just(Prior::Standard),
         1 => Just(Prior::Shifted),
-        4 => (prop_oneof![Just(MaskKind::Hard), Just(MaskKind::Soft)], 0.4..2f64)
+        4 => (prop_oneof![Just(MaskKind::Hard), Just(MaskKind::Soft), Just(MaskKind::Integrated)], 0.4..2f64)
             .prop_map(|(kind, temperature)| Prior::Masked { kind, temperature }),
     ];
     let likelihood = prop_oneof![

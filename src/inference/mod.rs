@@ -2,6 +2,7 @@
 
 pub mod bounds;
 pub mod cells;
+pub mod effects;
 pub mod elbo;
 pub mod loadings;
 pub mod posterior;

@@ -24,9 +24,9 @@ pub enum Prior {
     Standard,
     /// N(shift of the intervention, I), no mask: iVAE as the paper describes it.
     Shifted,
-    /// N(mask * shift of the intervention, I), mask drawn per cell from a Gumbel-sigmoid at a temperature.
+    /// N(mask * shift of the intervention, I), the mask being random.
     Masked {
-        /// Whether the forward value is thresholded (straight-through) or soft.
+        /// Whether the mask is integrated out, or drawn per cell from a Gumbel-sigmoid.
         kind: MaskKind,
         /// Temperature of the Gumbel-sigmoid.
         temperature: f64,
@@ -37,6 +37,8 @@ pub enum Prior {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum MaskKind {
+    /// Not drawn: the divergence is its mean over the mask, in closed form
+    Integrated,
     /// 0 or 1, with the gradient of the soft sample (straight-through)
     Hard,
     /// The Gumbel-sigmoid sample itself

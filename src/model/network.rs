@@ -3,7 +3,7 @@
 //! Its passes are [`step`](crate::model::step) (training), [`evaluate`](crate::model::evaluate),
 //! [`decode`](crate::model::decode) and [`particles`](crate::model::particles).
 
-use crate::model::architecture::{Architecture, Prior};
+use crate::model::architecture::{Architecture, MaskKind, Prior};
 use crate::model::gradient_plan::GradientPlan;
 use crate::model::initial_values::{initialize, initialize_running};
 use crate::model::parameters::{Buffer, Tensor, two_tensors};
@@ -49,6 +49,7 @@ impl<R: Real> Network<R> {
     pub(crate) fn prior_of<'a>(&'a self, shifts: Option<&'a [R]>, mask_logits: Option<&'a [R]>) -> PriorTable<'a, R> {
         let masks = match (self.architecture.prior, &self.frozen_mask, mask_logits) {
             (_, Some(fixed), _) => Masks::Fixed(fixed),
+            (Prior::Masked { kind: MaskKind::Integrated, .. }, None, Some(logits)) => Masks::Integrated { logits },
             (Prior::Masked { kind, temperature }, None, Some(logits)) => Masks::Drawn { logits, kind, temperature },
             _ => Masks::Ones,
         };
@@ -70,10 +71,7 @@ impl<R: Real> Network<R> {
 
     /// Penalty on the masks as they stand, without weight; 0 once they are frozen.
     pub fn penalty(&self, penalty: Penalty) -> f64 {
-        match self.prior().masks {
-            Masks::Drawn { logits, .. } => penalty.value(logits),
-            Masks::Ones | Masks::Fixed(_) => 0.0,
-        }
+        self.prior().logits().map_or(0.0, |logits| penalty.value(logits))
     }
 
     /// Rotates the latents, Eq. (V2): the posterior mean becomes `rotation` (L x L) times what it was, the decoder turns it
@@ -106,11 +104,22 @@ impl<R: Real> Network<R> {
 
     /// Places, in the parameters, of everything that a training may change: all but the logits of frozen masks.
     pub fn trainable(&self) -> Vec<Range<usize>> {
-        let all = self.parameters.values.len();
         match (&self.tensors.mask_logit, &self.frozen_mask) {
-            (Some(mask_logit), Some(_)) => vec![0..mask_logit.0.start, mask_logit.0.end..all],
-            _ => std::iter::once(0..all).collect(),
+            (Some(mask_logit), Some(_)) => self.all_but([mask_logit]),
+            _ => self.all_but([]),
         }
+    }
+
+    /// Places, in the parameters, of all but these tensors, which are in the order of the parameters.
+    pub fn all_but<'t>(&self, tensors: impl IntoIterator<Item = &'t Tensor>) -> Vec<Range<usize>> {
+        let mut from = 0;
+        let mut places = Vec::new();
+        for Tensor(range) in tensors {
+            places.push(from..range.start);
+            from = range.end;
+        }
+        places.push(from..self.parameters.values.len());
+        places
     }
 
     /// Log-dispersions of the genes; empty where the likelihood has none.

@@ -7,7 +7,7 @@ use crate::model::layers::{input_layer, linear};
 use crate::model::network::Network;
 use crate::model::parameters::Buffer;
 use crate::model::pass::{StepInput, interventions_of};
-use crate::model::prior::table::{Masks, PriorTable};
+use crate::model::prior::table::PriorTable;
 use crate::model::tensors::LinearLayer;
 use crate::model::workspace::{ROWS_PER_BLOCK, Workspace};
 use crate::numerics::matmul::Rows;
@@ -177,8 +177,9 @@ impl<R: Real> Network<R> {
         d_shift.fill(R::ZERO);
         d_logit.fill(R::ZERO);
         let of = interventions_of(batch, batch.cells, workspace.max_interventions);
-        prior.add_gradient([d_shift, d_logit], &cells.d_kl_mean, [&cells.mask, &cells.slope], of);
-        if let Masks::Drawn { logits, .. } = prior.masks {
+        let kl_scale = R::from_f64(weights.cell * weights.kl);
+        prior.add_gradient([d_shift, d_logit], (&cells.d_kl_mean, kl_scale), [&cells.mask, &cells.slope], of);
+        if let Some(logits) = prior.logits() {
             penalty.add_gradient(d_logit, logits, weights.penalty);
         }
     }

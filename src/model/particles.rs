@@ -275,7 +275,7 @@ impl<R: Real> Pass<'_, R> {
         let likelihood = self.shared.likelihood;
         let count_terms = likelihood.count_terms(nonzero, &mut cells.likelihood_scratch[0]);
         // Width of the noise of masks.
-        let masks = if self.network.prior().draws_masks() { self.shared.max_interventions * l } else { 0 };
+        let masks = if self.network.prior().drawing().draws_masks() { self.shared.max_interventions * l } else { 0 };
         let purposes = [Purpose::ParticleLatent, Purpose::ParticleMask];
 
         let mut weights = [LogMeanExp::new(); N];
@@ -301,7 +301,7 @@ impl<R: Real> Pass<'_, R> {
             let mut log_ratios = [[R::ZERO; MOST_ROWS]; N];
             for ((prior, log_ratio), kl) in priors.iter().zip(&mut log_ratios).zip(&mut kl) {
                 // The gradient of z lends its room to divergences, z itself stays.
-                prior.prior(cells, 0..n_rows);
+                prior.prior_by(prior.network.prior().drawing(), cells, 0..n_rows);
                 let (z, noise, prior_mean) = (&*cells.z, &*cells.latent_noise, &*cells.prior_mean);
                 vectorized(
                     #[inline(always)]

@@ -13,7 +13,7 @@ use crate::model::objective::Weights;
 use crate::model::parameters::{Buffer, Tensor};
 use crate::model::prior::shift;
 use crate::model::prior::sparsity::Penalty;
-use crate::model::prior::table::{CellInterventions, MaskBuffers};
+use crate::model::prior::table::{CellInterventions, MaskBuffers, PriorTable};
 use crate::model::tensors::{Injection, LinearTensors, Side};
 use crate::model::workspace::{
     Block, CellBlock, LayerBlock, LayerStatistics, Log1pTable, ROWS_PER_BLOCK, Shared, Workspace, words_per_row,
@@ -357,7 +357,11 @@ impl<R: Real> Pass<'_, R> {
 
     /// Masks, prior means and divergences of a block's cells.
     pub(crate) fn prior(&self, cells: &mut CellBlock<R>, rows: Range<usize>) {
-        let prior = self.network.prior();
+        self.prior_by(self.network.prior(), cells, rows);
+    }
+
+    /// [`Pass::prior`] by a table of this network.
+    pub(crate) fn prior_by(&self, prior: PriorTable<'_, R>, cells: &mut CellBlock<R>, rows: Range<usize>) {
         let of = interventions_of(self.batch, &self.batch.cells[rows], self.shared.max_interventions);
         if prior.shifts.is_some() {
             let (mask, slope) = (&mut *cells.mask, &mut *cells.slope);
@@ -368,6 +372,7 @@ impl<R: Real> Pass<'_, R> {
         // The gradient of z is not in use yet: it lends its room.
         shift::divergences(cells.kl, cells.d_z, cells.mean, cells.variance, cells.prior_mean);
         shift::add_factor_divergences(cells.kl, cells.factor);
+        prior.add_mask_divergences(cells.kl, cells.slope, of);
     }
 
     /// Logits of the expression rates.

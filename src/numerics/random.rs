@@ -34,6 +34,8 @@ pub enum Purpose {
     ParticleMask = 11,
     /// Samples of the bound under the true decoder of a simulation.
     Oracle = 12,
+    /// Bases from which turns of the latents are sought; the epoch is the basis's number.
+    Turn = 13,
 }
 
 /// The stream of one (seed, purpose, epoch, item): Philox 4x32-10 with these as its counter (Salmon et al. 2011).

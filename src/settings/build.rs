@@ -51,6 +51,7 @@ impl Settings {
             patience: self.training.patience,
             keep: self.training.keep,
             schedule: self.training.schedule,
+            dense_epochs: (self.training.dense_share * self.epochs_for(n_training) as f64).round() as usize,
             prune_masks_below: self.training.prune_masks_below,
             adam: AdamSettings {
                 learning_rate: self.training.learning_rate,

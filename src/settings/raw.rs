@@ -299,6 +299,10 @@ settings! {
         /// Epoch whose weights are kept, by validation ELBO or simply the last [default: best]
         #[arg(long, value_name = "EPOCH")]
         keep: KeepEpoch => KeepEpoch = any(KeepEpoch::Best);
+        /// Share of the epochs, at most, in which every intervention acts on every latent, before latents are turned and edges
+        /// are weighed (svae-plus with integrated masks) [default: 0.6]
+        #[arg(long, value_name = "X", allow_negative_numbers = true)]
+        dense_share: f64 => f64 = number(0.6, NumberRange::closed(0.0, 1.0));
         /// Four times in the training, turn the latents to where interventions act on fewer of them, and switch off the
         /// masks whose probability is lower; those that matter come back; 0: do neither [default: 0]
         #[arg(long, value_name = "P", allow_negative_numbers = true)]

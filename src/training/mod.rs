@@ -2,6 +2,7 @@
 
 pub mod early_stopping;
 pub mod history;
+pub mod identification;
 pub mod observer;
 pub mod rotation;
 pub mod schedule;
@@ -10,6 +11,7 @@ pub(crate) mod snapshot;
 pub(crate) mod stage;
 pub mod starts;
 pub mod trainer;
+pub mod turn;
 
 #[cfg(test)]
 mod tests;

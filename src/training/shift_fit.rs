@@ -105,7 +105,7 @@ pub fn fit_shifts<R: Real>(
 ) -> Result<()> {
     let TrainingTask { data, train: cells, objective, settings, .. } = task;
     let Some(shift) = network.tensors.shift.clone() else { return Ok(()) };
-    assert!(!network.prior().draws_masks(), "masks are frozen first");
+    assert!(network.prior().logits().is_none(), "masks are frozen first");
     let l = network.architecture.n_latents;
     let ranges = shift_ranges(network, held_out);
 
@@ -138,7 +138,7 @@ pub fn fit_shifts<R: Real>(
                 prior.means_of_cells(&mut prior_mean, &masks, of);
                 let mean = &posterior.mean[i * l..(i + 1) * l];
                 shift::divergence_gradient(&mut d_mean, mean, &prior_mean, scale);
-                prior.add_gradient([&mut *d_shifts, &mut []], &d_mean, [&masks, &[]], of);
+                prior.add_gradient([&mut *d_shifts, &mut []], (&d_mean, scale), [&masks, &[]], of);
             }
             // Only the shifts in `ranges` move.
             adam.step(team, &mut network.parameters, &gradient, &ranges, &settings.adam);

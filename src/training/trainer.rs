@@ -1,7 +1,9 @@
 //! The training loop: epochs of minibatches, validation after each, early stopping. It can be interrupted at any step and
 //! resumed.
 
-use crate::checkpoint::encoding::{ByteReader, DecodeError, Encode, decode_values, encode_fields, encode_values};
+use crate::checkpoint::encoding::{
+    ByteReader, DecodeError, Encode, decode_values, encode_choices, encode_fields, encode_values,
+};
 use crate::data::dataset::Dataset;
 use crate::data::minibatch::{Minibatches, Order};
 use crate::error::{NonFinite, Result};
@@ -18,6 +20,7 @@ use crate::numerics::real::Real;
 use crate::parallel::team::Team;
 use crate::training::early_stopping::EarlyStopping;
 use crate::training::history::{EpochRecord, KeepEpoch, StopReason};
+use crate::training::identification::{self, Due, LATER_TURNS, RENEWED_EVERY};
 use crate::training::observer::Observer;
 use crate::training::rotation::rotate_and_prune;
 use crate::training::schedule::Schedule;
@@ -51,6 +54,8 @@ pub struct TrainingSettings {
     pub adam: AdamSettings,
     /// Its step size over all epochs.
     pub schedule: Schedule,
+    /// Epochs at most, of all, before the latents are turned for the first time, where masks are integrated out.
+    pub dense_epochs: usize,
     /// Masks of a lower probability are pruned after latents are rotated, at [`ROTATE_AFTER`]; 0: neither is ever done.
     pub prune_masks_below: f64,
     /// Seed of order and noise.
@@ -73,6 +78,7 @@ impl TrainingSettings {
             keep: KeepEpoch::Last,
             adam: AdamSettings::default(),
             schedule: Schedule::Constant,
+            dense_epochs: epochs.div_ceil(2),
             prune_masks_below: 0.0,
             seed: 0,
             stream_offset: 0,
@@ -126,6 +132,20 @@ encode_fields! {
     Training { stop_reason, non_finite, history, seconds, cells_passed }
     EarlyStopping { patience, best, waited }
     EpochProgress { epoch, step, loss, reconstruction, kl, cells, seconds }
+    Phases { sparse_from, due }
+}
+
+encode_choices! {
+    Due { 0 = Nothing, 1 = Evidence, 2 = Turn, 3 = FirstTurn, 4 = LastTurn }
+}
+
+/// Where a training stands that finds the graph.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Phases {
+    /// Epochs of the dense phase, once it is over.
+    sparse_from: Option<usize>,
+    /// What is due before the next step.
+    due: Due,
 }
 
 /// Where a training stands, and the sums of its present epoch.
@@ -192,6 +212,8 @@ pub struct Trainer<'a, R> {
     best: Snapshot<R>,
     last_good: Snapshot<R>,
     progress: EpochProgress,
+    /// Where masks are integrated out.
+    phases: Option<Phases>,
     /// Of epochs that are complete; seconds, of all before the last restart.
     training: Training,
     ended: bool,
@@ -205,11 +227,20 @@ impl<'a, R: Real> Trainer<'a, R> {
         let TrainingTask { data, train, settings, .. } = task;
         let now = Instant::now();
         let batch_size = settings.batch_size.min(train.len());
+        let finds_graph = settings.trained.is_none() && identification::applies(network);
+        if finds_graph {
+            identification::begin(network);
+        }
         Self {
             workspace: Workspace::new(&network.architecture, batch_size, data.interventions.max_len()),
             evaluation: evaluation_workspace(network, data),
             gradient: Buffer::zeros(&network.parameters.layout),
-            trained: settings.trained.clone().unwrap_or_else(|| network.trainable()),
+            trained: settings.trained.clone().unwrap_or_else(|| match &network.tensors.mask_logit {
+                // Set by the evidence.
+                Some(mask_logit) if finds_graph => network.all_but([mask_logit]),
+                _ => network.trainable(),
+            }),
+            phases: finds_graph.then_some(Phases { sparse_from: None, due: Due::Nothing }),
             minibatches: None,
             adam: Adam::new(&network.parameters),
             stopping: EarlyStopping::new(settings.patience),
@@ -246,11 +277,12 @@ impl<'a, R: Real> Trainer<'a, R> {
             best,
             last_good,
             progress,
+            phases,
             training,
             ended,
             restarted,
             epoch_restarted,
-            // Given again.
+            // Given again, or said by the phase.
             task: _,
             trained: _,
             // Filled anew by every step, every evaluation or every epoch.
@@ -271,6 +303,7 @@ impl<'a, R: Real> Trainer<'a, R> {
         EpochProgress { seconds, ..*progress }.encode(out);
         let seconds = training.seconds + restarted.elapsed().as_secs_f64();
         Training { seconds, ..training.clone() }.encode(out);
+        phases.encode(out);
         u8::from(*ended).encode(out);
     }
 
@@ -289,6 +322,10 @@ impl<'a, R: Real> Trainer<'a, R> {
         self.last_good.load(input)?;
         self.progress = Encode::decode(input)?;
         self.training = Encode::decode(input)?;
+        self.phases = Encode::decode(input)?;
+        if self.phases.is_some_and(|phases| phases.sparse_from.is_some()) {
+            self.fix_edges();
+        }
         self.ended = u8::decode(input)? != 0;
         self.minibatches = None;
         self.restarted = Instant::now();
@@ -319,6 +356,9 @@ impl<'a, R: Real> Trainer<'a, R> {
     /// Counts on disk that cannot be read; the training then stands where it stood, and the network as after the last
     /// minibatch.
     pub fn advance(&mut self, team: &Team) -> Result<Advance> {
+        if let Some(Phases { due, .. }) = self.phases.filter(|phases| phases.due != Due::Nothing) {
+            return self.identify(team, due);
+        }
         if self.ended || self.progress.epoch >= self.task.settings.epochs {
             self.ended = true;
             return Ok(Advance::Ended);
@@ -349,6 +389,15 @@ impl<'a, R: Real> Trainer<'a, R> {
         let n = batch.cells.len();
         let progress =
             (epoch as f64 + (step * batch_size) as f64 / self.task.train.len() as f64) / settings.epochs as f64;
+        // A dense phase takes whole steps; what follows it has a course of its own.
+        let progress = match self.phases {
+            Some(Phases { sparse_from: None, .. }) => 0.0,
+            Some(Phases { sparse_from: Some(from), .. }) => {
+                let epochs = settings.epochs as f64;
+                (progress * epochs - from as f64) / (epochs - from as f64)
+            }
+            None => progress,
+        };
         let learning_rate = settings.adam.learning_rate * settings.schedule.factor(progress);
         let settings_now = AdamSettings { learning_rate, ..settings.adam };
         let loss = self.network.training_step(
@@ -430,12 +479,81 @@ impl<'a, R: Real> Trainer<'a, R> {
             self.training.stop_reason = StopReason::EarlyStopping;
             self.ended = true;
         }
+        if self.phases.is_some() {
+            self.end_epoch_of_phase();
+            return Ok(Advance::Epoch(record));
+        }
         let settings = self.task.settings;
         let rotates_after = |share: f64| (share * settings.epochs as f64).round() as usize == record.epoch;
         if settings.prune_masks_below > 0.0 && !self.ended && ROTATE_AFTER.into_iter().any(rotates_after) {
             rotate_and_prune(self.network, settings.prune_masks_below);
         }
         Ok(Advance::Epoch(record))
+    }
+
+    /// Says what is due after an epoch of a training that finds the graph.
+    fn end_epoch_of_phase(&mut self) {
+        let (settings, epoch) = (self.task.settings, self.progress.epoch);
+        let Some(phases) = &mut self.phases else { return };
+        phases.due = match phases.sparse_from {
+            None if self.ended || epoch >= settings.dense_epochs => {
+                phases.sparse_from = Some(epoch);
+                self.ended = false;
+                self.training.stop_reason = StopReason::EpochLimit;
+                Due::FirstTurn
+            }
+            None => Due::Nothing,
+            Some(_) if self.ended || epoch >= settings.epochs => Due::LastTurn,
+            Some(from) => {
+                let (done, all) = (epoch - from, settings.epochs - from);
+                let is_turn = (1..=LATER_TURNS).any(|i| done == i * all / (LATER_TURNS + 1));
+                match (is_turn, done % RENEWED_EVERY) {
+                    (true, _) => Due::Turn,
+                    (false, 0) => Due::Evidence,
+                    _ => Due::Nothing,
+                }
+            }
+        };
+        if matches!(phases.due, Due::FirstTurn | Due::LastTurn)
+            && settings.keep == KeepEpoch::Best
+            && self.stopping.best.is_finite()
+        {
+            self.best.restore(self.network);
+        }
+    }
+
+    /// Does what is due: turns the latents, weighs the evidence of every edge.
+    fn identify(&mut self, team: &Team, due: Due) -> Result<Advance> {
+        let TrainingTask { data, train, settings, .. } = self.task;
+        // What it holds in memory makes room.
+        self.minibatches = None;
+        let workspace = &mut self.evaluation;
+        let mut inference = Inference { team, network: &*self.network, data, workspace };
+        let found = inference.intervention_effects(train)?;
+        // Nothing has changed so far, and nothing below can fail.
+        let seed = settings.seed.wrapping_add(self.progress.epoch as u64);
+        if identification::identify(self.network, &found, due, seed) {
+            self.adam = Adam::new(&self.network.parameters);
+        }
+        if due == Due::FirstTurn {
+            self.fix_edges();
+            self.stopping = EarlyStopping::new(settings.patience);
+        }
+        self.last_good.take(self.network);
+        if due == Due::LastTurn {
+            self.best.take(self.network);
+            self.ended = true;
+        }
+        if let Some(phases) = &mut self.phases {
+            phases.due = Due::Nothing;
+        }
+        Ok(Advance::Step)
+    }
+
+    /// From now on shifts, as masks, are set by the evidence alone.
+    fn fix_edges(&mut self) {
+        let tensors = &self.network.tensors;
+        self.trained = self.network.all_but(tensors.shift.iter().chain(&tensors.mask_logit));
     }
 
     /// Ends the training at a value that is not finite, with the last good weights.

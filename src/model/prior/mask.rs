@@ -7,6 +7,9 @@ use crate::numerics::simd::vectorized;
 /// Logit that every mask starts from: all interventions target all latents (model of the paper, reference code).
 pub const INITIAL: f64 = 5.0;
 
+/// Logit of a mask that is on beyond doubt, in either precision: where masks are integrated out, all start here.
+pub const OPEN: f64 = 40.0;
+
 /// Logit of a mask that is switched off: a probability of 0.05, at which a gradient still moves it, Eq. (M8).
 pub const OFF: f64 = -3.0;
 
@@ -53,6 +56,21 @@ pub fn forward<R: Real>(mask: &mut [R], slope: &mut [R], logit: &[R], noise: &[R
                 // y > 1/2 exactly when s > 0; the sign is not subject to rounding.
                 let thresholded = if s > R::ZERO { R::ONE } else { R::ZERO };
                 mask[k] = if hard { thresholded } else { sigmoid(s) };
+            }
+        },
+    );
+}
+
+/// Probability of each mask, Eq. (M1), into `mask`, and its derivative in the logit, Eq. (M2), into `slope`. All L long.
+pub fn probabilities<R: Real>(mask: &mut [R], slope: &mut [R], logit: &[R]) {
+    let n = mask.len();
+    let (slope, logit) = (&mut slope[..n], &logit[..n]);
+    vectorized(
+        #[inline(always)]
+        || {
+            for k in 0..n {
+                mask[k] = sigmoid(logit[k]);
+                slope[k] = sigmoid_derivative(logit[k]);
             }
         },
     );

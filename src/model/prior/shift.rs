@@ -35,6 +35,35 @@ pub fn divergences<R: Real>(kl: &mut [f64], terms: &mut [R], mean: &[R], varianc
     );
 }
 
+/// What the random mask of one intervention adds to the divergence of a cell, Eq. (P8), in nats: half the variance of
+/// weight * mask * shift, over the latents. All L long; `slope` is q (1 - q), q the probability of the mask.
+#[inline(always)]
+pub fn mask_divergence<R: Real>(weight: R, slope: &[R], shift: &[R]) -> f64 {
+    let sum = slope.iter().zip(shift).fold(R::ZERO, |sum, (&slope, &shift)| (slope * shift).fma(shift, sum));
+    0.5 * (weight * weight * sum).to_f64()
+}
+
+/// Adds `scale` times the gradients of Eq. (P8) in shift and mask logit, Eqs. (P9)-(P10), to theirs. All L long; `mask` is
+/// the mask's probability q, `slope` is q (1 - q).
+#[inline(always)]
+pub fn add_mask_divergence_gradient<R: Real>(
+    [d_shift, d_logit]: [&mut [R]; 2],
+    scale: R,
+    weight: R,
+    [mask, slope]: [&[R]; 2],
+    shift: &[R],
+) {
+    let scale = scale * weight * weight;
+    let half = R::from_f64(0.5);
+    for ((((d_shift, d_logit), &mask), &slope), &shift) in
+        d_shift.iter_mut().zip(d_logit).zip(mask).zip(slope).zip(shift)
+    {
+        let of_shift = scale * slope * shift;
+        *d_shift += of_shift;
+        *d_logit += of_shift * shift * (half - mask);
+    }
+}
+
 /// Adds to `kl` (n) what the covariance factor below its diagonal contributes to the divergence, Eq. (P7): half the sum of
 /// its squares. `factor`: n x L(L-1)/2, or empty.
 pub fn add_factor_divergences<R: Real>(kl: &mut [f64], factor: &[R]) {

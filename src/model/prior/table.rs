@@ -29,6 +29,11 @@ pub enum Masks<'a, R> {
     Ones,
     /// Held fixed at these values, A x L.
     Fixed(&'a [R]),
+    /// Integrated out of the divergence, Eq. (P8).
+    Integrated {
+        /// Logits of their probabilities, A x L.
+        logits: &'a [R],
+    },
     /// Drawn in each cell.
     Drawn {
         /// Logits of their probabilities, A x L.
@@ -56,7 +61,7 @@ pub struct CellInterventions<'a> {
 pub struct MaskBuffers<'a, R> {
     /// Receives the masks.
     pub mask: &'a mut [R],
-    /// Receives the derivative of each mask in its logit, where masks are drawn.
+    /// Receives the derivative of each mask in its logit, unless masks are fixed.
     pub slope: &'a mut [R],
     /// Lends its room to the logits.
     pub logit: &'a mut [R],
@@ -69,10 +74,27 @@ pub fn is_likely(probability: f64) -> bool {
     probability > 0.5
 }
 
-impl<R: Real> PriorTable<'_, R> {
-    /// Whether each cell draws its masks, so that their logits are learned.
+impl<'a, R: Real> PriorTable<'a, R> {
+    /// Whether each cell draws its masks.
     pub fn draws_masks(&self) -> bool {
         matches!(self.masks, Masks::Drawn { .. })
+    }
+
+    /// Logits of the masks' probabilities, A x L; `None` without masks, or where they are fixed.
+    pub fn logits(&self) -> Option<&'a [R]> {
+        match self.masks {
+            Masks::Drawn { logits, .. } | Masks::Integrated { logits } => Some(logits),
+            Masks::Ones | Masks::Fixed(_) => None,
+        }
+    }
+
+    /// The same prior, of which each sample of a cell draws its masks where they are random.
+    pub fn drawing(self) -> Self {
+        let masks = match self.masks {
+            Masks::Integrated { logits } => Masks::Drawn { logits, kind: MaskKind::Hard, temperature: 1.0 },
+            other => other,
+        };
+        Self { masks, ..self }
     }
 
     /// Whether the mask of an intervention on a latent is on: its probability exceeds one half.
@@ -82,7 +104,7 @@ impl<R: Real> PriorTable<'_, R> {
             Masks::Ones => true,
             Masks::Fixed(masks) => is_likely(masks[at].to_f64()),
             // The sign is not subject to rounding.
-            Masks::Drawn { logits, .. } => logits[at] > R::ZERO,
+            Masks::Drawn { logits, .. } | Masks::Integrated { logits } => logits[at] > R::ZERO,
         }
     }
 
@@ -92,7 +114,7 @@ impl<R: Real> PriorTable<'_, R> {
         match self.masks {
             Masks::Ones => R::ONE,
             Masks::Fixed(masks) => masks[at],
-            Masks::Drawn { logits, .. } => mask::sigmoid(logits[at]),
+            Masks::Drawn { logits, .. } | Masks::Integrated { logits } => mask::sigmoid(logits[at]),
         }
     }
 
@@ -101,7 +123,7 @@ impl<R: Real> PriorTable<'_, R> {
         match self.masks {
             Masks::Ones => None,
             Masks::Fixed(masks) => Some(masks.to_vec()),
-            Masks::Drawn { logits, .. } => Some(logits.iter().map(|&logit| mask::sigmoid(logit)).collect()),
+            Masks::Drawn { logits, .. } | Masks::Integrated { logits } => Some(logits.iter().map(|&logit| mask::sigmoid(logit)).collect()),
         }
     }
 
@@ -110,7 +132,7 @@ impl<R: Real> PriorTable<'_, R> {
         let n = match self.masks {
             Masks::Ones => return None,
             Masks::Fixed(masks) => masks.len(),
-            Masks::Drawn { logits, .. } => logits.len(),
+            Masks::Drawn { logits, .. } | Masks::Integrated { logits } => logits.len(),
         };
         Some((0..n).map(|at| self.is_on(at / self.n_latents, at % self.n_latents)).collect())
     }
@@ -145,12 +167,16 @@ impl<R: Real> PriorTable<'_, R> {
         mean
     }
 
-    /// Masks of some cells, drawn by Eqs. (M4)-(M7) unless they are fixed.
+    /// Masks of some cells, drawn by Eqs. (M4)-(M7), or their probabilities where they are integrated out.
     pub fn masks_of_cells(&self, buffers: MaskBuffers<'_, R>, of: CellInterventions<'_>) {
         let MaskBuffers { mask, slope, logit, noise } = buffers;
         match self.masks {
             Masks::Ones => mask.fill(R::ONE),
             Masks::Fixed(masks) => self.copy_rows(mask, masks, of),
+            Masks::Integrated { logits } => {
+                self.copy_rows(logit, logits, of);
+                mask::probabilities(mask, slope, logit);
+            }
             // One loop then draws all of them.
             Masks::Drawn { logits, kind, temperature } => {
                 self.copy_rows(logit, logits, of);
@@ -192,19 +218,41 @@ impl<R: Real> PriorTable<'_, R> {
         );
     }
 
-    /// Adds, cell by cell in order, the gradients in shifts and mask logits (A x L; of the latter only where masks are drawn),
+    /// Adds to the divergences of some cells (n) what random masks add where they are integrated out, Eq. (P8), given their
+    /// slopes (n x E x L).
+    pub fn add_mask_divergences(&self, kl: &mut [f64], slopes: &[R], of: CellInterventions<'_>) {
+        let (Some(shifts), Masks::Integrated { .. }) = (self.shifts, self.masks) else { return };
+        let l = self.n_latents;
+        vectorized(
+            #[inline(always)]
+            || {
+                for (i, (kl, &cell)) in kl.iter_mut().zip(of.cells).enumerate() {
+                    let (interventions, doses) = of.rows.row(cell);
+                    for (e, (&a, &dose)) in interventions.iter().zip(doses).enumerate() {
+                        let (at, a) = ((i * of.per_cell + e) * l, a as usize * l);
+                        let dose = R::from_f64(dose as f64);
+                        *kl += shift::mask_divergence(dose, &slopes[at..at + l], &shifts[a..a + l]);
+                    }
+                }
+            },
+        );
+    }
+
+    /// Adds, cell by cell in order, the gradients in shifts and mask logits (A x L; of the latter only where masks are random),
     /// Eqs. (P5)-(P6), given the gradient of the weighted divergence in the posterior mean (n x L), the negative of that in
-    /// the prior mean, and the masks and, where they are drawn, their slopes (n x E x L).
+    /// the prior mean, and the masks and, where they are random, their slopes (n x E x L). Where masks are integrated out, those
+    /// of Eqs. (P9)-(P10) times `kl_scale`, the weight of the divergence, come to them.
     pub fn add_gradient(
         &self,
         [d_shift, d_logit]: [&mut [R]; 2],
-        d_posterior_mean: &[R],
+        (d_posterior_mean, kl_scale): (&[R], R),
         [masks, slopes]: [&[R]; 2],
         of: CellInterventions<'_>,
     ) {
         let Some(shifts) = self.shifts else { return };
         let l = self.n_latents;
-        let drawn = self.draws_masks();
+        let random = self.logits().is_some();
+        let integrated = matches!(self.masks, Masks::Integrated { .. });
         let mut d_prior_mean = [R::ZERO; 64];
         for (i, &cell) in of.cells.iter().enumerate() {
             let (interventions, doses) = of.rows.row(cell);
@@ -214,20 +262,29 @@ impl<R: Real> PriorTable<'_, R> {
                 // In pieces of 64 latents, so that no buffer is needed.
                 for from in (0..l).step_by(64) {
                     let to = (from + 64).min(l);
-                    let slopes = if drawn { &slopes[at + from..at + to] } else { &[] };
+                    let slopes = if random { &slopes[at + from..at + to] } else { &[] };
                     let d = &mut d_prior_mean[..to - from];
                     for (d, &d_m) in d.iter_mut().zip(&d_posterior_mean[i * l + from..i * l + to]) {
                         *d = -d_m;
                     }
                     shift::add_intervention_gradient(
                         &mut d_shift[a + from..a + to],
-                        drawn.then(|| &mut d_logit[a + from..a + to]),
+                        random.then(|| &mut d_logit[a + from..a + to]),
                         d,
                         R::from_f64(dose as f64),
                         &masks[at + from..at + to],
                         slopes,
                         &shifts[a + from..a + to],
                     );
+                    if integrated {
+                        shift::add_mask_divergence_gradient(
+                            [&mut d_shift[a + from..a + to], &mut d_logit[a + from..a + to]],
+                            kl_scale,
+                            R::from_f64(dose as f64),
+                            [&masks[at + from..at + to], slopes],
+                            &shifts[a + from..a + to],
+                        );
+                    }
                 }
             }
         }
@@ -268,6 +325,17 @@ impl<R: Real> PriorTableMut<'_, R> {
         let l = self.n_latents;
         if let Some(shifts) = &mut self.shifts {
             interventions.iter().for_each(|&a| shifts[a * l..(a + 1) * l].fill(value));
+        }
+    }
+
+    /// Sets the shift and the probability of the mask of every edge that `known` says something of; A x L each.
+    pub fn set_edges(&mut self, shifts: &[f64], log_odds: &[f64], known: impl Fn(usize) -> bool) {
+        let known = || (0..shifts.len()).filter(|&at| known(at));
+        if let Some(to) = &mut self.shifts {
+            known().for_each(|at| to[at] = R::from_f64(shifts[at]));
+        }
+        if let Some(to) = &mut self.mask_logits {
+            known().for_each(|at| to[at] = R::from_f64(log_odds[at].clamp(-mask::OPEN, mask::OPEN)));
         }
     }
 

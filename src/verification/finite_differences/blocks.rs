@@ -4,6 +4,7 @@
 //! then the gradient that its backward receives. Sizes are arguments, so that tests can draw them.
 
 use crate::data::counts::in_memory::Counts;
+use crate::data::dataset::InterventionRows;
 use crate::model::adam::{Adam, AdamSettings};
 use crate::model::architecture::{LatentDistribution, MaskKind};
 use crate::model::latent as posterior;
@@ -14,6 +15,7 @@ use crate::model::likelihood::poisson as poisson_likelihood;
 use crate::model::likelihood::{CellCounts, Likelihood, Prepared, Scratch};
 use crate::model::parameters::{Buffer, LayoutBuilder};
 use crate::model::prior::sparsity::Penalty;
+use crate::model::prior::table::{CellInterventions, MaskBuffers, Masks, PriorTable};
 use crate::model::prior::{mask, shift};
 use crate::model::workspace::Log1pTable;
 use crate::numerics::matmul::{Accumulate, Rows};
@@ -42,6 +44,7 @@ pub fn check_blocks(seed: u64) -> Vec<Check> {
         named(soft_mask(37, 0.3, seed), "soft mask, temperature 0.3"),
         hard_mask(1000, 0.7, seed),
         prior(5, 4, 17, 3, seed),
+        integrated_masks(5, 4, 17, 3, seed),
         penalty(Penalty::SpikeAndSlab { alpha: 100.0 }, 35, seed),
         penalty(Penalty::MeanProbability { alpha: 10.0 }, 35, seed),
         negative_binomial(37, 0.0, seed),
@@ -375,6 +378,57 @@ pub fn prior(batch: usize, n_interventions: usize, n_latents: usize, per_cell: u
     comparison.gradient(&mut random, &shift, &d_shift, |shift| value(&mean, shift, &logit));
     comparison.gradient(&mut random, &logit, &d_logit, |logit| value(&mean, &shift, logit));
     comparison.check("prior")
+}
+
+/// [`crate::model::prior::table`]: gradients of the divergence in mean, shifts and mask logits where masks are integrated out,
+/// each cell under several interventions of different weights.
+pub fn integrated_masks(
+    batch: usize,
+    n_interventions: usize,
+    n_latents: usize,
+    per_cell: usize,
+    seed: u64,
+) -> Check {
+    let mut random = Random::new(seed, 10);
+    let (n, table, entries) = (batch * n_latents, n_interventions * n_latents, batch * per_cell * n_latents);
+    let (mean, shift) = (random.normal(n), random.normal(table));
+    let logit: Vec<f64> = random.normal(table).iter().map(|l| 2.0 * l).collect();
+    let variance = random.uniform(n, 0.01, 3.0);
+    let mut rows = InterventionRows::default();
+    for _ in 0..batch {
+        let weights = random.uniform(per_cell, -1.0, 2.0);
+        let row: Vec<_> = weights.iter().map(|&w| (random.below(n_interventions) as u32, w as f32)).collect();
+        rows.push(&row);
+    }
+    let cells: Vec<usize> = (0..batch).collect();
+    let of = CellInterventions { rows: &rows, cells: &cells, per_cell };
+    let scale = 1.3;
+    let forward = |shift: &[f64], logit: &[f64], mean: &[f64]| {
+        let prior = PriorTable { n_latents, shifts: Some(shift), masks: Masks::Integrated { logits: logit } };
+        let [mut mask, mut slope, mut room] = [(); 3].map(|()| vec![0.0; entries]);
+        let buffers = MaskBuffers { mask: &mut mask, slope: &mut slope, logit: &mut room, noise: &[] };
+        prior.masks_of_cells(buffers, of);
+        let (mut prior_mean, mut kl) = (vec![0.0; n], vec![0.0; batch]);
+        prior.means_of_cells(&mut prior_mean, &mask, of);
+        shift::divergences(&mut kl, &mut vec![0.0; n], mean, &variance, &prior_mean);
+        prior.add_mask_divergences(&mut kl, &slope, of);
+        (kl.iter().sum::<f64>(), mask, slope, prior_mean)
+    };
+    let value = |mean: &[f64], shift: &[f64], logit: &[f64]| {
+        let total = forward(shift, logit, mean).0;
+        Evaluation { value: scale * total, magnitude: scale * (total + n as f64), sides: 0 }
+    };
+    let (_, mask, slope, prior_mean) = forward(&shift, &logit, &mean);
+    let mut d_mean = vec![0.0; n];
+    shift::divergence_gradient(&mut d_mean, &mean, &prior_mean, scale);
+    let (mut d_shift, mut d_logit) = (vec![0.0; table], vec![0.0; table]);
+    let prior = PriorTable { n_latents, shifts: Some(&shift), masks: Masks::Integrated { logits: &logit } };
+    prior.add_gradient([&mut d_shift, &mut d_logit], (&d_mean, scale), [&mask, &slope], of);
+    let mut comparison = Comparison::default();
+    comparison.gradient(&mut random, &mean, &d_mean, |mean| value(mean, &shift, &logit));
+    comparison.gradient(&mut random, &shift, &d_shift, |shift| value(&mean, shift, &logit));
+    comparison.gradient(&mut random, &logit, &d_logit, |logit| value(&mean, &shift, logit));
+    comparison.check("prior, masks integrated out")
 }
 
 /// A [`Penalty`]: gradient in the mask logits, with a weight.

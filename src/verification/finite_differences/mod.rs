@@ -5,7 +5,7 @@ mod comparison;
 mod objective;
 
 pub use blocks::{
-    activation, adam, batch_norm, check_blocks, hard_mask, input_layer, latent, layer_norm, linear, negative_binomial,
+    activation, adam, batch_norm, check_blocks, hard_mask, input_layer, integrated_masks, latent, layer_norm, linear, negative_binomial,
     penalty, poisson, prior, soft_mask,
 };
 pub use comparison::{Comparison, Evaluation, Random, TOLERANCE, Tolerance};

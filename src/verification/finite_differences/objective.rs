@@ -67,7 +67,7 @@ pub fn check_network(
     let mut random = Random::new(seed, 102);
     let mut soft = network.clone();
     let hard = matches!(network.architecture.prior, Prior::Masked { kind: MaskKind::Hard, .. });
-    if let Prior::Masked { kind, .. } = &mut soft.architecture.prior {
+    if hard && let Prior::Masked { kind, .. } = &mut soft.architecture.prior {
         *kind = MaskKind::Soft;
     }
     let mut point = Point::new(soft, data, cells, weights, penalty, seed);

@@ -1,0 +1,265 @@
+//! What interventions do to the latents of their cells: least squares of posterior means on interventions and covariates.
+//! Derivation: `derivations/evidence.md`.
+
+use std::collections::BTreeMap;
+
+use crate::data::dataset::Dataset;
+use crate::error::Result;
+use crate::inference::Inference;
+use crate::numerics::real::Real;
+
+/// Most rounds of the least squares.
+const MOST_ROUNDS: usize = 200;
+/// Residual, relative to the right-hand side, at which they are solved.
+const SOLVED: f64 = 1e-12;
+
+/// Effects of all interventions on all latents, as estimated from cells. A interventions, L latents.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InterventionEffects {
+    /// L.
+    pub n_latents: usize,
+    /// Effects, A x L: the least squares of Eq. (E1); 0 for an intervention without cells.
+    pub effects: Vec<f64>,
+    /// Sum of the squared doses of each intervention over the cells, A: its number of cells, where each received dose 1.
+    pub cells: Vec<f64>,
+    /// Variance of what effects are relative to, in units of the variance of a cell, A: of the control cells of the batches of
+    /// each intervention, Eq. (E3); 0 without controls.
+    pub reference: Vec<f64>,
+    /// Whether there are control cells, which effects are relative to.
+    pub has_controls: bool,
+    /// Covariance of posterior means about what interventions and covariates explain, L x L.
+    pub within: Vec<f64>,
+}
+
+/// Cells that the design does not tell apart.
+struct Group {
+    interventions: Vec<(usize, f64)>,
+    /// Columns of covariates: one level of each.
+    levels: Vec<usize>,
+    cells: f64,
+    sum: Vec<f64>,
+}
+
+impl<R: Real> Inference<'_, R> {
+    /// Effects of all interventions on the latents of `cells`.
+    ///
+    /// # Errors
+    /// Counts on disk that cannot be read.
+    pub fn intervention_effects(&mut self, cells: &[usize]) -> Result<InterventionEffects> {
+        let means = self.posterior_means(cells)?;
+        Ok(InterventionEffects::new(self.data, cells, &means, self.network.architecture.n_latents))
+    }
+}
+
+impl InterventionEffects {
+    /// The effects on `cells`, whose posterior means these are (cells x L).
+    pub fn new<R: Real>(data: &Dataset, cells: &[usize], means: &[R], n_latents: usize) -> Self {
+        let l = n_latents;
+        let a = data.n_interventions();
+        let groups = groups(data, cells, means, l);
+        let mut outer = vec![0.0; l * l];
+        for mean in means.chunks_exact(l) {
+            for j in 0..l {
+                for k in 0..=j {
+                    outer[j * l + k] += mean[j].to_f64() * mean[k].to_f64();
+                }
+            }
+        }
+        let has_controls = groups.iter().any(|group| group.interventions.is_empty());
+        let n_levels: usize = data.covariates.categorical.iter().map(|column| column.levels.len()).sum();
+        let system = NormalEquations { groups: &groups, n_interventions: a, width: a + 1 + n_levels };
+        let solution = system.solve(l);
+        for group in &groups {
+            // Residual sums of squares: those of the cells, less what the fit explains.
+            let fitted = group.fitted(&solution, a, l);
+            for j in 0..l {
+                for k in 0..=j {
+                    outer[j * l + k] +=
+                        group.cells * fitted[j] * fitted[k] - fitted[j] * group.sum[k] - fitted[k] * group.sum[j];
+                }
+            }
+        }
+        let n = cells.len().max(1) as f64;
+        let within = (0..l * l).map(|at| outer[(at / l).max(at % l) * l + (at / l).min(at % l)] / n).collect();
+        let mut dose_squares = vec![0.0; a];
+        for group in &groups {
+            group.interventions.iter().for_each(|&(a, dose)| dose_squares[a] += dose * dose * group.cells);
+        }
+        let reference = reference_variances(&groups, &dose_squares);
+        let mut effects = solution[..a * l].to_vec();
+        for (effects, &cells) in effects.chunks_exact_mut(l).zip(&dose_squares) {
+            if cells == 0.0 {
+                effects.fill(0.0);
+            }
+        }
+        Self { n_latents, effects, cells: dose_squares, reference, has_controls, within }
+    }
+
+    /// Variance of each effect that comes from the number of cells, A x L, Eq. (E2); infinite for an intervention without cells.
+    pub fn sampling_variances(&self) -> Vec<f64> {
+        let l = self.n_latents;
+        let of = |at: usize| {
+            let (a, k) = (at / l, at % l);
+            self.within[k * l + k].max(f64::MIN_POSITIVE) * (1.0 / self.cells[a] + self.reference[a])
+        };
+        (0..self.effects.len()).map(of).collect()
+    }
+
+    /// The effects along turned latents: `rotation` (L x L) times each row; the covariance turns with them.
+    pub fn turned(&self, rotation: &[f64]) -> Self {
+        let l = self.n_latents;
+        let times = |row: &[f64]| -> Vec<f64> {
+            rotation.chunks_exact(l).map(|axis| axis.iter().zip(row).map(|(r, e)| r * e).sum()).collect()
+        };
+        let half: Vec<f64> = self.within.chunks_exact(l).flat_map(times).collect();
+        let columns = (0..l * l).map(|at| half[at % l * l + at / l]).collect::<Vec<f64>>();
+        let within = columns.chunks_exact(l).flat_map(times).collect();
+        Self { effects: self.effects.chunks_exact(l).flat_map(times).collect(), within, ..self.clone() }
+    }
+}
+
+impl Group {
+    /// What the solution says of each of its cells, L.
+    fn fitted(&self, solution: &[f64], n_interventions: usize, l: usize) -> Vec<f64> {
+        let mut fitted = vec![0.0; l];
+        self.columns(n_interventions).for_each(|(column, weight)| {
+            let row = &solution[column * l..(column + 1) * l];
+            fitted.iter_mut().zip(row).for_each(|(fitted, value)| *fitted += weight * value);
+        });
+        fitted
+    }
+
+    /// Columns of the design, with their values: interventions, the constant, levels of covariates.
+    fn columns(&self, n_interventions: usize) -> impl Iterator<Item = (usize, f64)> + '_ {
+        let others = std::iter::once(0).chain(self.levels.iter().map(|level| level + 1));
+        self.interventions.iter().copied().chain(others.map(move |column| (n_interventions + column, 1.0)))
+    }
+}
+
+fn groups<R: Real>(data: &Dataset, cells: &[usize], means: &[R], l: usize) -> Vec<Group> {
+    let mut places = BTreeMap::new();
+    let mut groups: Vec<Group> = Vec::new();
+    for (&cell, mean) in cells.iter().zip(means.chunks_exact(l)) {
+        let (interventions, doses) = data.interventions.row(cell);
+        let levels: Vec<u32> = data.covariates.categorical.iter().map(|column| column.codes[cell]).collect();
+        let bits: Vec<u32> = doses.iter().map(|dose| dose.to_bits()).collect();
+        let place = *places.entry((interventions.to_vec(), bits, levels.clone())).or_insert_with(|| {
+            let mut first = 0;
+            let of_column = |(column, &level): (&crate::data::dataset::Categorical, &u32)| {
+                first += column.levels.len();
+                first - column.levels.len() + level as usize
+            };
+            groups.push(Group {
+                interventions: interventions.iter().zip(doses).map(|(&a, &dose)| (a as usize, dose as f64)).collect(),
+                levels: data.covariates.categorical.iter().zip(&levels).map(of_column).collect(),
+                cells: 0.0,
+                sum: vec![0.0; l],
+            });
+            groups.len() - 1
+        });
+        groups[place].cells += 1.0;
+        groups[place].sum.iter_mut().zip(mean).for_each(|(sum, m)| *sum += m.to_f64());
+    }
+    groups
+}
+
+/// Eq. (E3).
+fn reference_variances(groups: &[Group], cells: &[f64]) -> Vec<f64> {
+    let mut controls = BTreeMap::new();
+    for group in groups.iter().filter(|group| group.interventions.is_empty()) {
+        *controls.entry(&group.levels).or_insert(0.0) += group.cells;
+    }
+    let all: f64 = controls.values().sum();
+    let mut reference = vec![0.0; cells.len()];
+    if all == 0.0 {
+        return reference;
+    }
+    for group in groups {
+        for &(a, dose) in &group.interventions {
+            let share = dose * dose * group.cells / cells[a];
+            // Where a batch has no controls, those of the others stand for them.
+            reference[a] += share / controls.get(&group.levels).copied().unwrap_or(all);
+        }
+    }
+    reference
+}
+
+/// The least squares of Eq. (E1), without the matrix.
+struct NormalEquations<'a> {
+    groups: &'a [Group],
+    n_interventions: usize,
+    /// Columns of the design.
+    width: usize,
+}
+
+impl NormalEquations<'_> {
+    /// The solution of least norm that conjugate gradients from 0 reach, width x L. Without controls the constant stays 0.
+    fn solve(&self, l: usize) -> Vec<f64> {
+        let mut right = vec![0.0; self.width * l];
+        let mut diagonal = vec![0.0; self.width];
+        for group in self.groups {
+            for (column, weight) in group.columns(self.n_interventions) {
+                diagonal[column] += weight * weight * group.cells;
+                let row = &mut right[column * l..(column + 1) * l];
+                row.iter_mut().zip(&group.sum).for_each(|(right, sum)| *right += weight * sum);
+            }
+        }
+        let without_controls = self.groups.iter().all(|group| !group.interventions.is_empty());
+        // Effects and constant are then the same thing, and levels of covariates are deviations.
+        let free = |column: usize| diagonal[column] > 0.0 && !(without_controls && column == self.n_interventions);
+        let scale: Vec<f64> = (0..self.width).map(|c| if free(c) { 1.0 / diagonal[c].sqrt() } else { 0.0 }).collect();
+        let scaled = |values: &mut [f64]| {
+            for (row, scale) in values.chunks_exact_mut(l).zip(&scale) {
+                row.iter_mut().for_each(|value| *value *= scale);
+            }
+        };
+        let dot = |x: &[f64], y: &[f64]| -> Vec<f64> {
+            let mut dots = vec![0.0; l];
+            for (x, y) in x.chunks_exact(l).zip(y.chunks_exact(l)) {
+                dots.iter_mut().zip(x.iter().zip(y)).for_each(|(dot, (x, y))| *dot += x * y);
+            }
+            dots
+        };
+        scaled(&mut right);
+        let mut solution = vec![0.0; right.len()];
+        let mut residual = right.clone();
+        let mut direction = right.clone();
+        let mut size = dot(&residual, &residual);
+        let goal: Vec<f64> = size.iter().map(|size| size * SOLVED * SOLVED).collect();
+        for _ in 0..MOST_ROUNDS {
+            if size.iter().zip(&goal).all(|(size, goal)| size <= goal) {
+                break;
+            }
+            let mut applied = direction.clone();
+            scaled(&mut applied);
+            applied = self.apply(&applied, l);
+            scaled(&mut applied);
+            let curvature = dot(&direction, &applied);
+            let step: Vec<f64> = size.iter().zip(&curvature).map(|(s, c)| if *c > 0.0 { s / c } else { 0.0 }).collect();
+            for at in 0..solution.len() {
+                solution[at] += step[at % l] * direction[at];
+                residual[at] -= step[at % l] * applied[at];
+            }
+            let before = std::mem::replace(&mut size, dot(&residual, &residual));
+            for at in 0..direction.len() {
+                let (now, before) = (size[at % l], before[at % l]);
+                direction[at] = residual[at] + if before > 0.0 { now / before } else { 0.0 } * direction[at];
+            }
+        }
+        scaled(&mut solution);
+        solution
+    }
+
+    /// The matrix of the normal equations times `values`, width x L each.
+    fn apply(&self, values: &[f64], l: usize) -> Vec<f64> {
+        let mut applied = vec![0.0; values.len()];
+        for group in self.groups {
+            let fitted = group.fitted(values, self.n_interventions, l);
+            for (column, weight) in group.columns(self.n_interventions) {
+                let row = &mut applied[column * l..(column + 1) * l];
+                row.iter_mut().zip(&fitted).for_each(|(applied, f)| *applied += weight * group.cells * f);
+            }
+        }
+        applied
+    }
+}
