@@ -10,7 +10,7 @@ use crate::commands::{run_folder, screen};
 use crate::data::screen::Screen;
 use crate::display::progress::{Progress, ProgressKind};
 use crate::error::{Error, Result};
-use crate::evaluation::interpretation::Interpretation;
+use crate::evaluation::interpretation::{Interpretation, Readout};
 use crate::evaluation::judge::{judge, timed};
 use crate::evaluation::metrics::Metrics;
 use crate::fit;
@@ -107,8 +107,9 @@ where
     let mut metrics = judge(team, config, screen, &network, Some(&training), &mut || resumable.check())?;
     metrics.starts = starts;
     resumable.check()?;
+    let readout = Readout { seed: config.execution.seed, fdr: config.output.fdr, keep: config.output.h5ad };
     let interpretation = write_cells(folder, data, config.model.latents, config.training.precision, |cell| {
-        Interpretation::new(team, &network, data, split, config.execution.seed, config.output.h5ad, cell)
+        Interpretation::new(team, &network, data, split, readout, cell)
     })?;
     let history = &training.history;
     let findings = Findings { config, screen, network: &network, history, interpretation: &interpretation };

@@ -3,11 +3,15 @@
 use crate::data::dataset::Dataset;
 use crate::data::split::ScreenSplit;
 use crate::error::Result;
+<<<<<<< HEAD
 use crate::evaluation::gene_effects::GeneEffects;
+=======
+use crate::evaluation::certainty::{Certainty, Edge};
+>>>>>>> c78a096 (Say of every edge how sure it is)
 use crate::inference::loadings::{MOST_CELLS, spread};
 use crate::inference::{Inference, evaluation_workspace};
 use crate::model::network::Network;
-use crate::model::prior::table::PriorTable;
+use crate::model::prior::table::{Masks, PriorTable};
 use crate::numerics::real::Real;
 use crate::parallel::team::Team;
 use std::collections::BTreeSet;
@@ -19,10 +23,17 @@ pub struct Interpretation {
     pub masks: Option<Vec<f64>>,
     /// Shifts, interventions x L, for models with shifts.
     pub shifts: Option<Vec<f64>>,
-    /// Likely pairs of intervention and latent.
+    /// Edges of the graph: likely pairs of intervention and latent.
     pub targets: Vec<Target>,
+<<<<<<< HEAD
     /// What each latent does to each gene.
     pub genes: GeneEffects,
+=======
+    /// How sure every pair is, for models whose masks follow the evidence.
+    pub certainty: Option<Certainty>,
+    /// Change of each gene's log2 rate per unit of each latent, genes x L, Eq. (D2).
+    pub loadings: Vec<f64>,
+>>>>>>> c78a096 (Say of every edge how sure it is)
     /// What is found of each cell, where it is asked for.
     pub cells: Option<CellFigures>,
 }
@@ -55,8 +66,7 @@ impl CellFigures {
 
 impl Interpretation {
     /// Reads `network` out in one pass over the cells, and calls `cell(mean, record)` for each of them, in their order, with
-    /// its posterior mean: on the first process, which is the one that writes. `keep` says whether the figures of the cells
-    /// are held as well.
+    /// its posterior mean: on the first process, which is the one that writes.
     ///
     /// # Errors
     /// Counts on disk that cannot be read; what `cell` fails with.
@@ -65,15 +75,26 @@ impl Interpretation {
         network: &Network<R>,
         data: &Dataset,
         split: &ScreenSplit,
-        seed: u64,
-        keep: bool,
+        Readout { seed, fdr, keep }: Readout,
         mut cell: impl FnMut(&[f64], &CellRecord) -> Result<()>,
     ) -> Result<Self> {
         let l = network.architecture.n_latents;
         let wide = |values: &[R]| values.iter().map(|v| v.to_f64()).collect::<Vec<f64>>();
         let prior = network.prior();
         let (masks, shifts) = (prior.probabilities().map(|masks| wide(&masks)), prior.shifts.map(wide));
-        let targets = targets(prior, &split.trained);
+        let mut workspace = evaluation_workspace(network, data);
+        let mut inference = Inference { team, network, data, workspace: &mut workspace };
+        let certainty = match prior.masks {
+            Masks::Integrated { .. } => {
+                let means = inference.posterior_means(&split.train)?;
+                Some(Certainty::new(data, &split.train, &means, l, fdr, seed))
+            }
+            _ => None,
+        };
+        let targets = match &certainty {
+            Some(certainty) => certainty.found().map(Target::from).collect(),
+            None => targets(prior, &split.trained),
+        };
         let priors = priors(&targets, prior);
 
         let first = team.ranks().is_first();
@@ -86,9 +107,13 @@ impl Interpretation {
         let mut cells = (keep && first).then(CellFigures::default);
         let mut latent = vec![0.0; l];
 
+<<<<<<< HEAD
         let mut workspace = evaluation_workspace(network, data);
         let mut inference = Inference { team, network, data, workspace: &mut workspace };
         let mut mean_count = inference.for_each_cell(seed, |found| {
+=======
+        inference.for_each_cell(seed, |found| {
+>>>>>>> c78a096 (Say of every edge how sure it is)
             let n = found.cell;
             if left.next_if_eq(&n).is_some() {
                 latents_chosen.extend_from_slice(found.mean);
@@ -110,11 +135,27 @@ impl Interpretation {
             cells.iter_mut().for_each(|cells| cells.push(&record));
             Ok(())
         })?;
+<<<<<<< HEAD
         mean_count.iter_mut().for_each(|total| *total /= data.n_cells() as f64);
         let loadings = inference.gene_loadings(&chosen, &latents_chosen, split.train.len());
         let genes = GeneEffects::new(l, mean_count, loadings);
         Ok(Self { masks, shifts, targets, genes, cells })
+=======
+        let loadings = inference.gene_loadings(&chosen, &latents_chosen);
+        Ok(Self { masks, shifts, targets, certainty, loadings, cells })
+>>>>>>> c78a096 (Say of every edge how sure it is)
     }
+}
+
+/// What of a model is read out, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Readout {
+    /// Seed of the random streams.
+    pub seed: u64,
+    /// False discovery rate of the graph.
+    pub fdr: f64,
+    /// Whether the figures of the cells are held.
+    pub keep: bool,
 }
 
 /// Prior mean of each intervention that has targets.
@@ -147,6 +188,13 @@ pub struct Target {
     pub probability: f64,
     /// How far it shifts the latent, in deviations of the latent's prior.
     pub shift: f64,
+}
+
+impl From<&Edge> for Target {
+    fn from(edge: &Edge) -> Self {
+        let Edge { intervention, latent, probability, shift, .. } = *edge;
+        Self { intervention, latent, probability, shift }
+    }
 }
 
 /// One cell of `cells.csv`.

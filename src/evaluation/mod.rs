@@ -1,6 +1,7 @@
 //! How good a fitted model is: recovered latents, recovered targets, likelihood against plain baselines.
 
 pub mod assignment;
+pub mod certainty;
 pub(crate) mod columns;
 pub mod correlation;
 pub mod gene_effects;

@@ -14,7 +14,7 @@ use crate::data::dataset::Dataset;
 use crate::data::screen::LoadedScreen;
 use crate::data::split::ScreenSplit;
 use crate::error::Result;
-use crate::evaluation::interpretation::Interpretation;
+use crate::evaluation::interpretation::{Interpretation, Readout};
 use crate::fit::fitted::{ModelSource, TrainedNetwork, TrainingRecord};
 use crate::model::network::Network;
 use crate::numerics::real::{Precision, Real};
@@ -67,12 +67,12 @@ fn fit_in<R: Real>(
         return Err(non_finite.into());
     }
     let (mut latents, mut cells) = (Vec::new(), Vec::new());
-    let interpretation =
-        Interpretation::new(team, &network, data, &split, settings.execution.seed, false, |mean, record| {
-            latents.extend_from_slice(mean);
-            cells.push(*record);
-            Ok(())
-        })?;
+    let readout = Readout { seed: settings.execution.seed, fdr: settings.output.fdr, keep: false };
+    let interpretation = Interpretation::new(team, &network, data, &split, readout, |mean, record| {
+        latents.extend_from_slice(mean);
+        cells.push(*record);
+        Ok(())
+    })?;
     let loaded = LoadedScreen { data: Arc::new(data.without_counts()), mixing: None, notes: Vec::new(), summary: None };
     let screen = loaded.split_as(split);
     let (masks, shifts) = (interpretation.masks.clone(), interpretation.shifts.clone());

@@ -36,6 +36,8 @@ pub enum Purpose {
     Oracle = 12,
     /// Bases from which turns of the latents are sought; the epoch is the basis's number.
     Turn = 13,
+    /// Permutations of labels; the epoch is the permutation's number.
+    Permutation = 14,
 }
 
 /// The stream of one (seed, purpose, epoch, item): Philox 4x32-10 with these as its counter (Salmon et al. 2011).

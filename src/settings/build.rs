@@ -5,6 +5,7 @@ use crate::model::adam::AdamSettings;
 use crate::model::architecture::{Architecture, PosteriorCovariance};
 use crate::model::method::Method;
 use crate::model::objective::Objective;
+use crate::model::prior::sparsity::Penalty;
 use crate::settings::config::Settings;
 use crate::training::trainer::TrainingSettings;
 
@@ -34,7 +35,10 @@ impl Settings {
     pub fn objective(&self, n_interventions: usize, n_training: usize) -> Objective {
         let alpha = self.alpha_for(n_interventions);
         Objective {
-            penalty: self.model.method.penalty(alpha),
+            penalty: match self.model.integrates_mask() {
+                true => Penalty::None,
+                false => self.model.method.penalty(alpha),
+            },
             beta: self.model.beta,
             scale_to_all_cells: self.model.method == Method::SvaePlus,
             n_cells: n_training,

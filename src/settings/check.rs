@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use crate::data::simulate::{Simulation, SimulationKind};
 use crate::error::{Error, Result};
-use crate::model::architecture::PosteriorCovariance;
+use crate::model::architecture::{MaskKind, PosteriorCovariance};
 use crate::model::method::Method;
 use crate::settings::config::Settings;
 use crate::settings::effect::without_effect;
@@ -103,6 +103,10 @@ impl Settings {
         let model = &mut self.model;
         if model.method == Method::BetaVae && !is_given("beta") {
             model.beta = 10.0;
+        }
+        if model.method == Method::Svae && model.mask == MaskKind::Integrated {
+            let problem = "the penalty of svae is on masks that are drawn";
+            return Err(origin.error("mask", problem, "choose --mask hard or --mask soft, or --method svae-plus"));
         }
         // Without a spike-and-slab prior alpha is the weight of a penalty, which may be absent.
         let range = match model.method {

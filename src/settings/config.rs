@@ -8,6 +8,8 @@ use serde::Serialize;
 use crate::data::loading::options::LoadOptions;
 use crate::data::simulate::Simulation;
 use crate::error::{Error, InputError, Result};
+use crate::model::architecture::MaskKind;
+use crate::model::method::Method;
 use crate::settings::raw::{ExecutionKeys, InterruptionKeys, ModelKeys, OutputKeys, TrainingKeys};
 use crate::system::interruption::{Interval, SaveSchedule};
 use crate::words::nearest;
@@ -148,7 +150,7 @@ impl Settings {
     pub fn resolved(&self, intervention_names: &[String], n_training: usize) -> Result<Self> {
         let held_out = self.held_out(intervention_names)?;
         let mut config = self.clone();
-        if self.model.method.learns_mask() {
+        if self.model.method.learns_mask() && !self.model.integrates_mask() {
             config.model.alpha = Some(self.alpha_for(intervention_names.len()));
         }
         config.training.epochs = Some(self.epochs_for(n_training));
@@ -169,6 +171,13 @@ impl Settings {
 
 fn first(names: &[String]) -> &str {
     names.first().map_or("", String::as_str)
+}
+
+impl ModelKeys {
+    /// Whether masks are integrated out of the divergence and follow the evidence, rather than being drawn.
+    pub fn integrates_mask(&self) -> bool {
+        self.method == Method::SvaePlus && self.mask == MaskKind::Integrated
+    }
 }
 
 impl InterruptionKeys {

@@ -2,7 +2,7 @@
 
 use crate::model::method::Method;
 use crate::settings::config::Settings;
-use crate::settings::keys::{DATA_KEYS, HELDOUT_KEYS, STARTS_KEYS, unused_by, unused_with};
+use crate::settings::keys::{DATA_KEYS, EVIDENCE_KEYS, GUMBEL_KEYS, HELDOUT_KEYS, STARTS_KEYS, unused_by, unused_with};
 
 /// Keys that have no effect on some runs, and why.
 struct Idle {
@@ -12,12 +12,24 @@ struct Idle {
     remedy: &'static str,
 }
 
-const IDLE: [Idle; 6] = [
+const IDLE: [Idle; 8] = [
     Idle {
         keys: &DATA_KEYS,
         when: |config| config.simulation.is_some(),
         problem: "it describes a data file, but none is given",
         remedy: "add --data FILE",
+    },
+    Idle {
+        keys: &GUMBEL_KEYS,
+        when: |config| config.model.integrates_mask(),
+        problem: "it has no effect where masks are integrated out",
+        remedy: "leave it out, or add --mask hard (mask = \"hard\")",
+    },
+    Idle {
+        keys: &EVIDENCE_KEYS,
+        when: |config| !config.model.integrates_mask(),
+        problem: "it has no effect where masks are not integrated out",
+        remedy: "leave it out, or choose --method svae-plus with --mask integrated",
     },
     Idle {
         keys: &["log_format"],

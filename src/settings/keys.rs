@@ -37,6 +37,12 @@ pub(super) const DATA_KEYS: [&str; 17] = [
 /// Keys that say how held-out interventions are treated.
 pub(super) const HELDOUT_KEYS: [&str; 3] = ["retraining_epochs", "particles", "heldout_batch_norm"];
 
+/// Keys of masks that are drawn, which the penalty keeps sparse.
+pub(super) const GUMBEL_KEYS: [&str; 3] = ["alpha", "temperature", "prune_masks_below"];
+
+/// Keys of masks that are integrated out, which follow the evidence.
+pub(super) const EVIDENCE_KEYS: [&str; 2] = ["dense_share", "fdr"];
+
 /// Keys of several starts.
 pub(super) const STARTS_KEYS: [&str; 1] = ["trial_share"];
 

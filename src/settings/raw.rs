@@ -215,17 +215,18 @@ settings! {
         /// Number of hidden layers of the encoder, and of the decoder [default: 2]
         #[arg(long, value_name = "N", allow_negative_numbers = true)]
         layers: i64 => usize = whole(2, 1, MAX_LAYERS as i64);
-        /// Sparsity of the mask: higher values let interventions target fewer latents (svae, svae-plus; by default the
-        /// number of interventions)
+        /// Sparsity of the mask: higher values let interventions target fewer latents (svae, svae-plus with --mask hard or
+        /// soft; by default the number of interventions)
         #[arg(long, value_name = "X", allow_negative_numbers = true)]
         alpha: f64 => Option<f64> = any_or_none();
         /// Weight of the KL divergence of the latents (by default 10 for beta-vae, 1 for the others; vae has none)
         #[arg(long, value_name = "X", allow_negative_numbers = true)]
         beta: f64 => f64 = number(1.0, NumberRange::closed(0.0, 1e6));
-        /// Mask sample in the forward pass (svae, svae-plus) [default: hard]
+        /// Mask in the training: integrated out and set by the evidence of each edge (svae-plus), or drawn in every forward
+        /// pass (svae, svae-plus) [default: integrated for svae-plus, hard for svae]
         #[arg(long, value_name = "KIND")]
         mask: MaskKind => MaskKind = any(MaskKind::Hard);
-        /// Temperature of the Gumbel-sigmoid mask (svae, svae-plus) [default: 1.0]
+        /// Temperature of the Gumbel-sigmoid mask (svae, svae-plus with --mask hard or soft) [default: 1.0]
         #[arg(long, value_name = "X", allow_negative_numbers = true)]
         temperature: f64 => f64 = number(1.0, NumberRange::closed(0.01, 100.0));
         /// Mask of the iVAE: ones (the paper), or learned without penalty (the reference) [default: ones]
@@ -373,6 +374,10 @@ settings! {
         /// Replace a run that the results folder already holds
         #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
         overwrite: bool => bool = any(false);
+        /// Share of false edges to expect among those of the graph (Bayesian false discovery rate; svae-plus with integrated
+        /// masks) [default: 0.05]
+        #[arg(long, value_name = "Q", allow_negative_numbers = true)]
+        fdr: f64 => f64 = number(0.05, NumberRange::closed(0.0, 1.0));
         /// Write no results.h5ad, the copy of the data with the results in it for Python
         #[arg(long = "no-h5ad", value_name = "BOOL", num_args = 0..=1, require_equals = true,
             default_missing_value = "true", value_parser = negated)]

@@ -1,7 +1,7 @@
 //! Recipes: named sets of defaults, in whose place anything that is said explicitly wins.
 
 use crate::error::Result;
-use crate::model::architecture::PosteriorCovariance;
+use crate::model::architecture::{MaskKind, PosteriorCovariance};
 use crate::model::method::{IvaeMask, Method};
 use crate::settings::keys::unused_with;
 use crate::settings::raw::{RawSettings, Recipe};
@@ -11,8 +11,7 @@ use crate::training::shift_fit::HeldoutBatchNorm;
 
 impl Recipe {
     /// The defaults that it sets for `method`, without those that the method does not use.
-    fn defaults(self, method: Method) -> RawSettings {
-        let mut raw = RawSettings::default();
+    fn defaults(self, method: Method, raw: &mut RawSettings) {
         let (model, training) = (&mut raw.model, &mut raw.training);
         match self {
             Recipe::Reference => {
@@ -38,20 +37,32 @@ impl Recipe {
                 training.retraining_epochs = Some(200);
                 training.starts = Some(8);
                 training.trial_share = Some(0.15);
-                if method.learns_mask() {
+                if method == Method::Svae {
                     training.prune_masks_below = Some(0.75);
                 }
             }
         }
-        raw
     }
 }
 
+/// The defaults of a training that integrates masks out; `docs/recipe.md` shows how each was found.
+fn integrated_defaults(raw: &mut RawSettings) {
+    raw.model.mask = Some(MaskKind::Integrated);
+    raw.model.dropout = Some(0.0);
+}
+
 impl RawSettings {
-    /// These settings over the defaults of their recipe, if they name one.
+    /// These settings over the defaults of their recipe, if they name one, and of their method.
     pub(crate) fn over_recipe(self) -> Result<Self> {
-        let Some(recipe) = self.model.recipe else { return Ok(self) };
-        let defaults = recipe.defaults(self.model.method.unwrap_or(Method::SvaePlus));
+        let method = self.model.method.unwrap_or(Method::SvaePlus);
+        let mut defaults = RawSettings::default();
+        let drawn = self.model.mask.is_some_and(|mask| mask != MaskKind::Integrated);
+        if method == Method::SvaePlus && !drawn && self.model.recipe != Some(Recipe::Reference) {
+            integrated_defaults(&mut defaults);
+        }
+        if let Some(recipe) = self.model.recipe {
+            recipe.defaults(method, &mut defaults);
+        }
         let mut table = defaults.to_table()?;
         for key in self.model.likelihood.map_or(&[][..], unused_with) {
             table.remove(*key);

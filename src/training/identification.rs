@@ -37,7 +37,8 @@ pub enum Due {
 
 /// Whether the masks of a network are integrated out, so that its graph is found in this way.
 pub fn applies<R>(network: &Network<R>) -> bool {
-    matches!(network.architecture.prior, Prior::Masked { kind: MaskKind::Integrated, .. }) && network.frozen_mask.is_none()
+    matches!(network.architecture.prior, Prior::Masked { kind: MaskKind::Integrated, .. })
+        && network.frozen_mask.is_none()
 }
 
 /// Opens every edge before the first step.

@@ -100,7 +100,8 @@ fn best_angle(x: &[f64], y: &[f64]) -> (f64, f64) {
         let (sine, cosine) = libm::sincos(degrees.to_radians());
         pair_cost(x, y, cosine, sine)
     };
-    let tried = (COARSE[0]..COARSE[1]).step_by(STEP as usize).map(|degrees| (cost(f64::from(degrees)), f64::from(degrees)));
+    let tried =
+        (COARSE[0]..COARSE[1]).step_by(STEP as usize).map(|degrees| (cost(f64::from(degrees)), f64::from(degrees)));
     let (mut lowest, mut best) = tried.min_by(|a, b| a.0.total_cmp(&b.0)).expect("some angles");
     let mut step = 0.5 * f64::from(STEP);
     for _ in 0..HALVINGS {
@@ -143,4 +144,3 @@ fn pair_cost(x: &[f64], y: &[f64], cosine: f64, sine: f64) -> f64 {
         },
     )
 }
-

@@ -123,7 +123,9 @@ impl<'a, R: Real> PriorTable<'a, R> {
         match self.masks {
             Masks::Ones => None,
             Masks::Fixed(masks) => Some(masks.to_vec()),
-            Masks::Drawn { logits, .. } | Masks::Integrated { logits } => Some(logits.iter().map(|&logit| mask::sigmoid(logit)).collect()),
+            Masks::Drawn { logits, .. } | Masks::Integrated { logits } => {
+                Some(logits.iter().map(|&logit| mask::sigmoid(logit)).collect())
+            }
         }
     }
 

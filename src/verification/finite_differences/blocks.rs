@@ -382,13 +382,7 @@ pub fn prior(batch: usize, n_interventions: usize, n_latents: usize, per_cell: u
 
 /// [`crate::model::prior::table`]: gradients of the divergence in mean, shifts and mask logits where masks are integrated out,
 /// each cell under several interventions of different weights.
-pub fn integrated_masks(
-    batch: usize,
-    n_interventions: usize,
-    n_latents: usize,
-    per_cell: usize,
-    seed: u64,
-) -> Check {
+pub fn integrated_masks(batch: usize, n_interventions: usize, n_latents: usize, per_cell: usize, seed: u64) -> Check {
     let mut random = Random::new(seed, 10);
     let (n, table, entries) = (batch * n_latents, n_interventions * n_latents, batch * per_cell * n_latents);
     let (mean, shift) = (random.normal(n), random.normal(table));
