@@ -3,11 +3,8 @@
 use crate::data::dataset::Dataset;
 use crate::data::split::ScreenSplit;
 use crate::error::Result;
-<<<<<<< HEAD
-use crate::evaluation::gene_effects::GeneEffects;
-=======
 use crate::evaluation::certainty::{Certainty, Edge};
->>>>>>> c78a096 (Say of every edge how sure it is)
+use crate::evaluation::gene_effects::GeneEffects;
 use crate::inference::loadings::{MOST_CELLS, spread};
 use crate::inference::{Inference, evaluation_workspace};
 use crate::model::network::Network;
@@ -25,15 +22,10 @@ pub struct Interpretation {
     pub shifts: Option<Vec<f64>>,
     /// Edges of the graph: likely pairs of intervention and latent.
     pub targets: Vec<Target>,
-<<<<<<< HEAD
     /// What each latent does to each gene.
     pub genes: GeneEffects,
-=======
     /// How sure every pair is, for models whose masks follow the evidence.
     pub certainty: Option<Certainty>,
-    /// Change of each gene's log2 rate per unit of each latent, genes x L, Eq. (D2).
-    pub loadings: Vec<f64>,
->>>>>>> c78a096 (Say of every edge how sure it is)
     /// What is found of each cell, where it is asked for.
     pub cells: Option<CellFigures>,
 }
@@ -107,13 +99,7 @@ impl Interpretation {
         let mut cells = (keep && first).then(CellFigures::default);
         let mut latent = vec![0.0; l];
 
-<<<<<<< HEAD
-        let mut workspace = evaluation_workspace(network, data);
-        let mut inference = Inference { team, network, data, workspace: &mut workspace };
         let mut mean_count = inference.for_each_cell(seed, |found| {
-=======
-        inference.for_each_cell(seed, |found| {
->>>>>>> c78a096 (Say of every edge how sure it is)
             let n = found.cell;
             if left.next_if_eq(&n).is_some() {
                 latents_chosen.extend_from_slice(found.mean);
@@ -135,15 +121,10 @@ impl Interpretation {
             cells.iter_mut().for_each(|cells| cells.push(&record));
             Ok(())
         })?;
-<<<<<<< HEAD
         mean_count.iter_mut().for_each(|total| *total /= data.n_cells() as f64);
         let loadings = inference.gene_loadings(&chosen, &latents_chosen, split.train.len());
         let genes = GeneEffects::new(l, mean_count, loadings);
-        Ok(Self { masks, shifts, targets, genes, cells })
-=======
-        let loadings = inference.gene_loadings(&chosen, &latents_chosen);
-        Ok(Self { masks, shifts, targets, certainty, loadings, cells })
->>>>>>> c78a096 (Say of every edge how sure it is)
+        Ok(Self { masks, shifts, targets, certainty, genes, cells })
     }
 }
 
