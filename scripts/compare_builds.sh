@@ -104,10 +104,10 @@ comparable() {
             hdf5_as_text "$1" | without_added_settings
         fi
         ;;
-    # Times of the runs of a sweep: the last two columns; in tables, with their deviations.
+    # Times of the runs of a sweep: the last two columns; in tables, with their deviations and medians.
     */runs.csv) sed -E 's/(,[^,]*){2}$//' "$1" ;;
-    */table.csv | */table_selected.csv) sed -E 's/(,[^,]*){4}$//' "$1" ;;
-    */table.md | */table_selected.md) sed -E 's/(\|[^|]*){2}\|$//' "$1" ;;
+    */table.csv | */table_selected.csv) sed -E 's/(,[^,]*){6}$//' "$1" ;;
+    */table.md | */table_medians.md | */table_selected.md) sed -E 's/(\|[^|]*){2}\|$//' "$1" ;;
     */table.json | */table_selected.json) sed -E '/^ *"(train|total)_seconds": \{/,/\}/d' "$1" ;;
     *) cat "$1" ;;
     esac

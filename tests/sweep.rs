@@ -116,6 +116,7 @@ fn tables_hold_means_and_deviations_of_the_runs() {
             "table.csv",
             "table.json",
             "table.md",
+            "table_medians.md",
             "table_selected.csv",
             "table_selected.json",
             "table_selected.md"
@@ -150,6 +151,7 @@ fn tables_hold_means_and_deviations_of_the_runs() {
         assert_eq!((row["runs"].as_str(), row["failed"].as_str(), row["missing"].as_str()), ("2", "0", "0"));
         for (column, pointer) in [
             ("mcc_pearson", "/mcc_pearson"),
+            ("oracle_mcc_pearson", "/oracle/mcc_pearson"),
             ("mcc_spearman", "/mcc_spearman"),
             ("r2", "/r2"),
             ("reference_precision", "/graph/reference/precision"),
@@ -174,6 +176,9 @@ fn tables_hold_means_and_deviations_of_the_runs() {
             let [mean, sd] = [mean, sd].map(|text| text.parse::<f64>().expect("a number"));
             let close = |a: f64, b: f64| (a - b).abs() <= 1e-12 * (1.0 + want.abs());
             assert!(close(mean, want) && close(sd, want_sd), "{prefix} {column}: {mean} {want}, {sd} {want_sd}");
+            // The median of two is their mean.
+            let median: f64 = row[&format!("{column}_median")].parse().expect("a number");
+            assert!(close(median, want), "{prefix} {column}: {median} {want}");
         }
         // What settings are chosen by: the ELBO without the penalty of the masks.
         let unpenalised = |run: &Value| {
@@ -212,7 +217,7 @@ fn tables_are_the_same_bytes_on_one_and_two_threads() {
     // With one run and two threads, the run gets both.
     succeed(folder.path(), &["--out", "d", "--threads", "2", "--no-heldout", "--method", "vae", "--seed", "0"]);
     let [a, b, c] = ["a", "b", "c"].map(|name| tables(&folder.path().join(name)));
-    assert_eq!(a.len(), 4);
+    assert_eq!(a.len(), 5);
     assert!(a == b && a == c, "{a:?}\n{b:?}");
     let model =
         |out: &str, run: &str| fs::read(folder.path().join(out).join("runs").join(run).join("model.safetensors"));
@@ -465,6 +470,7 @@ fn the_grids_of_the_scripts_are_valid() {
         ("table4", 100),
         ("table10", 25),
         ("alpha_sweep", 60),
+        ("grid", 380),
     ] {
         let path = scripts.join(format!("{name}.toml"));
         assert!(

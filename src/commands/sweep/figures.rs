@@ -37,8 +37,9 @@ pub const CRITERION_ELBO: &str = "elbo_unpenalised";
 pub const CRITERION_UDR: &str = "udr";
 
 /// The figures of the tables, in their order.
-pub const METRICS: [Metric; 17] = [
+pub const METRICS: [Metric; 18] = [
     metric("mcc_pearson", "MCC, Pearson", &["mcc_pearson"], 3),
+    metric("oracle_mcc_pearson", "MCC, oracle", &["oracle", "mcc_pearson"], 3),
     metric("mcc_spearman", "MCC, Spearman", &["mcc_spearman"], 3),
     metric("r2", "R2", &["r2"], 3),
     metric("reference_precision", "precision, reference", &["graph", "reference", "precision"], 3),

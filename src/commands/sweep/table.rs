@@ -34,13 +34,17 @@ impl Status {
     }
 }
 
-/// Mean and standard deviation over the runs of a setting.
+/// Mean, standard deviation, median and range over the runs of a setting.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Stat {
     /// Mean.
     pub mean: f64,
     /// Standard deviation, with n - 1; `None` for a single run.
     pub sd: Option<f64>,
+    /// Median: of an even number, the mean of the middle two.
+    pub median: f64,
+    /// Lowest and highest.
+    pub range: [f64; 2],
     /// Number of runs that have the figure.
     pub n: usize,
 }
@@ -49,6 +53,8 @@ impl Stat {
     /// Of the values that there are; `None` without any. Values that are not finite count as absent.
     pub fn of(values: impl Iterator<Item = Option<f64>>) -> Option<Self> {
         let values: Vec<f64> = values.flatten().filter(|value| value.is_finite()).collect();
+        let mut sorted = values.clone();
+        sorted.sort_unstable_by(f64::total_cmp);
         let n = values.len();
         if n == 0 {
             return None;
@@ -56,7 +62,8 @@ impl Stat {
         let mean = values.iter().sum::<f64>() / n as f64;
         let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
         let sd = (n > 1).then(|| (squares / (n - 1) as f64).sqrt());
-        Some(Self { mean, sd, n })
+        let median = (sorted[(n - 1) / 2] + sorted[n / 2]) / 2.0;
+        Some(Self { mean, sd, median, range: [sorted[0], sorted[n - 1]], n })
     }
 }
 
@@ -88,6 +95,29 @@ impl Row {
         self.stats[i].map(|stat| stat.mean)
     }
 }
+
+/// How the runs of a setting are summed up in a table for people.
+struct Summary {
+    name: &'static str,
+    show: fn(&Stat, usize) -> String,
+}
+
+const MEANS: Summary = Summary {
+    name: "Means ± standard deviations",
+    show: |stat, digits| {
+        let sd = stat.sd.map_or_else(String::new, |sd| format!(" ± {sd:.digits$}"));
+        format!("{:.digits$}{sd}", stat.mean)
+    },
+};
+
+const MEDIANS: Summary = Summary {
+    name: "Medians (lowest to highest)",
+    show: |stat, digits| {
+        let ([low, high], several) = (stat.range, stat.n > 1);
+        let range = if several { format!(" ({low:.digits$} to {high:.digits$})") } else { String::new() };
+        format!("{:.digits$}{range}", stat.median)
+    },
+};
 
 /// The tables of a sweep.
 #[derive(Debug, Clone, PartialEq)]
@@ -203,13 +233,15 @@ impl Tables {
         self.runs.iter().filter(|run| matches!(run.status, Status::Missing(_))).count()
     }
 
-    /// Writes `table.csv`, `table.md`, `table.json`, `runs.csv` and, where something is selected, the same tables of the
+    /// Writes `table.csv`, `table.md`, `table.json`, `table_medians.md`, `runs.csv` and, where something is selected, the same tables of the
     /// selected settings as `table_selected.*`.
     ///
     /// # Errors
     /// A file that cannot be written.
     pub fn write(&self, folder: &Path) -> Result<()> {
         self.write_tables(folder, "table", |_| true)?;
+        let medians = self.markdown(&self.rows.iter().collect::<Vec<_>>(), &MEDIANS);
+        write_atomically(&folder.join("table_medians.md"), |file| file.write_all(medians.as_bytes()))?;
         if self.selection.is_some() {
             self.write_tables(folder, "table_selected", |row| row.selected == Some(true))?;
         } else {
@@ -224,7 +256,7 @@ impl Tables {
     fn write_tables(&self, folder: &Path, name: &str, keep: fn(&Row) -> bool) -> Result<()> {
         let rows: Vec<&Row> = self.rows.iter().filter(|row| keep(row)).collect();
         write_atomically(&folder.join(format!("{name}.csv")), |file| self.csv(&rows, file))?;
-        let text = self.markdown(&rows);
+        let text = self.markdown(&rows, &MEANS);
         write_atomically(&folder.join(format!("{name}.md")), |file| file.write_all(text.as_bytes()))?;
         let text = self.json(&rows);
         write_atomically(&folder.join(format!("{name}.json")), |file| writeln!(file, "{text}"))
@@ -237,7 +269,7 @@ impl Tables {
         if self.selection.is_some() {
             header.push("selected".to_owned());
         }
-        let of = |metric: &Metric| [format!("{}_mean", metric.key), format!("{}_sd", metric.key)];
+        let of = |metric: &Metric| ["mean", "sd", "median"].map(|what| format!("{}_{what}", metric.key));
         header.extend(METRICS.iter().flat_map(of));
         header.push("heldout_left_out".to_owned());
         header.extend(TIMES.iter().flat_map(of));
@@ -247,7 +279,9 @@ impl Tables {
                 row.setting.iter().map(|value| value.as_ref().map_or_else(String::new, text_of)).collect();
             cells.extend([row.finished, row.failed, row.missing].map(|n| n.to_string()));
             cells.extend(row.selected.map(|selected| selected.to_string()));
-            let of = |stat: &Option<Stat>| [number(stat.map(|stat| stat.mean)), number(stat.and_then(|stat| stat.sd))];
+            let of = |stat: &Option<Stat>| {
+                [stat.map(|stat| stat.mean), stat.and_then(|stat| stat.sd), stat.map(|stat| stat.median)].map(number)
+            };
             cells.extend(row.stats.iter().flat_map(of));
             cells.push(row.left_out.iter().cloned().collect::<Vec<_>>().join("; "));
             cells.extend(row.times.iter().flat_map(of));
@@ -257,7 +291,7 @@ impl Tables {
     }
 
     /// The table for people: figures that no row has are left out.
-    fn cells(&self, rows: &[&Row]) -> (Vec<String>, Vec<Vec<String>>) {
+    fn cells(&self, rows: &[&Row], summary: &Summary) -> (Vec<String>, Vec<Vec<String>>) {
         let shown = |of: fn(&Row) -> &[Option<Stat>], m: usize| rows.iter().any(|row| of(row)[m].is_some());
         let metrics = (0..METRICS.len()).filter(|&m| METRICS[m].shown && shown(|row| &row.stats, m));
         let metrics: Vec<usize> = metrics.collect();
@@ -275,11 +309,7 @@ impl Tables {
         header.extend(times.iter().map(|&m| TIMES[m].label.to_owned()));
         let of = |metric: &Metric, stat: &Option<Stat>| match stat {
             None => "-".to_owned(),
-            Some(stat) => {
-                let digits = metric.digits;
-                let sd = stat.sd.map_or_else(String::new, |sd| format!(" ± {sd:.digits$}"));
-                format!("{:.digits$}{sd}", stat.mean)
-            }
+            Some(stat) => (summary.show)(stat, metric.digits),
         };
         let cells = rows.iter().map(|row| {
             let mut cells: Vec<String> =
@@ -302,11 +332,11 @@ impl Tables {
     }
 
     /// What has to be said below a table.
-    fn remarks(&self, rows: &[&Row]) -> Vec<String> {
-        let mut remarks = vec![
-            "Means ± standard deviations over seeds. ELBO and NLL are negative bounds in nats per cell: lower is better."
-                .to_owned(),
-        ];
+    fn remarks(&self, rows: &[&Row], summary: &Summary) -> Vec<String> {
+        let mut remarks = vec![format!(
+            "{} over seeds. ELBO and NLL are negative bounds in nats per cell: lower is better.",
+            summary.name
+        )];
         if let Some(selection) = &self.selection {
             let by = match selection.by {
                 Criterion::Elbo => "the lowest validation ELBO without the penalty of the masks",
@@ -332,15 +362,15 @@ impl Tables {
         remarks
     }
 
-    fn markdown(&self, rows: &[&Row]) -> String {
-        let (header, cells) = self.cells(rows);
+    fn markdown(&self, rows: &[&Row], summary: &Summary) -> String {
+        let (header, cells) = self.cells(rows, summary);
         let line = |cells: &[String]| {
             let cells: Vec<String> = cells.iter().map(|cell| cell.replace('|', "\\|").replace('\n', " ")).collect();
             format!("| {} |\n", cells.join(" | "))
         };
         let mut text = line(&header) + &format!("|{}\n", "---|".repeat(header.len()));
         cells.iter().for_each(|row| text += &line(row));
-        for remark in self.remarks(rows) {
+        for remark in self.remarks(rows, summary) {
             text += &format!("\n{}\n", remark.replace('\n', " "));
         }
         text
@@ -349,11 +379,11 @@ impl Tables {
     /// The table as aligned text, with its remarks.
     pub fn text(&self) -> String {
         let rows: Vec<&Row> = self.rows.iter().collect();
-        let (header, cells) = self.cells(&rows);
+        let (header, cells) = self.cells(&rows, &MEANS);
         let n = header.len();
         let mut table = Table::new(header).right_aligned(self.columns.len()..n);
         cells.into_iter().for_each(|row| table.push(row));
-        format!("{table}\n\n{}", self.remarks(&rows).join("\n"))
+        format!("{table}\n\n{}", self.remarks(&rows, &MEANS).join("\n"))
     }
 
     /// All settings as JSON.
@@ -365,7 +395,10 @@ impl Tables {
         let stats = |metrics: &[Metric], stats: &[Option<Stat>]| -> Map<String, Value> {
             let found = metrics.iter().zip(stats).filter_map(|(metric, stat)| {
                 let stat = (*stat)?;
-                Some((metric.key.to_owned(), json!({ "mean": stat.mean, "sd": stat.sd, "n": stat.n })))
+                Some((
+                    metric.key.to_owned(),
+                    json!({ "mean": stat.mean, "sd": stat.sd, "median": stat.median, "n": stat.n }),
+                ))
             });
             found.collect()
         };
@@ -431,5 +464,23 @@ impl Tables {
             }
             table.flush()
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_median_is_the_middle_of_the_values_that_there_are() {
+        let of = |values: &[f64]| Stat::of(values.iter().map(|&value| Some(value)).chain([None, Some(f64::NAN)]));
+        assert_eq!(of(&[]), None);
+        let three = of(&[5.0, -1.0, 2.0]).expect("a figure");
+        assert_eq!((three.median, three.range, three.mean, three.n), (2.0, [-1.0, 5.0], 2.0, 3));
+        assert_eq!(of(&[4.0, 10.0, 1.0, 2.0]).expect("a figure").median, 3.0);
+        assert_eq!((MEDIANS.show)(&three, 1), "2.0 (-1.0 to 5.0)");
+        assert_eq!((MEANS.show)(&three, 1), "2.0 ± 3.0");
+        let one = of(&[0.25]).expect("a figure");
+        assert_eq!(((MEDIANS.show)(&one, 2), (MEANS.show)(&one, 2)), ("0.25".to_owned(), "0.25".to_owned()));
     }
 }
