@@ -5,7 +5,10 @@ use std::fs;
 use std::path::Path;
 
 use crate::support::{names, run, said};
+use svae_cpu::data::dataset::Dataset;
 use svae_cpu::data::formats::npz::Npz;
+use svae_cpu::data::loading::load::{LoadOptions, load};
+use svae_cpu::data::simulate::{Simulation, simulate};
 use svae_cpu::results::catalogue::{ResultsFile, When};
 
 /// A simulation and a model small enough to be trained in a moment.
@@ -296,6 +299,110 @@ fn a_simulation_can_be_saved_and_trained_on() {
     let (out, _) = succeed(folder.path(), &train);
     let value: serde_json::Value = serde_json::from_str(&out).expect("JSON");
     assert_eq!(value["n_cells"], 160);
+}
+
+/// Everything that makes a simulation harder at once.
+const HARD: [&str; 14] = [
+    "--sim-depth",
+    "400",
+    "--sim-shift",
+    "3",
+    "--sim-dispersion",
+    "5",
+    "--sim-together",
+    "0.5",
+    "--sim-batches",
+    "3",
+    "--sim-escaped",
+    "0.3",
+    "--sim-controls",
+    "30",
+];
+
+#[test]
+fn a_hard_simulation_is_the_same_in_a_file_and_in_a_run() {
+    let folder = folder();
+    let sizes = ["--sim-cells", "20", "--sim-interventions", "8", "--sim-genes", "30"];
+    let args = [&["simulate", "--out", "s.npz"][..], &sizes, &HARD].concat();
+    succeed(folder.path(), &args);
+    let options = LoadOptions {
+        control: vec!["control".to_owned()],
+        batch_key: Some("batch".to_owned()),
+        ..LoadOptions::default()
+    };
+    let loaded = load(&folder.path().join("s.npz"), &options).expect("a screen").dataset;
+    let simulation = Simulation {
+        cells_per_intervention: 20,
+        n_interventions: 8,
+        n_genes: 30,
+        depth: Some(400),
+        shift: Some(3.0),
+        dispersion: Some(5.0),
+        together: Some(0.5),
+        n_batches: Some(3),
+        escaped: Some(0.3),
+        n_controls: Some(30),
+        ..Simulation::default()
+    };
+    let simulated = simulate(&simulation).expect("a screen").dataset;
+    assert!(simulated.truth.as_ref().is_some_and(|truth| truth.escaped.contains(&true)));
+    assert_eq!(Dataset { source: loaded.source.clone(), ..simulated }, loaded);
+
+    // What is said of the file on the command line is what `inspect` proposes.
+    let (out, _) = succeed(folder.path(), &["inspect", "s.npz"]);
+    assert!(out.contains("--control control") && out.contains("--batch-key batch"), "{out}");
+    let common = ["--epochs", "2", "--hidden", "16", "--quiet", "--json", "--particles", "20"];
+    let file = ["run", "--data", "s.npz", "--control", "control", "--batch-key", "batch", "--out", "a", "--holdout"];
+    let run_of =
+        |args: &[&str]| -> serde_json::Value { serde_json::from_str(&succeed(folder.path(), args).0).expect("JSON") };
+    let by_file = run_of(&[&file[..], &["intervention_7"], &common].concat());
+    let by_run = run_of(&[&["run", "--out", "b"][..], &sizes, &HARD, &common].concat());
+    for figure in ["n_cells", "n_genes", "n_interventions", "elbo_validation", "mcc_pearson", "graph", "latent_kl"] {
+        assert_eq!(by_file[figure], by_run[figure], "{figure}");
+    }
+    assert_eq!((&by_run["n_cells"], &by_run["n_interventions"]), (&190.into(), &8.into()));
+    assert_eq!(by_file["heldout"]["nll_iwelbo"], by_run["heldout"]["nll_iwelbo"]);
+    // The run alone has the true decoder; where cells escaped, a diagonal posterior costs no known number of nats.
+    assert_eq!(keys(&by_run["oracle"]), ["mcc_pearson", "mcc_spearman", "r2", "n_cells", "particles"]);
+    assert!(
+        by_run["heldout"]["oracle"]["nll"].as_f64().expect("a number")
+            < by_run["heldout"]["nll_iwelbo"].as_f64().expect("a number")
+    );
+    let config = fs::read_to_string(folder.path().join("b/config.toml")).expect("settings");
+    for line in [
+        "depth = 400",
+        "shift = 3.0",
+        "dispersion = 5.0",
+        "together = 0.5",
+        "batches = 3",
+        "escaped = 0.3",
+        "controls = 30",
+    ] {
+        assert!(config.lines().any(|found| found == line), "{line}: {config}");
+    }
+    succeed(folder.path(), &["embed", "--model", "b", "--data", "s.npz", "--out", "e.csv"]);
+    succeed(folder.path(), &["run", "b/config.toml", "--out", "again", "--quiet"]);
+    assert_eq!(read(&folder.path().join("again/model.safetensors")), read(&folder.path().join("b/model.safetensors")));
+}
+
+#[test]
+fn the_null_is_trained_on_and_nothing_is_there_to_be_found() {
+    let folder = folder();
+    let (out, _) =
+        succeed(folder.path(), &small(&["--sim-shift", "0", "--sim-depth", "500", "--quiet", "--json", "--out", "a"]));
+    let value: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(value["graph"]["corrected"]["recall"], 0.0);
+    assert_eq!(value["graph"]["corrected"]["f1"], 0.0);
+    for (flags, says) in [
+        (["--sim-shift=0", "--sim-escaped=0.3"], "none can escape"),
+        (["--sim-together=1", "--sim-targeted-latents=1"], "--sim-together"),
+        (["--sim-depth=0", "--quiet"], "--sim-depth"),
+        (["--sim-escaped=1.1", "--quiet"], "at most 1"),
+        (["--sim-batches=1", "--quiet"], "--sim-batches"),
+    ] {
+        let (code, _, err) = said(&run(folder.path(), &[&["run"][..], &flags].concat()));
+        assert!(code == 2 && err.contains(says), "{flags:?}: {code} {err}");
+    }
 }
 
 #[test]

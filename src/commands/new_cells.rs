@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::data::dataset::Dataset;
 use crate::data::loading::load::{LoadOptions, load};
+use crate::data::simulate::BATCH;
 use crate::error::Result;
 use crate::fit::Fitted;
 
@@ -21,7 +22,9 @@ pub(crate) fn read_cells(
     let mut options = LoadOptions { unlabelled: true, drop_empty_cells, ..LoadOptions::default() };
     if covariates {
         let settings = model.settings();
-        options.batch_key = settings.input.batch_key.clone();
+        let simulated =
+            settings.simulation.as_ref().and_then(|simulation| simulation.n_batches).map(|_| BATCH.to_owned());
+        options.batch_key = settings.input.batch_key.clone().or(simulated);
         options.categorical_covariates = settings.input.categorical_covariates.clone();
         options.continuous_covariates = settings.input.continuous_covariates.clone();
     }

@@ -44,12 +44,12 @@ pub(crate) fn load(team: &Team, config: &Settings) -> Result<LoadedScreen> {
             progress.finish();
             let mut notes = loaded.notes;
             notes.extend(loaded.summary.warnings.iter().map(|warning| format!("Warning: {warning}")));
-            Ok(LoadedScreen { data: Arc::new(loaded.dataset), mixing: None, notes, summary: Some(loaded.summary) })
+            Ok(LoadedScreen { data: Arc::new(loaded.dataset), generating: None, notes, summary: Some(loaded.summary) })
         }
         Source::Simulation(simulation) => {
             let simulated = simulate_on(team, simulation)?;
-            let (data, mixing) = (Arc::new(simulated.dataset), Arc::new(simulated.mixing));
-            Ok(LoadedScreen { data, mixing: Some(mixing), notes: Vec::new(), summary: None })
+            let (data, generating) = (Arc::new(simulated.dataset), Arc::new(simulated.generating));
+            Ok(LoadedScreen { data, generating: Some(generating), notes: Vec::new(), summary: None })
         }
     }
 }
@@ -144,7 +144,7 @@ pub(crate) fn held_out_protocol<'a>(config: &Settings, screen: &'a Screen) -> Op
         validation: &split.validation,
         interventions: &split.held_out_interventions,
         cells: &split.held_out,
-        mixing: screen.mixing.as_deref(),
+        generating: screen.generating.as_deref(),
         objective: config.objective(data.n_interventions(), split.train.len()),
         settings: config.training_settings(split.train.len()),
         particles: config.training.particles,

@@ -156,6 +156,8 @@ pub struct Truth {
     pub latents: Vec<f64>,
     /// True prior means (shift times target, zero where an intervention does not act), interventions x L, row-major.
     pub prior_means: Vec<f64>,
+    /// Whether each cell escaped its intervention, so that its latents have the prior mean 0; empty where none did.
+    pub escaped: Vec<bool>,
 }
 
 /// A screen. All of it is in memory, but for the counts where they stay in their file.
@@ -251,6 +253,11 @@ impl Dataset {
                     .copied()
                     .collect(),
                 prior_means: truth.prior_means.clone(),
+                escaped: if truth.escaped.is_empty() {
+                    Vec::new()
+                } else {
+                    cells.iter().map(|&n| truth.escaped[n]).collect()
+                },
             }),
         }
     }

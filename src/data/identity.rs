@@ -64,6 +64,7 @@ pub fn identity(data: &Dataset) -> Result<DataIdentity> {
     if let Some(truth) = truth {
         sum.number(truth.n_latents as u64);
         truth.latents.iter().chain(&truth.prior_means).for_each(|value| sum.number(value.to_bits()));
+        truth.escaped.iter().for_each(|&escaped| sum.number(u64::from(escaped)));
     }
     Ok(DataIdentity {
         cells: data.n_cells(),

@@ -6,6 +6,7 @@ pub mod formats;
 pub mod identity;
 pub mod loading;
 pub mod minibatch;
+pub mod mixing;
 pub mod names;
 pub mod screen;
 pub mod simulate;

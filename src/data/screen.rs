@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::data::dataset::Dataset;
 use crate::data::loading::load::DataSummary;
-use crate::data::simulate::MixingNetwork;
+use crate::data::mixing::GeneratingModel;
 use crate::data::split::ScreenSplit;
 
 /// A screen as it was read or simulated; several runs may share it.
@@ -12,8 +12,8 @@ use crate::data::split::ScreenSplit;
 pub struct LoadedScreen {
     /// The cells.
     pub data: Arc<Dataset>,
-    /// The true decoder of a simulation.
-    pub mixing: Option<Arc<MixingNetwork>>,
+    /// The model that a simulation was drawn from.
+    pub generating: Option<Arc<GeneratingModel>>,
     /// Plain sentences for the user about the data.
     pub notes: Vec<String>,
     /// What was read from the file, if there is one.
@@ -23,8 +23,8 @@ pub struct LoadedScreen {
 impl LoadedScreen {
     /// The screen with its cells split.
     pub fn split_as(self, split: ScreenSplit) -> Screen {
-        let Self { data, mixing, notes, summary } = self;
-        Screen { data, mixing, notes, summary, split }
+        let Self { data, generating, notes, summary } = self;
+        Screen { data, generating, notes, summary, split }
     }
 }
 
@@ -33,8 +33,8 @@ impl LoadedScreen {
 pub struct Screen {
     /// The cells.
     pub data: Arc<Dataset>,
-    /// The true decoder of a simulation.
-    pub mixing: Option<Arc<MixingNetwork>>,
+    /// The model that a simulation was drawn from.
+    pub generating: Option<Arc<GeneratingModel>>,
     /// Plain sentences for the user about the data.
     pub notes: Vec<String>,
     /// What was read from the file, if there is one.

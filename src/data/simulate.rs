@@ -1,28 +1,26 @@
 //! Simulated screens with known latents, shifts and targets: the two simulators of the sparse-mechanism-shift model.
 
-use faer::Mat;
 use rand::seq::index;
 use rand::{Rng, RngExt};
-use rand_distr::{Distribution, Normal, Poisson, StandardNormal};
+use rand_distr::{Distribution, Gamma, Normal, Poisson, StandardNormal};
 use serde::Deserialize;
 use serde::Serialize;
 
-use crate::data::counts::in_memory::CountsBuilder;
-use crate::data::dataset::{Covariates, Dataset, InterventionRows, Truth};
+use crate::data::counts::in_memory::{Counts, CountsBuilder};
+use crate::data::dataset::{Categorical, Covariates, Dataset, InterventionRows, Truth};
+use crate::data::mixing::{GeneratingModel, MixingNetwork, MixingPlan, by_cell};
 use crate::error::{InputError, Result};
 use crate::numerics::random::{SamplerPurpose, sampler_stream};
-use crate::numerics::real::Real;
-use crate::numerics::simd::{by_columns, columns, columns_mut, vectorized};
-use crate::parallel::team::{Team, tiles};
+use crate::parallel::team::Team;
 
-/// Negative slope of the mixing network's LeakyReLU.
-const LEAK: f64 = 0.2;
-/// Width of the mixing network's hidden layers.
-const MIXING_WIDTH: usize = 40;
 /// `sparse-shift`: expected total count of a gene over all cells.
 const GENE_TOTAL: f64 = 1e6;
 /// `paper`: expected total count of a cell.
 const CELL_TOTAL: f64 = 1e5;
+/// Mean size of a shift, in standard deviations of a latent, and the standard deviation of that size.
+const SHIFT: (f64, f64) = (5.0, 0.5);
+/// Name of the covariate that holds the batches.
+pub const BATCH: &str = "batch";
 
 /// Which simulator makes the data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, Serialize, Deserialize, clap::ValueEnum)]
@@ -67,6 +65,22 @@ pub struct Simulation {
     /// If given, interventions target only the first that many latents.
     #[serde(rename = "targeted_latents")]
     pub n_targeted_latents: Option<usize>,
+    /// If given, the expected total count of every cell.
+    pub depth: Option<usize>,
+    /// If given, the mean size of the shifts in standard deviations of a latent, instead of 5; 0: no intervention acts.
+    pub shift: Option<f64>,
+    /// If given, counts are negative binomial with this inverse dispersion, not Poisson.
+    pub dispersion: Option<f64>,
+    /// If given, the probability with which an intervention that hits one of the first two latents hits both.
+    pub together: Option<f64>,
+    /// If given, cells come from that many batches, each with an effect on the expression.
+    #[serde(rename = "batches")]
+    pub n_batches: Option<usize>,
+    /// If given, the probability with which a cell escaped its intervention.
+    pub escaped: Option<f64>,
+    /// If given, that many control cells, on which no intervention acts.
+    #[serde(rename = "controls")]
+    pub n_controls: Option<usize>,
     /// Seed; the same settings and seed give the same data at any number of threads.
     pub seed: u64,
 }
@@ -80,8 +94,15 @@ impl Default for Simulation {
             n_latents: 15,
             n_genes: 100,
             cells_per_intervention: 500,
-            seed: 0,
             n_targeted_latents: None,
+            depth: None,
+            shift: None,
+            dispersion: None,
+            together: None,
+            n_batches: None,
+            escaped: None,
+            n_controls: None,
+            seed: 0,
         }
     }
 }
@@ -89,14 +110,14 @@ impl Default for Simulation {
 /// A simulated screen and everything it was made from.
 #[derive(Debug, Clone)]
 pub struct Simulated {
-    /// The screen, with its truth; cells ordered by intervention. A cell without any count is possible in principle
-    /// (rates are positive, counts random) and is kept.
+    /// The screen, with its truth; cells ordered by intervention, control cells last. A cell without any count is possible in
+    /// principle (rates are positive, counts random) and is kept, unless a depth or a dispersion was asked for.
     pub dataset: Dataset,
-    /// The true decoder.
-    pub mixing: MixingNetwork,
+    /// The true decoder, and what counts are drawn from.
+    pub generating: GeneratingModel,
     /// Shift drawn for every intervention and latent, targeted or not, interventions x L, row-major.
     pub shifts: Vec<f64>,
-    /// Whether an intervention targets a latent, interventions x L, row-major.
+    /// Whether an intervention targets a latent, interventions x L, row-major; none does if shifts are 0.
     pub targets: Vec<bool>,
 }
 
@@ -111,15 +132,47 @@ impl Simulation {
         self.intervention_names().split_off(self.n_interventions - self.n_interventions / 5)
     }
 
+    /// Number of cells, controls included.
+    pub fn n_cells(&self) -> usize {
+        self.n_interventions * self.cells_per_intervention + self.n_controls.unwrap_or(0)
+    }
+
+    /// The intervention of each cell, in their order; control cells, the last ones, have none.
+    pub fn intervention_rows(&self) -> InterventionRows {
+        let n_perturbed = self.n_interventions * self.cells_per_intervention;
+        let mut rows = InterventionRows::one_hot((0..n_perturbed).map(|n| n / self.cells_per_intervention));
+        (n_perturbed..self.n_cells()).for_each(|_| rows.push(&[]));
+        rows
+    }
+
     fn check(&self) -> Result<()> {
         let sizes = [
             ("interventions", self.n_interventions),
             ("latents", self.n_latents),
             ("genes", self.n_genes),
             ("cells per intervention", self.cells_per_intervention),
+            ("counts per cell", self.depth.unwrap_or(1)),
+            ("batches", self.n_batches.unwrap_or(1)),
         ];
         if let Some((what, _)) = sizes.iter().find(|(_, size)| *size == 0) {
             return Err(InputError::new(format!("a simulation needs {what}"), "choose 1 or more").into());
+        }
+        let shares = [("together", self.together), ("escaped", self.escaped)];
+        if let Some((what, share)) =
+            shares.iter().find(|(_, share)| share.is_some_and(|share| !(0.0..=1.0).contains(&share)))
+        {
+            let problem = format!("the share `{what}` is {}", share.unwrap_or(f64::NAN));
+            return Err(InputError::new(problem, "choose a number from 0 to 1").into());
+        }
+        if self.shift.is_some_and(|shift| !(shift >= 0.0 && shift.is_finite())) {
+            return Err(InputError::new("the size of the shifts is no number from 0 on", "choose one").into());
+        }
+        if self.dispersion.is_some_and(|theta| !(theta > 0.0 && theta.is_finite())) {
+            return Err(InputError::new("the inverse dispersion is no number above 0", "choose one").into());
+        }
+        if self.together.is_some() && self.n_targeted_latents.unwrap_or(self.n_latents).min(self.n_latents) < 2 {
+            let problem = "two latents are to be hit together, but only one can be targeted";
+            return Err(InputError::new(problem, "let 2 or more be targeted").into());
         }
         match self.n_targeted_latents {
             Some(0) => Err(InputError::new("no latent may be targeted", "allow 1 or more").into()),
@@ -133,27 +186,38 @@ impl Simulation {
     }
 
     fn describe(&self) -> String {
-        let targeted = self.n_targeted_latents.map(|n| format!(", the first {n} targeted")).unwrap_or_default();
-        format!(
-            "simulated ({}: {} interventions of {} cells, {} latents{targeted}, {} genes, seed {})",
+        let mut about = format!(
+            "{}: {} interventions of {} cells, {} latents",
             self.kind.name(),
             self.n_interventions,
             self.cells_per_intervention,
             self.n_latents,
-            self.n_genes,
-            self.seed
-        )
+        );
+        let mut add = |text: Option<String>| about.extend(text);
+        add(self.n_targeted_latents.map(|n| format!(", the first {n} targeted")));
+        add(self.together.map(|share| format!(", the first two together in a share of {share}")));
+        add(self.shift.map(|shift| format!(", shifts of {shift}")));
+        add(self.escaped.map(|share| format!(", a share of {share} escaped")));
+        add(Some(format!(", {} genes", self.n_genes)));
+        add(self.depth.map(|depth| format!(", {depth} counts per cell")));
+        add(self.dispersion.map(|theta| format!(", inverse dispersion {theta}")));
+        add(self.n_batches.map(|n| format!(", {n} batches")));
+        add(self.n_controls.map(|n| format!(", {n} control cells")));
+        add(Some(format!(", seed {}", self.seed)));
+        format!("simulated ({about})")
     }
 }
 
 /// Simulates a screen.
 ///
 /// Each intervention targets 1, 2 or 3 latents (uniform; drawn with replacement by `sparse-shift`, so fewer may
-/// differ); a shift is a random sign times Normal(5, 0.5); a cell's latents are Normal(shift * target, I); its counts
-/// are Poisson with the means of [`MixingNetwork`].
+/// differ); a shift is a random sign times Normal(5, 0.5), scaled where another mean is asked for; a cell's latents are
+/// Normal(shift * target, I), or Normal(0, I) if it escaped or is a control; its counts are Poisson, or negative binomial, with
+/// the means of [`MixingNetwork`].
 ///
 /// # Errors
-/// [`InputError`] if a size is zero or more latents are targeted than there are.
+/// [`InputError`] if a size is zero, a number is out of its range, more latents are targeted than there are, or a cell of a
+/// screen of a given depth or dispersion has no count at all.
 pub fn simulate(settings: &Simulation) -> Result<Simulated> {
     simulate_on(&Team::single(), settings)
 }
@@ -164,75 +228,57 @@ pub fn simulate(settings: &Simulation) -> Result<Simulated> {
 /// As [`simulate`].
 pub fn simulate_on(team: &Team, settings: &Simulation) -> Result<Simulated> {
     settings.check()?;
-    let (n_interventions, n_latents, n_genes) = (settings.n_interventions, settings.n_latents, settings.n_genes);
-    let n_cells = n_interventions * settings.cells_per_intervention;
-    let seed = settings.seed;
-
-    let targets = draw_targets(settings);
-    let mut random = sampler_stream(seed, SamplerPurpose::SimulatedShifts, 0);
-    let magnitude = Normal::new(5.0, 0.5).expect("a positive standard deviation");
-    let shifts: Vec<f64> = (0..n_interventions * n_latents)
-        .map(|_| {
-            let sign = if random.random::<bool>() { 1.0 } else { -1.0 };
-            sign * magnitude.sample(&mut random)
-        })
-        .collect();
+    let (n_latents, n_genes, seed) = (settings.n_latents, settings.n_genes, settings.seed);
+    let (mut targets, shifts) = (draw_targets(settings), draw_shifts(settings));
+    if settings.shift == Some(0.0) {
+        targets.fill(false);
+    }
     let prior_means: Vec<f64> = shifts.iter().zip(&targets).map(|(&s, &t)| if t { s } else { 0.0 }).collect();
 
-    let labels: Vec<usize> = (0..n_cells).map(|n| n / settings.cells_per_intervention).collect();
+    let (interventions, n_cells) = (settings.intervention_rows(), settings.n_cells());
+    let escaped = draw_escaped(settings);
     let mut latents = vec![0.0; n_cells * n_latents];
     by_cell(team, &mut latents, n_latents, |n, z| {
+        let acting = interventions.single(n).filter(|_| !escaped.get(n).is_some_and(|&escaped| escaped));
         let mut random = sampler_stream(seed, SamplerPurpose::SimulatedLatents, n);
-        for (z, mean) in z.iter_mut().zip(&prior_means[labels[n] * n_latents..]) {
+        for (k, z) in z.iter_mut().enumerate() {
             let noise: f64 = StandardNormal.sample(&mut random);
-            *z = mean + noise;
+            *z = acting.map_or(0.0, |a| prior_means[a * n_latents + k]) + noise;
         }
     });
 
-    let (mixing, log_rates) = MixingNetwork::draw(team, settings, &latents);
-    let mut table = vec![0u32; n_cells * n_genes];
-    by_cell(team, &mut table, n_genes, |n, x| {
-        let mut random = sampler_stream(seed, SamplerPurpose::SimulatedCounts, n);
-        for (x, log_rate) in x.iter_mut().zip(&log_rates[n * n_genes..]) {
-            *x = poisson(log_rate.exp(), &mut random);
-        }
-    });
-    drop(log_rates);
-    let mut counts = CountsBuilder::new(n_genes);
-    let mut library = Vec::with_capacity(n_cells);
-    for row in table.chunks_exact(n_genes) {
-        row.iter().enumerate().for_each(|(g, &x)| counts.push(g, x));
-        counts.end_cell();
-        library.push(row.iter().map(|&x| x as u64).sum::<u64>() as f64);
-    }
+    let batches = settings.n_batches.map(|n| batches_of(n, n_cells));
+    let (gene_total, cell_total) = match settings.kind {
+        SimulationKind::SparseShift => (Some(GENE_TOTAL), None),
+        SimulationKind::Paper => (None, Some(CELL_TOTAL)),
+    };
+    let plan = MixingPlan {
+        n_genes,
+        gene_total,
+        cell_total: settings.depth.map(|depth| depth as f64).or(cell_total),
+        n_batches: settings.n_batches.unwrap_or(0),
+        batches: batches.as_ref().map_or(&[], |batches| &batches.codes),
+        seed,
+    };
+    let (mixing, log_rates) = MixingNetwork::draw(team, &plan, n_latents, &latents);
+    let (counts, library) = draw_counts(team, settings, log_rates)?;
 
     let dataset = Dataset {
         source: settings.describe(),
-        counts: counts.finish().into(),
+        counts: counts.into(),
         library,
-        interventions: InterventionRows::one_hot(labels),
+        interventions,
         intervention_names: settings.intervention_names(),
         gene_names: numbered("gene_", n_genes),
         cell_names: numbered("cell_", n_cells).into(),
-        covariates: Covariates::default(),
-        truth: Some(Truth { n_latents, latents, prior_means }),
+        covariates: Covariates { categorical: batches.into_iter().collect(), ..Covariates::default() },
+        truth: Some(Truth { n_latents, latents, prior_means, escaped }),
     };
-    Ok(Simulated { dataset, mixing, shifts, targets })
+    let (depth, dispersion, escaped) = (settings.depth, settings.dispersion, settings.escaped.unwrap_or(0.0));
+    Ok(Simulated { dataset, generating: GeneratingModel { mixing, depth, dispersion, escaped }, shifts, targets })
 }
 
-/// Cells of one piece of work.
-const CELLS_PER_TILE: usize = 256;
-
-/// Calls `f(n, row of cell n)` for every row of a table of `width` columns, on any thread.
-fn by_cell<T: Send>(team: &Team, table: &mut [T], width: usize, f: impl Fn(usize, &mut [T]) + Sync) {
-    let rows_per_tile = CELLS_PER_TILE * width;
-    team.run(table.len().div_ceil(rows_per_tile), tiles(table, rows_per_tile), |tile, rows| {
-        for (i, row) in rows.chunks_exact_mut(width).enumerate() {
-            f(tile * CELLS_PER_TILE + i, row);
-        }
-    });
-}
-
+/// Whether each intervention targets each latent, interventions x L, row-major.
 fn draw_targets(settings: &Simulation) -> Vec<bool> {
     let n_latents = settings.n_latents;
     let candidates = settings.n_targeted_latents.unwrap_or(n_latents);
@@ -247,7 +293,83 @@ fn draw_targets(settings: &Simulation) -> Vec<bool> {
             }
         }
     }
+    if let Some(share) = settings.together {
+        let mut random = sampler_stream(settings.seed, SamplerPurpose::SimulatedTogether, 0);
+        for targets in targets.chunks_exact_mut(n_latents) {
+            let (both, second) = (random.random::<f64>() < share, random.random::<bool>());
+            match (targets[0], targets[1]) {
+                (false, false) => {}
+                _ if both => targets[..2].fill(true),
+                (true, true) => targets[usize::from(second)] = false,
+                _ => {}
+            }
+        }
+    }
     targets
+}
+
+/// A shift for each intervention and latent, interventions x L, row-major.
+fn draw_shifts(settings: &Simulation) -> Vec<f64> {
+    let mut random = sampler_stream(settings.seed, SamplerPurpose::SimulatedShifts, 0);
+    let magnitude = Normal::new(SHIFT.0, SHIFT.1).expect("a positive standard deviation");
+    let scale = settings.shift.unwrap_or(SHIFT.0) / SHIFT.0;
+    (0..settings.n_interventions * settings.n_latents)
+        .map(|_| {
+            let sign = if random.random::<bool>() { 1.0 } else { -1.0 };
+            sign * magnitude.sample(&mut random) * scale
+        })
+        .collect()
+}
+
+/// Whether each cell escaped its intervention, which a control cell does not have; empty where none can.
+fn draw_escaped(settings: &Simulation) -> Vec<bool> {
+    let Some(share) = settings.escaped else { return Vec::new() };
+    let mut random = sampler_stream(settings.seed, SamplerPurpose::SimulatedEscapes, 0);
+    let n_perturbed = settings.n_interventions * settings.cells_per_intervention;
+    (0..settings.n_cells()).map(|n| n < n_perturbed && random.random::<f64>() < share).collect()
+}
+
+/// The batches of the cells, in turn: every intervention has cells of each, as far as it has enough.
+fn batches_of(n_batches: usize, n_cells: usize) -> Categorical {
+    let codes = (0..n_cells).map(|n| (n % n_batches) as u32).collect();
+    Categorical { name: BATCH.to_owned(), levels: numbered("batch_", n_batches), codes }
+}
+
+/// Counts with means exp(`log_rates`), cells x G, and the total of each cell.
+///
+/// # Errors
+/// [`InputError`] for a cell without any count where settings decide how many counts there are.
+fn draw_counts(team: &Team, settings: &Simulation, log_rates: Vec<f64>) -> Result<(Counts, Vec<f64>)> {
+    let (n_genes, seed) = (settings.n_genes, settings.seed);
+    let mut table = vec![0u32; log_rates.len()];
+    by_cell(team, &mut table, n_genes, |n, x| {
+        let mut random = sampler_stream(seed, SamplerPurpose::SimulatedCounts, n);
+        for (x, log_rate) in x.iter_mut().zip(&log_rates[n * n_genes..]) {
+            let mean = log_rate.exp();
+            *x = match settings.dispersion {
+                None => poisson(mean, &mut random),
+                Some(theta) => negative_binomial(mean, theta, &mut random),
+            };
+        }
+    });
+    drop(log_rates);
+    let mut counts = CountsBuilder::new(n_genes);
+    let mut library = Vec::with_capacity(settings.n_cells());
+    for (n, row) in table.chunks_exact(n_genes).enumerate() {
+        row.iter().enumerate().for_each(|(g, &x)| counts.push(g, x));
+        counts.end_cell();
+        let total = row.iter().map(|&x| x as u64).sum::<u64>();
+        if total == 0 && (settings.depth.is_some() || settings.dispersion.is_some()) {
+            let problem = format!("the simulated cell {n} has no count at all");
+            return Err(InputError::new(
+                problem,
+                "ask for more counts per cell (--sim-depth) or a higher --sim-dispersion",
+            )
+            .into());
+        }
+        library.push(total as f64);
+    }
+    Ok((counts.finish(), library))
 }
 
 fn poisson(mean: f64, random: &mut impl Rng) -> u32 {
@@ -255,226 +377,15 @@ fn poisson(mean: f64, random: &mut impl Rng) -> u32 {
     Poisson::new(mean).map_or(0, |poisson| poisson.sample(random) as u32)
 }
 
+/// A negative binomial count of mean `mean` and variance `mean + mean^2 / theta`: Poisson with a mean from a gamma distribution.
+fn negative_binomial(mean: f64, theta: f64, random: &mut impl Rng) -> u32 {
+    let rate = Gamma::new(theta, mean / theta).map_or(0.0, |gamma| gamma.sample(random));
+    poisson(rate, random)
+}
+
 fn numbered(prefix: &str, n: usize) -> Vec<String> {
     let width = n.saturating_sub(1).to_string().len();
     (0..n).map(|i| format!("{prefix}{i:0width$}")).collect()
-}
-
-/// The true decoder of a simulation: latents to log rates of the Poisson counts.
-///
-/// Four linear maps L-40-40-40-G without bias, LeakyReLU 0.2 after the first three. Each weight has orthonormal rows
-/// or columns times `sqrt(2/(1+0.2^2)) * sqrt(2/(fan_in+fan_out))`; the logits are divided by their standard deviation
-/// over the whole simulated data set and normalised by a softmax over cells or over genes.
-#[derive(Debug, Clone, PartialEq)]
-pub struct MixingNetwork {
-    kind: SimulationKind,
-    layers: Vec<MixingLayer>,
-    /// Standard deviation of the unscaled logits over all simulated cells and genes.
-    logit_sd: f64,
-    /// `sparse-shift` only: log of the sum over the simulated cells of exp(scaled logit), for each gene.
-    log_normaliser: Vec<f64>,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-struct MixingLayer {
-    n_in: usize,
-    n_out: usize,
-    /// in x out, row-major.
-    weight: Vec<f64>,
-}
-
-impl MixingNetwork {
-    /// Draws the weights and, from the latents (cells x L) of the whole data set, the normalisation constants.
-    /// Returns the network and the log rates of these cells, cells x G.
-    fn draw(team: &Team, settings: &Simulation, latents: &[f64]) -> (Self, Vec<f64>) {
-        let (n_latents, n_genes) = (settings.n_latents, settings.n_genes);
-        let mut random = sampler_stream(settings.seed, SamplerPurpose::SimulatedMixing, 0);
-        let widths = [n_latents, MIXING_WIDTH, MIXING_WIDTH, MIXING_WIDTH, n_genes];
-        let layers = widths
-            .windows(2)
-            .map(|pair| {
-                let (n_in, n_out) = (pair[0], pair[1]);
-                let gain = (2.0 / (1.0 + LEAK * LEAK)).sqrt() * (2.0 / (n_in + n_out) as f64).sqrt();
-                let mut weight = orthonormal(n_in, n_out, &mut random);
-                weight.iter_mut().for_each(|w| *w *= gain);
-                MixingLayer { n_in, n_out, weight }
-            })
-            .collect();
-        let mut mixing = Self { kind: settings.kind, layers, logit_sd: 1.0, log_normaliser: Vec::new() };
-
-        let n_cells = latents.len() / n_latents;
-        let mut logits = vec![0.0; n_cells * n_genes];
-        by_cell(team, &mut logits, n_genes, |n, logits| {
-            mixing.logits(&latents[n * n_latents..(n + 1) * n_latents], &mut Vec::new(), logits);
-        });
-
-        // All sums below run over the cells in order: the same at any number of threads.
-        let n = logits.len() as f64;
-        let mean = logits.iter().sum::<f64>() / n;
-        let variance = logits.iter().map(|l| (l - mean) * (l - mean)).sum::<f64>() / n;
-        // A single logit has no spread to divide by.
-        mixing.logit_sd = if variance > 0.0 { variance.sqrt() } else { 1.0 };
-        logits.iter_mut().for_each(|l| *l /= mixing.logit_sd);
-        if settings.kind == SimulationKind::SparseShift {
-            let mut largest = vec![f64::NEG_INFINITY; n_genes];
-            for row in logits.chunks_exact(n_genes) {
-                largest.iter_mut().zip(row).for_each(|(m, l)| *m = m.max(*l));
-            }
-            let mut sum = vec![0.0; n_genes];
-            for row in logits.chunks_exact(n_genes) {
-                for (sum, (l, m)) in sum.iter_mut().zip(row.iter().zip(&largest)) {
-                    *sum += (l - m).exp();
-                }
-            }
-            mixing.log_normaliser = largest.iter().zip(&sum).map(|(m, s)| m + s.ln()).collect();
-        }
-        by_cell(team, &mut logits, n_genes, |_, row| mixing.normalise(row));
-        (mixing, logits)
-    }
-
-    /// Number of latents, L.
-    pub fn n_latents(&self) -> usize {
-        self.layers[0].n_in
-    }
-
-    /// Number of genes, G.
-    pub fn n_genes(&self) -> usize {
-        self.layers[self.layers.len() - 1].n_out
-    }
-
-    /// Log of the Poisson mean of each gene (length G) for a cell with latents `z` (length L), with the normalisation
-    /// constants of the simulated data set.
-    ///
-    /// # Panics
-    /// If `z` has not length L.
-    pub fn log_rates(&self, z: &[f64]) -> Vec<f64> {
-        let mut log_rates = vec![0.0; self.n_genes()];
-        self.log_rates_into(z, &mut Vec::new(), &mut log_rates);
-        log_rates
-    }
-
-    /// [`MixingNetwork::log_rates`] without allocation once `scratch` has grown: writes to `log_rates` (length G).
-    ///
-    /// # Panics
-    /// If a length is wrong.
-    pub fn log_rates_into(&self, z: &[f64], scratch: &mut Vec<f64>, log_rates: &mut [f64]) {
-        self.logits(z, scratch, log_rates);
-        log_rates.iter_mut().for_each(|l| *l /= self.logit_sd);
-        self.normalise(log_rates);
-    }
-
-    /// [`MixingNetwork::log_rates`] (length G) and their derivatives in each latent (L x G, row-major).
-    ///
-    /// # Panics
-    /// If a length is wrong.
-    pub fn log_rates_and_jacobian(&self, z: &[f64], log_rates: &mut [f64], jacobian: &mut [f64]) {
-        let (n_latents, n_genes) = (self.n_latents(), self.n_genes());
-        assert_eq!(jacobian.len(), n_latents * n_genes, "one row per latent");
-        self.log_rates_into(z, &mut Vec::new(), log_rates);
-        // Row 0 holds the activations, row 1 + k their derivatives in latent k.
-        let width = MIXING_WIDTH.max(n_latents).max(n_genes);
-        let mut input = vec![0.0; (1 + n_latents) * width];
-        let mut output = input.clone();
-        input[..n_latents].copy_from_slice(z);
-        (0..n_latents).for_each(|k| input[(1 + k) * width + k] = 1.0);
-        for (i, layer) in self.layers.iter().enumerate() {
-            for (input, output) in input.chunks_exact(width).zip(output.chunks_exact_mut(width)) {
-                layer.apply(&input[..layer.n_in], &mut output[..layer.n_out]);
-            }
-            if i + 1 < self.layers.len() {
-                let (activations, derivatives) = output.split_at_mut(width);
-                for (j, h) in activations[..layer.n_out].iter_mut().enumerate() {
-                    if *h < 0.0 {
-                        *h *= LEAK;
-                        derivatives.chunks_exact_mut(width).for_each(|row| row[j] *= LEAK);
-                    }
-                }
-            }
-            std::mem::swap(&mut input, &mut output);
-        }
-        for (out, row) in jacobian.chunks_exact_mut(n_genes).zip(input[width..].chunks_exact(width)) {
-            out.iter_mut().zip(row).for_each(|(out, d)| *out = d / self.logit_sd);
-            if self.kind == SimulationKind::Paper {
-                // The softmax over genes: each derivative less its mean under the rates.
-                let mean: f64 = out.iter().zip(&*log_rates).map(|(d, log)| d * log.exp() / CELL_TOTAL).sum();
-                out.iter_mut().for_each(|d| *d -= mean);
-            }
-        }
-    }
-
-    /// Scaled logits of a cell to log rates, in place.
-    fn normalise(&self, logits: &mut [f64]) {
-        match self.kind {
-            SimulationKind::SparseShift => {
-                for (l, normaliser) in logits.iter_mut().zip(&self.log_normaliser) {
-                    *l += GENE_TOTAL.ln() - normaliser;
-                }
-            }
-            SimulationKind::Paper => {
-                let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-                let normaliser = largest + logits.iter().map(|l| (l - largest).exp()).sum::<f64>().ln();
-                logits.iter_mut().for_each(|l| *l += CELL_TOTAL.ln() - normaliser);
-            }
-        }
-    }
-
-    /// Unscaled logits of one cell.
-    fn logits(&self, z: &[f64], scratch: &mut Vec<f64>, logits: &mut [f64]) {
-        assert_eq!(z.len(), self.n_latents(), "one value per latent");
-        assert_eq!(logits.len(), self.n_genes(), "one value per gene");
-        scratch.clear();
-        scratch.resize(2 * MIXING_WIDTH, 0.0);
-        let (mut input, mut output) = scratch.split_at_mut(MIXING_WIDTH);
-        let (last, hidden) = self.layers.split_last().expect("four layers");
-        for (i, layer) in hidden.iter().enumerate() {
-            layer.apply(if i == 0 { z } else { input }, output);
-            output.iter_mut().for_each(|h| *h = if *h < 0.0 { LEAK * *h } else { *h });
-            std::mem::swap(&mut input, &mut output);
-        }
-        last.apply(input, logits);
-    }
-}
-
-impl MixingLayer {
-    fn apply(&self, input: &[f64], output: &mut [f64]) {
-        vectorized(
-            #[inline(always)]
-            || by_columns!(self.n_out, columns_product(output, input, &self.weight)),
-        );
-    }
-}
-
-/// Product of a row with the columns of a matrix, which has as many columns as `output`.
-#[inline(always)]
-fn columns_product<R: Real, const W: usize>(from: usize, output: &mut [R], input: &[R], weight: &[R]) {
-    let mut sum = [R::ZERO; W];
-    for (&x, weights) in input.iter().zip(weight.chunks_exact(output.len())) {
-        let weights = columns::<R, W>(weights, from);
-        for j in 0..W {
-            // Not fused: the simulated counts are the same with and without such an instruction.
-            sum[j] += x * weights[j];
-        }
-    }
-    *columns_mut(output, from) = sum;
-}
-
-/// A matrix (rows x columns, row-major) with orthonormal columns if it is tall, orthonormal rows otherwise: the Q of a
-/// Gaussian matrix.
-///
-/// The signs of Q stay as Householder reflections leave them, as in the reference. This is not the uniform distribution
-/// (the first entry of Q is always negative), and after LeakyReLU the difference shows in the counts: their logarithms
-/// spread some 2 % wider than with uniformly distributed weights.
-fn orthonormal(rows: usize, columns: usize, random: &mut impl Rng) -> Vec<f64> {
-    let (tall, narrow) = (rows.max(columns), rows.min(columns));
-    let gaussian: Vec<f64> = (0..tall * narrow).map(|_| StandardNormal.sample(random)).collect();
-    let q = Mat::from_fn(tall, narrow, |i, j| gaussian[i * narrow + j]).qr().compute_thin_Q();
-    let mut weight = Vec::with_capacity(rows * columns);
-    for i in 0..rows {
-        for j in 0..columns {
-            weight.push(if rows > columns { q[(i, j)] } else { q[(j, i)] });
-        }
-    }
-    weight
 }
 
 /// A screen of 60 cells that tests of other modules train on.
@@ -494,6 +405,7 @@ pub(crate) fn small_screen(seed: u64) -> Dataset {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::mixing::BATCH_SD;
 
     fn small(kind: SimulationKind) -> Simulation {
         Simulation { kind, cells_per_intervention: 20, seed: 3, ..Simulation::default() }
@@ -521,12 +433,12 @@ mod tests {
     #[test]
     fn counts_have_the_means_of_the_network() {
         for kind in [SimulationKind::SparseShift, SimulationKind::Paper] {
-            let Simulated { dataset, mixing, .. } = simulate(&small(kind)).unwrap();
+            let Simulated { dataset, generating, .. } = simulate(&small(kind)).unwrap();
             let truth = dataset.truth.as_ref().unwrap();
             // Pearson's chi-squared of counts against means: n times (1 +- sqrt(2/n)) or so.
             let (mut chi2, mut n_terms) = (0.0, 0.0);
             for n in 0..dataset.n_cells() {
-                let log_rates = mixing.log_rates(&truth.latents[n * 15..(n + 1) * 15]);
+                let log_rates = generating.mixing.log_rates(&truth.latents[n * 15..(n + 1) * 15], 0);
                 let mut x = vec![0.0; 100];
                 dataset.counts.row(n).for_each(|g, count| x[g] = count as f64);
                 for (x, log_rate) in x.iter().zip(log_rates) {
@@ -619,54 +531,259 @@ mod tests {
     }
 
     #[test]
-    fn mixing_weights_are_orthonormal_up_to_the_gain() {
-        let mixing = simulate(&small(SimulationKind::SparseShift)).unwrap().mixing;
-        assert_eq!(
-            mixing.layers.iter().map(|l| (l.n_in, l.n_out)).collect::<Vec<_>>(),
-            [(15, 40), (40, 40), (40, 40), (40, 100)]
-        );
-        for layer in &mixing.layers {
-            let gain2 = 2.0 / 1.04 * 2.0 / (layer.n_in + layer.n_out) as f64;
-            let weight = nalgebra::DMatrix::from_row_slice(layer.n_in, layer.n_out, &layer.weight);
-            // n_in <= n_out here: the rows are orthonormal.
-            let gram = &weight * weight.transpose() / gain2;
-            let off = (gram - nalgebra::DMatrix::identity(layer.n_in, layer.n_in)).amax();
-            assert!(off < 1e-13, "{off}");
-        }
-        let tall = orthonormal(9, 4, &mut sampler_stream(0, SamplerPurpose::SimulatedMixing, 0));
-        assert!(tall[0] < 0.0 && mixing.layers.iter().all(|layer| layer.weight[0] < 0.0), "Householder's signs");
-        let tall = nalgebra::DMatrix::from_row_slice(9, 4, &tall);
-        assert!((tall.transpose() * &tall - nalgebra::DMatrix::identity(4, 4)).amax() < 1e-13);
-    }
-
-    #[test]
-    fn the_network_equals_matrix_products_written_out() {
-        let Simulated { dataset, mixing, .. } = simulate(&small(SimulationKind::Paper)).unwrap();
-        let z = &dataset.truth.as_ref().unwrap().latents[15..30];
-        let mut h = nalgebra::DMatrix::from_row_slice(1, 15, z);
-        for (i, layer) in mixing.layers.iter().enumerate() {
-            h *= nalgebra::DMatrix::from_row_slice(layer.n_in, layer.n_out, &layer.weight);
-            if i < 3 {
-                h.apply(|x| *x = x.max(0.2 * *x));
-            }
-        }
-        let rates = (h / mixing.logit_sd).map(f64::exp);
-        let total = rates.sum();
-        for (log_rate, rate) in mixing.log_rates(z).iter().zip(&rates) {
-            assert!((log_rate.exp() / (1e5 * rate / total) - 1.0).abs() < 1e-12);
-        }
-    }
-
-    #[test]
     fn the_seed_decides_and_the_threads_do_not() {
         let settings = small(SimulationKind::SparseShift);
         let first = simulate(&settings).unwrap();
         let second = Team::with(3, |team| simulate_on(team, &settings).unwrap());
         assert_eq!(first.dataset, second.dataset);
-        assert_eq!(first.mixing, second.mixing);
+        assert_eq!(first.generating, second.generating);
         let other = simulate(&Simulation { seed: 4, ..settings }).unwrap();
         assert_ne!(first.targets, other.targets);
         assert_ne!(first.dataset.counts, other.dataset.counts);
+    }
+
+    /// Everything that makes a screen harder at once.
+    fn hard(kind: SimulationKind) -> Simulation {
+        Simulation {
+            depth: Some(500),
+            shift: Some(2.0),
+            dispersion: Some(4.0),
+            together: Some(0.5),
+            n_batches: Some(3),
+            escaped: Some(0.3),
+            n_controls: Some(70),
+            ..small(kind)
+        }
+    }
+
+    #[test]
+    fn depth_is_the_expected_total_of_every_cell_however_many_there_are() {
+        for kind in [SimulationKind::SparseShift, SimulationKind::Paper] {
+            for (cells_per_intervention, depth) in [(5, 200), (5, 20_000), (50, 2_000)] {
+                let settings = Simulation {
+                    depth: Some(depth),
+                    cells_per_intervention,
+                    n_interventions: 40,
+                    n_batches: Some(2),
+                    ..small(kind)
+                };
+                let Simulated { dataset, generating, .. } = simulate(&settings).unwrap();
+                let truth = dataset.truth.as_ref().unwrap();
+                for n in (0..dataset.n_cells()).step_by(13) {
+                    let log_rates = generating.mixing.log_rates(&truth.latents[n * 15..(n + 1) * 15], n % 2);
+                    let total: f64 = log_rates.iter().map(|log| log.exp()).sum();
+                    assert!((total / depth as f64 - 1.0).abs() < 1e-12, "{kind:?} {n}: {total}");
+                }
+                let (n, depth) = (dataset.n_cells() as f64, depth as f64);
+                // Totals are Poisson.
+                let mean = dataset.library.iter().sum::<f64>() / n;
+                let variance = dataset.library.iter().map(|total| (total - depth).powi(2)).sum::<f64>() / n;
+                assert!((mean - depth).abs() < 5.0 * (depth / n).sqrt(), "{kind:?} {depth}: {mean}");
+                assert!((variance / depth - 1.0).abs() < 5.0 * (2.2 / n).sqrt(), "{kind:?} {depth}: {variance}");
+            }
+        }
+    }
+
+    #[test]
+    fn shifts_are_scaled_and_none_is_left_in_the_null() {
+        let plain = simulate(&small(SimulationKind::SparseShift)).unwrap();
+        let of = |shift| simulate(&Simulation { shift: Some(shift), ..small(SimulationKind::SparseShift) }).unwrap();
+        let five = of(5.0);
+        assert_eq!((&five.shifts, &five.dataset.counts), (&plain.shifts, &plain.dataset.counts));
+        let half = of(0.5);
+        assert_eq!(half.targets, plain.targets);
+        for (small, large) in half.shifts.iter().zip(&plain.shifts) {
+            assert!((small * 10.0 - large).abs() < 1e-12, "{small} {large}");
+        }
+        let sizes: Vec<f64> =
+            half.dataset.truth.unwrap().prior_means.iter().filter(|m| **m != 0.0).map(|m| m.abs()).collect();
+        let mean = sizes.iter().sum::<f64>() / sizes.len() as f64;
+        assert!((mean - 0.5).abs() < 5.0 * 0.05 / (sizes.len() as f64).sqrt(), "{mean}");
+
+        let null = of(0.0);
+        assert!(null.targets.iter().all(|target| !target));
+        let truth = null.dataset.truth.unwrap();
+        assert!(truth.prior_means.iter().all(|&mean| mean == 0.0));
+        // The mean of each intervention's 20 cells, squared and times 20, is chi-squared: over 1,500 means of variance 1.
+        let squares: f64 = truth
+            .latents
+            .chunks_exact(20 * 15)
+            .flat_map(|cells| (0..15).map(|k| cells.iter().skip(k).step_by(15).sum::<f64>().powi(2) / 20.0))
+            .sum();
+        assert!((squares / 1500.0 - 1.0).abs() < 5.0 * (2.0f64 / 1500.0).sqrt(), "{squares}");
+    }
+
+    #[test]
+    fn counts_are_as_dispersed_as_asked_for() {
+        for kind in [SimulationKind::SparseShift, SimulationKind::Paper] {
+            for theta in [0.5, 10.0] {
+                let settings = Simulation { dispersion: Some(theta), depth: Some(5_000), ..small(kind) };
+                let Simulated { dataset, generating, .. } = simulate(&settings).unwrap();
+                assert_eq!(generating.dispersion, Some(theta));
+                let truth = dataset.truth.as_ref().unwrap();
+                let (mut deviation, mut chi2, mut fourth, mut n_terms) = (0.0, 0.0, 0.0, 0.0);
+                for n in 0..dataset.n_cells() {
+                    let log_rates = generating.mixing.log_rates(&truth.latents[n * 15..(n + 1) * 15], 0);
+                    let mut x = vec![0.0; 100];
+                    dataset.counts.row(n).for_each(|g, count| x[g] = count as f64);
+                    for (x, log_rate) in x.iter().zip(log_rates) {
+                        let mean = log_rate.exp();
+                        if mean > 5.0 {
+                            let z = (x - mean) / (mean + mean * mean / theta).sqrt();
+                            deviation += z;
+                            chi2 += z * z;
+                            fourth += z.powi(4);
+                            n_terms += 1.0;
+                        }
+                    }
+                }
+                let sd = f64::sqrt((fourth / n_terms - 1.0) / n_terms);
+                assert!((deviation / n_terms).abs() < 5.0 / f64::sqrt(n_terms), "{kind:?} {theta}");
+                assert!((chi2 / n_terms - 1.0).abs() < 5.0 * sd, "{kind:?} {theta}: {} +- {sd}", chi2 / n_terms);
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_two_latents_are_hit_together_as_often_as_asked_for() {
+        for kind in [SimulationKind::SparseShift, SimulationKind::Paper] {
+            let of = |together| {
+                let settings = Simulation {
+                    together,
+                    n_interventions: 2000,
+                    n_latents: 5,
+                    n_genes: 2,
+                    cells_per_intervention: 1,
+                    ..small(kind)
+                };
+                simulate(&settings).unwrap().targets
+            };
+            let independent = of(None);
+            for share in [0.0, 0.3, 1.0] {
+                let targets = of(Some(share));
+                let (mut any, mut both) = (0.0, 0.0);
+                for (now, before) in targets.chunks_exact(5).zip(independent.chunks_exact(5)) {
+                    assert_eq!(now[2..], before[2..]);
+                    assert_eq!(now[0] || now[1], before[0] || before[1]);
+                    any += f64::from(now[0] || now[1]);
+                    both += f64::from(now[0] && now[1]);
+                }
+                let sd = f64::sqrt(share * (1.0 - share) / any);
+                assert!(any > 800.0 && (both / any - share).abs() <= 5.0 * sd, "{kind:?} {share}: {both} of {any}");
+            }
+        }
+        let one = Simulation { together: Some(1.0), n_targeted_latents: Some(1), ..Simulation::default() };
+        assert!(simulate(&one).is_err());
+    }
+
+    #[test]
+    fn batches_share_every_intervention_and_differ_in_expression() {
+        let settings = Simulation { n_batches: Some(3), depth: Some(5_000), ..small(SimulationKind::SparseShift) };
+        let Simulated { dataset, generating, .. } = simulate(&settings).unwrap();
+        let [batches] = &dataset.covariates.categorical[..] else { panic!("one covariate") };
+        assert_eq!((batches.name.as_str(), &batches.levels[..]), ("batch", &numbered("batch_", 3)[..]));
+        for a in 0..100 {
+            let mut sizes = [0; 3];
+            (a * 20..(a + 1) * 20).for_each(|n| sizes[batches.codes[n] as usize] += 1);
+            assert!(sizes.iter().all(|&size| size == 6 || size == 7), "{sizes:?}");
+        }
+        // Total counts of each gene in each batch; their log ratios spread as differences of two effects.
+        let mut totals = vec![0.0; 3 * 100];
+        // Deviance of the counts under the means of their own batch, and of the next.
+        let (mut own, mut other) = (0.0, 0.0);
+        let truth = dataset.truth.as_ref().unwrap();
+        for n in 0..dataset.n_cells() {
+            let batch = batches.codes[n] as usize;
+            let mut x = vec![0.0; 100];
+            dataset.counts.row(n).for_each(|g, count| x[g] = count as f64);
+            totals[batch * 100..(batch + 1) * 100].iter_mut().zip(&x).for_each(|(total, x)| *total += x);
+            let minus_log_density = |batch: usize| -> f64 {
+                let log_rates = generating.mixing.log_rates(&truth.latents[n * 15..(n + 1) * 15], batch);
+                x.iter().zip(log_rates).map(|(x, log)| log.exp() - x * log).sum()
+            };
+            own += minus_log_density(batch);
+            other += minus_log_density((batch + 1) % 3);
+        }
+        assert!((other - own) / 2000.0 > 50.0, "{own} {other}");
+        for (a, b) in [(0, 1), (1, 2), (2, 0)] {
+            let ratios: Vec<f64> = (0..100).map(|g| f64::ln(totals[a * 100 + g] / totals[b * 100 + g])).collect();
+            let mean = ratios.iter().sum::<f64>() / 100.0;
+            let sd = (ratios.iter().map(|r| (r - mean).powi(2)).sum::<f64>() / 99.0).sqrt();
+            let want = 2f64.sqrt() * BATCH_SD;
+            assert!((sd / want - 1.0).abs() < 5.0 / 198f64.sqrt(), "{sd}, not {want}");
+        }
+    }
+
+    #[test]
+    fn as_many_cells_escape_as_asked_for_and_keep_their_label() {
+        let settings = Simulation { escaped: Some(0.3), n_controls: Some(50), ..small(SimulationKind::SparseShift) };
+        let Simulated { dataset, generating, .. } = simulate(&settings).unwrap();
+        assert_eq!(generating.escaped, 0.3);
+        let truth = dataset.truth.as_ref().unwrap();
+        assert_eq!(truth.escaped.len(), 2050);
+        assert!(truth.escaped[2000..].iter().all(|escaped| !escaped), "controls have nothing to escape");
+        let n_escaped = truth.escaped.iter().filter(|&&escaped| escaped).count() as f64;
+        assert!((n_escaped / 2000.0 - 0.3).abs() < 5.0 * f64::sqrt(0.3 * 0.7 / 2000.0), "{n_escaped}");
+        let (mut squares, mut n) = ([0.0; 2], [0.0; 2]);
+        for cell in 0..2000 {
+            let a = dataset.interventions.single(cell).unwrap();
+            assert_eq!(a, cell / 20);
+            let escaped = truth.escaped[cell];
+            for k in 0..15 {
+                let mean = truth.prior_means[a * 15 + k];
+                // Where the intervention acts, its escapees are centred on 0 and the others on its shift.
+                if mean != 0.0 {
+                    let centre = if escaped { 0.0 } else { mean };
+                    squares[usize::from(escaped)] += (truth.latents[cell * 15 + k] - centre).powi(2);
+                    n[usize::from(escaped)] += 1.0;
+                }
+            }
+        }
+        for (squares, n) in squares.iter().zip(n) {
+            assert!(n > 500.0 && (squares / n - 1.0).abs() < 5.0 * f64::sqrt(2.0 / n), "{squares} of {n}");
+        }
+        let some = dataset.select(&[3, 1999, 2010]);
+        let of = |n: usize| truth.escaped[n];
+        assert_eq!(some.truth.unwrap().escaped, [of(3), of(1999), of(2010)]);
+    }
+
+    #[test]
+    fn control_cells_are_under_no_intervention_and_change_no_other_latent() {
+        let with = simulate(&Simulation { n_controls: Some(400), ..small(SimulationKind::SparseShift) }).unwrap();
+        let without = simulate(&small(SimulationKind::SparseShift)).unwrap();
+        let dataset = &with.dataset;
+        assert_eq!((dataset.n_cells(), dataset.n_interventions()), (2400, 100));
+        assert!((2000..2400).all(|n| dataset.interventions.row(n).0.is_empty()));
+        let (latents, others) =
+            (&dataset.truth.as_ref().unwrap().latents, &without.dataset.truth.as_ref().unwrap().latents);
+        assert_eq!(latents[..2000 * 15], others[..]);
+        let n = 400.0 * 15.0;
+        let (sum, squares) = latents[2000 * 15..].iter().fold((0.0, 0.0), |(s, q), z| (s + z, q + z * z));
+        assert!((sum / n).abs() < 5.0 / f64::sqrt(n) && (squares / n - 1.0).abs() < 5.0 * f64::sqrt(2.0 / n));
+    }
+
+    #[test]
+    fn hard_screens_do_not_depend_on_the_threads() {
+        for kind in [SimulationKind::SparseShift, SimulationKind::Paper] {
+            let first = simulate(&hard(kind)).unwrap();
+            let second = Team::with(3, |team| simulate_on(team, &hard(kind)).unwrap());
+            assert_eq!(first.dataset, second.dataset);
+            assert_eq!(first.generating, second.generating);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_simulated_is_refused() {
+        let refused = |settings: Simulation| simulate(&settings).unwrap_err().to_string();
+        let base = || small(SimulationKind::SparseShift);
+        let empty = refused(Simulation { depth: Some(1), ..base() });
+        assert!(empty.contains("no count at all") && empty.contains("--sim-depth"), "{empty}");
+        assert!(refused(Simulation { depth: Some(0), ..base() }).contains("counts per cell"));
+        assert!(refused(Simulation { n_batches: Some(0), ..base() }).contains("batches"));
+        assert!(refused(Simulation { escaped: Some(1.5), ..base() }).contains("`escaped` is 1.5"));
+        assert!(refused(Simulation { together: Some(f64::NAN), ..base() }).contains("`together` is NaN"));
+        assert!(refused(Simulation { shift: Some(-1.0), ..base() }).contains("shifts"));
+        assert!(refused(Simulation { dispersion: Some(0.0), ..base() }).contains("dispersion"));
     }
 
     #[test]

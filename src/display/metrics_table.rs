@@ -140,7 +140,7 @@ mod tests {
                 mcc_pearson: 0.982,
                 mcc_spearman: 0.947,
                 r2: 0.965,
-                diagonal_gap: 4.9,
+                diagonal_gap: Some(4.9),
                 n_cells: 2000,
                 particles: 200,
             }),

@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::checkpoint::ResumableRun;
 use crate::checkpoint::encoding::{ByteReader, DecodeError, Encode, encode_fields};
 use crate::data::dataset::Dataset;
-use crate::data::simulate::MixingNetwork;
+use crate::data::mixing::GeneratingModel;
 use crate::error::{NonFinite, Result};
 use crate::evaluation::correlation::Correlation;
 use crate::evaluation::held_out::{HeldOutCells, baselines, mean};
@@ -56,8 +56,8 @@ pub struct Protocol<'a> {
     pub interventions: &'a [usize],
     /// Cells under any of them, ascending.
     pub cells: &'a [usize],
-    /// The true decoder, where the screen was simulated in this process.
-    pub mixing: Option<&'a MixingNetwork>,
+    /// The model that the screen was drawn from, where it was simulated in this process.
+    pub generating: Option<&'a GeneratingModel>,
     /// Objective of the first training.
     pub objective: Objective,
     /// Settings of the first training.
@@ -361,7 +361,7 @@ impl Steps<'_, '_> {
                 per_intervention_negative_binomial: found.per_intervention,
             });
             let (data, seed) = (protocol.data, protocol.settings.seed);
-            floor = protocol.mixing.and_then(|mixing| oracle(team, data, mixing, &groups.groups, seed));
+            floor = protocol.generating.and_then(|model| oracle(team, data, model, &groups.groups, seed));
         }
         seconds.baselines = start.elapsed().as_secs_f64();
         let per_intervention = groups.groups.iter().zip(fitted.iwelbo.iter().zip(&fitted.elbo));

@@ -159,9 +159,8 @@ impl<R: Real> Judge<'_, R> {
         let (data, metrics) = (&self.screen.data, &mut self.metrics);
         metrics.mcc_spearman = Some(recovery.mcc(self.team, Correlation::Spearman).mean);
         metrics.r2 = Some(recovery.r2());
-        let mixing = self.screen.mixing.as_deref();
-        let ceiling = mixing
-            .and_then(|mixing| latent_oracle(self.team, data, mixing, &recovery.cells, self.config.execution.seed));
+        let (generating, seed) = (self.screen.generating.as_deref(), self.config.execution.seed);
+        let ceiling = generating.and_then(|model| latent_oracle(self.team, data, model, &recovery.cells, seed));
         metrics.oracle = ceiling.map(|o| LatentOracleMetrics {
             mcc_pearson: o.mcc_pearson,
             mcc_spearman: o.mcc_spearman,

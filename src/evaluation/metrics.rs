@@ -211,8 +211,10 @@ pub struct LatentOracleMetrics {
     pub mcc_spearman: f64,
     /// R2 of the linear regression from its posterior means to the true latents.
     pub r2: f64,
-    /// Nats per cell that a diagonal covariance of the posterior costs at the true model.
-    pub diagonal_gap: f64,
+    /// Nats per cell that a diagonal covariance of the posterior costs at the true model; `None` where cells escaped their
+    /// intervention, because their posteriors are no normals.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub diagonal_gap: Option<f64>,
     /// Cells it was measured on.
     pub n_cells: usize,
     /// Samples per cell.

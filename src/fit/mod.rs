@@ -73,7 +73,8 @@ fn fit_in<R: Real>(
         cells.push(*record);
         Ok(())
     })?;
-    let loaded = LoadedScreen { data: Arc::new(data.without_counts()), mixing: None, notes: Vec::new(), summary: None };
+    let loaded =
+        LoadedScreen { data: Arc::new(data.without_counts()), generating: None, notes: Vec::new(), summary: None };
     let screen = loaded.split_as(split);
     let (masks, shifts) = (interpretation.masks.clone(), interpretation.shifts.clone());
     let record = TrainingRecord { screen, history: training.history, interpretation, latents, cells };

@@ -66,6 +66,12 @@ pub enum SamplerPurpose {
     SimulatedLatents,
     /// Its counts, a stream per cell.
     SimulatedCounts,
+    /// Which of its interventions hit the first two latents together.
+    SimulatedTogether,
+    /// Which of its cells escaped their intervention.
+    SimulatedEscapes,
+    /// Effects of its batches.
+    SimulatedBatches,
     /// Latents of cells drawn from a trained model, a stream per cell.
     ModelLatents,
     /// Their counts, a stream per cell.
@@ -87,6 +93,9 @@ impl SamplerPurpose {
             Self::SimulatedMixing => 3 << 48,
             Self::SimulatedLatents => 4 << 48,
             Self::SimulatedCounts => 5 << 48,
+            Self::SimulatedTogether => 6 << 48,
+            Self::SimulatedEscapes => 7 << 48,
+            Self::SimulatedBatches => 8 << 48,
             Self::ModelLatents => OF_A_MODEL,
             Self::ModelCounts => OF_A_MODEL | 1 << 40,
             Self::PosteriorSample(number) => OF_A_MODEL | (number as u64 + 2) << 40,
@@ -354,14 +363,23 @@ mod tests {
         use SamplerPurpose::*;
         let by_cell =
             [SimulatedLatents, SimulatedCounts, ModelLatents, ModelCounts, PosteriorSample(0), PosteriorSample(9)];
-        let single = [SimulatedTargets, SimulatedShifts, SimulatedMixing, Split, Benchmark];
-        let mut firsts: Vec<u64> = by_cell.iter().chain(&single[..3]).map(|purpose| purpose.first_stream()).collect();
+        let single = [
+            SimulatedTargets,
+            SimulatedShifts,
+            SimulatedMixing,
+            SimulatedTogether,
+            SimulatedEscapes,
+            SimulatedBatches,
+            Split,
+            Benchmark,
+        ];
+        let mut firsts: Vec<u64> = by_cell.iter().chain(&single[..6]).map(|purpose| purpose.first_stream()).collect();
         firsts.sort_unstable();
         assert!(firsts.windows(2).all(|pair| pair[1] - pair[0] >= 1 << 40), "{firsts:x?}");
-        assert_eq!(firsts[..5], [1u64, 2, 3, 4, 5].map(|number| number << 48));
-        assert_eq!(firsts[5..], [0u64, 1, 2, 11].map(|number| 1 << 63 | number << 40));
+        assert_eq!(firsts[..8], [1u64, 2, 3, 4, 5, 6, 7, 8].map(|number| number << 48));
+        assert_eq!(firsts[8..], [0u64, 1, 2, 11].map(|number| 1 << 63 | number << 40));
         assert_eq!(
-            single[3..].iter().map(|purpose| purpose.first_stream()).collect::<Vec<_>>(),
+            single[6..].iter().map(|purpose| purpose.first_stream()).collect::<Vec<_>>(),
             [0x73_706c_6974u64, 0]
         );
     }

@@ -70,6 +70,10 @@ impl ResultsFolder {
         if let Some(truth) = &data.truth {
             file.array_f64("obsm/groundtruth_latent", &[n, truth.n_latents], &truth.latents)?;
             file.array_f64("uns/prior_mean", &[a, truth.n_latents], &truth.prior_means)?;
+            if !truth.escaped.is_empty() {
+                let escaped: Vec<f64> = truth.escaped.iter().map(|&escaped| f64::from(escaped)).collect();
+                file.array_f64("obsm/groundtruth_escaped", &[n, 1], &escaped)?;
+            }
         }
 
         file.dict("uns/svae")?;

@@ -11,7 +11,7 @@ use crate::settings::config::Settings;
 use crate::settings::effect::without_effect;
 use crate::settings::file;
 use crate::settings::origin::Origin;
-use crate::settings::ranges::{NumberRange, number, path_or_none, seed, whole, whole_or_none};
+use crate::settings::ranges::{NumberRange, number, number_or_none, path_or_none, seed, whole, whole_or_none};
 use crate::settings::raw::{RawSettings, RawSimulation};
 
 impl FromStr for Settings {
@@ -157,23 +157,47 @@ impl RawSimulation {
         // An intervention of the `paper` simulator has up to three distinct targets.
         let fewest_latents = if kind == SimulationKind::Paper { 3 } else { 1 };
         let n_latents = whole(15, fewest_latents, 1000)(at("simulation.latents"), self.latents)?;
+        let n_targeted_latents =
+            whole_or_none(1, n_latents as i64)(at("simulation.targeted_latents"), self.targeted_latents)?;
+        let share = || number_or_none(NumberRange::closed(0.0, 1.0));
         let simulation = Simulation {
             kind,
             n_interventions: whole(100, 2, 100_000)(at("simulation.interventions"), self.interventions)?,
             cells_per_intervention: whole(500, 1, 1_000_000)(at("simulation.cells"), self.cells)?,
             n_genes: whole(100, 2, 1_000_000)(at("simulation.genes"), self.genes)?,
             n_latents,
-            n_targeted_latents: whole_or_none(1, n_latents as i64)(
-                at("simulation.targeted_latents"),
-                self.targeted_latents,
-            )?,
+            n_targeted_latents,
+            depth: whole_or_none(1, 10_000_000)(at("simulation.depth"), self.depth)?,
+            shift: number_or_none(NumberRange::closed(0.0, 100.0))(at("simulation.shift"), self.shift)?,
+            dispersion: number_or_none(NumberRange::closed(0.01, 1e6))(at("simulation.dispersion"), self.dispersion)?,
+            together: share()(at("simulation.together"), self.together)?,
+            n_batches: whole_or_none(2, 1000)(at("simulation.batches"), self.batches)?,
+            escaped: share()(at("simulation.escaped"), self.escaped)?,
+            n_controls: whole_or_none(0, MOST_CELLS as i64)(at("simulation.controls"), self.controls)?,
             seed: seed(default_seed)(at("simulation.seed"), self.seed)?,
         };
         let (a, c) = (simulation.n_interventions, simulation.cells_per_intervention);
-        if a * c > MOST_CELLS {
-            let problem = format!("{a} interventions of {c} cells are {} cells", a * c);
+        if simulation.n_cells() > MOST_CELLS {
+            let controls = simulation.n_controls.map_or_else(String::new, |n| format!(" and {n} control cells"));
+            let problem = format!("{a} interventions of {c} cells{controls} are {} cells", simulation.n_cells());
             let remedy = format!("simulate at most {MOST_CELLS} cells");
             return Err(origin.error("simulation.cells", problem, remedy));
+        }
+        if simulation.together.is_some() && n_targeted_latents.unwrap_or(n_latents) < 2 {
+            let problem = "only one latent can be targeted, so no two are hit together";
+            return Err(origin.error(
+                "simulation.together",
+                problem,
+                "leave it out, or let 2 or more latents be targeted",
+            ));
+        }
+        if simulation.escaped.is_some() && simulation.shift == Some(0.0) {
+            let problem = "no intervention acts on any cell, so none can escape";
+            return Err(origin.error(
+                "simulation.escaped",
+                problem,
+                "leave it out, or ask for larger shifts (--sim-shift)",
+            ));
         }
         Ok(simulation)
     }

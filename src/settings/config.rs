@@ -61,9 +61,10 @@ impl Settings {
         }
     }
 
-    /// Whether any covariate was named.
+    /// Whether any covariate was named, or simulated.
     pub fn has_covariates(&self) -> bool {
-        self.input.batch_key.is_some()
+        self.simulation.as_ref().is_some_and(|simulation| simulation.n_batches.is_some())
+            || self.input.batch_key.is_some()
             || !self.input.categorical_covariates.is_empty()
             || !self.input.continuous_covariates.is_empty()
     }

@@ -59,7 +59,8 @@ const IDLE: [Idle; 8] = [
         keys: &["encode_covariates", "deeply_inject_covariates"],
         when: |config| !config.has_covariates(),
         problem: "it has no effect without covariates",
-        remedy: "leave it out, or name covariates with --batch-key, --categorical-covariates or --continuous-covariates",
+        remedy: "leave it out, or name covariates with --batch-key, --categorical-covariates or --continuous-covariates \
+                 (of a simulation: --sim-batches)",
     },
 ];
 

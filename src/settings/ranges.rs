@@ -57,6 +57,11 @@ pub(super) fn number(default: f64, range: NumberRange) -> impl Fn(Place, Option<
     }
 }
 
+/// A number in a range, or none.
+pub(super) fn number_or_none(range: NumberRange) -> impl Fn(Place, Option<f64>) -> Result<Option<f64>> {
+    move |place, value| value.map(|value| number(value, range)(place, Some(value))).transpose()
+}
+
 /// A whole number from `low` to `high`.
 pub(super) fn whole<T: TryFrom<i64>>(default: T, low: i64, high: i64) -> impl FnOnce(Place, Option<i64>) -> Result<T> {
     move |place, value| match value {

@@ -421,6 +421,29 @@ pub struct RawSimulation {
     /// Let interventions target only the first N latents (by default all of them)
     #[arg(id = "sim_targeted_latents", long = "sim-targeted-latents", value_name = "N", allow_negative_numbers = true)]
     pub targeted_latents: Option<i64>,
+    /// Expected total count of every cell (by default 100,000 with paper, and what 1,000,000 counts per gene over all cells
+    /// amount to with sparse-shift, which falls as cells are added)
+    #[arg(id = "sim_depth", long = "sim-depth", value_name = "N", allow_negative_numbers = true)]
+    pub depth: Option<i64>,
+    /// Mean size of the shifts, in standard deviations of a latent; 0: no intervention acts (by default 5)
+    #[arg(id = "sim_shift", long = "sim-shift", value_name = "SD", allow_negative_numbers = true)]
+    pub shift: Option<f64>,
+    /// Inverse dispersion of negative binomial counts, of variance mean + mean^2 / THETA (by default counts are Poisson)
+    #[arg(id = "sim_dispersion", long = "sim-dispersion", value_name = "THETA", allow_negative_numbers = true)]
+    pub dispersion: Option<f64>,
+    /// Of the interventions that hit one of the first two latents, let this share hit both and the others one (by default
+    /// targets are independent)
+    #[arg(id = "sim_together", long = "sim-together", value_name = "SHARE", allow_negative_numbers = true)]
+    pub together: Option<f64>,
+    /// Draw cells of N batches, which change the expression of each gene by some 30 % (by default of one)
+    #[arg(id = "sim_batches", long = "sim-batches", value_name = "N", allow_negative_numbers = true)]
+    pub batches: Option<i64>,
+    /// Let this share of the cells escape their intervention: they keep its label, and are as if it did not act (by default none)
+    #[arg(id = "sim_escaped", long = "sim-escaped", value_name = "SHARE", allow_negative_numbers = true)]
+    pub escaped: Option<f64>,
+    /// Number of control cells, on which no intervention acts (by default none)
+    #[arg(id = "sim_controls", long = "sim-controls", value_name = "N", allow_negative_numbers = true)]
+    pub controls: Option<i64>,
     /// Seed of the simulator (by default that of --seed)
     #[arg(id = "sim_seed", long = "sim-seed", value_name = "N", allow_negative_numbers = true)]
     pub seed: Option<i64>,

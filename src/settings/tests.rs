@@ -162,6 +162,13 @@ flag_tests! {
     sim_genes: [], ["--sim-genes", "50"] => "simulation.genes" = "50";
     sim_latents: [], ["--sim-latents", "6"] => "simulation.latents" = "6";
     sim_targeted_latents: [], ["--sim-targeted-latents", "4"] => "simulation.targeted_latents" = "4";
+    sim_depth: [], ["--sim-depth", "2000"] => "simulation.depth" = "2000";
+    sim_shift: [], ["--sim-shift", "0.5"] => "simulation.shift" = "0.5";
+    sim_dispersion: [], ["--sim-dispersion", "2"] => "simulation.dispersion" = "2.0";
+    sim_together: [], ["--sim-together", "1"] => "simulation.together" = "1.0";
+    sim_batches: [], ["--sim-batches", "3"] => "simulation.batches" = "3";
+    sim_escaped: [], ["--sim-escaped", "0.3"] => "simulation.escaped" = "0.3";
+    sim_controls: [], ["--sim-controls", "200"] => "simulation.controls" = "200";
     sim_seed: [], ["--sim-seed", "9"] => "simulation.seed" = "9";
 }
 

@@ -66,9 +66,7 @@ impl SharedData {
         let (names, interventions, source, found) = match config.source() {
             // A simulation is known before it is made; it is made when a run needs it.
             Source::Simulation(simulation) => {
-                let cells = simulation.cells_per_intervention;
-                let labels = (0..simulation.n_interventions * cells).map(|n| n / cells);
-                let rows = InterventionRows::one_hot(labels);
+                let rows = simulation.intervention_rows();
                 (simulation.intervention_names(), rows, "the simulation".to_owned(), None)
             }
             Source::File(_) => {

@@ -344,7 +344,8 @@ impl ScreenFile for H5ad {
         let (Some(latents), Some(prior_means)) = (self.hdf5.table(names[0])?, self.hdf5.table(names[1])?) else {
             return Ok(None);
         };
-        Ok(Some(RawTruth { latents, prior_means }))
+        let escaped = self.hdf5.table("obsm/groundtruth_escaped")?.map(|(_, values)| values);
+        Ok(Some(RawTruth { latents, prior_means, escaped }))
     }
 
     fn matrices(&self) -> Result<Vec<StoredMatrix>> {

@@ -17,6 +17,11 @@ use crate::words::first_few;
 /// Values looked at to tell what the matrix holds.
 const SAMPLE: usize = 1 << 16;
 
+/// Array of the cells that escaped their intervention.
+const ESCAPED: &str = "escaped_truth";
+/// Label of cells under no intervention.
+const CONTROL: &str = "control";
+
 /// A screen in a .npz archive.
 pub(crate) struct NpzScreen {
     npz: Npz,
@@ -37,7 +42,7 @@ impl NpzScreen {
     }
 
     /// Arrays that are no columns of the cells.
-    const RESERVED: [&str; 12] = [
+    const RESERVED: [&str; 13] = [
         "x",
         "data",
         "indices",
@@ -50,6 +55,7 @@ impl NpzScreen {
         "intervention_names",
         "latents",
         "prior_means",
+        ESCAPED,
     ];
 
     fn is_sparse(&self) -> bool {
@@ -249,7 +255,9 @@ impl ScreenFile for NpzScreen {
             return Ok(None);
         }
         let latents = self.npz.array_f64("latents")?;
-        Ok(Some(RawTruth { latents, prior_means: self.npz.array_f64("prior_means")? }))
+        let prior_means = self.npz.array_f64("prior_means")?;
+        let escaped = self.npz.contains(ESCAPED).then(|| self.npz.array_f64(ESCAPED)).transpose()?;
+        Ok(Some(RawTruth { latents, prior_means, escaped: escaped.map(|(_, values)| values) }))
     }
 
     fn matrices(&self) -> Result<Vec<StoredMatrix>> {
@@ -273,22 +281,17 @@ impl ScreenFile for NpzScreen {
 
 /// Writes a data set as .npz: `x` (cells x genes) if at least half of the counts are non-zero, else the arrays of
 /// `scipy.sparse.save_npz`; `label` (number of the intervention of each cell) and `intervention_names`, `gene_names`,
-/// `cell_names`, `library`, a column per covariate under its own name and, where known, `latents` (cells x L) and
-/// `prior_means` (interventions x L). [`load`](crate::data::loading::load::load) gives the same data set back.
+/// `cell_names`, `library`, a column per covariate under its own name and, where known, `latents` (cells x L),
+/// `prior_means` (interventions x L) and `escaped_truth` (cells). Cells under no intervention get a label of their own, `control`,
+/// the last one. [`load`](crate::data::loading::load::load) gives the same data set back, if it is told of that control.
 ///
 /// # Errors
-/// [`InputError`] if a cell is under several interventions or a covariate has a name that
-/// the archive needs; [`Error::Io`](crate::error::Error::Io) if it cannot be written.
+/// [`InputError`] if a cell is under several interventions, a covariate has a name that the archive needs, or an intervention
+/// that of the controls; [`Error::Io`](crate::error::Error::Io) if it cannot be written.
 pub fn write_npz(dataset: &Dataset, path: &Path) -> Result<()> {
     let (n_cells, n_genes) = (dataset.n_cells(), dataset.n_genes());
     let counts = &dataset.counts;
-    let labels = (0..n_cells)
-        .map(|n| dataset.interventions.single(n).map(|a| a as i64).ok_or(n))
-        .collect::<Result<Vec<i64>, usize>>()
-        .map_err(|n| {
-            InputError::new("a cell under several interventions cannot be written to .npz", "write single ones")
-                .at(cell_place(n, &dataset.cell_names))
-        })?;
+    let (labels, names) = labels_and_names(dataset)?;
     let covariates = &dataset.covariates;
     let columns = covariates.categorical.iter().map(|c| &c.name).chain(covariates.continuous.iter().map(|c| &c.name));
     let mut taken: BTreeSet<&str> = NpzScreen::RESERVED.into_iter().chain(["label", "library"]).collect();
@@ -326,7 +329,7 @@ pub fn write_npz(dataset: &Dataset, path: &Path) -> Result<()> {
     }
     npz.add_i64("label", &[n_cells], &labels)?;
     npz.add_f64("library", &[n_cells], &dataset.library)?;
-    npz.add_strings("intervention_names", &dataset.intervention_names)?;
+    npz.add_strings("intervention_names", &names)?;
     npz.add_strings("gene_names", &dataset.gene_names)?;
     npz.add_strings("cell_names", &dataset.cell_names)?;
     for covariate in &covariates.categorical {
@@ -338,7 +341,39 @@ pub fn write_npz(dataset: &Dataset, path: &Path) -> Result<()> {
     }
     if let Some(truth) = &dataset.truth {
         npz.add_f64("latents", &[n_cells, truth.n_latents], &truth.latents)?;
-        npz.add_f64("prior_means", &[dataset.n_interventions(), truth.n_latents], &truth.prior_means)?;
+        // Control cells have a label, so they have a row, of zeros.
+        let mut prior_means = truth.prior_means.clone();
+        prior_means.resize(names.len() * truth.n_latents, 0.0);
+        npz.add_f64("prior_means", &[names.len(), truth.n_latents], &prior_means)?;
+        if !truth.escaped.is_empty() {
+            let escaped: Vec<i64> = truth.escaped.iter().map(|&escaped| i64::from(escaped)).collect();
+            npz.add_i64(ESCAPED, &[n_cells], &escaped)?;
+        }
     }
     npz.finish()
+}
+
+/// The number of each cell's label, and the names of the labels: the interventions, then that of cells under none, if there are any.
+fn labels_and_names(dataset: &Dataset) -> Result<(Vec<i64>, Vec<String>)> {
+    let mut names = dataset.intervention_names.clone();
+    let mut labels = Vec::with_capacity(dataset.n_cells());
+    for n in 0..dataset.n_cells() {
+        labels.push(match dataset.interventions.row(n).0 {
+            [a] => i64::from(*a),
+            [] => dataset.n_interventions() as i64,
+            _ => {
+                let problem = "a cell under several interventions cannot be written to .npz";
+                let error = InputError::new(problem, "write single ones");
+                return Err(error.at(cell_place(n, &dataset.cell_names)).into());
+            }
+        });
+    }
+    if labels.contains(&(dataset.n_interventions() as i64)) {
+        if names.iter().any(|name| name == CONTROL) {
+            let problem = format!("an intervention is called `{CONTROL}`, as cells under none are");
+            return Err(InputError::new(problem, "give it another name").into());
+        }
+        names.push(CONTROL.to_owned());
+    }
+    Ok((labels, names))
 }

@@ -113,4 +113,6 @@ pub(crate) struct StoredMatrix {
 pub(crate) struct RawTruth {
     pub latents: (Vec<usize>, Vec<f64>),
     pub prior_means: (Vec<usize>, Vec<f64>),
+    /// 1 for each cell that escaped its intervention, 0 for the others.
+    pub escaped: Option<Vec<f64>>,
 }

@@ -20,6 +20,9 @@ impl StoredTruth {
         let select = |values: &[f64], n: usize| values[n * l..(n + 1) * l].to_vec();
         if let Some(cells) = cells {
             truth.latents = cells.iter().flat_map(|&n| select(&truth.latents, n)).collect();
+            if !truth.escaped.is_empty() {
+                truth.escaped = cells.iter().map(|&n| truth.escaped[n]).collect();
+            }
         }
         truth.prior_means = levels.flat_map(|level| select(&truth.prior_means, rows[level])).collect();
         truth
@@ -36,7 +39,7 @@ pub(crate) fn read_truth(
     labels: &Levels,
     notes: &mut Vec<String>,
 ) -> Result<Option<StoredTruth>> {
-    let Some(RawTruth { latents, prior_means }) = file.truth()? else { return Ok(None) };
+    let Some(RawTruth { latents, prior_means, escaped }) = file.truth()? else { return Ok(None) };
     let ([n_rows, n_latents], [n_means, also]) = (&latents.0[..], &prior_means.0[..]) else {
         notes.push("the stored truth is ignored: latents and prior means are not tables".to_string());
         return Ok(None);
@@ -50,7 +53,15 @@ pub(crate) fn read_truth(
     let level_rows = by_number.or_else(|| (*n_means == n_levels).then(|| (0..n_levels).collect()));
     match level_rows {
         Some(rows) if *n_rows == n_cells && n_latents == also && *n_latents > 0 && finite => {
-            let truth = Truth { n_latents: *n_latents, latents: latents.1, prior_means: prior_means.1 };
+            let escaped: Vec<bool> = escaped.unwrap_or_default().iter().map(|&escaped| escaped != 0.0).collect();
+            if !(escaped.is_empty() || escaped.len() == n_cells) {
+                let n = escaped.len();
+                notes.push(format!(
+                    "the stored truth is ignored: it says of {n} cells whether they escaped, not {n_cells}"
+                ));
+                return Ok(None);
+            }
+            let truth = Truth { n_latents: *n_latents, latents: latents.1, prior_means: prior_means.1, escaped };
             Ok(Some(StoredTruth { truth, rows }))
         }
         _ => {
