@@ -13,6 +13,8 @@ use crate::numerics::real::Real;
 pub const LARGE_SHIFT: f64 = 0.25;
 /// Permutations of the labels.
 pub const PERMUTATIONS: usize = 20;
+/// Rounds of empirical Bayes.
+const ROUNDS: usize = 30;
 /// Deviations on either side of a mean that hold 95 % of a normal distribution.
 const DEVIATIONS_OF_95: f64 = 1.959_963_984_540_054;
 
@@ -83,20 +85,20 @@ impl Certainty {
 /// Every pair of an intervention with cells and a latent.
 fn edges(found: &InterventionEffects) -> Vec<Edge> {
     let l = found.n_latents;
-    let variances = found.sampling_variances();
-    let evidence = evidence(&found.effects, &variances, l);
-    let places: Vec<usize> = (0..variances.len()).filter(|&at| variances[at].is_finite()).collect();
-    let q_values = q_values(&places.iter().map(|&at| evidence.probability[at]).collect::<Vec<f64>>());
-    places.iter().zip(q_values).map(|(&at, q_value)| edge(&evidence, at, l, q_value)).collect()
+    let whitened = found.whitened();
+    let evidence = evidence(whitened.to_weigh(), ROUNDS, true);
+    let q_values = q_values(&evidence.probability);
+    let edge = |(at, q_value): (usize, f64)| edge(&evidence, at, [whitened.interventions[at / l], at % l], q_value);
+    q_values.into_iter().enumerate().map(edge).collect()
 }
 
-fn edge(evidence: &Evidence, at: usize, l: usize, q_value: f64) -> Edge {
+fn edge(evidence: &Evidence, at: usize, [intervention, latent]: [usize; 2], q_value: f64) -> Edge {
     let (probability, shift, deviation) = (evidence.probability[at], evidence.shift[at], evidence.deviation[at]);
     let below = |limit: f64| normal_cdf((limit - shift) / deviation);
     let half = DEVIATIONS_OF_95 * deviation;
     Edge {
-        intervention: at / l,
-        latent: at % l,
+        intervention,
+        latent,
         probability,
         lfsr: probability * normal_cdf(-shift.abs() / deviation) + (1.0 - probability),
         q_value,

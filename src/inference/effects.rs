@@ -6,12 +6,16 @@ use std::collections::BTreeMap;
 use crate::data::dataset::Dataset;
 use crate::error::Result;
 use crate::inference::Inference;
+use crate::model::prior::evidence::Effects;
 use crate::numerics::real::Real;
+use crate::numerics::symmetric::eigen;
 
 /// Most rounds of the least squares.
 const MOST_ROUNDS: usize = 200;
 /// Residual, relative to the right-hand side, at which they are solved.
 const SOLVED: f64 = 1e-12;
+/// Variance within interventions below which a latent is not blown up: cells say next to nothing about it.
+const LEAST_VARIANCE: f64 = 0.3;
 
 /// Effects of all interventions on all latents, as estimated from cells. A interventions, L latents.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,13 +26,29 @@ pub struct InterventionEffects {
     pub effects: Vec<f64>,
     /// Sum of the squared doses of each intervention over the cells, A: its number of cells, where each received dose 1.
     pub cells: Vec<f64>,
-    /// Variance of what effects are relative to, in units of the variance of a cell, A: of the control cells of the batches of
-    /// each intervention, Eq. (E3); 0 without controls.
-    pub reference: Vec<f64>,
-    /// Whether there are control cells, which effects are relative to.
-    pub has_controls: bool,
+    /// Control cells, which effects are relative to; 0 without.
+    pub controls: f64,
+    /// What effects are relative to, L: the mean over all cells of what the constant and the covariates explain.
+    pub origin: Vec<f64>,
     /// Covariance of posterior means about what interventions and covariates explain, L x L.
     pub within: Vec<f64>,
+}
+
+/// Effects in units of the deviation of cells, in which the cells of an intervention scatter alike along all latents.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WhitenedEffects {
+    /// Numbers of the interventions with cells.
+    pub interventions: Vec<usize>,
+    /// Their effects, one row each.
+    pub effects: Vec<f64>,
+    /// Their cells.
+    pub cells: Vec<f64>,
+    /// Control cells.
+    pub controls: f64,
+    /// L.
+    pub n_latents: usize,
+    /// From whitened latents to those of the model, L x L, Eq. (E2).
+    pub colour: Vec<f64>,
 }
 
 /// Cells that the design does not tell apart.
@@ -65,7 +85,7 @@ impl InterventionEffects {
                 }
             }
         }
-        let has_controls = groups.iter().any(|group| group.interventions.is_empty());
+        let controls = groups.iter().filter(|group| group.interventions.is_empty()).map(|group| group.cells).sum();
         let n_levels: usize = data.covariates.categorical.iter().map(|column| column.levels.len()).sum();
         let system = NormalEquations { groups: &groups, n_interventions: a, width: a + 1 + n_levels };
         let solution = system.solve(l);
@@ -85,37 +105,72 @@ impl InterventionEffects {
         for group in &groups {
             group.interventions.iter().for_each(|&(a, dose)| dose_squares[a] += dose * dose * group.cells);
         }
-        let reference = reference_variances(&groups, &dose_squares);
+        let mut origin = vec![0.0; l];
+        for group in &groups {
+            for (column, _) in group.columns(a).filter(|(column, _)| *column >= a) {
+                let row = &solution[column * l..(column + 1) * l];
+                origin.iter_mut().zip(row).for_each(|(origin, value)| *origin += group.cells * value / n);
+            }
+        }
         let mut effects = solution[..a * l].to_vec();
         for (effects, &cells) in effects.chunks_exact_mut(l).zip(&dose_squares) {
             if cells == 0.0 {
                 effects.fill(0.0);
             }
         }
-        Self { n_latents, effects, cells: dose_squares, reference, has_controls, within }
+        Self { n_latents, effects, cells: dose_squares, controls, origin, within }
     }
 
-    /// Variance of each effect that comes from the number of cells, A x L, Eq. (E2); infinite for an intervention without cells.
-    pub fn sampling_variances(&self) -> Vec<f64> {
+    /// The effects of the interventions with cells on whitened latents, Eq. (E2).
+    pub fn whitened(&self) -> WhitenedEffects {
         let l = self.n_latents;
-        let of = |at: usize| {
-            let (a, k) = (at / l, at % l);
-            self.within[k * l + k].max(f64::MIN_POSITIVE) * (1.0 / self.cells[a] + self.reference[a])
+        let (values, vectors) = eigen(self.within.clone(), l);
+        let power = |exponent: fn(f64) -> f64| -> Vec<f64> {
+            let scales: Vec<f64> = values.iter().map(|&value| exponent(value.max(LEAST_VARIANCE))).collect();
+            let of = |i: usize, j: usize| (0..l).map(|k| vectors[i * l + k] * scales[k] * vectors[j * l + k]).sum();
+            (0..l * l).map(|at| of(at / l, at % l)).collect()
         };
-        (0..self.effects.len()).map(of).collect()
+        let white = power(|variance| 1.0 / variance.sqrt());
+        let interventions: Vec<usize> = (0..self.cells.len()).filter(|&a| self.cells[a] > 0.0).collect();
+        let row = |&a: &usize| times(&white, &self.effects[a * l..(a + 1) * l]);
+        WhitenedEffects {
+            effects: interventions.iter().flat_map(row).collect(),
+            cells: interventions.iter().map(|&a| self.cells[a]).collect(),
+            interventions,
+            controls: self.controls,
+            n_latents: l,
+            colour: power(f64::sqrt),
+        }
     }
 
     /// The effects along turned latents: `rotation` (L x L) times each row; the covariance turns with them.
     pub fn turned(&self, rotation: &[f64]) -> Self {
         let l = self.n_latents;
-        let times = |row: &[f64]| -> Vec<f64> {
-            rotation.chunks_exact(l).map(|axis| axis.iter().zip(row).map(|(r, e)| r * e).sum()).collect()
-        };
-        let half: Vec<f64> = self.within.chunks_exact(l).flat_map(times).collect();
-        let columns = (0..l * l).map(|at| half[at % l * l + at / l]).collect::<Vec<f64>>();
-        let within = columns.chunks_exact(l).flat_map(times).collect();
-        Self { effects: self.effects.chunks_exact(l).flat_map(times).collect(), within, ..self.clone() }
+        let rows = |values: &[f64]| values.chunks_exact(l).flat_map(|row| times(rotation, row)).collect::<Vec<f64>>();
+        let half = rows(&self.within);
+        let within = rows(&(0..l * l).map(|at| half[at % l * l + at / l]).collect::<Vec<f64>>());
+        Self { effects: rows(&self.effects), origin: times(rotation, &self.origin), within, ..self.clone() }
     }
+}
+
+impl WhitenedEffects {
+    /// What the evidence weighs.
+    pub fn to_weigh(&self) -> Effects<'_> {
+        let Self { effects, cells, controls, n_latents, .. } = self;
+        Effects { effects, cells, controls: *controls, n_latents: *n_latents }
+    }
+
+    /// The effects along turned latents: `rotation` (L x L) times each row. Whitening commutes with the turn.
+    pub fn turned(&self, rotation: &[f64]) -> Self {
+        let effects = self.effects.chunks_exact(self.n_latents).flat_map(|row| times(rotation, row)).collect();
+        Self { effects, ..self.clone() }
+    }
+}
+
+/// A matrix (L x L) times a vector.
+fn times(matrix: &[f64], vector: &[f64]) -> Vec<f64> {
+    let dot = |row: &[f64]| row.iter().zip(vector).map(|(m, v)| m * v).sum();
+    matrix.chunks_exact(vector.len()).map(dot).collect()
 }
 
 impl Group {
@@ -161,27 +216,6 @@ fn groups<R: Real>(data: &Dataset, cells: &[usize], means: &[R], l: usize) -> Ve
         groups[place].sum.iter_mut().zip(mean).for_each(|(sum, m)| *sum += m.to_f64());
     }
     groups
-}
-
-/// Eq. (E3).
-fn reference_variances(groups: &[Group], cells: &[f64]) -> Vec<f64> {
-    let mut controls = BTreeMap::new();
-    for group in groups.iter().filter(|group| group.interventions.is_empty()) {
-        *controls.entry(&group.levels).or_insert(0.0) += group.cells;
-    }
-    let all: f64 = controls.values().sum();
-    let mut reference = vec![0.0; cells.len()];
-    if all == 0.0 {
-        return reference;
-    }
-    for group in groups {
-        for &(a, dose) in &group.interventions {
-            let share = dose * dose * group.cells / cells[a];
-            // Where a batch has no controls, those of the others stand for them.
-            reference[a] += share / controls.get(&group.levels).copied().unwrap_or(all);
-        }
-    }
-    reference
 }
 
 /// The least squares of Eq. (E1), without the matrix.

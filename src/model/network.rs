@@ -102,6 +102,20 @@ impl<R: Real> Network<R> {
         self.prior_mut().rotate(effects, turned, smallest);
     }
 
+    /// Moves the origin of the latents to where `offset` (L) is, Eq. (V6): posterior means become smaller by it, the decoder adds it
+    /// again.
+    pub fn translate_latents(&mut self, offset: &[f64]) {
+        let l = self.architecture.n_latents;
+        let bias = &mut self.parameters[&self.tensors.latent_mean.bias];
+        bias.iter_mut().zip(offset).for_each(|(bias, offset)| *bias = R::from_f64(bias.to_f64() - offset));
+        let first = &self.tensors.decoder[0].linear;
+        let width = l + first.n_covariates;
+        let rows = self.parameters[&first.weight].chunks_exact(width);
+        let added: Vec<f64> = rows.map(|row| row.iter().zip(offset).map(|(w, o)| w.to_f64() * o).sum()).collect();
+        let bias = &mut self.parameters[&first.bias];
+        bias.iter_mut().zip(added).for_each(|(bias, added)| *bias = R::from_f64(bias.to_f64() + added));
+    }
+
     /// Places, in the parameters, of everything that a training may change: all but the logits of frozen masks.
     pub fn trainable(&self) -> Vec<Range<usize>> {
         match (&self.tensors.mask_logit, &self.frozen_mask) {

@@ -14,3 +14,4 @@ pub mod simd;
 pub mod special;
 pub mod spread;
 pub mod sum;
+pub mod symmetric;

@@ -7,16 +7,19 @@ use crate::model::network::Network;
 use crate::model::prior::evidence::evidence;
 use crate::model::prior::mask;
 use crate::numerics::real::Real;
-use crate::training::turn::sparsest_turn;
+use crate::parallel::team::Team;
+use crate::training::turn::likeliest_turn;
 
-/// Bases from which the first turn is sought.
-const FIRST_STARTS: usize = 10;
+/// Bases from which the first turn and the last are sought.
+const FIRST_STARTS: usize = 16;
 /// Bases from which later turns are sought.
 const LATER_STARTS: usize = 4;
 /// Epochs after which the evidence is renewed.
 pub(crate) const RENEWED_EVERY: usize = 10;
 /// Turns within the sparse phase; they divide it evenly.
 pub(crate) const LATER_TURNS: usize = 3;
+/// Rounds of empirical Bayes.
+const ROUNDS: usize = 30;
 /// Size of the shifts at the start, as a share of those that are drawn.
 const SMALL: f64 = 0.1;
 
@@ -51,24 +54,43 @@ pub(crate) fn begin<R: Real>(network: &mut Network<R>) {
 }
 
 /// Turns the latents if that is due, and sets masks and shifts by the evidence. Returns whether a turn was made.
-pub(crate) fn identify<R: Real>(network: &mut Network<R>, found: &InterventionEffects, due: Due, seed: u64) -> bool {
+pub(crate) fn identify<R: Real>(
+    team: &Team,
+    network: &mut Network<R>,
+    mut found: InterventionEffects,
+    due: Due,
+    seed: u64,
+) -> bool {
     let l = network.architecture.n_latents;
     let starts = match due {
         Due::Nothing | Due::Evidence => 0,
-        Due::FirstTurn => FIRST_STARTS,
-        Due::Turn | Due::LastTurn => LATER_STARTS,
+        Due::FirstTurn | Due::LastTurn => FIRST_STARTS,
+        Due::Turn => LATER_STARTS,
     };
+    let mut whitened = found.whitened();
     // A softmax of latents has axes of its own.
-    let turns = starts > 0 && l > 1 && network.architecture.latent_distribution == LatentDistribution::Normal;
-    let mut found = found.clone();
+    let is_free = network.architecture.latent_distribution == LatentDistribution::Normal;
+    let turns = starts > 0 && l > 1 && is_free;
     if turns {
-        let turn = sparsest_turn(&found.effects, l, starts, seed);
+        let turn = likeliest_turn(team, &whitened, starts, seed);
         found = found.turned(&turn.rotation);
+        whitened = found.whitened();
         network.rotate_latents(&turn.rotation, &found.effects, &vec![true; l], 0.0);
     }
-    let variances = found.sampling_variances();
-    let evidence = evidence(&found.effects, &variances, l);
-    let log_odds: Vec<f64> = evidence.probability.iter().map(|&q| Real::ln(q / (1.0 - q))).collect();
-    network.prior_mut().set_edges(&found.effects, &log_odds, |at| variances[at].is_finite());
+    let evidence = evidence(whitened.to_weigh(), ROUNDS, starts > 0);
+    let colour = |row: usize| -> f64 {
+        whitened.colour[row * l..(row + 1) * l].iter().zip(&evidence.origin).map(|(c, o)| c * o).sum()
+    };
+    let origin: Vec<f64> = (0..l).map(colour).collect();
+    if is_free {
+        // Where no intervention acts is where the prior has its mean.
+        network.translate_latents(&origin.iter().zip(&found.origin).map(|(o, c)| o + c).collect::<Vec<f64>>());
+    }
+    for (&a, probability) in whitened.interventions.iter().zip(evidence.probability.chunks_exact(l)) {
+        let effects = &found.effects[a * l..(a + 1) * l];
+        let shifts: Vec<f64> = effects.iter().zip(&origin).map(|(e, o)| e - o).collect();
+        let log_odds: Vec<f64> = probability.iter().map(|&q| Real::ln(q / (1.0 - q))).collect();
+        network.prior_mut().set_edges(a, &shifts, &log_odds);
+    }
     turns
 }

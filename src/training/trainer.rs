@@ -532,7 +532,7 @@ impl<'a, R: Real> Trainer<'a, R> {
         let found = inference.intervention_effects(train)?;
         // Nothing has changed so far, and nothing below can fail.
         let seed = settings.seed.wrapping_add(self.progress.epoch as u64);
-        if identification::identify(self.network, &found, due, seed) {
+        if identification::identify(team, self.network, found, due, seed) {
             self.adam = Adam::new(&self.network.parameters);
         }
         if due == Due::FirstTurn {

@@ -1,37 +1,105 @@
 //! The turn of the latents, of any size, after which interventions act on as few of them as possible. Derivation:
 //! `derivations/rotation.md`.
 
+use crate::inference::effects::WhitenedEffects;
+use crate::model::prior::evidence::evidence;
 use crate::numerics::random::{Purpose, fill_normal, stream};
 use crate::numerics::real::Real;
 use crate::numerics::simd::vectorized;
+use crate::parallel::team::{Team, tiles};
 
-/// Angles that are tried first, in degrees either way.
-const COARSE: [i32; 2] = [-45, 45];
-const STEP: i32 = 5;
-/// Halvings of the step about the best angle.
-const HALVINGS: usize = 5;
-/// Share by which a turn of two axes must lower their sum of Eq. (V3).
-const LEAST_GAIN: f64 = 1e-5;
-/// Passes over all pairs, at most.
-const MOST_PASSES: usize = 60;
+/// Angles that are tried at the widest scale, in degrees from -45 on.
+const COARSE: usize = 30;
+const COARSE_STEP: f64 = 3.0;
+/// Angles that are tried at narrower scales, in degrees either way.
+const FINE: [f64; 12] = [45.0, 30.0, 20.0, 14.0, 10.0, 7.0, 5.0, 3.5, 2.5, 1.5, 1.0, 0.5];
+/// Scales of the cost, one after the other, as shares of the root mean square length of the effects, Eq. (V5).
+const SCALES: [f64; 3] = [0.3, 0.15, 0.075];
+/// Least scale, in deviations of the mean of an intervention's cells.
+const LEAST_SCALE: f64 = 1.5;
+/// Share by which a turn of two axes must lower their cost.
+const LEAST_GAIN: f64 = 1e-4;
+/// Passes over all pairs at each scale, at most.
+const MOST_PASSES: usize = 30;
+/// Turns of the lowest cost that are compared by their evidence.
+const COMPARED: usize = 8;
+/// Rounds of that evidence.
+const ROUNDS: usize = 25;
 
 /// A turn of the latents.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Turn {
     /// Orthogonal matrix, L x L.
     pub rotation: Vec<f64>,
-    /// Eq. (V3) afterwards.
+    /// Eq. (V4) afterwards, at the narrowest scale.
     pub cost: f64,
 }
 
-/// The turn of `effects` (A x L) with the lowest sum of Eq. (V3) that turns of two axes at a time reach from `starts` bases:
-/// the present one, and random ones.
-pub fn sparsest_turn(effects: &[f64], l: usize, starts: usize, seed: u64) -> Turn {
-    let from = |start: usize| {
+/// Turns of effects with the lowest cost of Eq. (V4) that turns of two axes at a time reach from `starts` bases, the present one and
+/// random ones: at most eight, lowest first.
+pub fn sparsest_turns(team: &Team, found: &WhitenedEffects, starts: usize, seed: u64) -> Vec<Turn> {
+    let l = found.n_latents;
+    let scales = scales(found);
+    let mut turns = vec![Turn::default(); starts.max(1)];
+    team.run(turns.len(), tiles(&mut turns, 1), |start, turn| {
         let basis = if start == 0 { identity(l) } else { random_basis(l, seed, start) };
-        descend(effects, l, basis)
-    };
-    (0..starts.max(1)).map(from).min_by(|a, b| a.cost.total_cmp(&b.cost)).expect("a start")
+        turn[0] = descend(found, basis, &scales);
+    });
+    turns.sort_by(|a, b| a.cost.total_cmp(&b.cost));
+    turns.truncate(COMPARED);
+    turns
+}
+
+/// Of [`sparsest_turns`], the one under which the effects are likeliest.
+pub fn likeliest_turn(team: &Team, found: &WhitenedEffects, starts: usize, seed: u64) -> Turn {
+    let turns = sparsest_turns(team, found, starts, seed);
+    let mut likelihoods = vec![f64::NEG_INFINITY; turns.len()];
+    team.run(turns.len(), tiles(&mut likelihoods, 1), |i, likelihood| {
+        let turned = found.turned(&turns[i].rotation);
+        likelihood[0] = evidence(turned.to_weigh(), ROUNDS, true).log_likelihood;
+    });
+    let best = (0..turns.len()).reduce(|best, i| if likelihoods[i] > likelihoods[best] { i } else { best });
+    turns.into_iter().nth(best.expect("a start")).expect("a start")
+}
+
+/// Eq. (V5).
+fn scales(found: &WhitenedEffects) -> [f64; 3] {
+    let (a, l) = (found.cells.len().max(1) as f64, found.n_latents);
+    let cells = found.cells.iter().sum::<f64>() / a;
+    let columns = columns(found, &identity(l));
+    let square: f64 = columns.iter().flatten().map(|e| e * e).sum::<f64>() / a - l as f64 / cells;
+    let length = square.max(0.0).sqrt();
+    SCALES.map(|share| (share * length).max(LEAST_SCALE / cells.sqrt()))
+}
+
+/// Effects along the axes of a basis, one axis after the other, from their origin.
+fn columns(found: &WhitenedEffects, basis: &[f64]) -> Vec<Vec<f64>> {
+    let l = found.n_latents;
+    let dot = |axis: &[f64], row: &[f64]| axis.iter().zip(row).map(|(r, e)| r * e).sum::<f64>();
+    let mut columns: Vec<Vec<f64>> =
+        basis.chunks_exact(l).map(|axis| found.effects.chunks_exact(l).map(|row| dot(axis, row)).collect()).collect();
+    centre(&mut columns, found.controls);
+    columns
+}
+
+/// Most interventions do not act on a latent: without controls, the median is its origin.
+fn centre(columns: &mut [Vec<f64>], controls: f64) {
+    if controls > 0.0 {
+        return;
+    }
+    for column in columns {
+        let median = median(column);
+        column.iter_mut().for_each(|e| *e -= median);
+    }
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    match sorted.len() {
+        0 => 0.0,
+        n => 0.5 * (sorted[(n - 1) / 2] + sorted[n / 2]),
+    }
 }
 
 fn identity(l: usize) -> Vec<f64> {
@@ -56,65 +124,57 @@ fn random_basis(l: usize, seed: u64, start: usize) -> Vec<f64> {
     basis
 }
 
-/// Turns of two axes at a time, from `rotation` on.
-fn descend(effects: &[f64], l: usize, mut rotation: Vec<f64>) -> Turn {
-    let a = effects.len() / l;
-    // An axis after the other, so that pairs are read in order.
-    let mut axes: Vec<Vec<f64>> = rotation
-        .chunks_exact(l)
-        .map(|axis| effects.chunks_exact(l).map(|row| axis.iter().zip(row).map(|(r, e)| r * e).sum()).collect())
-        .collect();
-    for _ in 0..MOST_PASSES {
-        let mut turned = false;
-        for j in 0..l {
-            for k in j + 1..l {
-                let (x, y) = (&axes[j], &axes[k]);
-                let before = pair_cost(x, y, 1.0, 0.0);
-                let (angle, after) = best_angle(x, y);
-                if after >= (1.0 - LEAST_GAIN) * before {
-                    continue;
+/// Turns of two axes at a time, from `rotation` on, at one scale after the other.
+fn descend(found: &WhitenedEffects, mut rotation: Vec<f64>, scales: &[f64]) -> Turn {
+    let l = found.n_latents;
+    let mut axes = columns(found, &rotation);
+    for (i, &scale) in scales.iter().enumerate() {
+        for _ in 0..MOST_PASSES {
+            let mut turned = false;
+            for j in 0..l {
+                for k in j + 1..l {
+                    turned |= turn_pair(&mut axes, &mut rotation, [j, k], scale, i == 0);
                 }
-                let (sine, cosine) = libm::sincos(angle);
-                let turn = |x: f64, y: f64| (cosine * x + sine * y, cosine * y - sine * x);
-                for i in 0..a {
-                    (axes[j][i], axes[k][i]) = turn(axes[j][i], axes[k][i]);
-                }
-                for column in 0..l {
-                    let (of_j, of_k) = (j * l + column, k * l + column);
-                    (rotation[of_j], rotation[of_k]) = turn(rotation[of_j], rotation[of_k]);
-                }
-                turned = true;
+            }
+            if !turned {
+                break;
             }
         }
-        if !turned {
-            break;
-        }
+        centre(&mut axes, found.controls);
     }
-    let cost = axes.iter().flatten().map(|e| Real::ln_1p(e * e)).sum();
+    let narrowest = scales[scales.len() - 1];
+    let cost = axes.iter().flatten().map(|e| Real::ln_1p(e / narrowest * (e / narrowest))).sum();
     Turn { rotation, cost }
 }
 
-/// The angle by which to turn two axes, and their sum of Eq. (V3) there.
-fn best_angle(x: &[f64], y: &[f64]) -> (f64, f64) {
+/// Turns two axes by the best angle, if that is worth it.
+fn turn_pair(axes: &mut [Vec<f64>], rotation: &mut [f64], [j, k]: [usize; 2], scale: f64, coarsely: bool) -> bool {
+    let l = axes.len();
     let cost = |degrees: f64| {
         let (sine, cosine) = libm::sincos(degrees.to_radians());
-        pair_cost(x, y, cosine, sine)
+        pair_cost(&axes[j], &axes[k], cosine / scale, sine / scale)
     };
-    let tried =
-        (COARSE[0]..COARSE[1]).step_by(STEP as usize).map(|degrees| (cost(f64::from(degrees)), f64::from(degrees)));
-    let (mut lowest, mut best) = tried.min_by(|a, b| a.0.total_cmp(&b.0)).expect("some angles");
-    let mut step = 0.5 * f64::from(STEP);
-    for _ in 0..HALVINGS {
-        let centre = best;
-        for degrees in [centre - step, centre + step] {
-            let here = cost(degrees);
-            if here < lowest {
-                (lowest, best) = (here, degrees);
-            }
-        }
-        step *= 0.5;
+    let before = cost(0.0);
+    let lowest = |angles: &mut dyn Iterator<Item = f64>| {
+        angles.map(|degrees| (cost(degrees), degrees)).min_by(|a, b| a.0.total_cmp(&b.0)).expect("some angles")
+    };
+    let (after, degrees) = match coarsely {
+        true => lowest(&mut (0..COARSE).map(|i| COARSE_STEP * i as f64 - 45.0)),
+        false => lowest(&mut FINE.into_iter().flat_map(|degrees| [-degrees, degrees])),
+    };
+    if after >= (1.0 - LEAST_GAIN) * before {
+        return false;
     }
-    (best.to_radians(), lowest)
+    let (sine, cosine) = libm::sincos(degrees.to_radians());
+    let turn = |x: f64, y: f64| (cosine * x + sine * y, cosine * y - sine * x);
+    for i in 0..axes[j].len() {
+        (axes[j][i], axes[k][i]) = turn(axes[j][i], axes[k][i]);
+    }
+    for column in 0..l {
+        let (of_j, of_k) = (j * l + column, k * l + column);
+        (rotation[of_j], rotation[of_k]) = turn(rotation[of_j], rotation[of_k]);
+    }
+    true
 }
 
 /// Rows whose terms are multiplied before their logarithm is taken.
@@ -122,7 +182,7 @@ const ROWS: usize = 64;
 /// Products at a time.
 const LANES: usize = 8;
 
-/// Eq. (V3) of two axes, turned by an angle of this cosine and sine.
+/// Eq. (V4) of two axes, turned by an angle of this cosine and sine, both divided by the scale.
 fn pair_cost(x: &[f64], y: &[f64], cosine: f64, sine: f64) -> f64 {
     vectorized(
         #[inline(always)]

@@ -1,60 +1,426 @@
 //! How sure an edge is: the evidence that an intervention acts on a latent. Derivation: `derivations/evidence.md`.
 
-use crate::model::prior::mask::{sigmoid, softplus};
+use crate::model::prior::mask::sigmoid;
 use crate::numerics::real::Real;
+use crate::numerics::symmetric::inverse;
 
-/// Leakage of an intervention's own total effect into a latent that it does not act on, as a share.
-const LEAKAGE: f64 = 0.12;
-/// Rounds of expectation and maximisation.
-const ROUNDS: usize = 30;
+/// Share of the entries without an edge whose leakage is wide, Eq. (E5).
+const WIDE_SHARE: f64 = 0.2;
+/// How much wider it is.
+const WIDE: f64 = 2.5;
+/// Leakage of the other effects of an intervention into a latent, as a share of their length, before there is evidence of it.
+const LEAKAGE: f64 = 0.1;
+/// Weight of that, in entries, over all latents, and of all latents in each.
+const LEAKAGE_WEIGHTS: [f64; 2] = [20.0, 10.0];
+/// Deviation of the mixing of a latent into another before there is evidence of it, and the weight of that in entries.
+const MIXING: [f64; 2] = [0.06, 50.0];
+/// Leverage of an entry on the mixing of its latent, at most.
+const MOST_LEVERAGE: f64 = 0.95;
+/// Spread of the shifts of edges about their size, as a share of it, before there is evidence; its weight in edges.
+const SPREAD: [f64; 2] = [0.2, 2.0];
+/// Distortion of a shift by the mixing of its own latent, in units of the leakage.
+const DISTORTION: f64 = 1.4;
+/// Rounds without mixing, at the start.
+const PLAIN_ROUNDS: usize = 5;
+/// Rounds in which a Gaussian slab gives the first probabilities.
+const FIRST_ROUNDS: usize = 30;
+/// Above so many latents, mixing is not estimated: its cost grows with their fourth power.
+const MOST_MIXED: usize = 100;
+/// Bounds of the share of edges.
+const SHARES: [f64; 2] = [1e-4, 0.5];
 
-/// What is known of every edge. A interventions, L latents; all A x L.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Evidence {
-    /// Posterior probability that there is an edge.
-    pub probability: Vec<f64>,
-    /// Shift, given that there is one: posterior mean.
-    pub shift: Vec<f64>,
-    /// Its posterior deviation.
-    pub deviation: Vec<f64>,
+/// Effects to weigh. A interventions, all with cells; L latents.
+#[derive(Debug, Clone, Copy)]
+pub struct Effects<'a> {
+    /// Effects in deviations within interventions, A x L, those along different latents being independent.
+    pub effects: &'a [f64],
+    /// Cells of each intervention, A.
+    pub cells: &'a [f64],
+    /// Cells that effects are relative to; 0 without controls.
+    pub controls: f64,
+    /// L.
+    pub n_latents: usize,
 }
 
-/// The evidence of `effects` (A x L) with sampling variances `variances` (A x L, infinite for interventions without cells).
-pub fn evidence(effects: &[f64], variances: &[f64], l: usize) -> Evidence {
-    let spike: Vec<f64> = effects
-        .chunks_exact(l)
-        .zip(variances.chunks_exact(l))
-        .flat_map(|(row, variances)| {
-            let total: f64 = row.iter().map(|e| e * e).sum();
-            variances.iter().map(move |variance| variance + LEAKAGE * LEAKAGE * total)
-        })
-        .collect();
-    let known: Vec<usize> = (0..effects.len()).filter(|&at| spike[at].is_finite()).collect();
-    let (mut log_odds, mut slab) = (Real::ln(0.1 / 0.9), vec![9.0; l]);
-    let mut probability = vec![0.0; effects.len()];
-    for _ in 0..ROUNDS {
+/// What is known of every edge. A interventions, L latents.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Evidence {
+    /// Posterior probability of each edge, A x L.
+    pub probability: Vec<f64>,
+    /// Shift, given that there is an edge: posterior mean, A x L.
+    pub shift: Vec<f64>,
+    /// Its posterior deviation, A x L.
+    pub deviation: Vec<f64>,
+    /// Effect on each latent where there is no edge, L.
+    pub origin: Vec<f64>,
+    /// Log-likelihood of the effects, edges integrated out.
+    pub log_likelihood: f64,
+    /// How much more likely the effects on each latent are than without any edge, nats, L.
+    pub gain: Vec<f64>,
+    model: EdgeModel,
+}
+
+/// Hyper-parameters, by empirical Bayes.
+#[derive(Debug, Clone, PartialEq)]
+struct EdgeModel {
+    /// Share of entries with an edge.
+    share: f64,
+    /// Shifts of edges lie about this size, either way ...
+    size: f64,
+    /// ... with this variance.
+    variance: f64,
+    /// Squared leakage into each latent, L.
+    leakage: Vec<f64>,
+}
+
+/// Logarithm of the density of N(0, v) at y, without its constant.
+#[inline(always)]
+fn log_normal(y: f64, v: f64) -> f64 {
+    -0.5 * (Real::ln(v) + y * y / v)
+}
+
+/// ln(e^a + e^b).
+#[inline(always)]
+fn log_sum(a: f64, b: f64) -> f64 {
+    a.max(b) + Real::ln_1p(Real::exp(-(a - b).abs()))
+}
+
+/// Variances of an entry without an edge, Eq. (E5), and their mean.
+#[derive(Clone, Copy)]
+struct Widths {
+    narrow: f64,
+    wide: f64,
+    mean: f64,
+}
+
+impl Widths {
+    fn new(sampling: f64, leakage: f64, others: f64) -> Self {
+        let (narrow, wide) = (sampling + leakage * others, sampling + leakage * WIDE * WIDE * others);
+        Self { narrow, wide, mean: (1.0 - WIDE_SHARE) * narrow + WIDE_SHARE * wide }
+    }
+
+    /// Log-density at y, and the probability that the leakage is wide.
+    fn spike(self, y: f64) -> (f64, f64) {
+        let narrow = Real::ln(1.0 - WIDE_SHARE) + log_normal(y, self.narrow);
+        let wide = Real::ln(WIDE_SHARE) + log_normal(y, self.wide);
+        let both = log_sum(narrow, wide);
+        (both, Real::exp(wide - both))
+    }
+}
+
+/// Log-density of a two-sided slab at y, Eq. (E4), and the probability of its upper side.
+fn slab(y: f64, size: f64, variance: f64) -> (f64, f64) {
+    let (upper, lower) = (log_normal(y - size, variance), log_normal(y + size, variance));
+    let both = log_sum(upper, lower);
+    (both - std::f64::consts::LN_2, Real::exp(upper - both))
+}
+
+/// What leaks into an entry by the mixing of latents, Eq. (E6): A x L each.
+struct Mixing {
+    mean: Vec<f64>,
+    variance: Vec<f64>,
+    /// Variance of an entry of the mixing matrix off its diagonal.
+    prior: f64,
+}
+
+/// Weighs effects by `rounds` of empirical Bayes; `mixes` says whether the mixing of latents is estimated too.
+pub fn evidence(of: Effects<'_>, rounds: usize, mixes: bool) -> Evidence {
+    let (l, n) = (of.n_latents, of.effects.len());
+    let sampling = |at: usize| 1.0 / of.cells[at / l];
+    let mut probability = first_probabilities(of);
+    let mut model = first_model(of.effects, &probability, l);
+    let mut mixing = Mixing { mean: vec![0.0; n], variance: vec![0.0; n], prior: MIXING[0] * MIXING[0] };
+    let mut origin = vec![0.0; l];
+    let mixes = mixes && l > 1 && l <= MOST_MIXED;
+    let mut found = vec![Entry::default(); n];
+    let mut used = model.clone();
+    for round in 0..rounds.max(1) {
+        let x: Vec<f64> = (0..n).map(|at| of.effects[at] - origin[at % l]).collect();
+        if mixes && round >= PLAIN_ROUNDS {
+            mixing.update(of, &x, &probability, &model.leakage);
+        }
+        let totals: Vec<f64> = x.chunks_exact(l).map(|row| row.iter().map(|x| x * x).sum()).collect();
+        for at in 0..n {
+            let y = x[at] - mixing.mean[at];
+            let others = (totals[at / l] - x[at] * x[at]).max(0.0);
+            found[at] = Entry::new(&model, at % l, y, others, sampling(at) + mixing.variance[at]);
+            probability[at] = found[at].probability;
+        }
+        used = model.clone();
+        model.update(&found, l);
+        move_origin(&mut origin, &found, of.controls);
+    }
+    let gains: Vec<f64> = (0..l).map(|k| found.iter().skip(k).step_by(l).map(|entry| entry.gain).sum()).collect();
+    let mut evidence = Evidence {
+        log_likelihood: found.iter().map(|entry| entry.gain + entry.spike).sum(),
+        shift: Vec::with_capacity(n),
+        deviation: Vec::with_capacity(n),
+        probability,
+        origin,
+        gain: gains,
+        model: used,
+    };
+    let least = least_gain(l);
+    for (at, entry) in found.iter().enumerate() {
+        evidence.probability[at] *= sigmoid(evidence.gain[at % l] - least);
+        let (shift, deviation) = entry.shift(&model, at % l);
+        evidence.shift.push(shift);
+        evidence.deviation.push(deviation);
+    }
+    evidence
+}
+
+/// Gain in nats that a latent needs before its edges count: more than the choice of an axis brings without any edge, Eq. (E7).
+pub fn least_gain(n_latents: usize) -> f64 {
+    n_latents as f64 + 2.0
+}
+
+/// One entry under the present hyper-parameters.
+#[derive(Debug, Clone, Copy, Default)]
+struct Entry {
+    y: f64,
+    others: f64,
+    narrow: f64,
+    wide: f64,
+    mean: f64,
+    /// Probability of wide leakage, if there is no edge.
+    is_wide: f64,
+    /// Probability of the upper side, if there is an edge.
+    is_upper: f64,
+    spike: f64,
+    probability: f64,
+    /// Log-likelihood with edges integrated out, less that without an edge.
+    gain: f64,
+}
+
+impl Entry {
+    fn new(model: &EdgeModel, k: usize, y: f64, others: f64, sampling: f64) -> Self {
+        let widths = Widths::new(sampling, model.leakage[k], others);
+        let (spike, is_wide) = widths.spike(y);
+        let (slab, is_upper) = slab(y, model.size, widths.mean + model.variance);
+        let log_ratio = slab - spike;
+        let (on, off) = (Real::ln(model.share), Real::ln(1.0 - model.share));
+        let Widths { narrow, wide, mean } = widths;
+        Self {
+            y,
+            others,
+            narrow,
+            wide,
+            mean,
+            is_wide,
+            is_upper,
+            spike,
+            probability: sigmoid(on - off + log_ratio),
+            gain: log_sum(off, on + log_ratio),
+        }
+    }
+
+    /// Posterior mean and deviation of the shift, given an edge.
+    fn shift(&self, model: &EdgeModel, k: usize) -> (f64, f64) {
+        let spread = 1.0 - WIDE_SHARE + WIDE_SHARE * WIDE * WIDE;
+        let variance = self.mean + DISTORTION * DISTORTION * model.leakage[k] * spread * self.y * self.y;
+        let weight = model.variance / (model.variance + variance);
+        let (_, is_upper) = slab(self.y, model.size, variance + model.variance);
+        let upper = model.size + weight * (self.y - model.size);
+        let lower = -model.size + weight * (self.y + model.size);
+        let distance = upper - lower;
+        let mean = is_upper * upper + (1.0 - is_upper) * lower;
+        (mean, (weight * variance + is_upper * (1.0 - is_upper) * distance * distance).sqrt())
+    }
+}
+
+/// Probabilities under a Gaussian slab and leakage of a fixed share of the whole effect, to begin with.
+fn first_probabilities(of: Effects<'_>) -> Vec<f64> {
+    let (l, n) = (of.n_latents, of.effects.len());
+    let totals: Vec<f64> = of.effects.chunks_exact(l).map(|row| row.iter().map(|e| e * e).sum()).collect();
+    let spike: Vec<f64> = (0..n).map(|at| 1.0 / of.cells[at / l] + 1.44 * LEAKAGE * LEAKAGE * totals[at / l]).collect();
+    let (mut share, mut slabs) = (0.1, vec![9.0; l]);
+    let mut probability = vec![0.0; n];
+    for _ in 0..FIRST_ROUNDS {
         let (mut sums, mut squares) = (vec![0.0; l], vec![0.0; l]);
-        for &at in &known {
-            let (k, square) = (at % l, effects[at] * effects[at]);
-            let (narrow, wide) = (spike[at], spike[at] + slab[k]);
-            let log_ratio = 0.5 * (Real::ln(narrow / wide) + square * (1.0 / narrow - 1.0 / wide));
-            let q: f64 = sigmoid(log_odds + log_ratio);
-            probability[at] = q;
-            sums[k] += q;
-            squares[k] += q * square;
+        for at in 0..n {
+            let (k, e) = (at % l, of.effects[at]);
+            let log_ratio = log_normal(e, spike[at] + slabs[k]) - log_normal(e, spike[at]);
+            probability[at] = sigmoid(Real::ln(share / (1.0 - share)) + log_ratio);
+            sums[k] += probability[at];
+            squares[k] += probability[at] * e * e;
         }
-        let pi = ((1.0 + sums.iter().sum::<f64>()) / (20.0 + known.len() as f64)).clamp(1e-3, 0.5);
-        log_odds = Real::ln(pi / (1.0 - pi));
+        share = ((1.0 + sums.iter().sum::<f64>()) / (20.0 + n as f64)).clamp(1e-3, 0.5);
+        (0..l).for_each(|k| slabs[k] = (squares[k] + 1.0) / (sums[k] + 1.0));
+    }
+    if probability.iter().all(|&p| p < 0.5) {
+        probability.iter_mut().for_each(|p| *p = p.max(1e-3));
+    }
+    probability
+}
+
+fn first_model(effects: &[f64], probability: &[f64], l: usize) -> EdgeModel {
+    let sum: f64 = probability.iter().sum();
+    let squares: f64 = probability.iter().zip(effects).map(|(p, e)| p * e * e).sum();
+    let size = (squares / sum.max(f64::MIN_POSITIVE)).sqrt().max(1e-3);
+    EdgeModel { share: 0.1, size, variance: 0.25 * size * size, leakage: vec![LEAKAGE * LEAKAGE; l] }
+}
+
+impl EdgeModel {
+    /// A step of empirical Bayes, Eqs. (E9)-(E11).
+    fn update(&mut self, found: &[Entry], l: usize) {
+        let sum: f64 = found.iter().map(|entry| entry.probability).sum();
+        let share = ((1.0 + sum) / (20.0 + found.len() as f64)).clamp(SHARES[0], SHARES[1]);
+        // Shifts under either side, as distances from it along it.
+        let sides = |entry: &Entry| {
+            let weight = self.variance / (self.variance + entry.mean);
+            let upper = self.size + weight * (entry.y - self.size);
+            let lower = self.size + weight * (-entry.y - self.size);
+            (weight, upper, lower)
+        };
+        let sizes: f64 = found
+            .iter()
+            .map(|entry| {
+                let (_, upper, lower) = sides(entry);
+                entry.probability * (entry.is_upper * upper + (1.0 - entry.is_upper) * lower)
+            })
+            .sum();
+        let size = sizes / sum.max(f64::MIN_POSITIVE);
+        let squares: f64 = found
+            .iter()
+            .map(|entry| {
+                let (weight, upper, lower) = sides(entry);
+                let (upper, lower) = (upper - size, lower - size);
+                let spread = entry.is_upper * upper * upper + (1.0 - entry.is_upper) * lower * lower;
+                entry.probability * (spread + weight * entry.mean)
+            })
+            .sum();
+        let expected = SPREAD[0] * size;
+        let variance = (squares + SPREAD[1] * expected * expected) / (sum + SPREAD[1]);
+        let leakage = self.leakage_after(found, l);
+        *self = Self { share, size, variance, leakage };
+    }
+
+    /// Expected square of the leakage of every entry, Eq. (E11), weighed by how much of it can be seen.
+    fn leakage_after(&self, found: &[Entry], l: usize) -> Vec<f64> {
+        let (mut sums, mut weights) = (vec![0.0; l], vec![0.0; l]);
+        for (at, entry) in found.iter().enumerate() {
+            let k = at % l;
+            let narrow = self.leakage[k];
+            let square = |prior: f64, variance: f64| {
+                let gain = prior * entry.others.sqrt() / variance * entry.y;
+                gain * gain + prior * (1.0 - prior * entry.others / variance)
+            };
+            let wide = WIDE * WIDE;
+            let expected = (1.0 - entry.is_wide) * square(narrow, entry.narrow)
+                + entry.is_wide * square(narrow * wide, entry.wide) / wide;
+            let weight = (1.0 - entry.probability) * narrow * entry.others / entry.narrow;
+            sums[k] += weight * expected;
+            weights[k] += weight;
+        }
+        let [of_all, of_each] = LEAKAGE_WEIGHTS;
+        let all = (sums.iter().sum::<f64>() + of_all * LEAKAGE * LEAKAGE) / (weights.iter().sum::<f64>() + of_all);
+        (0..l).map(|k| (sums[k] + of_each * all) / (weights[k] + of_each)).collect()
+    }
+}
+
+/// Moves the origin of each latent to the mean of its entries without an edge, Eq. (E12); the controls hold it at 0 with the weight of
+/// their number.
+fn move_origin(origin: &mut [f64], found: &[Entry], controls: f64) {
+    let l = origin.len();
+    for (k, origin) in origin.iter_mut().enumerate() {
+        let (mut sum, mut weights) = (0.0, 1e-9);
+        for entry in found.iter().skip(k).step_by(l) {
+            let weight = (1.0 - entry.probability) / entry.mean;
+            sum += weight * entry.y;
+            weights += weight;
+        }
+        // Controls see the origin at 0: what moves it is pulled back by as much.
+        *origin += (sum - controls * *origin) / (weights + controls);
+    }
+}
+
+impl Mixing {
+    /// Ridge regression of the entries without an edge on the edges of the other latents, each entry being left out where it is
+    /// predicted, Eq. (E6).
+    fn update(&mut self, of: Effects<'_>, x: &[f64], probability: &[f64], leakage: &[f64]) {
+        let l = of.n_latents;
+        let spread = 1.0 - WIDE_SHARE + WIDE_SHARE * WIDE * WIDE;
+        let (mut squares, mut count) = (0.0, 0.0);
+        let edges: Vec<f64> = probability.iter().zip(x).map(|(p, x)| p * x).collect();
+        let totals: Vec<f64> = edges.chunks_exact(l).map(|row| row.iter().map(|e| e * e).sum()).collect();
         for k in 0..l {
-            slab[k] = (squares[k] + 1.0) / (sums[k] + 1.0);
+            let weight: Vec<f64> = (0..of.cells.len())
+                .map(|i| {
+                    let others = totals[i] - edges[i * l + k] * edges[i * l + k];
+                    (1.0 - probability[i * l + k]) / (1.0 / of.cells[i] + leakage[k] * spread * others)
+                })
+                .collect();
+            let Some((covariance, mixing)) = self.ridge(&edges, &weight, x, k, l) else { continue };
+            squares += mixing.iter().map(|b| b * b).sum::<f64>();
+            squares += (0..l).filter(|&j| j != k).map(|j| covariance[j * l + j]).sum::<f64>();
+            count += (l - 1) as f64;
+            for (i, row) in edges.chunks_exact(l).enumerate() {
+                // The latent itself takes no part: its row and column of the covariance are 0.
+                let predicted: f64 = row.iter().zip(&mixing).map(|(e, b)| e * b).sum();
+                let of_axis = |axis: &[f64]| -> f64 { axis.iter().zip(row).map(|(c, e)| c * e).sum() };
+                let variance: f64 = covariance.chunks_exact(l).zip(row).map(|(axis, e)| e * of_axis(axis)).sum();
+                let kept = 1.0 - (weight[i] * variance).min(MOST_LEVERAGE);
+                let at = i * l + k;
+                self.mean[at] = x[at] - (x[at] - predicted) / kept;
+                self.variance[at] = variance / kept;
+            }
+        }
+        self.prior = (squares + MIXING[1] * MIXING[0] * MIXING[0]) / (count + MIXING[1]);
+    }
+
+    /// Covariance (L x L) and mean (L) of the row of the mixing matrix into latent `k`, whose own entries are 0; `None` if rounding
+    /// leaves no positive definite matrix.
+    fn ridge(&self, edges: &[f64], weight: &[f64], x: &[f64], k: usize, l: usize) -> Option<(Vec<f64>, Vec<f64>)> {
+        let mut precision = vec![0.0; l * l];
+        let mut right = vec![0.0; l];
+        for (i, row) in edges.chunks_exact(l).enumerate() {
+            for j in (0..l).filter(|&j| j != k) {
+                let weighted = weight[i] * row[j];
+                right[j] += weighted * x[i * l + k];
+                precision[j * l..j * l + j + 1].iter_mut().zip(row).for_each(|(p, e)| *p += weighted * e);
+            }
+        }
+        (0..l).for_each(|j| precision[j * l + k] = 0.0);
+        (0..l).for_each(|j| precision[j * l + j] += 1.0 / self.prior);
+        let mut covariance = inverse(&precision, l)?;
+        for j in 0..l {
+            covariance[j * l + k] = 0.0;
+            covariance[k * l + j] = 0.0;
+        }
+        let mixing = covariance.chunks_exact(l).map(|row| row.iter().zip(&right).map(|(c, r)| c * r).sum()).collect();
+        Some((covariance, mixing))
+    }
+}
+
+/// How many nats the best turn of two latents by 15 to 75 degrees loses, for every pair (L x L, infinite on the diagonal), all else
+/// being as the evidence has it, Eq. (E13).
+pub fn turn_losses(of: Effects<'_>, found: &Evidence) -> Vec<f64> {
+    let l = of.n_latents;
+    let model = &found.model;
+    let leakage = model.leakage.iter().sum::<f64>() / l as f64;
+    let common = EdgeModel { leakage: vec![leakage], ..model.clone() };
+    let x: Vec<f64> = (0..of.effects.len()).map(|at| of.effects[at] - found.origin[at % l]).collect();
+    let totals: Vec<f64> = x.chunks_exact(l).map(|row| row.iter().map(|x| x * x).sum()).collect();
+    let likelihood = |i: usize, u: f64| {
+        let entry = Entry::new(&common, 0, u, (totals[i] - u * u).max(0.0), 1.0 / of.cells[i]);
+        entry.gain + entry.spike
+    };
+    let mut losses = vec![f64::INFINITY; l * l];
+    for j in 0..l {
+        for k in j + 1..l {
+            let after = |degrees: f64| -> f64 {
+                let (sine, cosine) = libm::sincos(degrees.to_radians());
+                let of_row = |(i, row): (usize, &[f64])| {
+                    likelihood(i, cosine * row[j] + sine * row[k]) + likelihood(i, cosine * row[k] - sine * row[j])
+                };
+                x.chunks_exact(l).enumerate().map(of_row).sum()
+            };
+            let angles = (15..=75).step_by(3).flat_map(|degrees| [f64::from(degrees), -f64::from(degrees)]);
+            let best = angles.map(after).fold(f64::NEG_INFINITY, f64::max);
+            losses[j * l + k] = after(0.0) - best;
+            losses[k * l + j] = losses[j * l + k];
         }
     }
-    let _ = softplus::<f64>;
-    let (mut shift, mut deviation) = (vec![0.0; effects.len()], vec![0.0; effects.len()]);
-    for &at in &known {
-        let shrinkage = slab[at % l] / (slab[at % l] + spike[at]);
-        shift[at] = shrinkage * effects[at];
-        deviation[at] = (shrinkage * spike[at]).sqrt();
-    }
-    Evidence { probability, shift, deviation }
+    losses
 }

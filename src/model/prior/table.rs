@@ -330,14 +330,15 @@ impl<R: Real> PriorTableMut<'_, R> {
         }
     }
 
-    /// Sets the shift and the probability of the mask of every edge that `known` says something of; A x L each.
-    pub fn set_edges(&mut self, shifts: &[f64], log_odds: &[f64], known: impl Fn(usize) -> bool) {
-        let known = || (0..shifts.len()).filter(|&at| known(at));
+    /// Sets the shifts of an intervention and the logits of its masks, L each.
+    pub fn set_edges(&mut self, intervention: usize, shifts: &[f64], logits: &[f64]) {
+        let row = intervention * self.n_latents..(intervention + 1) * self.n_latents;
         if let Some(to) = &mut self.shifts {
-            known().for_each(|at| to[at] = R::from_f64(shifts[at]));
+            to[row.clone()].iter_mut().zip(shifts).for_each(|(to, &shift)| *to = R::from_f64(shift));
         }
         if let Some(to) = &mut self.mask_logits {
-            known().for_each(|at| to[at] = R::from_f64(log_odds[at].clamp(-mask::OPEN, mask::OPEN)));
+            let within = |logit: f64| R::from_f64(logit.clamp(-mask::OPEN, mask::OPEN));
+            to[row].iter_mut().zip(logits).for_each(|(to, &logit)| *to = within(logit));
         }
     }
 

@@ -1,5 +1,7 @@
 //! Principal components of a table with few columns, by Jacobi rotations of its covariance.
 
+use crate::numerics::symmetric::eigen;
+
 /// The two largest principal components of some rows.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Pca {
@@ -77,45 +79,6 @@ impl Pca {
     }
 }
 
-/// Eigenvalues and eigenvectors (columns) of a symmetric matrix, by cyclic Jacobi rotations.
-fn eigen(mut a: Vec<f64>, n: usize) -> (Vec<f64>, Vec<f64>) {
-    let mut v = vec![0.0; n * n];
-    (0..n).for_each(|i| v[i * n + i] = 1.0);
-    for _sweep in 0..60 {
-        let off: f64 = (0..n).flat_map(|i| (0..i).map(move |j| (i, j))).map(|(i, j)| a[i * n + j].powi(2)).sum();
-        let diagonal: f64 = (0..n).map(|i| a[i * n + i].powi(2)).sum();
-        if off <= 1e-26 * diagonal || off == 0.0 {
-            break;
-        }
-        for p in 0..n {
-            for q in p + 1..n {
-                let apq = a[p * n + q];
-                if apq == 0.0 {
-                    continue;
-                }
-                let theta = (a[q * n + q] - a[p * n + p]) / (2.0 * apq);
-                let t = theta.signum() / (theta.abs() + (theta * theta + 1.0).sqrt());
-                let c = 1.0 / (t * t + 1.0).sqrt();
-                let s = t * c;
-                for k in 0..n {
-                    let (akp, akq) = (a[k * n + p], a[k * n + q]);
-                    a[k * n + p] = c * akp - s * akq;
-                    a[k * n + q] = s * akp + c * akq;
-                }
-                for k in 0..n {
-                    let (apk, aqk) = (a[p * n + k], a[q * n + k]);
-                    a[p * n + k] = c * apk - s * aqk;
-                    a[q * n + k] = s * apk + c * aqk;
-                    let (vkp, vkq) = (v[k * n + p], v[k * n + q]);
-                    v[k * n + p] = c * vkp - s * vkq;
-                    v[k * n + q] = s * vkp + c * vkq;
-                }
-            }
-        }
-    }
-    ((0..n).map(|i| a[i * n + i]).collect(), v)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,19 +95,6 @@ mod tests {
         let pca = covariance.components();
         let points = table.chunks_exact(width).map(|row| pca.point(row)).collect();
         (pca, points)
-    }
-
-    #[test]
-    fn eigenvalues_agree_with_an_independent_library() {
-        let n = 9;
-        let b: Vec<f64> = (0..n * n).map(|i| (i as f64 * 1.7 + 0.3).sin()).collect();
-        let a: Vec<f64> = (0..n * n).map(|i| (0..n).map(|k| b[(i / n) * n + k] * b[(i % n) * n + k]).sum()).collect();
-        let mut found = eigen(a.clone(), n).0;
-        let mut wanted: Vec<f64> =
-            nalgebra::DMatrix::from_row_slice(n, n, &a).symmetric_eigenvalues().iter().copied().collect();
-        found.sort_by(f64::total_cmp);
-        wanted.sort_by(f64::total_cmp);
-        assert!(found.iter().zip(&wanted).all(|(f, w)| (f - w).abs() < 1e-10), "{found:?} {wanted:?}");
     }
 
     #[test]
