@@ -70,6 +70,12 @@ def check(folder, source=None):
         assert len(targets) == len(results["targets"])
         assert list(results["targets"]["latent"]) == list(targets["latent"])
         np.testing.assert_allclose(results["targets"]["shift"], targets["shift"], rtol=1e-15)
+    if (folder / "edges.csv").exists():
+        edges = read(folder / "edges.csv")
+        assert list(results["edges"].columns) == list(edges.columns)
+        assert list(results["edges"]["intervention"]) == list(edges["intervention"])
+        np.testing.assert_allclose(results["edges"].iloc[:, 2:], edges.iloc[:, 2:], rtol=1e-15)
+        assert list(targets.columns) == list(results["targets"].columns)
         assert list(adata.obs["svae_nearest_intervention"].astype(str)) == list(cells["nearest_intervention"].astype(str))
 
     loadings = pd.DataFrame(adata.varm["svae_loadings"], index=adata.var_names)

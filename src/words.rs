@@ -17,6 +17,12 @@ pub fn grouped(value: u64) -> String {
     text
 }
 
+/// A share in percent, with one decimal where that says more: 5 %, 12.5 %.
+pub fn percent(share: f64) -> String {
+    let text = format!("{:.1}", 100.0 * share);
+    format!("{} %", text.strip_suffix(".0").unwrap_or(&text))
+}
+
 /// Cells per second, rounded to three digits or so.
 pub fn rate(value: f64) -> String {
     if value.is_finite() && value >= 0.0 { grouped(value.round() as u64) } else { "-".to_owned() }

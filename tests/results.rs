@@ -1,6 +1,5 @@
 //! What a run hands on: the report, the tables, results.h5ad, and the commands that use a trained model.
 
-use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
@@ -118,7 +117,14 @@ fn every_method_has_a_report_and_methods_without_shifts_no_targets() {
 #[test]
 fn a_damaged_folder_is_refused_by_the_file() {
     let folder = trained(&[]);
-    for (file, text) in [("cells.csv", "cell,intervention\n"), ("shifts.csv", "intervention,latent_0\na,b\n")] {
+    let edges = read(&folder.path().join("a/edges.csv"));
+    for (file, text) in [
+        ("cells.csv", "cell,intervention\n"),
+        ("shifts.csv", "intervention,latent_0\na,b\n"),
+        ("edges.csv", "intervention,latent,probability\n"),
+        ("edges.csv", &edges.replace("latent_3", "latent_4")),
+        ("edges.csv", &edges.replace("a & b", "nobody")),
+    ] {
         let path = folder.path().join("a").join(file);
         let whole = read(&path);
         fs::write(&path, text).expect("written");
@@ -271,18 +277,146 @@ fn cells_are_simulated_under_interventions_and_can_be_trained_on() {
     assert!(refused(folder.path(), &["sample", "--model", "a", "--out", "x.txt"]).contains(".h5ad"));
 }
 
+/// The numbers of a column of a table.
+fn column(path: &Path, name: &str) -> Vec<f64> {
+    texts(path, name).iter().map(|text| text.parse().expect("a number")).collect()
+}
+
+/// The fields of a column of a table.
+fn texts(path: &Path, name: &str) -> Vec<String> {
+    let mut table = csv::Reader::from_path(path).expect("a table");
+    let at = table.headers().expect("a header").iter().position(|field| field == name).expect(name);
+    table.records().map(|row| row.expect("a row")[at].to_owned()).collect()
+}
+
 #[test]
-fn the_graph_holds_the_targets() {
-    let folder = trained(&[]);
-    let mut table = csv::Reader::from_path(folder.path().join("a/targets.csv")).expect("a table");
-    let mut by_intervention: HashMap<String, usize> = HashMap::new();
-    for row in table.records() {
-        let row = row.expect("a row");
-        assert!(NAMES.contains(&&row[0]) && row[2].parse::<f64>().expect("a number") > 0.5);
-        *by_intervention.entry(row[0].to_owned()).or_default() += 1;
+fn the_graph_of_a_model_with_random_masks_holds_the_likely_pairs() {
+    let folder = trained(&["--mask", "hard"]);
+    let path = |name: &str| folder.path().join("a").join(name);
+    let header = read(&path("targets.csv")).lines().next().map(str::to_owned);
+    assert_eq!(header.as_deref(), Some("intervention,latent,probability,shift"));
+    let probabilities = column(&path("targets.csv"), "probability");
+    assert!(!probabilities.is_empty() && probabilities.iter().all(|&p| p > 0.5));
+    assert!(texts(&path("targets.csv"), "intervention").iter().all(|name| NAMES.contains(&name.as_str())));
+    let graph = read(&path("graph.graphml"));
+    assert_eq!(graph.matches("<edge ").count(), probabilities.len());
+    assert_eq!(read(&path("graph.dot")).matches(" -> ").count(), probabilities.len());
+    // How sure they are is not known.
+    assert!(!path("edges.csv").exists() && !graph.contains("q_value"));
+    assert!(!read(&path("metrics.json")).contains("\"edges\"") && !read(&path("report.html")).contains("q-value"));
+}
+
+/// A folder with a run `a` on a simulated screen.
+fn simulated(more: &[&str]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let screen = ["--sim-interventions", "10", "--sim-cells", "60", "--sim-genes", "30", "--sim-latents", "4"];
+    let model = ["--latents", "4", "--hidden", "16", "--epochs", "40", "--particles", "5", "--quiet", "--out", "a"];
+    succeed(folder.path(), &[&["run"], &screen[..], &model, more].concat());
+    folder
+}
+
+#[test]
+fn every_pair_says_how_sure_it_is_and_all_files_agree_on_the_edges() {
+    let folder = simulated(&["--fdr", "0.1"]);
+    let path = |name: &str| folder.path().join("a").join(name);
+    let (edges, targets) = (path("edges.csv"), path("targets.csv"));
+    let lines = read(&edges);
+    let header = "intervention,latent,probability,lfsr,q_value,shift,shift_low,shift_high,probability_large";
+    assert_eq!(lines.lines().next(), Some(header));
+    // Of 10 interventions 2 are held out.
+    assert_eq!(lines.lines().count(), 1 + 8 * 4);
+    let of = |name: &str| column(&edges, name);
+    let (probability, q_value) = (of("probability"), of("q_value"));
+    let mut order: Vec<usize> = (0..probability.len()).collect();
+    order.sort_by(|&a, &b| probability[b].total_cmp(&probability[a]));
+    assert!(order.windows(2).all(|pair| q_value[pair[0]] <= q_value[pair[1]]), "{q_value:?}");
+    for name in ["probability", "lfsr", "q_value", "probability_large"] {
+        assert!(of(name).iter().all(|value| (0.0..=1.0).contains(value)), "{name}");
     }
-    let edges: usize = by_intervention.values().sum();
-    assert!(edges > 0);
-    assert_eq!(read(&folder.path().join("a/graph.graphml")).matches("<edge ").count(), edges);
-    assert_eq!(read(&folder.path().join("a/graph.dot")).matches(" -> ").count(), edges);
+    // A sign can only be known if there is an edge, and a large shift only be there if there is one.
+    assert!(of("lfsr").iter().zip(&probability).all(|(lfsr, p)| *lfsr >= 1.0 - p - 1e-12));
+    assert!(of("probability_large").iter().zip(&probability).all(|(large, p)| large <= p));
+    let (shift, low, high) = (of("shift"), of("shift_low"), of("shift_high"));
+    assert!((0..shift.len()).all(|i| low[i] < shift[i] && shift[i] < high[i]));
+
+    let found: Vec<usize> = (0..q_value.len()).filter(|&i| q_value[i] <= 0.1).collect();
+    assert!(!found.is_empty() && found.len() < q_value.len(), "{q_value:?}");
+    let names = ["intervention", "latent", "probability", "shift", "lfsr", "q_value", "shift_low", "shift_high"];
+    let header = [&names[..], &["probability_large"]].concat().join(",");
+    assert_eq!(read(&targets).lines().next(), Some(header.as_str()));
+    for name in names {
+        let all = texts(&edges, name);
+        let expected: Vec<String> = found.iter().map(|&i| all[i].clone()).collect();
+        assert_eq!(texts(&targets, name), expected, "{name}");
+    }
+    let graph = read(&path("graph.graphml"));
+    assert_eq!(graph.matches("<edge ").count(), found.len());
+    assert_eq!(graph.matches("<data key=\"q_value\">").count(), found.len());
+    assert_eq!(read(&path("graph.dot")).matches(" -> ").count(), found.len());
+
+    let metrics: serde_json::Value = serde_json::from_str(&read(&path("metrics.json"))).expect("JSON");
+    let figures = &metrics["edges"];
+    assert_eq!((figures["fdr"].as_f64(), figures["n_pairs"].as_u64()), (Some(0.1), Some(32)));
+    assert_eq!(figures["n_edges"].as_u64(), Some(found.len() as u64));
+    let names: std::collections::HashSet<String> = texts(&targets, "intervention").into_iter().collect();
+    assert_eq!(figures["interventions_with_edge"].as_u64(), Some(names.len() as u64));
+    let expected: f64 = found.iter().map(|&i| 1.0 - probability[i]).sum();
+    assert!((figures["expected_false"].as_f64().expect("a number") - expected).abs() < 1e-9);
+    // q-values are what the expected number of false edges comes to.
+    assert!(expected <= 0.1 * found.len() as f64 + 1e-9);
+    assert!(figures["permutation"]["n_permutations"].as_u64() > Some(0));
+    let calibration = &figures["calibration"];
+    for key in ["false_discovery_proportion", "recall", "interval_coverage", "sign_errors", "calibration_error"] {
+        assert!(calibration[key].as_f64().is_some_and(|share| (0.0..=1.0).contains(&share)), "{key}: {calibration}");
+    }
+    // Judged again, the model has the same edges.
+    succeed(folder.path(), &["evaluate", "--model", "a"]);
+    let again: serde_json::Value = serde_json::from_str(&read(&path("evaluation.json"))).expect("JSON");
+    assert_eq!(&again["edges"], figures);
+
+    let page = read(&path("report.html"));
+    assert_well_formed(&page);
+    assert!(!page.contains("NaN"));
+    let tile = format!("<b>{}</b><span>edges at a false discovery rate of 10 %</span>", found.len());
+    assert!(page.contains(&tile), "{tile}");
+    assert!(page.contains("With the labels of cells permuted") && page.contains("edges.csv"));
+    assert_eq!(page.matches("class=\"whisker").count(), page.matches("class=\"point").count());
+    assert!(page.matches("class=\"whisker").count() >= found.len().min(32));
+    fs::remove_file(path("report.html")).expect("removed");
+    succeed(folder.path(), &["report", "a"]);
+    assert_eq!(read(&path("report.html")), page);
+}
+
+#[test]
+fn a_screen_without_any_effect_has_empty_tables_that_open() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (mut state, n) = (11u64, 300);
+    let mut next = move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as u32
+    };
+    let mut npz = NpzWriter::create(folder.path().join("null.npz")).expect("a file");
+    let x: Vec<u32> = (0..n * GENES).map(|_| next() % 7).collect();
+    npz.add_u32("x", &[n, GENES], &x).expect("counts");
+    npz.add_i64("label", &[n], &(0..n as i64).map(|n| n % 6).collect::<Vec<_>>()).expect("labels");
+    npz.finish().expect("written");
+    let args = ["run", "--data", "null.npz", "--epochs", "30", "--hidden", "16", "--latents", "4", "--out", "a"];
+    let (out, _) = succeed(folder.path(), &args);
+    let path = |name: &str| folder.path().join("a").join(name);
+    assert_eq!(read(&path("targets.csv")).lines().count(), 1);
+    assert_eq!(column(&path("edges.csv"), "probability").len(), 6 * 4);
+    let graph = read(&path("graph.graphml"));
+    assert!(!graph.contains("<edge ") && graph.matches("<node ").count() == 10 && graph.ends_with("</graphml>\n"));
+    let dot = read(&path("graph.dot"));
+    assert!(!dot.contains(" -> ") && dot.ends_with("}\n"));
+    let metrics: serde_json::Value = serde_json::from_str(&read(&path("metrics.json"))).expect("JSON");
+    assert_eq!(metrics["edges"]["n_edges"], 0);
+    assert!(metrics["edges"].get("calibration").is_none());
+    assert!(metrics["edges"]["permutation"].get("permutation_fdr").is_none());
+    let page = read(&path("report.html"));
+    assert_well_formed(&page);
+    assert!(page.contains("No pair of intervention and latent is an edge at a false discovery rate of 5 %"));
+    assert!(!page.contains("NaN") && out.contains("at a false discovery rate of 5 %"), "{out}");
+    load(&path("results.h5ad"), &LoadOptions { label_key: Some("svae_intervention".into()), ..LoadOptions::default() })
+        .expect("results.h5ad opens");
 }

@@ -9,6 +9,7 @@ use crate::commands::screen;
 use crate::data::screen::Screen;
 use crate::display::progress::{Progress, ProgressKind};
 use crate::error::Result;
+use crate::evaluation::certainty::Certainty;
 use crate::evaluation::judge::{judge, timed};
 use crate::numerics::real::{Precision, Real};
 use crate::parallel::team::Team;
@@ -53,7 +54,10 @@ fn evaluate_in<R: Real>(
     let (network, _) = read_model::<R>(config, &screen.data, &folder, ResultsFile::Model)?;
     let resumable = &mut ResumableRun::unsaved();
     let observer = &mut Progress::new(progress);
-    let mut metrics = judge(team, config, screen, &network, None, &mut || resumable.check())?;
+    let judgement = judge(team, config, screen, &network, None, &mut || resumable.check())?;
+    let (fdr, seed) = (config.output.fdr, config.execution.seed);
+    let certainty = Certainty::of_network(team, &network, &screen.data, &screen.split, fdr, seed)?;
+    let mut metrics = judgement.with_edges(&screen.data, certainty.as_ref());
     if let Some(mut protocol) = screen::held_out_protocol(config, screen) {
         if folder.file(ResultsFile::HeldOutModel).exists() {
             let (fitted, metadata) = read_model::<R>(config, &screen.data, &folder, ResultsFile::HeldOutModel)?;

@@ -104,13 +104,14 @@ where
     let observer = &mut Progress::new(progress);
     let (mut network, training, starts) = fit::train::<R>(team, data, split, config, resumable, observer)?;
     progress.event("stage", json!({ "stage": "evaluation" }));
-    let mut metrics = judge(team, config, screen, &network, Some(&training), &mut || resumable.check())?;
-    metrics.starts = starts;
+    let judgement = judge(team, config, screen, &network, Some(&training), &mut || resumable.check())?;
     resumable.check()?;
     let readout = Readout { seed: config.execution.seed, fdr: config.output.fdr, keep: config.output.h5ad };
     let interpretation = write_cells(folder, data, config.model.latents, config.training.precision, |cell| {
         Interpretation::new(team, &network, data, split, readout, cell)
     })?;
+    let mut metrics = judgement.with_edges(data, interpretation.certainty.as_ref());
+    metrics.starts = starts;
     let history = &training.history;
     let findings = Findings { config, screen, network: &network, history, interpretation: &interpretation };
     write_findings(folder, &findings)?;

@@ -1,10 +1,10 @@
 //! The figures of a run, as a table for people.
 
 use crate::display::table::Table;
-use crate::evaluation::metrics::{HeldoutMetrics, Metrics};
+use crate::evaluation::metrics::{EdgeMetrics, HeldoutMetrics, Metrics};
 use crate::training::history::StopReason;
 use crate::training::shift_fit::HeldoutBatchNorm;
-use crate::words::{grouped, rate, seconds};
+use crate::words::{grouped, percent, rate, seconds};
 
 /// The figures of a run as a table for people.
 pub fn metrics_table(metrics: &Metrics) -> Table {
@@ -46,9 +46,12 @@ pub fn metrics_table(metrics: &Metrics) -> Table {
         row("oracle's MCC, Pearson", format!("{:.3}", oracle.mcc_pearson), &note);
         row("oracle's R2", format!("{:.3}", oracle.r2), &note);
     }
-    if let Some(mask) = &metrics.mask {
+    if let (Some(mask), None) = (&metrics.mask, &metrics.edges) {
         row("masks on", format!("{:.1} %", 100.0 * mask.fraction_on), "");
         row("interventions with a target", grouped(mask.interventions_with_target as u64), "");
+    }
+    if let Some(edges) = &metrics.edges {
+        edge_rows(edges, &mut row);
     }
     if let Some(heldout) = &metrics.heldout {
         held_out_rows(heldout, &mut row);
@@ -61,6 +64,23 @@ pub fn metrics_table(metrics: &Metrics) -> Table {
         row("peak memory", format!("{:.0} MB", bytes as f64 / 1e6), "");
     }
     table
+}
+
+/// The rows of the edges.
+fn edge_rows(edges: &EdgeMetrics, row: &mut impl FnMut(&str, String, &str)) {
+    let rate = percent(edges.fdr);
+    let chance = edges.permutation.mean_edges;
+    let note = format!("at a false discovery rate of {rate}; {chance:.1} by chance, with labels permuted");
+    row("edges", grouped(edges.n_edges as u64), &note);
+    row("interventions with an edge", grouped(edges.interventions_with_edge as u64), "");
+    if let Some(found) = &edges.calibration {
+        let note =
+            format!("of the edges; {} of {} true ones found", percent(found.recall), grouped(found.n_true as u64));
+        row("false edges", percent(found.false_discovery_proportion), &note);
+        if let Some(coverage) = found.interval_coverage {
+            row("95 % intervals right", percent(coverage), "of the shifts of true edges");
+        }
+    }
 }
 
 /// The rows of the held-out protocol.
@@ -107,9 +127,11 @@ fn held_out_rows(heldout: &HeldoutMetrics, row: &mut impl FnMut(&str, String, &s
 mod tests {
     use super::*;
     use crate::display::json::to_json;
+    use crate::evaluation::certainty::PermutationCheck;
     use crate::evaluation::metrics::{
-        BaselineMetrics, BoundMetrics, GraphMetrics, HeldoutSeconds, InterventionMetrics, LatentOracleMetrics,
-        MaskMetrics, OracleMetrics, PrecisionRecall, RecoveryMetrics, RetrainingMetrics, StageMetrics, Timing,
+        BaselineMetrics, BoundMetrics, CalibrationMetrics, GraphMetrics, HeldoutSeconds, InterventionMetrics,
+        LatentOracleMetrics, MaskMetrics, OracleMetrics, PrecisionRecall, RecoveryMetrics, RetrainingMetrics,
+        StageMetrics, Timing,
     };
     use crate::model::method::Method;
 
@@ -136,6 +158,28 @@ mod tests {
                 corrected: PrecisionRecall { precision: 1.0, recall: 0.5, f1: 2.0 / 3.0 },
             }),
             mask: Some(MaskMetrics { fraction_on: 0.125, interventions_with_target: 80 }),
+            edges: Some(EdgeMetrics {
+                fdr: 0.05,
+                n_pairs: 1200,
+                n_edges: 143,
+                interventions_with_edge: 78,
+                expected_false: 0.625,
+                permutation: PermutationCheck {
+                    n_permutations: 20,
+                    mean_edges: 2.125,
+                    share_with_edges: 0.25,
+                    permutation_fdr: Some(0.015),
+                },
+                calibration: Some(CalibrationMetrics {
+                    n_true: 150,
+                    false_discovery_proportion: 0.035,
+                    recall: 0.92,
+                    interval_coverage: Some(0.947),
+                    n_signs: 144,
+                    sign_errors: Some(0.0),
+                    calibration_error: 0.01,
+                }),
+            }),
             oracle: Some(LatentOracleMetrics {
                 mcc_pearson: 0.982,
                 mcc_spearman: 0.947,
@@ -205,6 +249,7 @@ mod tests {
                 "r2",
                 "graph",
                 "mask",
+                "edges",
                 "oracle",
                 "baseline",
                 "heldout",
@@ -217,6 +262,8 @@ mod tests {
         assert_eq!(value["heldout"]["batch_norm"], "frozen");
         assert_eq!(value["heldout"]["stages"]["after_retraining"]["nll_iwelbo"], 329.75);
         assert_eq!(value["graph"]["reference"]["recall"], 0.25);
+        assert_eq!(value["edges"]["permutation"]["mean_edges"], 2.125);
+        assert_eq!(value["edges"]["calibration"]["recall"], 0.92);
         assert_eq!(value["timing"]["peak_rss_bytes"], 1u64 << 30);
     }
 
@@ -256,8 +303,13 @@ mod tests {
             "0.957",
             "0.889",
             "0.916",
-            "12.5 %",
             "123,457",
+            "143",
+            "at a false discovery rate of 5 %; 2.1 by chance, with labels permuted",
+            "78",
+            "3.5 %",
+            "92 % of 150 true ones found",
+            "94.7 %",
             "314.88",
             "330.25",
             "297.50",
@@ -269,8 +321,15 @@ mod tests {
     }
 
     #[test]
+    fn models_that_draw_their_masks_say_how_many_are_on() {
+        let text = metrics_table(&Metrics { edges: None, ..metrics() }).to_string();
+        assert!(text.contains("12.5 %") && !text.contains("discovery"), "{text}");
+    }
+
+    #[test]
     fn numbers_for_people() {
         assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!([0.05, 0.125, 0.0, 1.0, 0.0249].map(percent), ["5 %", "12.5 %", "0 %", "100 %", "2.5 %"]);
         assert_eq!(
             [0.5, 12.34, 59.96, 3599.7, 7380.0].map(seconds),
             ["0.50 s", "12.3 s", "1 min 00 s", "1 h 00 min", "2 h 03 min"]

@@ -1,13 +1,19 @@
 //! How sure the edges of the graph are: each pair of intervention and latent with its probability, its shift and what speaks
 //! against it. Derivation: `derivations/evidence.md`.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::data::dataset::Dataset;
+use crate::data::split::ScreenSplit;
+use crate::error::Result;
 use crate::inference::effects::InterventionEffects;
+use crate::inference::{Inference, evaluation_workspace};
+use crate::model::network::Network;
 use crate::model::prior::evidence::{Evidence, evidence};
+use crate::model::prior::table::Masks;
 use crate::numerics::random::{Purpose, shuffle, stream};
 use crate::numerics::real::Real;
+use crate::parallel::team::Team;
 
 /// A shift beyond this, in deviations of the latent's prior, counts as large.
 pub const LARGE_SHIFT: f64 = 0.25;
@@ -42,7 +48,7 @@ pub struct Edge {
 }
 
 /// How many edges there would be if labels meant nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct PermutationCheck {
     /// Permutations of the labels, within each combination of categorical covariates.
     pub n_permutations: usize,
@@ -67,6 +73,24 @@ pub struct Certainty {
 }
 
 impl Certainty {
+    /// The certainty of the edges of `network`; `None` where its masks are not integrated out.
+    ///
+    /// # Errors
+    /// Counts on disk that cannot be read.
+    pub fn of_network<R: Real>(
+        team: &Team,
+        network: &Network<R>,
+        data: &Dataset,
+        split: &ScreenSplit,
+        fdr: f64,
+        seed: u64,
+    ) -> Result<Option<Self>> {
+        let Masks::Integrated { .. } = network.prior().masks else { return Ok(None) };
+        let mut workspace = evaluation_workspace(network, data);
+        let means = Inference { team, network, data, workspace: &mut workspace }.posterior_means(&split.train)?;
+        Ok(Some(Self::new(data, &split.train, &means, network.architecture.n_latents, fdr, seed)))
+    }
+
     /// The certainty of the edges of the trained interventions of a screen, from the posterior means of its training cells
     /// (cells x L).
     pub fn new<R: Real>(data: &Dataset, cells: &[usize], means: &[R], l: usize, fdr: f64, seed: u64) -> Self {

@@ -8,7 +8,7 @@ use crate::evaluation::gene_effects::GeneEffects;
 use crate::inference::loadings::{MOST_CELLS, spread};
 use crate::inference::{Inference, evaluation_workspace};
 use crate::model::network::Network;
-use crate::model::prior::table::{Masks, PriorTable};
+use crate::model::prior::table::PriorTable;
 use crate::numerics::real::Real;
 use crate::parallel::team::Team;
 use std::collections::BTreeSet;
@@ -20,7 +20,8 @@ pub struct Interpretation {
     pub masks: Option<Vec<f64>>,
     /// Shifts, interventions x L, for models with shifts.
     pub shifts: Option<Vec<f64>>,
-    /// Edges of the graph: likely pairs of intervention and latent.
+    /// Edges of the graph: pairs of intervention and latent with a q-value within the false discovery rate or, where none is
+    /// known, a mask that is likely to be on.
     pub targets: Vec<Target>,
     /// What each latent does to each gene.
     pub genes: GeneEffects,
@@ -74,15 +75,7 @@ impl Interpretation {
         let wide = |values: &[R]| values.iter().map(|v| v.to_f64()).collect::<Vec<f64>>();
         let prior = network.prior();
         let (masks, shifts) = (prior.probabilities().map(|masks| wide(&masks)), prior.shifts.map(wide));
-        let mut workspace = evaluation_workspace(network, data);
-        let mut inference = Inference { team, network, data, workspace: &mut workspace };
-        let certainty = match prior.masks {
-            Masks::Integrated { .. } => {
-                let means = inference.posterior_means(&split.train)?;
-                Some(Certainty::new(data, &split.train, &means, l, fdr, seed))
-            }
-            _ => None,
-        };
+        let certainty = Certainty::of_network(team, network, data, split, fdr, seed)?;
         let targets = match &certainty {
             Some(certainty) => certainty.found().map(Target::from).collect(),
             None => targets(prior, &split.trained),
@@ -99,6 +92,8 @@ impl Interpretation {
         let mut cells = (keep && first).then(CellFigures::default);
         let mut latent = vec![0.0; l];
 
+        let mut workspace = evaluation_workspace(network, data);
+        let mut inference = Inference { team, network, data, workspace: &mut workspace };
         let mut mean_count = inference.for_each_cell(seed, |found| {
             let n = found.cell;
             if left.next_if_eq(&n).is_some() {
@@ -169,12 +164,14 @@ pub struct Target {
     pub probability: f64,
     /// How far it shifts the latent, in deviations of the latent's prior.
     pub shift: f64,
+    /// Share of false edges to expect among those at least as probable, for models whose masks are integrated out.
+    pub q_value: Option<f64>,
 }
 
 impl From<&Edge> for Target {
     fn from(edge: &Edge) -> Self {
-        let Edge { intervention, latent, probability, shift, .. } = *edge;
-        Self { intervention, latent, probability, shift }
+        let Edge { intervention, latent, probability, shift, q_value, .. } = *edge;
+        Self { intervention, latent, probability, shift, q_value: Some(q_value) }
     }
 }
 
@@ -255,6 +252,7 @@ pub fn targets<R: Real>(prior: PriorTable<R>, trained: &[bool]) -> Vec<Target> {
         latent: k,
         probability: prior.probability(a, k).to_f64(),
         shift: prior.shift(a, k).to_f64(),
+        q_value: None,
     };
     let mut all: Vec<Target> = prior.targets().filter(|&(a, _)| trained[a]).map(target).collect();
     all.sort_by(|a, b| a.intervention.cmp(&b.intervention).then(b.shift.abs().total_cmp(&a.shift.abs())));

@@ -1,11 +1,13 @@
 //! The figures of a trained network on its screen: bounds, recovered latents and targets, plain baselines.
 
+use crate::data::dataset::Dataset;
 use crate::data::screen::Screen;
 use crate::error::Result;
+use crate::evaluation::certainty::Certainty;
 use crate::evaluation::correlation::Correlation;
 use crate::evaluation::mcc::Matching;
 use crate::evaluation::metrics::{
-    BaselineMetrics, GraphMetrics, LatentOracleMetrics, MaskMetrics, Metrics, PrecisionRecall, Timing,
+    BaselineMetrics, EdgeMetrics, GraphMetrics, LatentOracleMetrics, MaskMetrics, Metrics, PrecisionRecall, Timing,
 };
 use crate::evaluation::oracle::latent_oracle;
 use crate::evaluation::pooled;
@@ -20,6 +22,22 @@ use crate::settings::Settings;
 use crate::system::machine::peak_rss_bytes;
 use crate::training::trainer::Training;
 
+/// What is found of a trained network before its edges are judged.
+#[derive(Debug, Clone)]
+pub struct Judgement {
+    metrics: Metrics,
+    /// Matched latents, `(true, inferred)`, where the truth is known.
+    matched: Option<Vec<(usize, usize)>>,
+}
+
+impl Judgement {
+    /// All figures: those of the edges too, for a model of which these are known.
+    pub fn with_edges(self, data: &Dataset, certainty: Option<&Certainty>) -> Metrics {
+        let truth = data.truth.as_ref().zip(self.matched.as_deref());
+        Metrics { edges: certainty.map(|certainty| EdgeMetrics::new(certainty, truth)), ..self.metrics }
+    }
+}
+
 /// Judges a trained network; `between` is called after each of its parts, on every process, and ends it with its error.
 ///
 /// On several processes the figures are whole on the first one; the others lack those that need the counts of all cells.
@@ -33,7 +51,7 @@ pub fn judge<R: Real>(
     network: &Network<R>,
     training: Option<&Training>,
     between: &mut dyn FnMut() -> Result<()>,
-) -> Result<Metrics> {
+) -> Result<Judgement> {
     let mut judge = Judge {
         team,
         config,
@@ -43,6 +61,7 @@ pub fn judge<R: Real>(
         masks: network.prior().masks_on(),
         latents: Vec::new(),
         recovered: None,
+        matched: None,
         metrics: unjudged(config, screen, training),
     };
     // Every process walks the same list, so that all of them meet in `between` equally often.
@@ -50,7 +69,7 @@ pub fn judge<R: Real>(
         part(&mut judge)?;
         between()?;
     }
-    Ok(judge.metrics)
+    Ok(Judgement { metrics: judge.metrics, matched: judge.matched })
 }
 
 /// A network that is being judged.
@@ -66,6 +85,8 @@ struct Judge<'a, R: Real> {
     latents: Vec<R>,
     /// True and inferred latents, and how they match.
     recovered: Option<(Recovery, Matching)>,
+    /// The pairs of that matching, once all has been judged by it.
+    matched: Option<Vec<(usize, usize)>>,
     metrics: Metrics,
 }
 
@@ -182,6 +203,7 @@ impl<R: Real> Judge<'_, R> {
             metrics.graph = Some(GraphMetrics { reference: of(scores.reference), corrected: of(scores.corrected) });
         }
         metrics.mcc_pearson = Some(pearson.mean);
+        self.matched = Some(pearson.pairs);
         Ok(())
     }
 }
@@ -208,6 +230,7 @@ fn unjudged(config: &Settings, screen: &Screen, training: Option<&Training>) -> 
         r2: None,
         graph: None,
         mask: None,
+        edges: None,
         oracle: None,
         baseline: None,
         heldout: None,

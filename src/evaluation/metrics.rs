@@ -4,6 +4,7 @@
 
 use serde::Serialize;
 
+use crate::evaluation::certainty::PermutationCheck;
 use crate::model::method::Method;
 use crate::training::history::StopReason;
 use crate::training::shift_fit::HeldoutBatchNorm;
@@ -56,6 +57,9 @@ pub struct Metrics {
     /// How full the masks are, for methods that learn them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mask: Option<MaskMetrics>,
+    /// How many edges there are and how sure they are, for models whose masks are integrated out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub edges: Option<EdgeMetrics>,
     /// How well the true model knows the latents, where the run simulated its data.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oracle: Option<LatentOracleMetrics>,
@@ -96,6 +100,47 @@ pub struct MaskMetrics {
     pub fraction_on: f64,
     /// Number of interventions with at least one such latent.
     pub interventions_with_target: usize,
+}
+
+/// The edges of the graph and how sure they are.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct EdgeMetrics {
+    /// False discovery rate up to which a pair counts as an edge.
+    pub fdr: f64,
+    /// Pairs of a trained intervention and a latent.
+    pub n_pairs: usize,
+    /// Pairs whose q-value is within the rate: the edges of the graph.
+    pub n_edges: usize,
+    /// Interventions with at least one edge.
+    pub interventions_with_edge: usize,
+    /// Edges to expect to be false: the sum of 1 - probability over the edges.
+    pub expected_false: f64,
+    /// The same with labels permuted.
+    pub permutation: PermutationCheck,
+    /// Whether they are as sure as they say; absent where the truth is unknown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<CalibrationMetrics>,
+}
+
+/// The edges of one screen beside the true ones, latents matched as for the MCC.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct CalibrationMetrics {
+    /// True edges of the trained interventions.
+    pub n_true: usize,
+    /// Share of the edges found that are not true; 0 where none is found.
+    pub false_discovery_proportion: f64,
+    /// Share of the true edges that are found.
+    pub recall: f64,
+    /// Share of the true edges on matched latents whose true shift lies in the 95 % interval; absent where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interval_coverage: Option<f64>,
+    /// Pairs with a local false sign rate below 0.05.
+    pub n_signs: usize,
+    /// Share of these whose shift is 0 or has the other sign; absent where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sign_errors: Option<f64>,
+    /// Expected calibration error of the probabilities of all pairs, in ten bins.
+    pub calibration_error: f64,
 }
 
 /// Negative log-likelihoods of simple models, nats per cell, on the validation cells or on the held-out cells.

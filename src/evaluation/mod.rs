@@ -4,6 +4,7 @@ pub mod assignment;
 pub mod certainty;
 pub(crate) mod columns;
 pub mod correlation;
+pub mod edge_metrics;
 pub mod gene_effects;
 pub mod held_out;
 pub mod held_out_protocol;

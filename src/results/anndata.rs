@@ -8,11 +8,13 @@ use crate::data::formats::anndata_writer::{AnnDataWriter, Frame, FrameColumn};
 use crate::data::formats::h5ad::H5ad;
 use crate::data::formats::npz::Npz;
 use crate::error::Result;
-use crate::evaluation::interpretation::{CellFigures, Interpretation, NO_TARGET, Target};
+use crate::evaluation::certainty::Edge;
+use crate::evaluation::interpretation::{CellFigures, Interpretation, NO_TARGET};
 use crate::evaluation::metrics::Metrics;
 use crate::results::catalogue::ResultsFile;
 use crate::results::cells::intervention_of;
 use crate::results::folder::ResultsFolder;
+use crate::results::tables::{EDGE_COLUMNS, EdgeColumn, target_columns};
 use crate::settings::Settings;
 use crate::training::history::EpochRecord;
 
@@ -105,7 +107,7 @@ fn write_record(file: &AnnDataWriter, config: &Settings, data: &Dataset, metrics
     file.strings("uns/svae/latents", &latent_names(config.model.latents))
 }
 
-/// Adds the masks, shifts and targets of a model that has them.
+/// Adds the masks, shifts, edges and targets of a model that has them.
 fn write_shifts_and_masks(file: &AnnDataWriter, data: &Dataset, l: usize, found: &Interpretation) -> Result<()> {
     let a = data.n_interventions();
     if let Some(masks) = &found.masks {
@@ -113,19 +115,45 @@ fn write_shifts_and_masks(file: &AnnDataWriter, data: &Dataset, l: usize, found:
     }
     let Some(shifts) = &found.shifts else { return Ok(()) };
     file.array_f64("uns/svae/shifts", &[a, l], shifts)?;
+    let names = (&data.intervention_names[..], &latent_names(l)[..]);
     let targets = &found.targets;
-    let column = |name: &str, values: FrameColumn| (name.to_owned(), values);
-    let index: Vec<String> = (0..targets.len()).map(|i| i.to_string()).collect();
-    let named = |names: &[String], of: fn(&Target) -> usize| {
-        FrameColumn::Strings(targets.iter().map(|t| names[of(t)].clone()).collect())
-    };
-    let columns = [
-        column("intervention", named(&data.intervention_names, |t| t.intervention)),
-        column("latent", named(&latent_names(l), |t| t.latent)),
-        column("probability", FrameColumn::Numbers(targets.iter().map(|t| t.probability).collect())),
-        column("shift", FrameColumn::Numbers(targets.iter().map(|t| t.shift).collect())),
-    ];
-    file.frame("uns/svae/targets", &index, &columns)
+    let mut columns = pairs(names, targets.iter().map(|target| (target.intervention, target.latent)));
+    columns.extend([
+        ("probability".to_owned(), FrameColumn::Numbers(targets.iter().map(|t| t.probability).collect())),
+        ("shift".to_owned(), FrameColumn::Numbers(targets.iter().map(|t| t.shift).collect())),
+    ]);
+    if let Some(certainty) = &found.certainty {
+        columns.extend(edge_columns(target_columns(), || certainty.found()));
+        let mut all = pairs(names, certainty.edges.iter().map(|edge| (edge.intervention, edge.latent)));
+        all.extend(edge_columns(EDGE_COLUMNS.into_iter(), || certainty.edges.iter()));
+        file.frame("uns/svae/edges", &numbered(certainty.edges.len()), &all)?;
+    }
+    file.frame("uns/svae/targets", &numbered(targets.len()), &columns)
+}
+
+/// The columns that name pairs of intervention and latent, given by their numbers.
+fn pairs(
+    (interventions, latents): (&[String], &[String]),
+    of: impl Iterator<Item = (usize, usize)>,
+) -> Vec<(String, FrameColumn)> {
+    let (interventions, latents) = of.map(|(a, k)| (interventions[a].clone(), latents[k].clone())).unzip();
+    vec![
+        ("intervention".to_owned(), FrameColumn::Strings(interventions)),
+        ("latent".to_owned(), FrameColumn::Strings(latents)),
+    ]
+}
+
+/// Columns of numbers of some edges.
+fn edge_columns<'a, I: Iterator<Item = &'a Edge>>(
+    columns: impl Iterator<Item = EdgeColumn>,
+    edges: impl Fn() -> I,
+) -> Vec<(String, FrameColumn)> {
+    columns.map(|(name, of)| (name.to_owned(), FrameColumn::Numbers(edges().map(of).collect()))).collect()
+}
+
+/// The index of a table whose rows have no names.
+fn numbered(n: usize) -> Vec<String> {
+    (0..n).map(|i| i.to_string()).collect()
 }
 
 /// Adds the epochs of the training.

@@ -61,9 +61,13 @@ files! {
     /// The screen with the results in it. Writer: [`crate::results::anndata`].
     AnnData = "results.h5ad", AtEnd, "the cells with their results, for scanpy";
 
-    /// Pairs of intervention and latent. Writer: [`crate::results::tables`].
+    /// All pairs of intervention and latent, and how sure they are; only where masks are integrated out. Writer:
+    /// [`crate::results::tables`].
+    Edges = "edges.csv", AfterTraining,
+        "how sure it is that an intervention acts on a latent, and how far it shifts it, of every pair";
+    /// Pairs of intervention and latent that are edges of the graph. Writer: [`crate::results::tables`].
     Targets = "targets.csv", AfterTraining,
-        "intervention, latent, probability and shift of every pair with a probability above 0.5";
+        "intervention, latent, probability and shift of every pair that is an edge of the graph";
     /// Probabilities of the masks. Writer: [`crate::results::tables`].
     Masks = "masks.csv", AfterTraining, "probability that an intervention (row) targets a latent (column)";
     /// Shifts. Writer: [`crate::results::tables`].

@@ -35,7 +35,7 @@ pub struct Findings<'a, R> {
 }
 
 /// Writes every file of [`When::AfterTraining`](crate::results::catalogue::When) but those with a row per cell. Tables of
-/// masks, shifts and targets are left out for a model that has none, the data summary for a simulation.
+/// edges, masks, shifts and targets are left out for a model that has none, the data summary for a simulation.
 ///
 /// # Errors
 /// [`crate::Error::Io`] naming the file.
@@ -51,9 +51,12 @@ where
     if let Some(masks) = &found.masks {
         folder.write_intervention_table(ResultsFile::Masks, names, l, masks)?;
     }
+    if let Some(certainty) = &found.certainty {
+        folder.write_edges(names, certainty)?;
+    }
     if let Some(shifts) = &found.shifts {
         folder.write_intervention_table(ResultsFile::Shifts, names, l, shifts)?;
-        folder.write_targets(names, &found.targets)?;
+        folder.write_targets(names, found)?;
         folder.write_graph(names, &screen.split.trained, l, &found.targets)?;
     }
     folder.write_genes_per_latent(&data.gene_names, &found.genes)?;

@@ -41,6 +41,7 @@ pub fn escape_xml(text: &str) -> String {
 }
 
 fn graphml(interventions: &[String], trained: &[bool], l: usize, targets: &[Target]) -> String {
+    let with_q_values = targets.iter().any(|target| target.q_value.is_some());
     let mut text = String::from(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
          <graphml xmlns=\"http://graphml.graphdrawing.org/xmlns\">\n",
@@ -51,7 +52,12 @@ fn graphml(interventions: &[String], trained: &[bool], l: usize, targets: &[Targ
         ("trained", "node", "trained", "boolean"),
         ("probability", "edge", "probability", "double"),
         ("shift", "edge", "shift", "double"),
-    ] {
+        ("q_value", "edge", "q_value", "double"),
+    ]
+    .into_iter()
+    // Models that know no q-values need no key for them.
+    .filter(|(id, ..)| *id != "q_value" || with_q_values)
+    {
         let _ = writeln!(text, "  <key id=\"{id}\" for=\"{of}\" attr.name=\"{name}\" attr.type=\"{kind}\"/>");
     }
     text.push_str("  <graph id=\"targets\" edgedefault=\"directed\">\n");
@@ -70,11 +76,12 @@ fn graphml(interventions: &[String], trained: &[bool], l: usize, targets: &[Targ
             "    <node id=\"l{k}\"><data key=\"label\">latent_{k}</data><data key=\"kind\">latent</data></node>"
         );
     }
-    for Target { intervention, latent, probability, shift } in targets {
+    for Target { intervention, latent, probability, shift, q_value } in targets {
+        let q_value = q_value.map_or(String::new(), |q| format!("<data key=\"q_value\">{q}</data>"));
         let _ = writeln!(
             text,
             "    <edge source=\"i{intervention}\" target=\"l{latent}\"><data key=\"probability\">{probability}</data>\
-             <data key=\"shift\">{shift}</data></edge>"
+             <data key=\"shift\">{shift}</data>{q_value}</edge>"
         );
     }
     text.push_str("  </graph>\n</graphml>\n");
@@ -124,8 +131,8 @@ mod tests {
     use super::*;
 
     const TARGETS: [Target; 2] = [
-        Target { intervention: 0, latent: 1, probability: 0.75, shift: -2.5 },
-        Target { intervention: 1, latent: 0, probability: 1.0, shift: 4.0 },
+        Target { intervention: 0, latent: 1, probability: 0.75, shift: -2.5, q_value: None },
+        Target { intervention: 1, latent: 0, probability: 1.0, shift: 4.0, q_value: None },
     ];
 
     fn names() -> Vec<String> {
@@ -140,6 +147,9 @@ mod tests {
         assert!(text.contains("a &quot;b&quot; &lt;c&gt; &amp; d\u{fffd}"), "{text}");
         assert!(text.contains("<edge source=\"i0\" target=\"l1\"><data key=\"probability\">0.75</data>"), "{text}");
         assert!(text.contains("<data key=\"trained\">false</data>"));
+        assert!(!text.contains("q_value"));
+        let sure = graphml(&names(), &[true, true, false], 2, &TARGETS.map(|t| Target { q_value: Some(0.25), ..t }));
+        assert!(sure.contains("<key id=\"q_value\"") && sure.contains("<data key=\"q_value\">0.25</data></edge>"));
         let opened = text.matches("<data ").count();
         assert_eq!(opened, text.matches("</data>").count());
     }

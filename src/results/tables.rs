@@ -3,14 +3,34 @@
 use std::io;
 
 use crate::error::Result;
+use crate::evaluation::certainty::{Certainty, Edge};
 use crate::evaluation::gene_effects::GeneEffects;
-use crate::evaluation::interpretation::Target;
+use crate::evaluation::interpretation::Interpretation;
 use crate::results::catalogue::ResultsFile;
 use crate::results::folder::ResultsFolder;
 use crate::training::history::EpochRecord;
 
 /// Genes listed for each latent.
 pub const GENES_PER_LATENT: usize = 50;
+
+/// A column of numbers of the edges.
+pub(crate) type EdgeColumn = (&'static str, fn(&Edge) -> f64);
+
+/// The columns of `edges.csv` after intervention and latent.
+pub(crate) const EDGE_COLUMNS: [EdgeColumn; 7] = [
+    ("probability", |edge| edge.probability),
+    ("lfsr", |edge| edge.lfsr),
+    ("q_value", |edge| edge.q_value),
+    ("shift", |edge| edge.shift),
+    ("shift_low", |edge| edge.shift_low),
+    ("shift_high", |edge| edge.shift_high),
+    ("probability_large", |edge| edge.probability_large),
+];
+
+/// Those of `targets.csv` beyond the ones that it has for every model: probability and shift.
+pub(crate) fn target_columns() -> impl Iterator<Item = EdgeColumn> + Clone {
+    EDGE_COLUMNS.into_iter().filter(|(name, _)| !["probability", "shift"].contains(name))
+}
 
 /// The columns of `genes_per_latent.csv`.
 pub(crate) const GENE_COLUMNS: [&str; 7] =
@@ -66,18 +86,40 @@ impl ResultsFolder {
         })
     }
 
-    /// Writes `targets.csv`, a row per [`Target`].
+    /// Writes `edges.csv`, a row per pair of a trained intervention and a latent.
     ///
     /// # Errors
     /// [`crate::Error::Io`] naming the file.
-    pub fn write_targets(&self, intervention_names: &[String], targets: &[Target]) -> Result<()> {
-        self.write_csv(ResultsFile::Targets, &["intervention", "latent", "probability", "shift"], targets, |t| {
-            vec![
-                intervention_names[t.intervention].clone(),
-                format!("latent_{}", t.latent),
-                t.probability.to_string(),
-                t.shift.to_string(),
-            ]
+    pub fn write_edges(&self, intervention_names: &[String], certainty: &Certainty) -> Result<()> {
+        let numbers = EDGE_COLUMNS.map(|(name, _)| name);
+        let header = [&["intervention", "latent"][..], &numbers].concat();
+        self.write_csv(ResultsFile::Edges, &header, &certainty.edges, |edge| {
+            let mut row = pair(intervention_names, edge.intervention, edge.latent);
+            row.extend(EDGE_COLUMNS.iter().map(|(_, of)| of(edge).to_string()));
+            row
+        })
+    }
+
+    /// Writes `targets.csv`, a row per target; with the columns of `edges.csv` where it is known how sure they are.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`] naming the file.
+    pub fn write_targets(&self, intervention_names: &[String], found: &Interpretation) -> Result<()> {
+        let mut header = vec!["intervention", "latent", "probability", "shift"];
+        let Some(certainty) = &found.certainty else {
+            return self.write_csv(ResultsFile::Targets, &header, &found.targets, |target| {
+                let mut row = pair(intervention_names, target.intervention, target.latent);
+                row.extend([target.probability.to_string(), target.shift.to_string()]);
+                row
+            });
+        };
+        header.extend(target_columns().map(|(name, _)| name));
+        let edges: Vec<&Edge> = certainty.found().collect();
+        self.write_csv(ResultsFile::Targets, &header, &edges, |edge| {
+            let mut row = pair(intervention_names, edge.intervention, edge.latent);
+            row.extend([edge.probability.to_string(), edge.shift.to_string()]);
+            row.extend(target_columns().map(|(_, of)| of(edge).to_string()));
+            row
         })
     }
 
@@ -124,10 +166,15 @@ impl ResultsFolder {
     }
 }
 
+/// The fields that name a pair.
+fn pair(intervention_names: &[String], intervention: usize, latent: usize) -> Vec<String> {
+    vec![intervention_names[intervention].clone(), format!("latent_{latent}")]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evaluation::interpretation::targets;
+    use crate::evaluation::interpretation::{Target, targets};
     use crate::model::prior::table::{Masks, PriorTable};
     use crate::results::folder::Earlier;
 
@@ -146,8 +193,8 @@ mod tests {
         assert_eq!(
             found,
             [
-                Target { intervention: 0, latent: 2, probability: 0.6, shift: -2.0 },
-                Target { intervention: 0, latent: 0, probability: 0.9, shift: 1.0 }
+                Target { intervention: 0, latent: 2, probability: 0.6, shift: -2.0, q_value: None },
+                Target { intervention: 0, latent: 0, probability: 0.9, shift: 1.0, q_value: None }
             ]
         );
         assert_eq!(targets(PriorTable { masks: Masks::Ones, ..prior }, &[false, true]).len(), 3);

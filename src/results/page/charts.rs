@@ -94,6 +94,18 @@ pub(crate) struct Heat<'a> {
     pub columns: &'a [usize],
 }
 
+/// What a heat map shows of one pair of row and latent.
+pub(crate) struct Mark {
+    /// Its colour.
+    pub class: &'static str,
+    /// Share of the side of its cell, up to 1.
+    pub size: f64,
+    /// From 0 to 1.
+    pub opacity: f64,
+    /// Shown on hover.
+    pub hint: String,
+}
+
 /// Height of a row of a heat map.
 fn row_height(n: usize) -> f64 {
     if n <= 40 { 17.0 } else { 13.0 }
@@ -107,6 +119,14 @@ impl Heat<'_> {
         tree: Option<&Tree>,
         cell: impl Fn(usize, usize) -> (&'static str, f64, String),
     ) -> String {
+        self.draw_marks(title, tree, |a, k| {
+            let (class, strength, hint) = cell(a, k);
+            (strength >= 0.03).then_some(Mark { class, size: 1.0, opacity: strength, hint })
+        })
+    }
+
+    /// Draws the map with a mark for each pair of row and latent that has one. `tree` is drawn on the right.
+    pub fn draw_marks(&self, title: &str, tree: Option<&Tree>, mark: impl Fn(usize, usize) -> Option<Mark>) -> String {
         let height = row_height(self.rows.len());
         let width = if self.columns.len() > 30 { 13.0 } else { 17.0 };
         let longest = self.rows.iter().map(|&a| self.names[a].chars().count()).max().unwrap_or(0).min(16);
@@ -127,10 +147,10 @@ impl Heat<'_> {
             // One quiet band per row; only cells that say something are drawn on it.
             svg.rect("cell", left, y + 0.5, right - left, height - 1.0, 1.0, "");
             for (j, &k) in self.columns.iter().enumerate() {
-                let (class, strength, hint) = cell(a, k);
-                if strength >= 0.03 {
-                    let x = left + width * j as f64;
-                    svg.rect(class, x + 0.5, y + 0.5, width - 1.0, height - 1.0, strength.min(1.0), &hint);
+                if let Some(Mark { class, size, opacity, hint }) = mark(a, k) {
+                    let (w, h) = (size * (width - 1.0), size * (height - 1.0));
+                    let x = left + width * j as f64 + (width - w) / 2.0;
+                    svg.rect(class, x, y + (height - h) / 2.0, w, h, opacity.min(1.0), &hint);
                 }
             }
         }
@@ -407,6 +427,60 @@ pub(crate) fn dots(title: &str, x_name: &str, rows: &[Dot], levels: &[ReferenceL
         svg.line("stem", x.of(row.filled), y, x.of(row.hollow), y);
         svg.circle("hollow", x.of(row.hollow), y, 4.0, &row.hint);
         svg.circle("bar", x.of(row.filled), y, 4.0, &row.hint);
+    }
+    svg.finish()
+}
+
+/// A row of a plot of intervals.
+pub(crate) struct IntervalRow {
+    pub name: String,
+    /// The point, and the ends of its interval.
+    pub value: f64,
+    pub low: f64,
+    pub high: f64,
+    /// Whether it is one of the uncertain ones, which stand below the others.
+    pub uncertain: bool,
+    /// Text in the columns beside it.
+    pub notes: [String; 2],
+    pub hint: String,
+}
+
+/// Rows with a point and its interval about zero, and two columns of text beside them; the last, uncertain ones faded below a
+/// line that says `divider`.
+pub(crate) fn intervals(title: &str, x_name: &str, columns: [&str; 2], divider: &str, rows: &[IntervalRow]) -> String {
+    let (height, gap, top) = (15.0, 18.0, 18.0);
+    let longest = rows.iter().map(|row| row.name.chars().count()).max().unwrap_or(0).min(20);
+    let left = 12.0 + 6.2 * longest as f64;
+    let [right, first, second] = [WIDTH - 88.0, WIDTH - 46.0, WIDTH - 4.0];
+    let n_sure = rows.iter().filter(|row| !row.uncertain).count();
+    let y_of = |i: usize| top + height * i as f64 + if i >= n_sure { gap } else { 0.0 };
+    let bottom = y_of(rows.len());
+    let mut svg = Svg::new(WIDTH, bottom + 40.0, true, title);
+    let low = rows.iter().map(|row| row.low).fold(0.0, f64::min);
+    let high = rows.iter().map(|row| row.high).fold(0.0, f64::max);
+    let x = Scale::new(low, high, left + 4.0, right);
+    for (value, _) in x.ticks(4) {
+        svg.line("grid", x.of(value), top, x.of(value), bottom);
+    }
+    svg.line("axis", x.of(0.0), top, x.of(0.0), bottom);
+    svg.x_axis(x, bottom, 4, x_name);
+    svg.text("tick", first, 11.0, "end", columns[0]);
+    svg.text("tick", second, 11.0, "end", columns[1]);
+    if n_sure < rows.len() {
+        let at = top + height * n_sure as f64;
+        svg.line("mark", 4.0, at + 2.0, WIDTH - 4.0, at + 2.0);
+        svg.text("note", 4.0, at + 14.0, "start", divider);
+    }
+    for (i, row) in rows.iter().enumerate() {
+        let y = y_of(i) + height / 2.0;
+        let direction = if row.value > 0.0 { "up" } else { "down" };
+        svg.raw(if row.uncertain { "<g class=\"uncertain\">" } else { "<g>" });
+        svg.name("small", left - 6.0, y + 3.6, "end", &row.name, 20);
+        svg.line(&format!("whisker {direction}"), x.of(row.low), y, x.of(row.high), y);
+        svg.circle(&format!("point {direction}"), x.of(row.value), y, 3.4, &row.hint);
+        svg.text("note", first, y + 3.6, "end", &row.notes[0]);
+        svg.text("note", second, y + 3.6, "end", &row.notes[1]);
+        svg.raw("</g>");
     }
     svg.finish()
 }

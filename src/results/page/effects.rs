@@ -29,23 +29,32 @@ impl Effects {
             masked: vec![0.0; a * l],
         };
         let Some(shifts) = &run.shifts else { return effects };
-        for i in (0..a).filter(|&i| run.trained[i]) {
-            for k in 0..l {
-                let p = run.masks.as_ref().map_or(1.0, |masks| masks[i * l + k]);
-                let effect = p * shifts[i * l + k];
-                effects.masked[i * l + k] = effect;
-                if is_likely(p) {
-                    effects.n_targets[i] += 1;
-                    effects.per_latent[k] += 1;
-                    effects.effect[i] += effect * effect;
-                }
+        if let Some(certainty) = &run.certainty {
+            for edge in &certainty.edges {
+                let is_target = edge.q_value <= certainty.fdr;
+                effects.add(edge.intervention, edge.latent, edge.probability * edge.shift, is_target);
             }
-            effects.effect[i] = effects.effect[i].sqrt();
+        } else {
+            for (i, k) in (0..a).filter(|&i| run.trained[i]).flat_map(|i| (0..l).map(move |k| (i, k))) {
+                let p = run.masks.as_ref().map_or(1.0, |masks| masks[i * l + k]);
+                effects.add(i, k, p * shifts[i * l + k], is_likely(p));
+            }
         }
+        effects.effect.iter_mut().for_each(|effect| *effect = effect.sqrt());
         let weight = |k: usize| (0..a).map(|i| effects.masked[i * l + k].abs()).sum::<f64>();
         effects
             .latent_order
             .sort_by(|&x, &y| effects.per_latent[y].cmp(&effects.per_latent[x]).then(weight(y).total_cmp(&weight(x))));
         effects
+    }
+
+    /// Takes the masked shift of an intervention along a latent in.
+    fn add(&mut self, intervention: usize, latent: usize, effect: f64, is_target: bool) {
+        self.masked[intervention * self.per_latent.len() + latent] = effect;
+        if is_target {
+            self.n_targets[intervention] += 1;
+            self.per_latent[latent] += 1;
+            self.effect[intervention] += effect * effect;
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::data::formats::npz::Npz;
 use crate::error::Result;
+use crate::evaluation::certainty::{Certainty, Edge};
 use crate::evaluation::interpretation::Subset;
 use crate::evaluation::metrics::Metrics;
 use crate::numerics::spread::evenly_spaced;
@@ -13,7 +14,7 @@ use crate::results::cells::{CellRow, each_cell};
 use crate::results::page::charts::{Histogram, MovedGene};
 use crate::results::page::pca::Covariance;
 use crate::results::read::{damaged, json, number, rows, text};
-use crate::results::tables::GENE_COLUMNS;
+use crate::results::tables::{EDGE_COLUMNS, GENE_COLUMNS};
 use crate::training::history::EpochRecord;
 
 /// Most cells that are drawn.
@@ -41,6 +42,8 @@ pub(crate) struct Run {
     pub masks: Option<Vec<f64>>,
     /// Shifts, interventions x L.
     pub shifts: Option<Vec<f64>>,
+    /// How sure every pair of intervention and latent is, where that is known.
+    pub certainty: Option<Certainty>,
     /// Shifts fitted to the held-out cells, interventions x L.
     pub held_out_shifts: Option<Vec<f64>>,
     /// Strongest genes of each latent.
@@ -200,6 +203,17 @@ pub(crate) fn read(folder: &Path, metrics: Option<&Metrics>) -> Result<Run> {
         }
     }
 
+    let path = ResultsFile::Edges.within(folder);
+    if path.is_file() {
+        let of_run = run.metrics["edges"].as_object().zip(run.metrics["edges"]["fdr"].as_f64());
+        let of_run = of_run.and_then(|(edges, fdr)| Some((fdr, edges.get("permutation")?.clone())));
+        let (fdr, permutation) = of_run
+            .and_then(|(fdr, permutation)| Some((fdr, serde_json::from_value(permutation).ok()?)))
+            .ok_or_else(|| damaged(&ResultsFile::Metrics.within(folder), "it has no figures of the edges"))?;
+        let edges = edges(&path, &run.interventions, run.n_latents)?;
+        run.certainty = Some(Certainty { fdr, edges, permutation });
+    }
+
     let path = ResultsFile::Cells.within(folder);
     let interventions: Vec<u32>;
     (run.cells, interventions) = self::cells(&path)?;
@@ -231,6 +245,36 @@ fn intervention_table(path: &Path, n_latents: usize) -> Result<(Vec<String>, Vec
         }
     }
     Ok((names, values))
+}
+
+/// Every pair of intervention and latent, the interventions by their places among `names`.
+fn edges(path: &Path, names: &[String], n_latents: usize) -> Result<Vec<Edge>> {
+    let (header, rows) = rows(path)?;
+    let columns: Vec<&str> = ["intervention", "latent"].into_iter().chain(EDGE_COLUMNS.map(|(name, _)| name)).collect();
+    if header.iter().ne(columns.iter().copied()) {
+        return Err(damaged(path, &format!("its columns are not {}", columns.join(", "))).into());
+    }
+    let places: HashMap<&str, usize> = names.iter().map(String::as_str).zip(0..).collect();
+    let edge = |(i, row): (usize, &csv::StringRecord)| {
+        let latent = row[1].strip_prefix("latent_").and_then(|k| k.parse().ok()).filter(|&k: &usize| k < n_latents);
+        let (Some(&intervention), Some(latent)) = (places.get(&row[0]), latent) else {
+            let problem = "it has other interventions or latents than shifts.csv";
+            return Err(damaged(path, problem).at(format!("row {}", i + 2)).into());
+        };
+        let value = |column: usize| number(path, i, &row[column]);
+        Ok(Edge {
+            intervention,
+            latent,
+            probability: value(2)?,
+            lfsr: value(3)?,
+            q_value: value(4)?,
+            shift: value(5)?,
+            shift_low: value(6)?,
+            shift_high: value(7)?,
+            probability_large: value(8)?,
+        })
+    };
+    rows.iter().enumerate().map(edge).collect()
 }
 
 fn genes(path: &Path) -> Result<Vec<Vec<MovedGene>>> {

@@ -5,6 +5,7 @@
 mod charts;
 mod cluster;
 mod data;
+mod edges;
 mod effects;
 mod folder;
 mod genes;
@@ -70,9 +71,10 @@ fn page(run: &Run) -> String {
         page,
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>{name} \u{b7} svae-cpu</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<header>\n<h1>{name}</h1>\n\
+         <title>{name} \u{b7} svae-cpu</title>\n<style>\n{STYLE}{edge_style}</style>\n</head>\n<body>\n<header>\n<h1>{name}</h1>\n\
          <p class=\"lead\">{method}, seed {seed}, trained by svae-cpu {version}</p>\n<nav>",
         name = escape(&source),
+        edge_style = if run.certainty.is_some() { edges::STYLE } else { "" },
         method = escape(method),
         seed = run.metrics["seed"],
         version = env!("CARGO_PKG_VERSION"),

@@ -1,9 +1,11 @@
 //! The top of the report: the figures of the run, and what they say in sentences.
 
+use crate::evaluation::certainty::Certainty;
+use crate::results::page::edges;
 use crate::results::page::folder::Run;
 use crate::results::page::parts::number;
 use crate::results::page::svg::escape;
-use crate::words::{grouped, seconds};
+use crate::words::{grouped, percent, seconds};
 
 /// Tiles with the figures of the run, then its findings.
 pub(super) fn summary(run: &Run) -> String {
@@ -29,7 +31,12 @@ pub(super) fn summary(run: &Run) -> String {
     if let Some(value) = number(&m["baseline"], "pooled_negative_binomial") {
         tiles.push((format!("{value:.2}"), "pooled negative binomial, same cells".to_owned()));
     }
-    if let Some(mask) = m.get("mask") {
+    if let Some(certainty) = &run.certainty {
+        let rate = percent(certainty.fdr);
+        tiles.push((grouped(certainty.found().count() as u64), format!("edges at a false discovery rate of {rate}")));
+        let with = grouped(m["edges"]["interventions_with_edge"].as_u64().unwrap_or(0));
+        tiles.push((with, "interventions with an edge".to_owned()));
+    } else if let Some(mask) = m.get("mask") {
         let share = 100.0 * number(mask, "fraction_on").unwrap_or(0.0);
         tiles.push((format!("{share:.1} %"), "of the masks are on".to_owned()));
         tiles.push((mask["interventions_with_target"].to_string(), "interventions with a target".to_owned()));
@@ -84,7 +91,9 @@ fn findings(run: &Run) -> Vec<(bool, String)> {
             ))
         });
     }
-    if let Some(mask) = m.get("mask") {
+    if let Some(certainty) = &run.certainty {
+        found.extend(edge_findings(run, certainty));
+    } else if let Some(mask) = m.get("mask") {
         let (share, with) = (number(mask, "fraction_on").unwrap_or(0.0), mask["interventions_with_target"].as_u64());
         let trained = run.trained.iter().filter(|&&trained| trained).count();
         let text = format!(
@@ -125,6 +134,46 @@ fn findings(run: &Run) -> Vec<(bool, String)> {
             "On the cells of {n} held-out interventions the model is {:.2} nats {comparison} than the pooled negative \
              binomial.",
             (nll - pooled).abs()
+        )));
+    }
+    found
+}
+
+/// Sentences on the edges, and whether each is a caution.
+fn edge_findings(run: &Run, certainty: &Certainty) -> Vec<(bool, String)> {
+    let edges = &run.metrics["edges"];
+    let count = |value: &serde_json::Value| grouped(value.as_u64().unwrap_or(0));
+    let (rate, trained) = (percent(certainty.fdr), run.trained.iter().filter(|&&trained| trained).count());
+    let mut found = match certainty.found().count() {
+        0 => vec![(
+            true,
+            format!(
+                "No pair of intervention and latent is an edge at a false discovery rate of {rate}: the screen does not show that any \
+             of the {trained} trained interventions acts on a latent."
+            ),
+        )],
+        n => vec![(
+            false,
+            format!(
+                "{} of {} pairs of intervention and latent are edges at a false discovery rate of {rate}, {:.1} of which are expected \
+             to be false; {} of {trained} trained interventions have at least one.",
+                grouped(n as u64),
+                count(&edges["n_pairs"]),
+                number(edges, "expected_false").unwrap_or(0.0),
+                count(&edges["interventions_with_edge"])
+            ),
+        )],
+    };
+    found.push((edges::exceeds_chance(certainty), edges::permutation(certainty)));
+    if let Some(truth) = edges.get("calibration") {
+        let share = |key: &str| number(truth, key).map_or("none".to_owned(), percent);
+        found.push((false, format!(
+            "Beside the true edges: {} of the edges are false, {} of the {} true ones are found, and {} of their shifts lie in the \
+             95 % intervals.",
+            share("false_discovery_proportion"),
+            share("recall"),
+            count(&truth["n_true"]),
+            share("interval_coverage")
         )));
     }
     found

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use crate::results::page::charts;
 use crate::results::page::charts::Heat;
+use crate::results::page::edges;
 use crate::results::page::effects::Effects;
 use crate::results::page::folder::Run;
 use crate::results::page::parts::{MOST_BARS, MOST_MAP_ROWS, figure};
@@ -20,16 +21,18 @@ pub(super) fn targets(run: &Run, effects: &Effects) -> String {
         return String::new();
     }
     let (shown, left_out) = rows_of_maps(&trained, effects);
-    let mut text = format!(
-        "<p>Each intervention shifts the mean of the few latents that its mask switches on. The length of a shift is in units \
+    let shown_of = match left_out.is_empty() {
+        true => String::new(),
+        false => format!(" The maps show {} of {} interventions.", shown.len(), trained.len()),
+    };
+    let mut text = match &run.certainty {
+        Some(certainty) => format!("<p>{}{shown_of}</p>\n", edges::introduction(certainty)),
+        None => format!(
+            "<p>Each intervention shifts the mean of the few latents that its mask switches on. The length of a shift is in units \
          of the latent's own deviation (1); the sign of a latent is arbitrary. All numbers: <code>targets.csv</code>, \
-         <code>masks.csv</code>, <code>shifts.csv</code>, <code>graph.graphml</code>.{}</p>\n",
-        if left_out.is_empty() {
-            String::new()
-        } else {
-            format!(" The maps show {} of {} interventions.", shown.len(), trained.len())
-        }
-    );
+         <code>masks.csv</code>, <code>shifts.csv</code>, <code>graph.graphml</code>.{shown_of}</p>\n"
+        ),
+    };
     let maps = maps(run, shifts, effects, &shown);
     let bars = strongest_interventions(run, effects) + &interventions_per_latent(effects);
     let mut details = String::new();
@@ -58,16 +61,24 @@ fn rows_of_maps(trained: &[usize], effects: &Effects) -> (Vec<usize>, Vec<usize>
     trained.iter().copied().partition(|a| keep.contains(a))
 }
 
-/// The maps of shifts and of mask probabilities, with interventions that act alike side by side.
+/// The maps of shifts and of mask probabilities, or of edges with the strongest of them, where it is known how sure they are;
+/// with interventions that act alike side by side.
 fn maps(run: &Run, shifts: &[f64], effects: &Effects, shown: &[usize]) -> String {
+    let ranked = run.certainty.as_ref().map(|certainty| {
+        let ranked = edges::ranked(run, certainty);
+        format!("<div class=\"stack\">\n{ranked}</div>\n")
+    });
     if shown.is_empty() {
-        return String::new();
+        return ranked.unwrap_or_default();
     }
     let (names, l) = (&run.interventions, run.n_latents);
     let table: Vec<f64> = shown.iter().flat_map(|&a| &effects.masked[a * l..(a + 1) * l]).copied().collect();
     let (order, tree) = charts::clustered(&table, l);
     let rows: Vec<usize> = order.iter().map(|&i| shown[i]).collect();
     let heat = Heat { names, rows: &rows, columns: &effects.latent_order };
+    if let (Some(certainty), Some(ranked)) = (&run.certainty, ranked) {
+        return edges::map(run, certainty, &heat, &tree) + &ranked;
+    }
     let strongest = table.iter().fold(0.0f64, |m, x| m.max(x.abs())).max(1e-9);
     let drawing = heat.draw("Shift of each latent under each intervention", Some(&tree), |a, k| {
         let effect = effects.masked[a * l + k];
