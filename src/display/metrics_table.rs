@@ -170,6 +170,7 @@ mod tests {
                     share_with_edges: 0.25,
                     permutation_fdr: Some(0.015),
                 },
+                limits: Default::default(),
                 calibration: Some(CalibrationMetrics {
                     n_true: 150,
                     false_discovery_proportion: 0.035,

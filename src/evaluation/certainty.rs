@@ -6,19 +6,26 @@ use serde::{Deserialize, Serialize};
 use crate::data::dataset::Dataset;
 use crate::data::split::ScreenSplit;
 use crate::error::Result;
+use crate::evaluation::identifiability::Identifiability;
 use crate::inference::effects::InterventionEffects;
 use crate::inference::{Inference, evaluation_workspace};
 use crate::model::network::Network;
-use crate::model::prior::evidence::{Evidence, evidence};
+use crate::model::prior::evidence::evidence;
 use crate::model::prior::table::Masks;
 use crate::numerics::random::{Purpose, shuffle, stream};
 use crate::numerics::real::Real;
 use crate::parallel::team::Team;
+use crate::parallel::team::tiles;
+use crate::training::turn::{TurnedEvidence, evidence_of_turns};
 
 /// A shift beyond this, in deviations of the latent's prior, counts as large.
 pub const LARGE_SHIFT: f64 = 0.25;
 /// Permutations of the labels.
 pub const PERMUTATIONS: usize = 20;
+/// Bases from which turns of the axes are sought, over which the evidence is averaged.
+const STARTS: usize = 16;
+/// Exponent of the likelihoods by which they are weighed: effects of one training are less certain than they say.
+const TEMPER: f64 = 0.25;
 /// Rounds of empirical Bayes.
 const ROUNDS: usize = 30;
 /// Deviations on either side of a mean that hold 95 % of a normal distribution.
@@ -70,6 +77,8 @@ pub struct Certainty {
     pub edges: Vec<Edge>,
     /// The same with labels permuted.
     pub permutation: PermutationCheck,
+    /// What the screen leaves open.
+    pub limits: Identifiability,
 }
 
 impl Certainty {
@@ -88,16 +97,24 @@ impl Certainty {
         let Masks::Integrated { .. } = network.prior().masks else { return Ok(None) };
         let mut workspace = evaluation_workspace(network, data);
         let means = Inference { team, network, data, workspace: &mut workspace }.posterior_means(&split.train)?;
-        Ok(Some(Self::new(data, &split.train, &means, network.architecture.n_latents, fdr, seed)))
+        Ok(Some(Self::new(team, data, &split.train, &means, fdr, seed)))
     }
 
     /// The certainty of the edges of the trained interventions of a screen, from the posterior means of its training cells
     /// (cells x L).
-    pub fn new<R: Real>(data: &Dataset, cells: &[usize], means: &[R], l: usize, fdr: f64, seed: u64) -> Self {
-        let edges = edges(&InterventionEffects::new(data, cells, means, l));
-        let n_edges = edges.iter().filter(|edge| edge.q_value <= fdr).count();
-        let permutation = permutation_check(data, cells, means, l, fdr, seed, n_edges);
-        Self { fdr, edges, permutation }
+    ///
+    /// # Panics
+    /// If there are no cells.
+    pub fn new<R: Real>(team: &Team, data: &Dataset, cells: &[usize], means: &[R], fdr: f64, seed: u64) -> Self {
+        let l = means.len() / cells.len();
+        let effects = InterventionEffects::new(data, cells, means, l);
+        let whitened = effects.whitened();
+        let turns = evidence_of_turns(team, &whitened, STARTS, seed);
+        let edges = edges(&whitened.interventions, l, averaged(&turns, l));
+        let found: Vec<Edge> = edges.iter().filter(|edge| edge.q_value <= fdr).copied().collect();
+        let permutation = permutation_check(team, data, cells, means, fdr, seed, found.len());
+        let limits = Identifiability::new(data, cells, means, &effects, &whitened, &turns[0].evidence, &found);
+        Self { fdr, edges, permutation, limits }
     }
 
     /// The edges of the graph: those with a q-value up to the false discovery rate.
@@ -106,31 +123,77 @@ impl Certainty {
     }
 }
 
-/// Every pair of an intervention with cells and a latent.
-fn edges(found: &InterventionEffects) -> Vec<Edge> {
-    let l = found.n_latents;
-    let whitened = found.whitened();
-    let evidence = evidence(whitened.to_weigh(), ROUNDS, true);
-    let q_values = q_values(&evidence.probability);
-    let edge = |(at, q_value): (usize, f64)| edge(&evidence, at, [whitened.interventions[at / l], at % l], q_value);
-    q_values.into_iter().enumerate().map(edge).collect()
+/// What is known of every pair: probability of an edge, shift and its deviation; A x L each.
+struct Weighed {
+    probability: Vec<f64>,
+    shift: Vec<f64>,
+    deviation: Vec<f64>,
 }
 
-fn edge(evidence: &Evidence, at: usize, [intervention, latent]: [usize; 2], q_value: f64) -> Edge {
-    let (probability, shift, deviation) = (evidence.probability[at], evidence.shift[at], evidence.deviation[at]);
-    let below = |limit: f64| normal_cdf((limit - shift) / deviation);
-    let half = DEVIATIONS_OF_95 * deviation;
-    Edge {
-        intervention,
-        latent,
-        probability,
-        lfsr: probability * normal_cdf(-shift.abs() / deviation) + (1.0 - probability),
-        q_value,
-        shift,
-        shift_low: shift - half,
-        shift_high: shift + half,
-        probability_large: probability * (below(-LARGE_SHIFT) + 1.0 - below(LARGE_SHIFT)),
+/// The evidence averaged over turns of the axes, Eq. (E14), so that an edge is no surer than the axes it stands on. The first turn is
+/// that to the present axes, with which those of the others are matched.
+fn averaged(turns: &[TurnedEvidence], l: usize) -> Weighed {
+    let n = turns[0].evidence.probability.len();
+    let highest = turns.iter().map(|turn| turn.evidence.log_likelihood).fold(f64::NEG_INFINITY, f64::max);
+    let weights: Vec<f64> =
+        turns.iter().map(|turn| Real::exp(TEMPER * (turn.evidence.log_likelihood - highest))).collect();
+    let total: f64 = weights.iter().sum();
+    let [mut probability, mut sums, mut first, mut second] = [(); 4].map(|()| vec![0.0; n]);
+    for (turn, weight) in turns.iter().zip(&weights) {
+        let (of_axis, found) = (matched(&turn.rotation, l), &turn.evidence);
+        for at in 0..n {
+            let (axis, sign) = of_axis[at % l];
+            let from = at - at % l + axis;
+            let share = weight / total;
+            probability[at] += share * found.probability[from];
+            // Where no turn has an edge, what its shift would be still counts.
+            let share = share * (found.probability[from] + 1e-9);
+            let (mean, deviation) = (sign * found.shift[from], found.deviation[from]);
+            sums[at] += share;
+            first[at] += share * mean;
+            second[at] += share * (deviation * deviation + mean * mean);
+        }
     }
+    let shift: Vec<f64> = first.iter().zip(&sums).map(|(first, sum)| first / sum).collect();
+    let deviation = |at: usize| (second[at] / sums[at] - shift[at] * shift[at]).max(1e-12).sqrt();
+    Weighed { probability, deviation: (0..n).map(deviation).collect(), shift }
+}
+
+/// For each present axis the turned one nearest to it, and the sign: pairs are taken in the order of their likeness.
+fn matched(rotation: &[f64], l: usize) -> Vec<(usize, f64)> {
+    let mut order: Vec<usize> = (0..l * l).collect();
+    order.sort_by(|&i, &j| rotation[j].abs().total_cmp(&rotation[i].abs()).then(i.cmp(&j)));
+    let (mut of_axis, mut taken) = (vec![None; l], vec![false; l]);
+    for at in order {
+        let (turned, present) = (at / l, at % l);
+        if !taken[turned] && of_axis[present].is_none() {
+            taken[turned] = true;
+            of_axis[present] = Some((turned, rotation[at].signum()));
+        }
+    }
+    of_axis.into_iter().flatten().collect()
+}
+
+/// Every pair of these interventions and a latent.
+fn edges(interventions: &[usize], l: usize, weighed: Weighed) -> Vec<Edge> {
+    let q_values = q_values(&weighed.probability);
+    let edge = |(at, q_value): (usize, f64)| {
+        let (probability, shift, deviation) = (weighed.probability[at], weighed.shift[at], weighed.deviation[at]);
+        let below = |limit: f64| normal_cdf((limit - shift) / deviation);
+        let half = DEVIATIONS_OF_95 * deviation;
+        Edge {
+            intervention: interventions[at / l],
+            latent: at % l,
+            probability,
+            lfsr: probability * normal_cdf(-shift.abs() / deviation) + (1.0 - probability),
+            q_value,
+            shift,
+            shift_low: shift - half,
+            shift_high: shift + half,
+            probability_large: probability * (below(-LARGE_SHIFT) + 1.0 - below(LARGE_SHIFT)),
+        }
+    };
+    q_values.into_iter().enumerate().map(edge).collect()
 }
 
 /// Normal distribution function.
@@ -154,35 +217,36 @@ fn q_values(probabilities: &[f64]) -> Vec<f64> {
 }
 
 fn permutation_check<R: Real>(
+    team: &Team,
     data: &Dataset,
     cells: &[usize],
     means: &[R],
-    l: usize,
     fdr: f64,
     seed: u64,
     n_edges: usize,
 ) -> PermutationCheck {
+    let l = means.len() / cells.len();
     // Cells of one combination of levels after the other.
     let levels = |place: usize| -> Vec<u32> {
         data.covariates.categorical.iter().map(|column| column.codes[cells[place]]).collect()
     };
     let mut order: Vec<usize> = (0..cells.len()).collect();
     order.sort_by_key(|&place| levels(place));
-    let mut permuted = means.to_vec();
-    let counts: Vec<usize> = (0..PERMUTATIONS)
-        .map(|number| {
-            let random = &mut stream(seed, Purpose::Permutation, number as u64, 0);
-            let mut taken = order.clone();
-            for batch in taken.chunk_by_mut(|&a, &b| levels(a) == levels(b)) {
-                shuffle(batch, random);
-            }
-            for (&to, &from) in order.iter().zip(&taken) {
-                permuted[to * l..(to + 1) * l].copy_from_slice(&means[from * l..(from + 1) * l]);
-            }
-            let edges = edges(&InterventionEffects::new(data, cells, &permuted, l));
-            edges.iter().filter(|edge| edge.q_value <= fdr).count()
-        })
-        .collect();
+    let mut counts = vec![0; PERMUTATIONS];
+    team.run(PERMUTATIONS, tiles(&mut counts, 1), |number, count| {
+        let random = &mut stream(seed, Purpose::Permutation, number as u64, 0);
+        let mut taken = order.clone();
+        for batch in taken.chunk_by_mut(|&a, &b| levels(a) == levels(b)) {
+            shuffle(batch, random);
+        }
+        let mut permuted = means.to_vec();
+        for (&to, &from) in order.iter().zip(&taken) {
+            permuted[to * l..(to + 1) * l].copy_from_slice(&means[from * l..(from + 1) * l]);
+        }
+        let whitened = InterventionEffects::new(data, cells, &permuted, l).whitened();
+        let found = evidence(whitened.to_weigh(), ROUNDS, true);
+        count[0] = q_values(&found.probability).into_iter().filter(|&q| q <= fdr).count();
+    });
     let mean_edges = counts.iter().sum::<usize>() as f64 / PERMUTATIONS as f64;
     PermutationCheck {
         n_permutations: PERMUTATIONS,

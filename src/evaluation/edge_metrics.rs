@@ -23,6 +23,7 @@ impl EdgeMetrics {
             interventions_with_edge: with_edge.len(),
             expected_false: certainty.found().map(|edge| 1.0 - edge.probability).sum(),
             permutation: certainty.permutation,
+            limits: certainty.limits.clone(),
             calibration: truth.map(|(truth, pairs)| calibration(certainty, truth, pairs)),
         }
     }
@@ -94,6 +95,7 @@ fn calibration_error(pairs: impl Iterator<Item = (f64, bool)>) -> f64 {
 mod tests {
     use super::*;
     use crate::evaluation::certainty::PermutationCheck;
+    use crate::evaluation::identifiability::Identifiability;
 
     fn edge(intervention: usize, latent: usize, probability: f64, q_value: f64, shift: f64) -> Edge {
         Edge {
@@ -112,7 +114,7 @@ mod tests {
     fn certainty(edges: Vec<Edge>) -> Certainty {
         let permutation =
             PermutationCheck { n_permutations: 4, mean_edges: 0.5, share_with_edges: 0.25, permutation_fdr: None };
-        Certainty { fdr: 0.05, edges, permutation }
+        Certainty { fdr: 0.05, edges, permutation, limits: Identifiability::default() }
     }
 
     fn truth(n_latents: usize, prior_means: Vec<f64>) -> Truth {

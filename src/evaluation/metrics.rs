@@ -5,6 +5,7 @@
 use serde::Serialize;
 
 use crate::evaluation::certainty::PermutationCheck;
+use crate::evaluation::identifiability::Identifiability;
 use crate::model::method::Method;
 use crate::training::history::StopReason;
 use crate::training::shift_fit::HeldoutBatchNorm;
@@ -103,7 +104,7 @@ pub struct MaskMetrics {
 }
 
 /// The edges of the graph and how sure they are.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct EdgeMetrics {
     /// False discovery rate up to which a pair counts as an edge.
     pub fdr: f64,
@@ -117,6 +118,8 @@ pub struct EdgeMetrics {
     pub expected_false: f64,
     /// The same with labels permuted.
     pub permutation: PermutationCheck,
+    /// What the screen leaves open.
+    pub limits: Identifiability,
     /// Whether they are as sure as they say; absent where the truth is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calibration: Option<CalibrationMetrics>,

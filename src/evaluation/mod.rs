@@ -8,6 +8,7 @@ pub mod edge_metrics;
 pub mod gene_effects;
 pub mod held_out;
 pub mod held_out_protocol;
+pub mod identifiability;
 pub mod interpretation;
 pub mod judge;
 pub mod mcc;

@@ -92,10 +92,11 @@ impl ResultsFolder {
     /// [`crate::Error::Io`] naming the file.
     pub fn write_edges(&self, intervention_names: &[String], certainty: &Certainty) -> Result<()> {
         let numbers = EDGE_COLUMNS.map(|(name, _)| name);
-        let header = [&["intervention", "latent"][..], &numbers].concat();
+        let header = [&["intervention", "latent"][..], &numbers, &["block"]].concat();
         self.write_csv(ResultsFile::Edges, &header, &certainty.edges, |edge| {
             let mut row = pair(intervention_names, edge.intervention, edge.latent);
             row.extend(EDGE_COLUMNS.iter().map(|(_, of)| of(edge).to_string()));
+            row.push(certainty.limits.block_name(edge.latent));
             row
         })
     }

@@ -48,7 +48,7 @@ pub fn applies<R>(network: &Network<R>) -> bool {
 pub(crate) fn begin<R: Real>(network: &mut Network<R>) {
     let prior = network.prior_mut();
     if let (Some(shifts), Some(logits)) = (prior.shifts, prior.mask_logits) {
-        shifts.iter_mut().for_each(|shift| *shift = *shift * R::from_f64(SMALL));
+        shifts.iter_mut().for_each(|shift| *shift *= R::from_f64(SMALL));
         logits.fill(R::from_f64(mask::OPEN));
     }
 }
@@ -70,12 +70,12 @@ pub(crate) fn identify<R: Real>(
     let mut whitened = found.whitened();
     // A softmax of latents has axes of its own.
     let is_free = network.architecture.latent_distribution == LatentDistribution::Normal;
-    let turns = starts > 0 && l > 1 && is_free;
-    if turns {
-        let turn = likeliest_turn(team, &whitened, starts, seed);
-        found = found.turned(&turn.rotation);
+    let searches = starts > 0 && l > 1 && is_free;
+    let turn = searches.then(|| likeliest_turn(team, &whitened, starts, seed)).flatten();
+    if let Some(rotation) = &turn {
+        found = found.turned(rotation);
         whitened = found.whitened();
-        network.rotate_latents(&turn.rotation, &found.effects, &vec![true; l], 0.0);
+        network.rotate_latents(rotation, &found.effects, &vec![true; l], 0.0);
     }
     let evidence = evidence(whitened.to_weigh(), ROUNDS, starts > 0);
     let colour = |row: usize| -> f64 {
@@ -92,5 +92,5 @@ pub(crate) fn identify<R: Real>(
         let log_odds: Vec<f64> = probability.iter().map(|&q| Real::ln(q / (1.0 - q))).collect();
         network.prior_mut().set_edges(a, &shifts, &log_odds);
     }
-    turns
+    turn.is_some()
 }

@@ -2,7 +2,7 @@
 //! `derivations/rotation.md`.
 
 use crate::inference::effects::WhitenedEffects;
-use crate::model::prior::evidence::evidence;
+use crate::model::prior::evidence::{Evidence, evidence};
 use crate::numerics::random::{Purpose, fill_normal, stream};
 use crate::numerics::real::Real;
 use crate::numerics::simd::vectorized;
@@ -24,7 +24,7 @@ const MOST_PASSES: usize = 30;
 /// Turns of the lowest cost that are compared by their evidence.
 const COMPARED: usize = 8;
 /// Rounds of that evidence.
-const ROUNDS: usize = 25;
+const ROUNDS: usize = 30;
 
 /// A turn of the latents.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -50,16 +50,33 @@ pub fn sparsest_turns(team: &Team, found: &WhitenedEffects, starts: usize, seed:
     turns
 }
 
-/// Of [`sparsest_turns`], the one under which the effects are likeliest.
-pub fn likeliest_turn(team: &Team, found: &WhitenedEffects, starts: usize, seed: u64) -> Turn {
-    let turns = sparsest_turns(team, found, starts, seed);
-    let mut likelihoods = vec![f64::NEG_INFINITY; turns.len()];
-    team.run(turns.len(), tiles(&mut likelihoods, 1), |i, likelihood| {
-        let turned = found.turned(&turns[i].rotation);
-        likelihood[0] = evidence(turned.to_weigh(), ROUNDS, true).log_likelihood;
+/// The evidence of effects along axes that are turned against the present ones.
+#[derive(Debug, Clone)]
+pub struct TurnedEvidence {
+    /// The turn, L x L.
+    pub rotation: Vec<f64>,
+    /// The evidence along the turned axes.
+    pub evidence: Evidence,
+}
+
+/// The evidence along the present axes, then along those of each of [`sparsest_turns`].
+pub fn evidence_of_turns(team: &Team, found: &WhitenedEffects, starts: usize, seed: u64) -> Vec<TurnedEvidence> {
+    let mut rotations = vec![identity(found.n_latents)];
+    rotations.extend(sparsest_turns(team, found, starts, seed).into_iter().map(|turn| turn.rotation));
+    let mut weighed: Vec<Option<Evidence>> = vec![None; rotations.len()];
+    team.run(rotations.len(), tiles(&mut weighed, 1), |i, weighed| {
+        weighed[0] = Some(evidence(found.turned(&rotations[i]).to_weigh(), ROUNDS, true));
     });
-    let best = (0..turns.len()).reduce(|best, i| if likelihoods[i] > likelihoods[best] { i } else { best });
-    turns.into_iter().nth(best.expect("a start")).expect("a start")
+    let both = rotations.into_iter().zip(weighed.into_iter().flatten());
+    both.map(|(rotation, evidence)| TurnedEvidence { rotation, evidence }).collect()
+}
+
+/// Of [`sparsest_turns`], the one under which the effects are likeliest; `None` if they are likelier along the present axes.
+pub fn likeliest_turn(team: &Team, found: &WhitenedEffects, starts: usize, seed: u64) -> Option<Vec<f64>> {
+    let turns = evidence_of_turns(team, found, starts, seed);
+    let likelihood = |i: usize| turns[i].evidence.log_likelihood;
+    let best = (0..turns.len()).reduce(|best, i| if likelihood(i) > likelihood(best) { i } else { best });
+    best.filter(|&best| best > 0).and_then(|best| turns.into_iter().nth(best)).map(|turn| turn.rotation)
 }
 
 /// Eq. (V5).

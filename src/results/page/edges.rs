@@ -1,6 +1,7 @@
 //! How sure the edges are, as the report shows it: a map of all pairs, the strongest edges with their intervals, sentences.
 
 use crate::evaluation::certainty::{Certainty, Edge};
+use crate::results::graph::escape_xml;
 use crate::results::page::charts;
 use crate::results::page::charts::{Heat, IntervalRow, Mark};
 use crate::results::page::folder::Run;
@@ -26,9 +27,17 @@ pub(super) fn introduction(certainty: &Certainty) -> String {
          far it shifts the latent if it does. A pair is an edge if its q-value is up to {rate}: among all pairs at least as \
          probable, that share is expected to be no edge. {} Shifts are in units of the latent's own deviation (1); the sign of a \
          latent is arbitrary. All numbers: <code>edges.csv</code>, edges alone <code>targets.csv</code>, \
-         <code>graph.graphml</code>.",
-        permutation(certainty)
+         <code>graph.graphml</code>.{}",
+        permutation(certainty),
+        limits(certainty)
     )
+}
+
+/// What the screen leaves open, as a list; empty where that is nothing.
+fn limits(certainty: &Certainty) -> String {
+    let item = |note: &String| format!("<li>{}</li>", escape_xml(note));
+    let items: String = certainty.limits.notes.iter().map(item).collect();
+    if items.is_empty() { items } else { format!(" What this screen cannot tell:<ul>{items}</ul>") }
 }
 
 /// The check with permuted labels as a sentence.

@@ -206,12 +206,15 @@ pub(crate) fn read(folder: &Path, metrics: Option<&Metrics>) -> Result<Run> {
     let path = ResultsFile::Edges.within(folder);
     if path.is_file() {
         let of_run = run.metrics["edges"].as_object().zip(run.metrics["edges"]["fdr"].as_f64());
-        let of_run = of_run.and_then(|(edges, fdr)| Some((fdr, edges.get("permutation")?.clone())));
-        let (fdr, permutation) = of_run
-            .and_then(|(fdr, permutation)| Some((fdr, serde_json::from_value(permutation).ok()?)))
-            .ok_or_else(|| damaged(&ResultsFile::Metrics.within(folder), "it has no figures of the edges"))?;
+        let of_run = of_run.and_then(|(edges, fdr)| {
+            let part = |name: &str| edges.get(name).cloned();
+            let (permutation, limits) = (part("permutation")?, part("limits")?);
+            Some((fdr, serde_json::from_value(permutation).ok()?, serde_json::from_value(limits).ok()?))
+        });
+        let (fdr, permutation, limits) =
+            of_run.ok_or_else(|| damaged(&ResultsFile::Metrics.within(folder), "it has no figures of the edges"))?;
         let edges = edges(&path, &run.interventions, run.n_latents)?;
-        run.certainty = Some(Certainty { fdr, edges, permutation });
+        run.certainty = Some(Certainty { fdr, edges, permutation, limits });
     }
 
     let path = ResultsFile::Cells.within(folder);
@@ -250,7 +253,8 @@ fn intervention_table(path: &Path, n_latents: usize) -> Result<(Vec<String>, Vec
 /// Every pair of intervention and latent, the interventions by their places among `names`.
 fn edges(path: &Path, names: &[String], n_latents: usize) -> Result<Vec<Edge>> {
     let (header, rows) = rows(path)?;
-    let columns: Vec<&str> = ["intervention", "latent"].into_iter().chain(EDGE_COLUMNS.map(|(name, _)| name)).collect();
+    let columns: Vec<&str> =
+        ["intervention", "latent"].into_iter().chain(EDGE_COLUMNS.map(|(name, _)| name)).chain(["block"]).collect();
     if header.iter().ne(columns.iter().copied()) {
         return Err(damaged(path, &format!("its columns are not {}", columns.join(", "))).into());
     }
