@@ -72,6 +72,9 @@ fn an_opened_model_says_what_the_fitted_one_says() {
     let path = folder.path().join("saved");
     fitted.save(&path).expect("saved");
     let opened = Fitted::open(&path).expect("a model");
+    let certainty = fitted.certainty().expect("masks are integrated out");
+    assert_eq!((certainty.edges.len(), certainty.found().count()), (6 * 4, fitted.targets().len()));
+    assert!(opened.certainty().is_none() && opened.targets().is_empty());
 
     let latents = fitted.latents(&data).expect("latents");
     assert_eq!((latents.len(), opened.latents(&data).expect("latents")), (180 * 4, latents.clone()));

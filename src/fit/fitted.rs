@@ -3,6 +3,7 @@
 use crate::data::dataset::Dataset;
 use crate::data::screen::Screen;
 use crate::error::{Error, Result};
+use crate::evaluation::certainty::Certainty;
 use crate::evaluation::interpretation::{CellRecord, Interpretation, Target};
 use crate::fit::donors::Donors;
 use crate::fit::trained_on::TrainedOn;
@@ -122,9 +123,16 @@ impl Fitted {
         self.shifts.as_deref()
     }
 
-    /// Pairs of intervention and latent that are likely targets. Empty for a model that was opened: see its `targets.csv`.
+    /// Edges of the graph: pairs of an intervention and a latent that it targets. Empty for a model that was opened: see its
+    /// `targets.csv`.
     pub fn targets(&self) -> &[Target] {
         self.record().map_or(&[], |record| &record.interpretation.targets)
+    }
+
+    /// How sure every pair of intervention and latent is; `None` for a model whose masks are not integrated out, and for one that
+    /// was opened: see its `edges.csv`.
+    pub fn certainty(&self) -> Option<&Certainty> {
+        self.record()?.interpretation.certainty.as_ref()
     }
 
     /// The epochs of the training. Empty for a model that was opened: see its `history.csv`.

@@ -451,7 +451,7 @@ pub(crate) fn intervals(title: &str, x_name: &str, columns: [&str; 2], divider: 
     let (height, gap, top) = (15.0, 18.0, 18.0);
     let longest = rows.iter().map(|row| row.name.chars().count()).max().unwrap_or(0).min(20);
     let left = 12.0 + 6.2 * longest as f64;
-    let [right, first, second] = [WIDTH - 88.0, WIDTH - 46.0, WIDTH - 4.0];
+    let [right, first, second] = [WIDTH - 98.0, WIDTH - 51.0, WIDTH - 4.0];
     let n_sure = rows.iter().filter(|row| !row.uncertain).count();
     let y_of = |i: usize| top + height * i as f64 + if i >= n_sure { gap } else { 0.0 };
     let bottom = y_of(rows.len());

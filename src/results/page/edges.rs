@@ -1,13 +1,12 @@
 //! How sure the edges are, as the report shows it: a map of all pairs, the strongest edges with their intervals, sentences.
 
 use crate::evaluation::certainty::{Certainty, Edge};
-use crate::results::graph::escape_xml;
 use crate::results::page::charts;
 use crate::results::page::charts::{Heat, IntervalRow, Mark};
 use crate::results::page::folder::Run;
 use crate::results::page::parts::{figure, key};
 use crate::results::page::svg::{label, shortened};
-use crate::words::{grouped, percent};
+use crate::words::percent;
 
 /// Style of the drawings, which other methods have no use for.
 pub(super) const STYLE: &str = include_str!("edges.css");
@@ -25,39 +24,28 @@ pub(super) fn introduction(certainty: &Certainty) -> String {
     format!(
         "Of every pair of intervention and latent it is known how probable it is that the intervention acts on the latent, and how \
          far it shifts the latent if it does. A pair is an edge if its q-value is up to {rate}: among all pairs at least as \
-         probable, that share is expected to be no edge. {} Shifts are in units of the latent's own deviation (1); the sign of a \
+         probable, that share is expected to be no edge. Shifts are in units of the latent's own deviation (1); the sign of a \
          latent is arbitrary. All numbers: <code>edges.csv</code>, edges alone <code>targets.csv</code>, \
-         <code>graph.graphml</code>.{}",
-        permutation(certainty),
-        limits(certainty)
+         <code>graph.graphml</code>."
     )
 }
 
-/// What the screen leaves open, as a list; empty where that is nothing.
-fn limits(certainty: &Certainty) -> String {
-    let item = |note: &String| format!("<li>{}</li>", escape_xml(note));
-    let items: String = certainty.limits.notes.iter().map(item).collect();
-    if items.is_empty() { items } else { format!(" What this screen cannot tell:<ul>{items}</ul>") }
-}
-
 /// The check with permuted labels as a sentence.
-pub(super) fn permutation(certainty: &Certainty) -> String {
+pub(super) fn permutation(run: &Run, certainty: &Certainty) -> String {
     let check = &certainty.permutation;
-    let n_edges = certainty.found().count();
-    let share = match check.permutation_fdr {
-        Some(share) => format!(
-            ", {} of the {} that are found with the labels as they are",
-            percent(share),
-            grouped(n_edges as u64)
-        ),
+    let within = if run.cells.batch.is_some() { " within batches" } else { "" };
+    let permuted = format!("With the labels of cells permuted{within}, {} times over,", check.n_permutations);
+    if check.mean_edges == 0.0 {
+        return format!("{permuted} no edge is found.");
+    }
+    let compared = match check.permutation_fdr {
+        Some(share) => format!(": {} of what is found with the labels as they are", percent(share)),
         None => String::new(),
     };
+    let some = percent(check.share_with_edges);
     format!(
-        "With the labels of cells permuted within batches, {:.1} edges are found on average{share}; {} of {} permutations have \
-         any.",
-        check.mean_edges,
-        percent(check.share_with_edges),
-        check.n_permutations
+        "{permuted} {:.1} edges are found on average, in {some} of the permutations any{compared}.",
+        check.mean_edges
     )
 }
 

@@ -164,7 +164,7 @@ fn edge_findings(run: &Run, certainty: &Certainty) -> Vec<(bool, String)> {
             ),
         )],
     };
-    found.push((edges::exceeds_chance(certainty), edges::permutation(certainty)));
+    found.push((edges::exceeds_chance(certainty), edges::permutation(run, certainty)));
     if let Some(truth) = edges.get("calibration") {
         let share = |key: &str| number(truth, key).map_or("none".to_owned(), percent);
         found.push((false, format!(

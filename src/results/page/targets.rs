@@ -131,9 +131,13 @@ fn strongest_interventions(run: &Run, effects: &Effects) -> String {
             (run.interventions[a].clone(), effects.effect[a], targets)
         })
         .collect();
+    let length = match run.certainty {
+        Some(_) => "Length of the shift over all edges, each times its probability",
+        None => "Length of the masked shift",
+    };
     let text = match n_with > bars.len() {
-        true => format!("Length of the masked shift, the {} largest of {n_with}.", bars.len()),
-        false => "Length of the masked shift.".to_owned(),
+        true => format!("{length}, the {} largest of {n_with}.", bars.len()),
+        false => format!("{length}."),
     };
     let drawing = charts::named_bars("Strongest interventions", "length of the shift", &bars);
     figure("Strongest interventions", &text, &drawing)

@@ -69,7 +69,12 @@ pub(super) fn training(run: &Run) -> String {
             None,
             false,
         );
-        let text = "All masks start near 1; sparsity switches off those that the data do not ask for.";
+        let text = match run.certainty {
+            Some(_) => {
+                "All masks are on until the latents are turned; from then on they follow the evidence of each edge."
+            }
+            None => "All masks start near 1; sparsity switches off those that the data do not ask for.",
+        };
         row += &figure("Mean mask probability", text, &mask);
     }
     format!("<div class=\"row\">\n{row}</div>\n")
