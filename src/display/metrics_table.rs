@@ -135,6 +135,32 @@ mod tests {
     };
     use crate::model::method::Method;
 
+    fn edges() -> EdgeMetrics {
+        EdgeMetrics {
+            fdr: 0.05,
+            n_pairs: 1200,
+            n_edges: 143,
+            interventions_with_edge: 78,
+            expected_false: 0.625,
+            permutation: PermutationCheck {
+                n_permutations: 20,
+                mean_edges: 2.125,
+                share_with_edges: 0.25,
+                permutation_fdr: Some(0.015),
+            },
+            limits: Default::default(),
+            calibration: Some(CalibrationMetrics {
+                n_true: 150,
+                false_discovery_proportion: 0.035,
+                recall: 0.92,
+                interval_coverage: Some(0.947),
+                n_signs: 144,
+                sign_errors: Some(0.0),
+                calibration_error: 0.01,
+            }),
+        }
+    }
+
     fn metrics() -> Metrics {
         Metrics {
             method: Method::SvaePlus,
@@ -158,29 +184,7 @@ mod tests {
                 corrected: PrecisionRecall { precision: 1.0, recall: 0.5, f1: 2.0 / 3.0 },
             }),
             mask: Some(MaskMetrics { fraction_on: 0.125, interventions_with_target: 80 }),
-            edges: Some(EdgeMetrics {
-                fdr: 0.05,
-                n_pairs: 1200,
-                n_edges: 143,
-                interventions_with_edge: 78,
-                expected_false: 0.625,
-                permutation: PermutationCheck {
-                    n_permutations: 20,
-                    mean_edges: 2.125,
-                    share_with_edges: 0.25,
-                    permutation_fdr: Some(0.015),
-                },
-                limits: Default::default(),
-                calibration: Some(CalibrationMetrics {
-                    n_true: 150,
-                    false_discovery_proportion: 0.035,
-                    recall: 0.92,
-                    interval_coverage: Some(0.947),
-                    n_signs: 144,
-                    sign_errors: Some(0.0),
-                    calibration_error: 0.01,
-                }),
-            }),
+            edges: Some(edges()),
             oracle: Some(LatentOracleMetrics {
                 mcc_pearson: 0.982,
                 mcc_spearman: 0.947,
