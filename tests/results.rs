@@ -370,7 +370,7 @@ fn every_pair_says_how_sure_it_is_and_all_files_agree_on_the_edges() {
         assert!(calibration[key].as_f64().is_some_and(|share| (0.0..=1.0).contains(&share)), "{key}: {calibration}");
     }
     // Judged again, the model has the same edges.
-    succeed(folder.path(), &["evaluate", "--model", "a"]);
+    succeed(folder.path(), &["evaluate", "a"]);
     let again: serde_json::Value = serde_json::from_str(&read(&path("evaluation.json"))).expect("JSON");
     assert_eq!(&again["edges"], figures);
 
