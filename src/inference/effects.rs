@@ -297,3 +297,106 @@ impl NormalEquations<'_> {
         applied
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::counts::in_memory::Counts;
+    use crate::data::dataset::{Categorical, Covariates, InterventionRows};
+
+    /// A screen of these rows of interventions and batches, whose counts do not matter.
+    fn screen(rows: &[Vec<(u32, f32)>], batches: &[u32], n_interventions: usize) -> Dataset {
+        let n = rows.len();
+        let mut interventions = InterventionRows::default();
+        rows.iter().for_each(|row| interventions.push(row));
+        let levels = (0..=batches.iter().copied().max().unwrap_or(0)).map(|b| b.to_string()).collect();
+        Dataset {
+            source: "made by hand".into(),
+            counts: Counts::from_dense(1, &vec![1; n]).into(),
+            library: vec![1.0; n],
+            interventions,
+            intervention_names: (0..n_interventions).map(|a| a.to_string()).collect(),
+            gene_names: vec!["gene".into()],
+            cell_names: (0..n).map(|i| i.to_string()).collect(),
+            covariates: Covariates {
+                categorical: vec![Categorical { name: "batch".into(), levels, codes: batches.to_vec() }],
+                continuous: Vec::new(),
+            },
+            truth: None,
+        }
+    }
+
+    #[test]
+    fn doses_and_batches_are_told_apart() {
+        // Two latents, three interventions of different doses and combined, two batches, controls.
+        let effects = [[2.0, 0.0], [0.0, -1.5], [0.5, 1.0]];
+        let (control, batch) = ([0.3, -0.4], [[0.0, 0.0], [1.0, -2.0]]);
+        let rows: Vec<Vec<(u32, f32)>> = vec![
+            vec![],
+            vec![(0, 1.0)],
+            vec![(1, 1.0)],
+            vec![(0, 0.5), (2, 1.0)],
+            vec![(2, 2.0)],
+            vec![(0, 1.0), (1, 1.0), (2, -1.0)],
+            vec![],
+            vec![(1, 1.0)],
+        ];
+        let batches = [0, 0, 0, 1, 1, 1, 1, 1];
+        let rows: Vec<Vec<(u32, f32)>> = (0..3).flat_map(|_| rows.clone()).collect();
+        let batches = batches.repeat(3);
+        let data = screen(&rows, &batches, 3);
+        let mean = |row: &[(u32, f32)], b: u32, k: usize| {
+            control[k] + batch[b as usize][k] + row.iter().map(|&(a, w)| w as f64 * effects[a as usize][k]).sum::<f64>()
+        };
+        // Deviations that cancel over the three copies of each row.
+        let means: Vec<f64> = (0..rows.len())
+            .flat_map(|i| (0..2).map(move |k| (i, k)))
+            .map(|(i, k)| mean(&rows[i], batches[i], k) + [0.6, -0.1, -0.5][i / 8] * [1.0, -0.5][k])
+            .collect();
+        let cells: Vec<usize> = (0..rows.len()).collect();
+        let found = InterventionEffects::new(&data, &cells, &means, 2);
+        for a in 0..3 {
+            for k in 0..2 {
+                let got = found.effects[a * 2 + k];
+                assert!((got - effects[a][k]).abs() < 1e-9, "{a} {k}: {got}");
+            }
+        }
+        assert_eq!(found.controls, 6.0);
+        assert_eq!(found.cells, [3.0 * 2.25, 9.0, 3.0 * 6.0]);
+        let squares = (0.36 + 0.01 + 0.25) / 3.0;
+        for (got, want) in found.within.iter().zip([squares, -0.5 * squares, -0.5 * squares, 0.25 * squares]) {
+            assert!((got - want).abs() < 1e-9, "{got} {want}");
+        }
+        // Means over the cells: 5 of 8 are in the second batch.
+        for k in 0..2 {
+            let want = control[k] + batch[1][k] * 5.0 / 8.0;
+            assert!((found.origin[k] - want).abs() < 1e-9, "{} {want}", found.origin[k]);
+        }
+        // Along turned axes, and whitened: deviations of cells then have variance 1 wherever they vary.
+        let turned = found.turned(&[0.6, 0.8, -0.8, 0.6]);
+        assert!((turned.effects[0] - 1.2).abs() < 1e-9 && (turned.effects[1] + 1.6).abs() < 1e-9);
+        let white = found.whitened();
+        assert_eq!(white.interventions, [0, 1, 2]);
+        let colour = &white.colour;
+        for a in 0..3 {
+            for k in 0..2 {
+                let back: f64 = (0..2).map(|j| colour[k * 2 + j] * white.effects[a * 2 + j]).sum();
+                assert!((back - effects[a][k]).abs() < 1e-9);
+            }
+        }
+    }
+
+    #[test]
+    fn the_mean_of_each_intervention_is_its_effect() {
+        let rows: Vec<Vec<(u32, f32)>> = (0..12).map(|i| vec![(i % 3, 1.0)]).collect();
+        let data = screen(&rows, &[0; 12], 4);
+        let means: Vec<f64> = (0..12).map(|i| ((i * i) as f64 * 0.37).sin()).collect();
+        let found = InterventionEffects::new(&data, &(0..12).collect::<Vec<_>>(), &means, 1);
+        for a in 0..3 {
+            let mean = (0..4).map(|i| means[3 * i + a]).sum::<f64>() / 4.0;
+            let origin = found.origin[0];
+            assert!((found.effects[a] + origin - mean).abs() < 1e-9, "{} {origin} {mean}", found.effects[a]);
+        }
+        assert_eq!((found.effects[3], found.cells[3], found.controls), (0.0, 0.0, 0.0));
+    }
+}

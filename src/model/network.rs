@@ -141,3 +141,46 @@ impl<R: Real> Network<R> {
         self.tensors.log_dispersion.as_ref().map_or(&[], |tensor| &self.parameters[tensor])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::minibatch::Batch;
+    use crate::data::simulate::{Simulation, simulate};
+    use crate::model::noise::Noise;
+    use crate::model::workspace::Workspace;
+    use crate::parallel::team::Team;
+
+    #[test]
+    fn a_moved_origin_changes_no_rate() {
+        let settings = Simulation {
+            n_interventions: 4,
+            n_genes: 20,
+            n_latents: 4,
+            cells_per_intervention: 5,
+            seed: 2,
+            ..Simulation::default()
+        };
+        let data = simulate(&settings).expect("a simulation").dataset;
+        let architecture = Architecture { n_hidden: 8, ..Architecture::new(20, 4, 3) };
+        let mut network = Network::<f64>::new(architecture.clone(), 3);
+        let cells: Vec<usize> = (0..20).collect();
+        // Noise that is all 0: z is the posterior mean.
+        let look = |network: &Network<f64>| {
+            let mut workspace = Workspace::new(&architecture, 32, 1);
+            network.prepare_evaluation(&mut workspace);
+            network.evaluate(&Team::single(), &mut workspace, Batch::new(&data, &cells), Noise::Given);
+            (workspace.cells.mean[..20 * 3].to_vec(), workspace.cells.reconstruction[..20].to_vec())
+        };
+        let (means, reconstruction) = look(&network);
+        let offset = [0.7, -0.2, 1.5];
+        network.translate_latents(&offset);
+        let (moved, same) = look(&network);
+        for (a, b) in reconstruction.iter().zip(&same) {
+            assert!((a - b).abs() < 1e-10 * a.abs(), "{a} {b}");
+        }
+        for (i, (before, after)) in means.iter().zip(&moved).enumerate() {
+            assert!((before - after - offset[i % 3]).abs() < 1e-12);
+        }
+    }
+}

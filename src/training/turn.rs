@@ -221,3 +221,50 @@ fn pair_cost(x: &[f64], y: &[f64], cosine: f64, sine: f64) -> f64 {
         },
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_of_any_size_is_found_again() {
+        let (a, l) = (60, 6);
+        let wave = |i: usize| (i as f64 * 2.7 + 0.4).sin();
+        let mut sparse = vec![0.0; a * l];
+        for (i, row) in sparse.chunks_exact_mut(l).enumerate() {
+            row.iter_mut().enumerate().for_each(|(k, e)| *e = 0.1 * wave(11 * i + 5 * k));
+            for target in 0..=i % 3 {
+                row[(3 * i + 2 * target * i + target) % l] += wave(i + target).signum() * (4.5 + wave(7 * i));
+            }
+        }
+        let effects = |rows: Vec<f64>| WhitenedEffects {
+            interventions: (0..a).collect(),
+            effects: rows,
+            cells: vec![100.0; a],
+            controls: 1e6,
+            n_latents: l,
+            colour: identity(l),
+        };
+        let sparse = effects(sparse);
+        let team = Team::single();
+        for seed in 0..4 {
+            // Turned by any angles in all planes at once.
+            let turned = sparse.turned(&random_basis(l, 100 + seed, 1));
+            let rotation = likeliest_turn(&team, &turned, 12, seed).expect("a turn");
+            let found = turned.turned(&rotation);
+            let total = |e: &WhitenedEffects| e.effects.iter().map(|e| Real::ln_1p(e * e)).sum::<f64>();
+            assert!(total(&turned) > 1.5 * total(&sparse));
+            assert!(total(&found) < 1.02 * total(&sparse), "{seed}: {} {}", total(&found), total(&sparse));
+            for j in 0..l {
+                for k in 0..l {
+                    let dot: f64 = (0..l).map(|i| rotation[j * l + i] * rotation[k * l + i]).sum();
+                    assert!((dot - f64::from(u8::from(j == k))).abs() < 1e-10);
+                }
+            }
+        }
+        // What is right already stays.
+        assert_eq!(likeliest_turn(&team, &sparse, 1, 0), None);
+        let alone = sparsest_turns(&Team::single(), &sparse, 5, 3);
+        Team::with(3, |team| assert_eq!(sparsest_turns(team, &sparse, 5, 3), alone));
+    }
+}

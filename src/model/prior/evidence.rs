@@ -424,3 +424,132 @@ pub fn turn_losses(of: Effects<'_>, found: &Evidence) -> Vec<f64> {
     }
     losses
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::numerics::random::{Purpose, fill_normal, stream};
+
+    fn normals(n: usize, seed: u64) -> Vec<f64> {
+        let mut values = vec![0.0; n];
+        fill_normal(&mut values, &mut vec![0; n + 1], &mut stream(seed, Purpose::Verification, 77, 0));
+        values
+    }
+
+    /// Effects of A interventions on one to three of L latents, shifts of `size` give or take a tenth, seen through a mixing of latents
+    /// whose entries off the diagonal have this deviation, in `cells` cells each; with the true edges.
+    fn planted([a, l]: [usize; 2], size: f64, mixing: f64, cells: f64, seed: u64) -> (Vec<f64>, Vec<bool>) {
+        let draws = normals(a * l * 3 + l * l, seed);
+        let (noise, rest) = draws.split_at(a * l);
+        let (spread, rest) = rest.split_at(a * l);
+        let (order, mixed) = rest.split_at(a * l);
+        let mut shifts = vec![0.0; a * l];
+        for (i, row) in shifts.chunks_exact_mut(l).enumerate() {
+            let mut latents: Vec<usize> = (0..l).collect();
+            latents.sort_by(|&j, &k| order[i * l + j].total_cmp(&order[i * l + k]));
+            for &k in &latents[..1 + i % 3.min(l)] {
+                row[k] = order[i * l + k].signum() * size * (1.0 + 0.1 * spread[i * l + k]);
+            }
+        }
+        let effects = (0..a * l).map(|at| {
+            let (i, k) = (at / l, at % l);
+            let leaks = (0..l).filter(|&j| j != k).map(|j| mixing * mixed[k * l + j] * shifts[i * l + j]).sum::<f64>();
+            shifts[at] + leaks + noise[at] / cells.sqrt()
+        });
+        (effects.collect(), shifts.iter().map(|&shift| shift != 0.0).collect())
+    }
+
+    fn weigh(effects: &[f64], cells: &[f64], l: usize) -> Evidence {
+        evidence(Effects { effects, cells, controls: 0.0, n_latents: l }, 30, true)
+    }
+
+    #[test]
+    fn planted_edges_are_found_at_the_rate_that_is_claimed() {
+        for (size, mixing, least_recall) in [(5.0, 0.04, 0.98), (5.0, 0.08, 0.97), (1.0, 0.04, 0.95)] {
+            let (mut claimed, mut false_ones, mut called, mut hits, mut edges, mut covered) = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0);
+            for seed in 0..12 {
+                let (effects, truth) = planted([100, 12], size, mixing, 60.0, seed);
+                let found = weigh(&effects, &[60.0; 100], 12);
+                for (at, &is_edge) in truth.iter().enumerate() {
+                    let p = found.probability[at];
+                    edges += f64::from(u8::from(is_edge));
+                    if p > 0.9 {
+                        called += 1.0;
+                        claimed += 1.0 - p;
+                        false_ones += f64::from(u8::from(!is_edge));
+                        hits += f64::from(u8::from(is_edge));
+                    }
+                    // Half the width of an interval is wider than the sampling error alone.
+                    covered += f64::from(u8::from(is_edge && found.deviation[at] > 0.9 / 60f64.sqrt()));
+                }
+            }
+            let recall = hits / edges;
+            assert!(recall > least_recall, "size {size}, mixing {mixing}: recall {recall}");
+            assert!(covered == edges, "{covered} {edges}");
+            // Three standard errors of the number of false edges.
+            let most = claimed + 3.0 * (claimed + 1.0_f64).sqrt();
+            assert!(false_ones <= most, "size {size}, mixing {mixing}: {false_ones} of {called} false, {claimed} claimed");
+        }
+    }
+
+    #[test]
+    fn an_empty_screen_has_no_edge() {
+        let mut with_edges = 0;
+        for seed in 0..60 {
+            let (effects, _) = planted([60, 10], 0.0, 0.0, 40.0, 1000 + seed);
+            let found = weigh(&effects, &[40.0; 60], 10);
+            with_edges += usize::from(found.probability.iter().any(|&p| p > 0.95));
+        }
+        assert_eq!(with_edges, 0);
+    }
+
+    #[test]
+    fn one_entry_by_hand() {
+        let model = EdgeModel { share: 0.2, size: 3.0, variance: 0.5, leakage: vec![0.01] };
+        let (y, others, sampling) = (2.2f64, 9.0, 0.02);
+        let entry = Entry::new(&model, 0, y, others, sampling);
+        let density = |y: f64, v: f64| f64::exp(-0.5 * y * y / v) / v.sqrt();
+        let (narrow, wide) = (0.02 + 0.01 * 9.0, 0.02 + 0.0625 * 9.0);
+        let mean = 0.8 * narrow + 0.2 * wide;
+        let spike = 0.8 * density(y, narrow) + 0.2 * density(y, wide);
+        let slab = 0.5 * (density(y - 3.0, mean + 0.5) + density(y + 3.0, mean + 0.5));
+        let near = |got: f64, want: f64| assert!((got - want).abs() < 1e-12 * want.abs(), "{got} {want}");
+        near(entry.probability, 0.2 * slab / (0.2 * slab + 0.8 * spike));
+        near(entry.gain, (0.8 + 0.2 * slab / spike).ln());
+        near(entry.spike, spike.ln());
+        // Nearly all on the upper side, where the posterior is that of a normal prior and a normal observation.
+        let variance = mean + 1.96 * 0.01 * 2.05 * y * y;
+        let weight = 0.5 / (0.5 + variance);
+        let (shift, deviation) = entry.shift(&model, 0);
+        assert!((shift - (3.0 + weight * (y - 3.0))).abs() < 1e-6, "{shift}");
+        assert!((deviation - (weight * variance).sqrt()).abs() < 1e-6, "{deviation}");
+    }
+
+    #[test]
+    fn latents_that_are_always_hit_together_can_be_turned() {
+        let (a, l) = (80, 6);
+        let draws = normals(2 * a * l, 5);
+        for together in [true, false] {
+            let mut effects: Vec<f64> = draws[..a * l].iter().map(|e| e / 50f64.sqrt()).collect();
+            for i in 0..a {
+                let size = |k: usize| draws[a * l + i * l + k].signum() * 4.0;
+                let k = i % 5;
+                // Latents 0 and 5 by the same interventions, or by different ones.
+                effects[i * l + k] += size(k);
+                if k == 0 && (together || i % 2 == 0) {
+                    effects[i * l + 5] += size(5);
+                    if !together {
+                        effects[i * l] -= size(0);
+                    }
+                }
+            }
+            let cells = vec![50.0; a];
+            let of = Effects { effects: &effects, cells: &cells, controls: 0.0, n_latents: l };
+            let losses = turn_losses(of, &evidence(of, 30, true));
+            assert_eq!(losses[5] < 6.0, together, "{}", losses[5]);
+            for (j, k) in [(0, 1), (1, 2), (2, 3), (3, 4)] {
+                assert!(losses[j * l + k] > 20.0, "{j} {k}: {}", losses[j * l + k]);
+            }
+        }
+    }
+}
