@@ -74,7 +74,9 @@ def check(folder, source=None):
         edges = read(folder / "edges.csv")
         assert list(results["edges"].columns) == list(edges.columns)
         assert list(results["edges"]["intervention"]) == list(edges["intervention"])
-        np.testing.assert_allclose(results["edges"].iloc[:, 2:], edges.iloc[:, 2:], rtol=1e-15)
+        for column in edges.columns.drop(["intervention", "latent", "block"]):
+            np.testing.assert_allclose(results["edges"][column], edges[column], rtol=1e-15)
+        assert list(results["edges"]["block"]) == list(edges["block"].fillna(""))
         assert list(targets.columns) == list(results["targets"].columns)
         assert list(adata.obs["svae_nearest_intervention"].astype(str)) == list(cells["nearest_intervention"].astype(str))
 

@@ -321,7 +321,7 @@ fn every_pair_says_how_sure_it_is_and_all_files_agree_on_the_edges() {
     let path = |name: &str| folder.path().join("a").join(name);
     let (edges, targets) = (path("edges.csv"), path("targets.csv"));
     let lines = read(&edges);
-    let header = "intervention,latent,probability,lfsr,q_value,shift,shift_low,shift_high,probability_large";
+    let header = "intervention,latent,probability,lfsr,q_value,shift,shift_low,shift_high,probability_large,block";
     assert_eq!(lines.lines().next(), Some(header));
     // Of 10 interventions 2 are held out.
     assert_eq!(lines.lines().count(), 1 + 8 * 4);
@@ -342,7 +342,7 @@ fn every_pair_says_how_sure_it_is_and_all_files_agree_on_the_edges() {
     let found: Vec<usize> = (0..q_value.len()).filter(|&i| q_value[i] <= 0.1).collect();
     assert!(!found.is_empty() && found.len() < q_value.len(), "{q_value:?}");
     let names = ["intervention", "latent", "probability", "shift", "lfsr", "q_value", "shift_low", "shift_high"];
-    let header = [&names[..], &["probability_large"]].concat().join(",");
+    let header = [&names[..], &["probability_large", "block"]].concat().join(",");
     assert_eq!(read(&targets).lines().next(), Some(header.as_str()));
     for name in names {
         let all = texts(&edges, name);
@@ -380,6 +380,9 @@ fn every_pair_says_how_sure_it_is_and_all_files_agree_on_the_edges() {
     let tile = format!("<b>{}</b><span>edges at a false discovery rate of 10 %</span>", found.len());
     assert!(page.contains(&tile), "{tile}");
     assert!(page.contains("With the labels of cells permuted") && page.contains("edges.csv"));
+    let escaped = |note: &serde_json::Value| svae_cpu::results::graph::escape_xml(note.as_str().expect("a sentence"));
+    let notes = figures["limits"]["notes"].as_array().expect("sentences");
+    assert!(notes.iter().all(|note| page.contains(&escaped(note))), "{notes:?}");
     assert_eq!(page.matches("class=\"whisker").count(), page.matches("class=\"point").count());
     assert!(page.matches("class=\"whisker").count() >= found.len().min(32));
     fs::remove_file(path("report.html")).expect("removed");

@@ -8,7 +8,7 @@ use crate::data::formats::anndata_writer::{AnnDataWriter, Frame, FrameColumn};
 use crate::data::formats::h5ad::H5ad;
 use crate::data::formats::npz::Npz;
 use crate::error::Result;
-use crate::evaluation::certainty::Edge;
+use crate::evaluation::certainty::{Certainty, Edge};
 use crate::evaluation::interpretation::{CellFigures, Interpretation, NO_TARGET};
 use crate::evaluation::metrics::Metrics;
 use crate::results::catalogue::ResultsFile;
@@ -123,9 +123,9 @@ fn write_shifts_and_masks(file: &AnnDataWriter, data: &Dataset, l: usize, found:
         ("shift".to_owned(), FrameColumn::Numbers(targets.iter().map(|t| t.shift).collect())),
     ]);
     if let Some(certainty) = &found.certainty {
-        columns.extend(edge_columns(target_columns(), || certainty.found()));
+        columns.extend(edge_columns(certainty, target_columns(), || certainty.found()));
         let mut all = pairs(names, certainty.edges.iter().map(|edge| (edge.intervention, edge.latent)));
-        all.extend(edge_columns(EDGE_COLUMNS.into_iter(), || certainty.edges.iter()));
+        all.extend(edge_columns(certainty, EDGE_COLUMNS.into_iter(), || certainty.edges.iter()));
         file.frame("uns/svae/edges", &numbered(certainty.edges.len()), &all)?;
     }
     file.frame("uns/svae/targets", &numbered(targets.len()), &columns)
@@ -143,12 +143,15 @@ fn pairs(
     ]
 }
 
-/// Columns of numbers of some edges.
+/// Columns of numbers of some edges, and the blocks of their latents.
 fn edge_columns<'a, I: Iterator<Item = &'a Edge>>(
+    certainty: &Certainty,
     columns: impl Iterator<Item = EdgeColumn>,
     edges: impl Fn() -> I,
 ) -> Vec<(String, FrameColumn)> {
-    columns.map(|(name, of)| (name.to_owned(), FrameColumn::Numbers(edges().map(of).collect()))).collect()
+    let numbers = |(name, of): EdgeColumn| (name.to_owned(), FrameColumn::Numbers(edges().map(of).collect()));
+    let blocks = edges().map(|edge| certainty.limits.block_name(edge.latent)).collect();
+    columns.map(numbers).chain([("block".to_owned(), FrameColumn::Strings(blocks))]).collect()
 }
 
 /// The index of a table whose rows have no names.

@@ -114,12 +114,13 @@ impl ResultsFolder {
                 row
             });
         };
-        header.extend(target_columns().map(|(name, _)| name));
+        header.extend(target_columns().map(|(name, _)| name).chain(["block"]));
         let edges: Vec<&Edge> = certainty.found().collect();
         self.write_csv(ResultsFile::Targets, &header, &edges, |edge| {
             let mut row = pair(intervention_names, edge.intervention, edge.latent);
             row.extend([edge.probability.to_string(), edge.shift.to_string()]);
             row.extend(target_columns().map(|(_, of)| of(edge).to_string()));
+            row.push(certainty.limits.block_name(edge.latent));
             row
         })
     }

@@ -133,8 +133,12 @@ pub(super) fn ranked(run: &Run, certainty: &Certainty) -> String {
 }
 
 fn row(run: &Run, certainty: &Certainty, edge: &Edge) -> IntervalRow {
+    // An edge into a latent that others could stand for is one into all of them.
+    let blocks = &certainty.limits.blocks;
+    let block = blocks.iter().find(|block| block.contains(&edge.latent)).cloned().unwrap_or(vec![edge.latent]);
+    let latents: Vec<String> = block.iter().map(usize::to_string).collect();
     IntervalRow {
-        name: format!("{} \u{2192} {}", shortened(&run.interventions[edge.intervention], 15), edge.latent),
+        name: format!("{} \u{2192} {}", shortened(&run.interventions[edge.intervention], 15), latents.join("+")),
         value: edge.shift,
         low: edge.shift_low,
         high: edge.shift_high,
