@@ -262,7 +262,7 @@ mod tests {
 
     #[test]
     fn q_values_are_the_share_of_false_edges_to_expect() {
-        assert_eq!(q_values(&[0.5, 1.0, 0.9, 0.9]), [0.175, 0.0, 0.2 / 3.0, 0.2 / 3.0]);
+        assert_eq!(q_values(&[0.5, 1.0, 0.75, 0.75]), [0.25, 0.0, 0.5 / 3.0, 0.5 / 3.0]);
         assert_eq!(q_values(&[]), [0.0; 0]);
     }
 }

@@ -79,7 +79,7 @@ files! {
     GraphDot = "graph.dot", AfterTraining, "the same graph for Graphviz";
     /// Genes of each latent. Writer: [`crate::results::tables`].
     GenesPerLatent = "genes_per_latent.csv", AfterTraining,
-        "the 50 genes that each latent moves most, in log2 fold change per unit";
+        "the 50 genes that each latent moves most";
 
     /// Latents of the cells. Writer: [`crate::results::cells`].
     Latents = "latents.npz", AfterTraining, "posterior mean of every cell";
