@@ -83,7 +83,7 @@ pub(crate) fn finished(config: &Settings) -> Result<Option<PathBuf>> {
     let path = ResultsFile::Config.within(folder);
     let found = Settings::load(Some(&path), RawSettings::default())?.saved_keys();
     // What is not set is a default that depends on the data; files may lie elsewhere.
-    let by_data = |key: &str| ["epochs", "retraining_epochs", "alpha", "holdout"].contains(&key);
+    let by_data = |key: &str| ["epochs", "warmup_epochs", "retraining_epochs", "alpha", "holdout"].contains(&key);
     let wanted = config.saved_keys();
     let value = |keys: &[(String, toml::Value)], key: &str| {
         keys.iter().find(|(name, _)| name == key).map_or("not set".to_owned(), |(_, value)| value.to_string())

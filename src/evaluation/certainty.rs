@@ -16,7 +16,7 @@ use crate::numerics::random::{Purpose, shuffle, stream};
 use crate::numerics::real::Real;
 use crate::parallel::team::Team;
 use crate::parallel::team::tiles;
-use crate::training::turn::{TurnedEvidence, evidence_of_turns};
+use crate::training::turn::{TurnedEvidence, evidence_of_turns, matched};
 
 /// A shift beyond this, in deviations of the latent's prior, counts as large.
 pub const LARGE_SHIFT: f64 = 0.25;
@@ -157,21 +157,6 @@ fn averaged(turns: &[TurnedEvidence], l: usize) -> Weighed {
     let shift: Vec<f64> = first.iter().zip(&sums).map(|(first, sum)| first / sum).collect();
     let deviation = |at: usize| (second[at] / sums[at] - shift[at] * shift[at]).max(1e-12).sqrt();
     Weighed { probability, deviation: (0..n).map(deviation).collect(), shift }
-}
-
-/// For each present axis the turned one nearest to it, and the sign: pairs are taken in the order of their likeness.
-fn matched(rotation: &[f64], l: usize) -> Vec<(usize, f64)> {
-    let mut order: Vec<usize> = (0..l * l).collect();
-    order.sort_by(|&i, &j| rotation[j].abs().total_cmp(&rotation[i].abs()).then(i.cmp(&j)));
-    let (mut of_axis, mut taken) = (vec![None; l], vec![false; l]);
-    for at in order {
-        let (turned, present) = (at / l, at % l);
-        if !taken[turned] && of_axis[present].is_none() {
-            taken[turned] = true;
-            of_axis[present] = Some((turned, rotation[at].signum()));
-        }
-    }
-    of_axis.into_iter().flatten().collect()
 }
 
 /// Every pair of these interventions and a latent.

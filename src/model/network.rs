@@ -102,6 +102,24 @@ impl<R: Real> Network<R> {
         self.prior_mut().rotate(effects, turned, smallest);
     }
 
+    /// Turns the posterior variances with the latents as far as their head can, Eq. (V7): the log-variance along a turned axis becomes
+    /// the mean of those along the old ones, weighed by the squares of the rotation (L x L). Exact where axes change places.
+    pub fn turn_variances(&mut self, rotation: &[f64]) {
+        let l = self.architecture.n_latents;
+        let mut column = vec![0.0; l];
+        for tensor in [&self.tensors.latent_log_variance.weight, &self.tensors.latent_log_variance.bias] {
+            let values = &mut self.parameters[tensor];
+            let width = values.len() / l;
+            for at in 0..width {
+                (0..l).for_each(|k| column[k] = values[k * width + at].to_f64());
+                for (k, axis) in rotation.chunks_exact(l).enumerate() {
+                    let mean: f64 = axis.iter().zip(&column).map(|(r, value)| r * r * value).sum();
+                    values[k * width + at] = R::from_f64(mean);
+                }
+            }
+        }
+    }
+
     /// Moves the origin of the latents to where `offset` (L) is, Eq. (V6): posterior means become smaller by it, the decoder adds it
     /// again.
     pub fn translate_latents(&mut self, offset: &[f64]) {
@@ -181,6 +199,20 @@ mod tests {
         }
         for (i, (before, after)) in means.iter().zip(&moved).enumerate() {
             assert!((before - after - offset[i % 3]).abs() < 1e-12);
+        }
+    }
+
+    #[test]
+    fn variances_change_places_with_axes() {
+        let architecture = Architecture { n_hidden: 4, ..Architecture::new(6, 2, 3) };
+        let network = Network::<f64>::new(architecture, 3);
+        let rows = |network: &Network<f64>| network.parameters[&network.tensors.latent_log_variance.weight].to_vec();
+        let (before, mut turned) = (rows(&network), network.clone());
+        turned.turn_variances(&[0.0, -1.0, 0.0, 0.6, 0.0, 0.8, -0.8, 0.0, 0.6]);
+        let after = rows(&turned);
+        for i in 0..4 {
+            assert_eq!(after[i], before[4 + i]);
+            assert!((after[4 + i] - 0.36 * before[i] - 0.64 * before[8 + i]).abs() < 1e-15);
         }
     }
 }

@@ -51,7 +51,7 @@ impl Settings {
             epochs: self.epochs_for(n_training),
             retraining_epochs: self.training.retraining_epochs.unwrap_or_else(|| self.epochs_for(n_training)),
             batch_size: self.training.batch_size,
-            warmup_epochs: self.training.warmup_epochs,
+            warmup_epochs: self.warmup_epochs_for(n_training),
             patience: self.training.patience,
             keep: self.training.keep,
             schedule: self.training.schedule,

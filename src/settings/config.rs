@@ -79,9 +79,28 @@ impl Settings {
     /// 500 is the larger of the two numbers that the paper chooses from.
     /// Adam moves a mask logit by about the learning rate a step, and logits start at 5: at a rate of 1e-3 no mask can
     /// switch off before 5,000 steps. A small screen gets enough epochs for 20,000 steps.
+    ///
+    /// Where masks are integrated out, the evidence sets them, and 8,000 steps are enough (`docs/recipe.md`).
     pub fn epochs_for(&self, n_training: usize) -> usize {
-        let steps_per_epoch = n_training.div_ceil(self.training.batch_size).max(1);
-        self.training.epochs.unwrap_or_else(|| usize::max(500, 20_000usize.div_ceil(steps_per_epoch)))
+        let (fewest, steps) = if self.model.integrates_mask() { (120, 8000usize) } else { (500, 20_000) };
+        let enough = steps.div_ceil(self.steps_per_epoch(n_training));
+        self.training.epochs.unwrap_or_else(|| usize::max(fewest, enough))
+    }
+
+    /// Epochs of the warm-up on `n_training` cells: as set, else 50.
+    ///
+    /// Where masks are integrated out, as many as 1,200 steps take: in a shorter warm-up latents that matter are lost, in a longer one
+    /// those that do not are kept.
+    pub fn warmup_epochs_for(&self, n_training: usize) -> usize {
+        let by_steps = || match self.model.integrates_mask() {
+            true => 1200usize.div_ceil(self.steps_per_epoch(n_training)),
+            false => 50,
+        };
+        self.training.warmup_epochs.unwrap_or_else(by_steps)
+    }
+
+    fn steps_per_epoch(&self, n_training: usize) -> usize {
+        n_training.div_ceil(self.training.batch_size).max(1)
     }
 
     /// Epochs, of `epochs`, after which only the best of several starts goes on; `None`: each is trained to its end.
@@ -155,6 +174,7 @@ impl Settings {
             config.model.alpha = Some(self.alpha_for(intervention_names.len()));
         }
         config.training.epochs = Some(self.epochs_for(n_training));
+        config.training.warmup_epochs = Some(self.warmup_epochs_for(n_training));
         if self.training.heldout {
             config.training.retraining_epochs = self.training.retraining_epochs.or(config.training.epochs);
         }

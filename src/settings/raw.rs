@@ -269,15 +269,17 @@ settings! {
         /// a simulation's interventions, and none of a data file's; an empty list holds out none)
         #[arg(long, value_name = "LABEL,...|@FILE", value_delimiter = ',')]
         holdout: Vec<String> => Option<Vec<String>> = labels_or_none;
-        /// Largest number of epochs (default: 500, or enough for 20,000 steps if that is more)
+        /// Largest number of epochs (default: 500, or enough for 20,000 steps if that is more; where masks are integrated out
+        /// 120, or enough for 8,000 steps)
         #[arg(long, value_name = "N", allow_negative_numbers = true)]
         epochs: i64 => Option<usize> = whole_or_none(1, 1_000_000);
         /// Cells per minibatch [default: 128]
         #[arg(long, value_name = "N", allow_negative_numbers = true)]
         batch_size: i64 => usize = whole(128, 3, 1_000_000);
-        /// Epochs over which the weight of the KL divergence rises from 0 to 1 [default: 50]
+        /// Epochs over which the weight of the KL divergence rises from 0 to 1 (default: 50; where masks are integrated out,
+        /// those of 1,200 steps)
         #[arg(long, value_name = "N", allow_negative_numbers = true)]
-        warmup_epochs: i64 => usize = whole(50, 0, 1_000_000);
+        warmup_epochs: i64 => Option<usize> = whole_or_none(0, 1_000_000);
         /// Stop after this many epochs without a better validation ELBO; 0 never stops early [default: 45]
         #[arg(long, value_name = "N", allow_negative_numbers = true)]
         patience: i64 => usize = whole(45, 0, 1_000_000);
@@ -301,9 +303,9 @@ settings! {
         #[arg(long, value_name = "EPOCH")]
         keep: KeepEpoch => KeepEpoch = any(KeepEpoch::Best);
         /// Share of the epochs, at most, in which every intervention acts on every latent, before latents are turned and edges
-        /// are weighed (svae-plus with integrated masks) [default: 0.6]
+        /// are weighed (svae-plus with integrated masks) [default: 0.4]
         #[arg(long, value_name = "X", allow_negative_numbers = true)]
-        dense_share: f64 => f64 = number(0.6, NumberRange::closed(0.0, 1.0));
+        dense_share: f64 => f64 = number(0.4, NumberRange::closed(0.0, 1.0));
         /// Four times in the training, turn the latents to where interventions act on fewer of them, and switch off the
         /// masks whose probability is lower; those that matter come back; 0: do neither [default: 0]
         #[arg(long, value_name = "P", allow_negative_numbers = true)]

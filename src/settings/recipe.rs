@@ -48,7 +48,10 @@ impl Recipe {
 /// The defaults of a training that integrates masks out; `docs/recipe.md` shows how each was found.
 fn integrated_defaults(raw: &mut RawSettings) {
     raw.model.mask = Some(MaskKind::Integrated);
+    raw.model.latents = Some(20);
     raw.model.dropout = Some(0.0);
+    raw.training.learning_rate = Some(0.002);
+    raw.training.schedule = Some(Schedule::LateCosine);
 }
 
 impl RawSettings {

@@ -76,6 +76,7 @@ pub(crate) fn identify<R: Real>(
         found = found.turned(rotation);
         whitened = found.whitened();
         network.rotate_latents(rotation, &found.effects, &vec![true; l], 0.0);
+        network.turn_variances(rotation);
     }
     let evidence = evidence(whitened.to_weigh(), ROUNDS, starts > 0);
     let colour = |row: usize| -> f64 {

@@ -73,10 +73,30 @@ pub fn evidence_of_turns(team: &Team, found: &WhitenedEffects, starts: usize, se
 
 /// Of [`sparsest_turns`], the one under which the effects are likeliest; `None` if they are likelier along the present axes.
 pub fn likeliest_turn(team: &Team, found: &WhitenedEffects, starts: usize, seed: u64) -> Option<Vec<f64>> {
+    let l = found.n_latents;
     let turns = evidence_of_turns(team, found, starts, seed);
     let likelihood = |i: usize| turns[i].evidence.log_likelihood;
     let best = (0..turns.len()).reduce(|best, i| if likelihood(i) > likelihood(best) { i } else { best });
-    best.filter(|&best| best > 0).and_then(|best| turns.into_iter().nth(best)).map(|turn| turn.rotation)
+    let best = best.filter(|&best| best > 0).and_then(|best| turns.into_iter().nth(best))?;
+    // Each axis in the place of the present one that it is most like, so that as little as possible changes places.
+    let axis = |(axis, sign): (usize, f64)| best.rotation[axis * l..(axis + 1) * l].iter().map(move |r| sign * r);
+    Some(matched(&best.rotation, l).into_iter().flat_map(axis).collect())
+}
+
+/// For each present axis the turned one most like it, and the sign that makes them alike: pairs are taken in the order of their
+/// likeness.
+pub fn matched(rotation: &[f64], l: usize) -> Vec<(usize, f64)> {
+    let mut order: Vec<usize> = (0..l * l).collect();
+    order.sort_by(|&i, &j| rotation[j].abs().total_cmp(&rotation[i].abs()).then(i.cmp(&j)));
+    let (mut of_axis, mut taken) = (vec![None; l], vec![false; l]);
+    for at in order {
+        let (turned, present) = (at / l, at % l);
+        if !taken[turned] && of_axis[present].is_none() {
+            taken[turned] = true;
+            of_axis[present] = Some((turned, rotation[at].signum()));
+        }
+    }
+    of_axis.into_iter().flatten().collect()
 }
 
 /// Eq. (V5).

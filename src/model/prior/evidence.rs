@@ -466,7 +466,8 @@ mod tests {
     #[test]
     fn planted_edges_are_found_at_the_rate_that_is_claimed() {
         for (size, mixing, least_recall) in [(5.0, 0.04, 0.98), (5.0, 0.08, 0.97), (1.0, 0.04, 0.95)] {
-            let (mut claimed, mut false_ones, mut called, mut hits, mut edges, mut covered) = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0);
+            let (mut claimed, mut false_ones, mut called, mut hits, mut edges, mut covered) =
+                (0.0, 0.0, 0.0, 0.0, 0.0, 0.0);
             for seed in 0..12 {
                 let (effects, truth) = planted([100, 12], size, mixing, 60.0, seed);
                 let found = weigh(&effects, &[60.0; 100], 12);
@@ -488,7 +489,10 @@ mod tests {
             assert!(covered == edges, "{covered} {edges}");
             // Three standard errors of the number of false edges.
             let most = claimed + 3.0 * (claimed + 1.0_f64).sqrt();
-            assert!(false_ones <= most, "size {size}, mixing {mixing}: {false_ones} of {called} false, {claimed} claimed");
+            assert!(
+                false_ones <= most,
+                "size {size}, mixing {mixing}: {false_ones} of {called} false, {claimed} claimed"
+            );
         }
     }
 
