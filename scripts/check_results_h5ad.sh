@@ -22,7 +22,7 @@ fi
 program=${SVAE_CPU:-target/release/svae-cpu}
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-settings=(--epochs 3 --hidden 16 --latents 5 --particles 10 --quiet)
+settings=(--epochs 100 --hidden 16 --latents 5 --particles 10 --quiet)
 "$program" run --sim-cells 40 --sim-interventions 12 --sim-genes 60 "${settings[@]}" --out "$folder/a" >"$folder/log"
 "$program" run --data "$folder/a/results.h5ad" --label-key intervention "${settings[@]}" --out "$folder/b" >"$folder/log"
 "$program" embed --model "$folder/a" --data "$folder/a/results.h5ad" --out "$folder/e.h5ad" >"$folder/log" 2>&1
