@@ -11,6 +11,7 @@ use crate::display::progress::{Progress, ProgressKind};
 use crate::error::Result;
 use crate::evaluation::certainty::Certainty;
 use crate::evaluation::judge::{judge, timed};
+use crate::inference::{Inference, evaluation_workspace};
 use crate::numerics::real::{Precision, Real};
 use crate::parallel::team::Team;
 use crate::results::catalogue::ResultsFile;
@@ -31,6 +32,7 @@ pub fn evaluate(config: &Settings, folder: &Path) -> Result<RunOutcome> {
     let start = Instant::now();
     screen::prepare_process(config);
     ResultsFolder::open(folder)?;
+    config.refuse_without_network("`svae-cpu evaluate`").map_err(|error| error.in_file(folder))?;
     Team::with(config.n_threads(), |team| {
         let screen = screen::read(team, config)?;
         let progress = screen::progress_kind(team, config);
@@ -54,9 +56,11 @@ fn evaluate_in<R: Real>(
     let (network, _) = read_model::<R>(config, &screen.data, &folder, ResultsFile::Model)?;
     let resumable = &mut ResumableRun::unsaved();
     let observer = &mut Progress::new(progress);
-    let judgement = judge(team, config, screen, &network, None, &mut || resumable.check())?;
+    let workspace = &mut evaluation_workspace(&network, &screen.data);
+    let model = &mut Inference { team, network: &network, data: &screen.data, workspace };
+    let judgement = judge(team, config, screen, model, None, &mut || resumable.check())?;
     let (fdr, seed) = (config.output.fdr, config.execution.seed);
-    let certainty = Certainty::of_network(team, &network, &screen.data, &screen.split, fdr, seed)?;
+    let certainty = Certainty::of(team, model, &screen.data, &screen.split, fdr, seed)?;
     let mut metrics = judgement.with_edges(&screen.data, certainty.as_ref());
     if let Some(mut protocol) = screen::held_out_protocol(config, screen) {
         if folder.file(ResultsFile::HeldOutModel).exists() {

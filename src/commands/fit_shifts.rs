@@ -11,6 +11,7 @@ use crate::display::progress::{Progress, ProgressKind};
 use crate::error::{InputError, Result};
 use crate::evaluation::certainty::Certainty;
 use crate::evaluation::judge::{judge, timed};
+use crate::inference::{Inference, evaluation_workspace};
 use crate::numerics::real::{Precision, Real};
 use crate::parallel::team::Team;
 use crate::results::catalogue::ResultsFile;
@@ -30,6 +31,7 @@ pub fn fit_shifts(config: &Settings, folder: &Path, overwrite: bool) -> Result<R
     let start = Instant::now();
     screen::prepare_process(config);
     ResultsFolder::open(folder)?;
+    config.refuse_without_network("`svae-cpu fit-shifts`").map_err(|error| error.in_file(folder))?;
     if !overwrite && ResultsFile::HeldOutModel.within(folder).exists() {
         let fitted = ResultsFile::HeldOutModel.name();
         let problem = format!("the run has been through the held-out protocol already ({fitted})");
@@ -67,9 +69,11 @@ where
     let protocol = screen::held_out_protocol(config, screen).expect("checked to be asked for, with cells held out");
     let resumable = &mut ResumableRun::unsaved();
     let observer = &mut Progress::new(progress);
-    let judgement = judge(team, config, screen, &network, None, &mut || resumable.check())?;
+    let workspace = &mut evaluation_workspace(&network, &screen.data);
+    let model = &mut Inference { team, network: &network, data: &screen.data, workspace };
+    let judgement = judge(team, config, screen, model, None, &mut || resumable.check())?;
     let (fdr, seed) = (config.output.fdr, config.execution.seed);
-    let certainty = Certainty::of_network(team, &network, &screen.data, &screen.split, fdr, seed)?;
+    let certainty = Certainty::of(team, model, &screen.data, &screen.split, fdr, seed)?;
     let mut metrics = judgement.with_edges(&screen.data, certainty.as_ref());
     let adapted = protocol.run(team, &mut network, resumable, observer)?;
     write_held_out_fit(&folder, config, &screen.data, &network, &adapted)?;

@@ -10,6 +10,7 @@ pub mod normalize;
 pub mod report;
 pub mod run;
 pub(crate) mod run_folder;
+pub(crate) mod run_linear;
 pub mod sample;
 pub(crate) mod screen;
 pub mod simulate;

@@ -1,39 +1,33 @@
 //! A whole run on one page: data, split, training, evaluation, results.
 
-use std::path::PathBuf;
 use std::time::Instant;
 
 use serde_json::json;
 
 use crate::checkpoint::{ResumableRun, file as checkpoint};
-use crate::commands::{run_folder, screen};
+use crate::commands::run_folder::{self, Judged, finish};
+use crate::commands::run_linear::run_linear;
+use crate::commands::screen;
+
 use crate::data::screen::Screen;
 use crate::display::progress::{Progress, ProgressKind};
 use crate::error::{Error, Result};
 use crate::evaluation::interpretation::{Interpretation, Readout};
-use crate::evaluation::judge::{judge, timed};
-use crate::evaluation::metrics::Metrics;
+use crate::evaluation::judge::judge;
 use crate::fit;
+use crate::inference::{Inference, evaluation_workspace};
 use crate::numerics::real::{Precision, Real};
 use crate::parallel::ranks::Ranks;
 use crate::parallel::team::Team;
 use crate::results::cells::write_cells;
-use crate::results::findings::{Findings, write_figures, write_findings, write_held_out_fit};
+use crate::results::findings::{Findings, write_findings, write_held_out_fit};
 use crate::results::folder::ResultsFolder;
-use crate::results::manifest::Manifest;
 use crate::settings::Settings;
 use crate::system::console::Console;
 use crate::system::interruption::Deferral;
 use crate::system::safetensors::TensorValues;
 
-/// What a run leaves behind.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RunOutcome {
-    /// Its figures.
-    pub metrics: Metrics,
-    /// Its results folder.
-    pub folder: PathBuf,
-}
+pub use crate::commands::run_folder::RunOutcome;
 
 /// Trains a model as `config` says and writes a results folder; resumes the run that is there, if that is wanted.
 ///
@@ -70,6 +64,9 @@ pub(crate) fn train_and_judge(
     progress: ProgressKind<'_>,
 ) -> Result<RunOutcome> {
     let outcome = match config.training.precision {
+        _ if !config.model.method.trains_network() => {
+            run_linear(team, config, screen, folder, &mut resumable, progress)
+        }
         Precision::F32 => run_in::<f32>(team, config, screen, folder, &mut resumable, progress),
         Precision::F64 => run_in::<f64>(team, config, screen, folder, &mut resumable, progress),
     };
@@ -104,16 +101,18 @@ where
     let observer = &mut Progress::new(progress);
     let (mut network, training, starts) = fit::train::<R>(team, data, split, config, resumable, observer)?;
     progress.event("stage", json!({ "stage": "evaluation" }));
-    let judgement = judge(team, config, screen, &network, Some(&training), &mut || resumable.check())?;
+    let workspace = &mut evaluation_workspace(&network, data);
+    let model = &mut Inference { team, network: &network, data, workspace };
+    let judgement = judge(team, config, screen, model, Some(&training), &mut || resumable.check())?;
     resumable.check()?;
     let readout = Readout { seed: config.execution.seed, fdr: config.output.fdr, keep: config.output.h5ad };
     let interpretation = write_cells(folder, data, config.model.latents, config.training.precision, |cell| {
-        Interpretation::new(team, &network, data, split, readout, cell)
+        Interpretation::new(team, model, data, split, readout, cell)
     })?;
     let mut metrics = judgement.with_edges(data, interpretation.certainty.as_ref());
     metrics.starts = starts;
-    let history = &training.history;
-    let findings = Findings { config, screen, network: &network, history, interpretation: &interpretation };
+    let history = &training.history[..];
+    let findings = Findings { config, screen, model: &network, history, interpretation: &interpretation };
     write_findings(folder, &findings)?;
     resumable.check()?;
     let mut failed = training.non_finite.map(Error::from);
@@ -128,20 +127,6 @@ where
             Err(error) => return Err(error),
         }
     }
-    progress.event("stage", json!({ "stage": "results" }));
-    if config.output.h5ad {
-        folder.write_h5ad(config, data, interpretation, history, &metrics)?;
-    }
-    resumable.check()?;
-    let metrics = timed(metrics, resumable.seconds());
-    write_figures(folder, &metrics, || Manifest::new(config, team, resumable.history()))?;
-    if let (true, Err(error)) = (folder.writes(), checkpoint::remove(folder.path())) {
-        progress.warn(&format!("the run is finished, but its checkpoint is left over ({error})."));
-    }
-    let seconds = metrics.timing.total_seconds;
-    progress.event("finished", json!({ "folder": folder.path(), "seconds": seconds, "failed": failed.is_some() }));
-    match failed {
-        Some(error) => Err(error),
-        None => Ok(RunOutcome { metrics, folder: folder.path().to_path_buf() }),
-    }
+    let judged = Judged { interpretation, history, metrics, failed };
+    finish(team, config, data, folder, resumable, progress, judged)
 }

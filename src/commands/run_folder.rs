@@ -1,19 +1,37 @@
-//! The results folder of a run before and while it is worked in: what is there already, and what an interrupted run left.
+//! The results folder of a run before and while it is worked in, and at the end: what is there already, what an interrupted run
+//! left, what a finished one has found.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use crate::checkpoint::{ResumableRun, RunDescription};
+use serde_json::json;
+
+use crate::checkpoint::{ResumableRun, RunDescription, file as checkpoint};
 use crate::data::dataset::Dataset;
 use crate::data::identity::identity;
 use crate::display::progress::ProgressKind;
-use crate::error::{InputError, Result};
+use crate::error::{Error, InputError, Result};
+use crate::evaluation::interpretation::Interpretation;
+use crate::evaluation::judge::timed;
+use crate::evaluation::metrics::Metrics;
 use crate::parallel::ranks::Ranks;
 use crate::parallel::team::Team;
 use crate::results::catalogue::ResultsFile;
+use crate::results::findings::write_figures;
 use crate::results::folder::{Earlier, ResultsFolder, check_destination, is_finished};
+use crate::results::manifest::Manifest;
 use crate::settings::{INDIFFERENT_KEYS, RawSettings, Settings};
 use crate::system::console::Console;
+use crate::training::history::EpochRecord;
+
+/// What a run leaves behind.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunOutcome {
+    /// Its figures.
+    pub metrics: Metrics,
+    /// Its results folder.
+    pub folder: PathBuf,
+}
 
 /// What is to be done about a run that the results folder already holds.
 fn earlier(config: &Settings) -> Earlier {
@@ -108,4 +126,45 @@ pub(crate) fn finished(config: &Settings) -> Result<Option<PathBuf>> {
 pub(crate) fn describe(config: &Settings, data: &Dataset, folder: &Path) -> Result<RunDescription> {
     let (settings, resume_command) = (config.settings_of_results(), config.resume_command(folder));
     Ok(RunDescription { settings, data: identity(data)?, resume_command })
+}
+
+/// What a run has found.
+pub(crate) struct Judged<'a> {
+    pub(crate) interpretation: Interpretation,
+    pub(crate) history: &'a [EpochRecord],
+    pub(crate) metrics: Metrics,
+    /// Why it could not do all that it was to do.
+    pub(crate) failed: Option<Error>,
+}
+
+/// Writes what a run writes last, and ends it.
+///
+/// # Errors
+/// A failed write; what made the run fail.
+pub(crate) fn finish(
+    team: &Team,
+    config: &Settings,
+    data: &Dataset,
+    folder: &ResultsFolder,
+    resumable: &mut ResumableRun<'_>,
+    progress: ProgressKind<'_>,
+    judged: Judged<'_>,
+) -> Result<RunOutcome> {
+    let Judged { interpretation, history, metrics, failed } = judged;
+    progress.event("stage", json!({ "stage": "results" }));
+    if config.output.h5ad {
+        folder.write_h5ad(config, data, interpretation, history, &metrics)?;
+    }
+    resumable.check()?;
+    let metrics = timed(metrics, resumable.seconds());
+    write_figures(folder, &metrics, || Manifest::new(config, team, resumable.history()))?;
+    if let (true, Err(error)) = (folder.writes(), checkpoint::remove(folder.path())) {
+        progress.warn(&format!("the run is finished, but its checkpoint is left over ({error})."));
+    }
+    let seconds = metrics.timing.total_seconds;
+    progress.event("finished", json!({ "folder": folder.path(), "seconds": seconds, "failed": failed.is_some() }));
+    match failed {
+        Some(error) => Err(error),
+        None => Ok(RunOutcome { metrics, folder: folder.path().to_path_buf() }),
+    }
 }

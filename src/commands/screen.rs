@@ -1,6 +1,6 @@
 //! The screen that the settings name: read or simulated, then split.
 
-use crate::error::InputError;
+use crate::error::{Error, InputError};
 use crate::results::folder::ResultsFolder;
 use serde_json::json;
 use std::sync::Arc;
@@ -85,6 +85,9 @@ pub(crate) fn read_among(team: &Team, config: &Settings) -> Result<(Screen, Sett
         let remedy = "leave out --stream (each rank then holds its share of the counts), or start a single process";
         return ranks
             .first_error(Err(InputError::new("several ranks do not read their counts from disk", remedy).into()));
+    }
+    if !ranks.is_alone() {
+        ranks.first_error(config.refuse_without_network("a run on several ranks").map_err(Error::from))?;
     }
     let read = read(team, config).and_then(|screen| {
         let config = config.resolved(&screen.data.intervention_names, screen.split.train.len())?;

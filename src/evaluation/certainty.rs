@@ -8,14 +8,12 @@ use crate::data::split::ScreenSplit;
 use crate::error::Result;
 use crate::evaluation::identifiability::Identifiability;
 use crate::inference::effects::InterventionEffects;
-use crate::inference::{Inference, evaluation_workspace};
-use crate::model::network::Network;
+use crate::inference::trained_model::TrainedModel;
 use crate::model::prior::evidence::evidence;
 use crate::model::prior::table::Masks;
 use crate::numerics::random::{Purpose, shuffle, stream};
 use crate::numerics::real::Real;
-use crate::parallel::team::Team;
-use crate::parallel::team::tiles;
+use crate::parallel::team::{Team, tiles};
 use crate::training::turn::{TurnedEvidence, evidence_of_turns, matched};
 
 /// A shift beyond this, in deviations of the latent's prior, counts as large.
@@ -82,21 +80,20 @@ pub struct Certainty {
 }
 
 impl Certainty {
-    /// The certainty of the edges of `network`; `None` where its masks are not integrated out.
+    /// The certainty of the edges of `model`; `None` where its masks are not integrated out.
     ///
     /// # Errors
     /// Counts on disk that cannot be read.
-    pub fn of_network<R: Real>(
+    pub fn of<R: Real>(
         team: &Team,
-        network: &Network<R>,
+        model: &mut impl TrainedModel<R>,
         data: &Dataset,
         split: &ScreenSplit,
         fdr: f64,
         seed: u64,
     ) -> Result<Option<Self>> {
-        let Masks::Integrated { .. } = network.prior().masks else { return Ok(None) };
-        let mut workspace = evaluation_workspace(network, data);
-        let means = Inference { team, network, data, workspace: &mut workspace }.posterior_means(&split.train)?;
+        let Masks::Integrated { .. } = model.prior().masks else { return Ok(None) };
+        let means = model.posterior_means(&split.train)?;
         Ok(Some(Self::new(team, data, &split.train, &means, fdr, seed)))
     }
 
@@ -121,6 +118,23 @@ impl Certainty {
     pub fn found(&self) -> impl Iterator<Item = &Edge> {
         self.edges.iter().filter(|edge| edge.q_value <= self.fdr)
     }
+}
+
+/// The edges of the graph alone, as [`Certainty::found`] of [`Certainty::new`] gives them.
+pub(crate) fn edges_found(
+    team: &Team,
+    data: &Dataset,
+    cells: &[usize],
+    means: &[f64],
+    fdr: f64,
+    seed: u64,
+) -> Vec<Edge> {
+    let l = means.len() / cells.len();
+    let whitened = InterventionEffects::new(data, cells, means, l).whitened();
+    let turns = evidence_of_turns(team, &whitened, STARTS, seed);
+    let mut edges = edges(&whitened.interventions, l, averaged(&turns, l));
+    edges.retain(|edge| edge.q_value <= fdr);
+    edges
 }
 
 /// What is known of every pair: probability of an edge, shift and its deviation; A x L each.

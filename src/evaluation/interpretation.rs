@@ -6,8 +6,7 @@ use crate::error::Result;
 use crate::evaluation::certainty::{Certainty, Edge};
 use crate::evaluation::gene_effects::GeneEffects;
 use crate::inference::loadings::{MOST_CELLS, spread};
-use crate::inference::{Inference, evaluation_workspace};
-use crate::model::network::Network;
+use crate::inference::trained_model::TrainedModel;
 use crate::model::prior::table::PriorTable;
 use crate::numerics::real::Real;
 use crate::parallel::team::Team;
@@ -58,24 +57,24 @@ impl CellFigures {
 }
 
 impl Interpretation {
-    /// Reads `network` out in one pass over the cells, and calls `cell(mean, record)` for each of them, in their order, with
+    /// Reads `model` out in one pass over the cells, and calls `cell(mean, record)` for each of them, in their order, with
     /// its posterior mean: on the first process, which is the one that writes.
     ///
     /// # Errors
     /// Counts on disk that cannot be read; what `cell` fails with.
     pub fn new<R: Real>(
         team: &Team,
-        network: &Network<R>,
+        model: &mut impl TrainedModel<R>,
         data: &Dataset,
         split: &ScreenSplit,
         Readout { seed, fdr, keep }: Readout,
         mut cell: impl FnMut(&[f64], &CellRecord) -> Result<()>,
     ) -> Result<Self> {
-        let l = network.architecture.n_latents;
+        let l = model.n_latents();
         let wide = |values: &[R]| values.iter().map(|v| v.to_f64()).collect::<Vec<f64>>();
-        let prior = network.prior();
+        let certainty = Certainty::of(team, model, data, split, fdr, seed)?;
+        let prior = model.prior();
         let (masks, shifts) = (prior.probabilities().map(|masks| wide(&masks)), prior.shifts.map(wide));
-        let certainty = Certainty::of_network(team, network, data, split, fdr, seed)?;
         let targets = match &certainty {
             Some(certainty) => certainty.found().map(Target::from).collect(),
             None => targets(prior, &split.trained),
@@ -92,9 +91,7 @@ impl Interpretation {
         let mut cells = (keep && first).then(CellFigures::default);
         let mut latent = vec![0.0; l];
 
-        let mut workspace = evaluation_workspace(network, data);
-        let mut inference = Inference { team, network, data, workspace: &mut workspace };
-        let mut mean_count = inference.for_each_cell(seed, |found| {
+        let mut mean_count = model.for_each_cell(seed, |found| {
             let n = found.cell;
             if left.next_if_eq(&n).is_some() {
                 latents_chosen.extend_from_slice(found.mean);
@@ -117,7 +114,7 @@ impl Interpretation {
             Ok(())
         })?;
         mean_count.iter_mut().for_each(|total| *total /= data.n_cells() as f64);
-        let loadings = inference.gene_loadings(&chosen, &latents_chosen, split.train.len());
+        let loadings = model.gene_loadings(&chosen, &latents_chosen, split.train.len());
         let genes = GeneEffects::new(l, mean_count, loadings);
         Ok(Self { masks, shifts, targets, certainty, genes, cells })
     }

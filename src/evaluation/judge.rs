@@ -1,4 +1,4 @@
-//! The figures of a trained network on its screen: bounds, recovered latents and targets, plain baselines.
+//! The figures of a trained model on its screen: bounds, recovered latents and targets, plain baselines.
 
 use crate::data::dataset::Dataset;
 use crate::data::screen::Screen;
@@ -13,16 +13,14 @@ use crate::evaluation::oracle::latent_oracle;
 use crate::evaluation::pooled;
 use crate::evaluation::recovery::Recovery;
 use crate::evaluation::target_graph::{TargetScore, score_targets, targets_from_prior_means, two_largest_shifts};
-use crate::inference::{Inference, evaluation_workspace};
-use crate::model::network::Network;
-use crate::model::workspace::Workspace;
+use crate::inference::trained_model::TrainedModel;
 use crate::numerics::real::Real;
 use crate::parallel::team::Team;
 use crate::settings::Settings;
 use crate::system::machine::peak_rss_bytes;
 use crate::training::trainer::Training;
 
-/// What is found of a trained network before its edges are judged.
+/// What is found of a trained model before its edges are judged.
 #[derive(Debug, Clone)]
 pub struct Judgement {
     metrics: Metrics,
@@ -38,17 +36,17 @@ impl Judgement {
     }
 }
 
-/// Judges a trained network; `between` is called after each of its parts, on every process, and ends it with its error.
+/// Judges a trained model; `between` is called after each of its parts, on every process, and ends it with its error.
 ///
 /// On several processes the figures are whole on the first one; the others lack those that need the counts of all cells.
 ///
 /// # Errors
 /// Counts on disk that cannot be read; baselines that cannot be fitted; what `between` returns.
-pub fn judge<R: Real>(
+pub fn judge<R: Real, M: TrainedModel<R>>(
     team: &Team,
     config: &Settings,
     screen: &Screen,
-    network: &Network<R>,
+    model: &mut M,
     training: Option<&Training>,
     between: &mut dyn FnMut() -> Result<()>,
 ) -> Result<Judgement> {
@@ -56,9 +54,8 @@ pub fn judge<R: Real>(
         team,
         config,
         screen,
-        network,
-        workspace: evaluation_workspace(network, &screen.data),
-        masks: network.prior().masks_on(),
+        masks: model.prior().masks_on(),
+        model,
         latents: Vec::new(),
         recovered: None,
         matched: None,
@@ -72,13 +69,12 @@ pub fn judge<R: Real>(
     Ok(Judgement { metrics: judge.metrics, matched: judge.matched })
 }
 
-/// A network that is being judged.
-struct Judge<'a, R: Real> {
+/// A model that is being judged.
+struct Judge<'a, R: Real, M> {
     team: &'a Team<'a>,
     config: &'a Settings,
     screen: &'a Screen,
-    network: &'a Network<R>,
-    workspace: Workspace<R>,
+    model: &'a mut M,
     /// Whether each mask is on, interventions x L, for models with masks.
     masks: Option<Vec<bool>>,
     /// Posterior means of all cells, from when they are computed until they are compared with the true ones.
@@ -90,23 +86,18 @@ struct Judge<'a, R: Real> {
     metrics: Metrics,
 }
 
-impl<R: Real> Judge<'_, R> {
+impl<R: Real, M: TrainedModel<R>> Judge<'_, R, M> {
     /// The parts of the judgement, in order. What needs the counts of all cells is left to the first process.
     const PARTS: [fn(&mut Self) -> Result<()>; 6] =
         [Self::bounds, Self::latent_kl, Self::latents, Self::baseline, Self::match_latents, Self::recovery];
-
-    fn inference(&mut self) -> Inference<'_, R> {
-        let Self { team, network, screen, workspace, .. } = self;
-        Inference { team, network, data: &screen.data, workspace }
-    }
 
     /// Negative ELBO of the training and of the validation cells.
     fn bounds(&mut self) -> Result<()> {
         let Screen { data, split, .. } = self.screen;
         let objective = self.config.objective(data.n_interventions(), split.train.len());
         let seed = self.config.execution.seed;
-        let on_training = self.inference().elbo(&split.train, &objective, seed)?;
-        let on_validation = self.inference().elbo(&split.validation, &objective, seed)?;
+        let on_training = self.model.elbo(&split.train, &objective, seed)?;
+        let on_validation = self.model.elbo(&split.validation, &objective, seed)?;
         self.metrics.elbo_train = on_training.total;
         self.metrics.elbo_validation = on_validation.total;
         self.metrics.reconstruction_validation = on_validation.reconstruction;
@@ -119,8 +110,8 @@ impl<R: Real> Judge<'_, R> {
         let split = &self.screen.split;
         let cells: Vec<usize> = [&split.train[..], &split.validation].concat();
         let seed = self.config.execution.seed;
-        self.metrics.latent_kl = self.inference().divergence_by_latent(&cells, seed)?;
-        let l = self.network.architecture.n_latents;
+        self.metrics.latent_kl = self.model.divergence_by_latent(&cells, seed)?;
+        let l = self.model.n_latents();
         self.metrics.mask = self.masks.as_ref().map(|masks| {
             let rows =
                 || masks.chunks_exact(l).zip(&split.trained).filter(|(_, trained)| **trained).map(|(row, _)| row);
@@ -138,7 +129,7 @@ impl<R: Real> Judge<'_, R> {
         let data = &self.screen.data;
         if data.truth.is_some() {
             let all: Vec<usize> = (0..data.n_cells()).collect();
-            self.latents = self.inference().posterior_means(&all)?;
+            self.latents = self.model.posterior_means(&all)?;
         }
         Ok(())
     }
@@ -165,7 +156,7 @@ impl<R: Real> Judge<'_, R> {
         if !self.team.ranks().is_first() {
             return Ok(());
         }
-        let (l, trained) = (self.network.architecture.n_latents, &self.screen.split.trained);
+        let (l, trained) = (self.model.n_latents(), &self.screen.split.trained);
         self.recovered = Recovery::new(&self.screen.data, &latents, l, |a| trained[a]).map(|recovery| {
             drop(latents);
             let pearson = recovery.mcc(self.team, Correlation::Pearson);
@@ -192,8 +183,8 @@ impl<R: Real> Judge<'_, R> {
         });
         // An iVAE without masks is judged by the two largest shifts of each intervention.
         let largest = || {
-            let shifts: Vec<f64> = self.network.prior().shifts?.iter().map(|shift| shift.to_f64()).collect();
-            Some(two_largest_shifts(&shifts, self.network.architecture.n_latents))
+            let shifts: Vec<f64> = self.model.prior().shifts?.iter().map(|shift| shift.to_f64()).collect();
+            Some(two_largest_shifts(&shifts, self.model.n_latents()))
         };
         let truth = data.truth.as_ref().expect("what is recovered is known");
         if let Some(masks) = self.masks.clone().or_else(largest) {

@@ -7,6 +7,8 @@ use crate::evaluation::certainty::Certainty;
 use crate::evaluation::interpretation::{CellRecord, Interpretation, Target};
 use crate::fit::donors::Donors;
 use crate::fit::trained_on::TrainedOn;
+use crate::inference::linear::{LinearInference, LinearModel};
+use crate::inference::trained_model::TrainedModel;
 use crate::inference::{Inference, evaluation_workspace};
 use crate::model::network::Network;
 use crate::numerics::real::{Precision, Real};
@@ -15,9 +17,8 @@ use crate::results::catalogue::ResultsFile;
 use crate::results::cells::write_cells;
 use crate::results::findings::{Findings, write_findings};
 use crate::results::folder::{Earlier, ResultsFolder};
-use crate::results::model_file::read_network;
+use crate::results::model_file::{LinearSizes, SavedModel, read_linear, read_network};
 use crate::settings::{RawSettings, Settings};
-use crate::system::safetensors::TensorValues;
 use crate::training::history::EpochRecord;
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -38,6 +39,8 @@ pub struct Fitted {
 pub(crate) enum TrainedNetwork {
     Single(Box<Network<f32>>),
     Double(Box<Network<f64>>),
+    /// No network: a linear map.
+    Linear(Box<LinearModel>),
 }
 
 /// Where a model comes from.
@@ -98,8 +101,9 @@ impl Fitted {
         };
         let folder = ResultsFolder::create(Some(folder.as_ref()), Earlier::Keep)?;
         match &self.weights {
-            TrainedNetwork::Single(network) => record.write(&folder, &self.settings, network),
-            TrainedNetwork::Double(network) => record.write(&folder, &self.settings, network),
+            TrainedNetwork::Single(network) => record.write(&folder, &self.settings, &**network),
+            TrainedNetwork::Double(network) => record.write(&folder, &self.settings, &**network),
+            TrainedNetwork::Linear(model) => record.write(&folder, &self.settings, &**model),
         }
     }
 
@@ -158,6 +162,10 @@ impl Fitted {
         match &self.weights {
             TrainedNetwork::Single(network) => self.latents_in(network, &cells),
             TrainedNetwork::Double(network) => self.latents_in(network, &cells),
+            TrainedNetwork::Linear(model) => Team::with(self.settings.n_threads(), |team| {
+                let all: Vec<usize> = (0..cells.n_cells()).collect();
+                LinearInference { team, model, data: &cells }.posterior_means(&all)
+            }),
         }
     }
 
@@ -199,6 +207,11 @@ impl Fitted {
 
 impl TrainedNetwork {
     fn read(path: &Path, settings: &Settings, trained_on: &TrainedOn) -> Result<Self> {
+        if !settings.model.method.trains_network() {
+            let (genes, interventions) = (trained_on.genes.len(), trained_on.interventions.len());
+            let sizes = LinearSizes { genes, latents: settings.model.latents, interventions };
+            return Ok(Self::Linear(Box::new(read_linear(path, settings.model.likelihood, sizes)?)));
+        }
         let architecture = trained_on.architecture(settings);
         Ok(match settings.training.precision {
             Precision::F32 => Self::Single(Box::new(read_network(path, architecture)?.0)),
@@ -216,6 +229,7 @@ impl TrainedNetwork {
         match self {
             Self::Single(network) => of(network),
             Self::Double(network) => of(network),
+            Self::Linear(model) => (model.prior().probabilities(), Some(model.shift.clone())),
         }
     }
 
@@ -223,22 +237,20 @@ impl TrainedNetwork {
         match &mut self {
             Self::Single(network) => network.prior_mut().freeze(),
             Self::Double(network) => network.prior_mut().freeze(),
+            Self::Linear(_) => {}
         }
         self
     }
 }
 
 impl TrainingRecord {
-    fn write<R: Real>(&self, folder: &ResultsFolder, settings: &Settings, network: &Network<R>) -> Result<(), Error>
-    where
-        for<'a> &'a [R]: Into<TensorValues<'a>>,
-    {
+    fn write(&self, folder: &ResultsFolder, settings: &Settings, model: &dyn SavedModel) -> Result<(), Error> {
         let Self { screen, history, interpretation, latents, cells } = self;
         let l = settings.model.latents;
         folder.write_config(settings)?;
         write_cells(folder, &screen.data, l, settings.training.precision, |put| {
             latents.chunks_exact(l).zip(cells).try_for_each(|(mean, record)| put(mean, record))
         })?;
-        write_findings(folder, &Findings { config: settings, screen, network, history, interpretation })
+        write_findings(folder, &Findings { config: settings, screen, model, history, interpretation })
     }
 }

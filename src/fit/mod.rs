@@ -14,12 +14,16 @@ use crate::data::dataset::Dataset;
 use crate::data::screen::LoadedScreen;
 use crate::data::split::ScreenSplit;
 use crate::error::Result;
-use crate::evaluation::interpretation::{Interpretation, Readout};
+use crate::evaluation::interpretation::{CellRecord, Interpretation, Readout};
 use crate::fit::fitted::{ModelSource, TrainedNetwork, TrainingRecord};
+use crate::inference::linear::{LinearInference, LinearModel};
+use crate::inference::trained_model::TrainedModel;
+use crate::inference::{Inference, evaluation_workspace};
 use crate::model::network::Network;
 use crate::numerics::real::{Precision, Real};
 use crate::parallel::team::Team;
 use crate::settings::Settings;
+use crate::training::history::EpochRecord;
 use crate::training::observer::Observer;
 use crate::training::starts::{Starts, StartsMetrics, train_from_starts};
 use crate::training::trainer::{Training, TrainingTask};
@@ -47,6 +51,9 @@ pub fn fit(data: &Dataset, settings: &Settings, observer: &mut dyn Observer) -> 
     let split = ScreenSplit::new(&data.source, &data.interventions, data.n_interventions(), held_out, fraction, seed)?;
     let settings = settings.resolved(&data.intervention_names, split.train.len())?;
     settings.execution.simd.choose();
+    if !settings.model.method.trains_network() {
+        return Team::with(settings.n_threads(), |team| fit_linear(team, data, split, settings.clone()));
+    }
     Team::with(settings.n_threads(), |team| match settings.training.precision {
         Precision::F32 => fit_in(team, data, split, settings.clone(), observer, TrainedNetwork::Single),
         Precision::F64 => fit_in(team, data, split, settings.clone(), observer, TrainedNetwork::Double),
@@ -66,26 +73,65 @@ fn fit_in<R: Real>(
     if let Some(non_finite) = training.non_finite {
         return Err(non_finite.into());
     }
+    let workspace = &mut evaluation_workspace(&network, data);
+    let model = &mut Inference { team, network: &network, data, workspace };
+    let read = read_out(team, model, data, &split, &settings)?;
+    Ok(fitted(data, split, settings, training.history, read, weights(Box::new(network))))
+}
+
+fn fit_linear(team: &Team, data: &Dataset, split: ScreenSplit, settings: Settings) -> Result<Fitted> {
+    let model = LinearModel::fit(team, data, &split.train, settings.linear_settings())?;
+    let read = read_out(team, &mut LinearInference { team, model: &model, data }, data, &split, &settings)?;
+    Ok(fitted(data, split, settings, Vec::new(), read, TrainedNetwork::Linear(Box::new(model))))
+}
+
+/// What a model says of its screen, and of each cell.
+struct ReadOut {
+    interpretation: Interpretation,
+    /// Posterior means, cells x L.
+    latents: Vec<f64>,
+    cells: Vec<CellRecord>,
+}
+
+fn read_out<R: Real>(
+    team: &Team,
+    model: &mut impl TrainedModel<R>,
+    data: &Dataset,
+    split: &ScreenSplit,
+    settings: &Settings,
+) -> Result<ReadOut> {
     let (mut latents, mut cells) = (Vec::new(), Vec::new());
     let readout = Readout { seed: settings.execution.seed, fdr: settings.output.fdr, keep: false };
-    let interpretation = Interpretation::new(team, &network, data, &split, readout, |mean, record| {
+    let interpretation = Interpretation::new(team, model, data, split, readout, |mean, record| {
         latents.extend_from_slice(mean);
         cells.push(*record);
         Ok(())
     })?;
+    Ok(ReadOut { interpretation, latents, cells })
+}
+
+fn fitted(
+    data: &Dataset,
+    split: ScreenSplit,
+    settings: Settings,
+    history: Vec<EpochRecord>,
+    read: ReadOut,
+    weights: TrainedNetwork,
+) -> Fitted {
+    let ReadOut { interpretation, latents, cells } = read;
     let loaded =
         LoadedScreen { data: Arc::new(data.without_counts()), generating: None, notes: Vec::new(), summary: None };
     let screen = loaded.split_as(split);
     let (masks, shifts) = (interpretation.masks.clone(), interpretation.shifts.clone());
-    let record = TrainingRecord { screen, history: training.history, interpretation, latents, cells };
-    Ok(Fitted {
+    let record = TrainingRecord { screen, history, interpretation, latents, cells };
+    Fitted {
         trained_on: TrainedOn::of(data),
-        weights: weights(Box::new(network)),
+        weights,
         masks,
         shifts,
         source: ModelSource::Training(Box::new(record)),
         settings,
-    })
+    }
 }
 
 /// Trains the network of resolved settings on the training cells of a screen, in as far as `run` has not seen it done.

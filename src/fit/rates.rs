@@ -53,9 +53,13 @@ impl Fitted {
 
     /// The rates of the genes `chosen` in cells over the model's genes.
     pub(crate) fn rates_of(&self, cells: &Dataset, chosen: &[usize], request: &RatesRequest) -> Result<Vec<f32>> {
+        self.settings
+            .refuse_without_network("normalised expression")
+            .map_err(|error| self.trained_on.located(error))?;
         match &self.weights {
             TrainedNetwork::Single(network) => self.rates_in(network, cells, chosen, request),
             TrainedNetwork::Double(network) => self.rates_in(network, cells, chosen, request),
+            TrainedNetwork::Linear(_) => unreachable!("refused above"),
         }
     }
 

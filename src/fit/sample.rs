@@ -64,11 +64,13 @@ impl Fitted {
             let remedy = "leave --intervention out, or train a model whose prior has shifts (sVAE+, sVAE, iVAE)";
             return Err(trained_on.error_at(problem, remedy, "--intervention"));
         }
+        settings.refuse_without_network("sampling of cells").map_err(|error| trained_on.located(error))?;
         let donors = self.donors()?;
         let held_out = chosen.iter().copied().find(|&a| !donors.trained[a]);
         let (data, latents) = match &*self.weights_for(held_out)? {
             TrainedNetwork::Single(network) => self.sample_in(network, request, &chosen, &donors),
             TrainedNetwork::Double(network) => self.sample_in(network, request, &chosen, &donors),
+            TrainedNetwork::Linear(_) => unreachable!("refused above"),
         };
         Ok(SampledCells { data, latents, from_held_out_fit: held_out.is_some() })
     }

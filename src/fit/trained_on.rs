@@ -92,7 +92,8 @@ impl TrainedOn {
         self.located(InputError::new(problem, remedy)).at(flag).into()
     }
 
-    fn located(&self, error: InputError) -> InputError {
+    /// The error, in the folder that the model was read from.
+    pub(crate) fn located(&self, error: InputError) -> InputError {
         match &self.folder {
             Some(folder) => error.in_file(folder),
             None => error,

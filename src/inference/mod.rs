@@ -4,8 +4,11 @@ pub mod bounds;
 pub mod cells;
 pub mod effects;
 pub mod elbo;
+pub mod gene_dispersion;
+pub mod linear;
 pub mod loadings;
 pub mod posterior;
+pub mod trained_model;
 
 use crate::data::dataset::Dataset;
 use crate::data::minibatch::Batch;

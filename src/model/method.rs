@@ -18,6 +18,8 @@ pub enum Method {
     Svae,
     /// Prior N(mask * shift, I), spike-and-slab prior on the mask
     SvaePlus,
+    /// Principal components of log counts, turned by the rule of svae-plus: no network, no training
+    Pca,
 }
 
 impl Method {
@@ -29,12 +31,18 @@ impl Method {
             Method::Ivae => "ivae",
             Method::Svae => "svae",
             Method::SvaePlus => "svae-plus",
+            Method::Pca => "pca",
         }
     }
 
     /// Whether the prior mean of a cell depends on its intervention.
     pub fn uses_interventions(self) -> bool {
         !matches!(self, Method::Vae | Method::BetaVae)
+    }
+
+    /// Whether it trains a network.
+    pub fn trains_network(self) -> bool {
+        self != Method::Pca
     }
 
     /// Whether a mask is learned, and with it a sparsity (`alpha`), a kind of sample and a temperature.
@@ -51,13 +59,14 @@ impl Method {
                 IvaeMask::Learned => Prior::Masked { kind: MaskKind::Hard, temperature: 1.0 },
             },
             Method::Svae | Method::SvaePlus => Prior::Masked { kind, temperature },
+            Method::Pca => Prior::Masked { kind: MaskKind::Integrated, temperature },
         }
     }
 
     /// Penalty on the masks, of strength `alpha` where there is one.
     pub fn penalty(self, alpha: f64) -> Penalty {
         match self {
-            Method::Vae | Method::BetaVae | Method::Ivae => Penalty::None,
+            Method::Vae | Method::BetaVae | Method::Ivae | Method::Pca => Penalty::None,
             Method::Svae => Penalty::MeanProbability { alpha },
             Method::SvaePlus => Penalty::SpikeAndSlab { alpha },
         }

@@ -38,6 +38,8 @@ pub enum Purpose {
     Turn = 13,
     /// Permutations of labels; the epoch is the permutation's number.
     Permutation = 14,
+    /// Where the search for principal components begins.
+    Components = 15,
 }
 
 /// The stream of one (seed, purpose, epoch, item): Philox 4x32-10 with these as its counter (Salmon et al. 2011).

@@ -14,20 +14,20 @@ use crate::numerics::real::Real;
 use crate::results::catalogue::ResultsFile;
 use crate::results::folder::ResultsFolder;
 use crate::results::manifest::Manifest;
-use crate::results::model_file::{add_batch_norm, metadata};
+use crate::results::model_file::{SavedModel, add_batch_norm, metadata};
 use crate::settings::Settings;
 use crate::system::safetensors::TensorValues;
 use crate::training::history::EpochRecord;
 
 /// A trained model and what it says about its screen.
-#[derive(Debug)]
-pub struct Findings<'a, R> {
+#[derive(Debug, Clone, Copy)]
+pub struct Findings<'a> {
     /// The settings as used.
     pub config: &'a Settings,
     /// The screen.
     pub screen: &'a Screen,
     /// The model.
-    pub network: &'a Network<R>,
+    pub model: &'a dyn SavedModel,
     /// The epochs of its training.
     pub history: &'a [EpochRecord],
     /// Masks, shifts, targets and genes of the model.
@@ -35,19 +35,19 @@ pub struct Findings<'a, R> {
 }
 
 /// Writes every file of [`When::AfterTraining`](crate::results::catalogue::When) but those with a row per cell. Tables of
-/// edges, masks, shifts and targets are left out for a model that has none, the data summary for a simulation.
+/// edges, masks, shifts and targets are left out for a model that has none, the history for one without a training, the data
+/// summary for a simulation.
 ///
 /// # Errors
 /// [`crate::Error::Io`] naming the file.
-pub fn write_findings<R: Real>(folder: &ResultsFolder, findings: &Findings<R>) -> Result<()>
-where
-    for<'a> &'a [R]: Into<TensorValues<'a>>,
-{
-    let Findings { config, screen, network, history, interpretation: found } = *findings;
+pub fn write_findings(folder: &ResultsFolder, findings: &Findings<'_>) -> Result<()> {
+    let Findings { config, screen, model, history, interpretation: found } = *findings;
     let data = &screen.data;
-    let (names, l) = (&data.intervention_names, network.architecture.n_latents);
-    folder.write_history(ResultsFile::History, history)?;
-    folder.write_model(ResultsFile::Model, network, &metadata(config, data))?;
+    let (names, l) = (&data.intervention_names, config.model.latents);
+    if config.model.method.trains_network() {
+        folder.write_history(ResultsFile::History, history)?;
+    }
+    folder.write_model(ResultsFile::Model, model, &metadata(config, data))?;
     if let Some(masks) = &found.masks {
         folder.write_intervention_table(ResultsFile::Masks, names, l, masks)?;
     }

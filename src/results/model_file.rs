@@ -2,12 +2,15 @@
 //! back with every name and shape checked, and for the same settings and data.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::Debug;
+use std::io::{self, Write};
 use std::path::Path;
 
 use safetensors::{Dtype, SafeTensors};
 
 use crate::data::dataset::{Categorical, Dataset};
 use crate::error::{Error, InputError, Result};
+use crate::inference::linear::LinearModel;
 use crate::model::architecture::Architecture;
 use crate::model::likelihood::Likelihood;
 use crate::model::network::Network;
@@ -95,17 +98,97 @@ impl ResultsFolder {
     ///
     /// # Errors
     /// [`crate::Error::Io`] naming the file.
-    pub fn write_model<R: Real>(
+    pub fn write_model(
         &self,
         file: ResultsFile,
-        network: &Network<R>,
+        model: &dyn SavedModel,
         metadata: &BTreeMap<String, String>,
-    ) -> Result<()>
-    where
-        for<'a> &'a [R]: Into<TensorValues<'a>>,
-    {
-        self.write(file, |out| write_safetensors(out, &SavedValues::of(network).tensors(), metadata))
+    ) -> Result<()> {
+        self.write(file, |out| model.write_tensors(out, metadata))
     }
+}
+
+/// A model that is saved as tensors.
+pub trait SavedModel: Debug {
+    /// Writes every tensor by name, and what the model says about itself.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    fn write_tensors(&self, out: &mut dyn Write, metadata: &BTreeMap<String, String>) -> io::Result<()>;
+}
+
+impl<R: Real> SavedModel for Network<R>
+where
+    for<'a> &'a [R]: Into<TensorValues<'a>>,
+{
+    fn write_tensors(&self, mut out: &mut dyn Write, metadata: &BTreeMap<String, String>) -> io::Result<()> {
+        write_safetensors(&mut out, &SavedValues::of(self).tensors(), metadata)
+    }
+}
+
+/// The sizes of a linear model: genes, latents, interventions.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LinearSizes {
+    pub(crate) genes: usize,
+    pub(crate) latents: usize,
+    pub(crate) interventions: usize,
+}
+
+/// The tensors of a linear model, with their shapes.
+fn linear_tensors(model: &mut LinearModel, sizes: LinearSizes) -> Vec<(&'static str, Vec<usize>, &mut Vec<f64>)> {
+    let LinearSizes { genes: g, latents: l, interventions: a } = sizes;
+    let mut tensors = vec![
+        ("mean", vec![g], &mut model.mean),
+        ("weight", vec![l, g], &mut model.weight),
+        ("origin", vec![l], &mut model.origin),
+        ("loading", vec![g, l], &mut model.loading),
+        ("residual_variance", vec![g], &mut model.residual_variance),
+        ("noise_variance", vec![l], &mut model.noise_variance),
+        ("inverse_squares", vec![l], &mut model.inverse_squares),
+        ("rate", vec![g], &mut model.rate),
+        ("shift", vec![a, l], &mut model.shift),
+        ("mask_logit", vec![a, l], &mut model.mask_logit),
+    ];
+    if model.likelihood.n_parameters(g) > 0 {
+        tensors.push(("log_dispersion", vec![g], &mut model.log_dispersion));
+    }
+    tensors
+}
+
+impl SavedModel for LinearModel {
+    fn write_tensors(&self, mut out: &mut dyn Write, metadata: &BTreeMap<String, String>) -> io::Result<()> {
+        let (genes, latents) = (self.n_genes(), self.n_latents);
+        let sizes = LinearSizes { genes, latents, interventions: self.shift.len() / latents };
+        let mut model = self.clone();
+        let tensors = linear_tensors(&mut model, sizes);
+        let named = tensors.into_iter().map(|(name, shape, values)| {
+            let values: &[f64] = values;
+            NamedTensor { name: name.to_owned(), shape, values: values.into() }
+        });
+        let tensors: Vec<NamedTensor<'_>> = named.collect();
+        write_safetensors(&mut out, &tensors, metadata)
+    }
+}
+
+/// Reads a linear model of these sizes.
+///
+/// # Errors
+/// As [`read_network`].
+pub(crate) fn read_linear(path: &Path, likelihood: Likelihood, sizes: LinearSizes) -> Result<LinearModel> {
+    let bytes = read_bytes(path)?;
+    let file = SafeTensors::deserialize(&bytes).map_err(|error| damaged(path, error))?;
+    let mut model = LinearModel { n_latents: sizes.latents, ..LinearModel::of(likelihood) };
+    let mut tensors = linear_tensors(&mut model, sizes);
+    let known = |name: &str| tensors.iter().any(|(known, ..)| *known == name);
+    if let Some(name) = file.names().into_iter().filter(|name| !known(name)).min() {
+        return Err(foreign(path, name, "the model of the settings has no such tensor").into());
+    }
+    for (name, shape, values) in &mut tensors {
+        let read: Vec<f64> = values_of(&file, path, name, shape)?;
+        **values = read;
+    }
+    drop(tensors);
+    Ok(model)
 }
 
 /// The values of a network as they are saved: every tensor in the order of its shape, parameters then running statistics.
@@ -152,23 +235,9 @@ pub fn read_network<R: Real>(
     path: &Path,
     architecture: Architecture,
 ) -> Result<(Network<R>, BTreeMap<String, String>)> {
-    let bytes = match std::fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(source) if source.kind() == std::io::ErrorKind::NotFound => {
-            let error = InputError::new("there is no such file", "name the folder of a finished run");
-            return Err(error.in_file(path).into());
-        }
-        Err(source) => return Err(Error::io("reading", path, source)),
-    };
-    let damaged = |error: safetensors::SafeTensorError| {
-        InputError::new(
-            format!("this is no whole safetensors file ({error})"),
-            "restore the file, or repeat the run with `svae-cpu run` on the folder's config.toml",
-        )
-        .in_file(path)
-    };
-    let file = SafeTensors::deserialize(&bytes).map_err(damaged)?;
-    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(damaged)?;
+    let bytes = read_bytes(path)?;
+    let file = SafeTensors::deserialize(&bytes).map_err(|error| damaged(path, error))?;
+    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| damaged(path, error))?;
     let metadata: HashMap<String, String> = header.metadata().clone().unwrap_or_default();
 
     let mut network = Network::new(architecture, 0);
@@ -185,7 +254,26 @@ pub fn read_network<R: Real>(
     Ok((network, metadata.into_iter().collect()))
 }
 
-/// The metadata of a saved network, which tell what it was trained on.
+fn read_bytes(path: &Path) -> Result<Vec<u8>> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(bytes),
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound => {
+            let error = InputError::new("there is no such file", "name the folder of a finished run");
+            Err(error.in_file(path).into())
+        }
+        Err(source) => Err(Error::io("reading", path, source)),
+    }
+}
+
+fn damaged(path: &Path, error: safetensors::SafeTensorError) -> InputError {
+    InputError::new(
+        format!("this is no whole safetensors file ({error})"),
+        "restore the file, or repeat the run with `svae-cpu run` on the folder's config.toml",
+    )
+    .in_file(path)
+}
+
+/// The metadata of a saved model, which tell what it was trained on.
 ///
 /// # Errors
 /// [`InputError`] naming a file that is missing or no safetensors file.
@@ -229,31 +317,37 @@ fn foreign(path: &Path, tensor: &str, problem: impl Into<String>) -> InputError 
 fn fill<R: Real>(buffer: &mut Buffer<R>, file: &SafeTensors, path: &Path) -> Result<(), InputError> {
     let layout = buffer.layout.clone();
     for entry in layout.entries() {
-        let foreign = |problem: String| foreign(path, &entry.name, problem);
-        let tensor = file.tensor(&entry.name).map_err(|_| foreign("the file lacks it".to_owned()))?;
-        if tensor.shape() != entry.shape {
-            return Err(foreign(format!("its shape is {:?}, not {:?}", tensor.shape(), entry.shape)));
-        }
-        match (tensor.dtype(), R::NAME) {
-            (Dtype::F32, "f32") => {
-                let bytes = tensor.data().as_chunks::<4>().0;
-                buffer.set_in_order(entry, bytes.iter().map(|b| R::from_f64(f32::from_le_bytes(*b) as f64)));
-            }
-            (Dtype::F64, "f64") => {
-                let bytes = tensor.data().as_chunks::<8>().0;
-                buffer.set_in_order(entry, bytes.iter().map(|b| R::from_f64(f64::from_le_bytes(*b))));
-            }
-            (found, wanted) => {
-                let found = format!("{found:?}").to_lowercase();
-                return Err(foreign(format!("its values are {found}, not {wanted} as the settings say")));
-            }
-        }
-        let bad = buffer.in_order(entry).position(|v| !v.is_finite());
-        if let Some(i) = bad {
-            return Err(foreign(format!("value {i} is not finite")));
-        }
+        let values = values_of::<R>(file, path, &entry.name, &entry.shape)?;
+        buffer.set_in_order(entry, values.into_iter());
     }
     Ok(())
+}
+
+/// The values of a tensor of `file`, row-major.
+fn values_of<R: Real>(file: &SafeTensors, path: &Path, name: &str, shape: &[usize]) -> Result<Vec<R>, InputError> {
+    let foreign = |problem: String| foreign(path, name, problem);
+    let tensor = file.tensor(name).map_err(|_| foreign("the file lacks it".to_owned()))?;
+    if tensor.shape() != shape {
+        return Err(foreign(format!("its shape is {:?}, not {shape:?}", tensor.shape())));
+    }
+    let values: Vec<R> = match (tensor.dtype(), R::NAME) {
+        (Dtype::F32, "f32") => {
+            let bytes = tensor.data().as_chunks::<4>().0;
+            bytes.iter().map(|b| R::from_f64(f32::from_le_bytes(*b) as f64)).collect()
+        }
+        (Dtype::F64, "f64") => {
+            let bytes = tensor.data().as_chunks::<8>().0;
+            bytes.iter().map(|b| R::from_f64(f64::from_le_bytes(*b))).collect()
+        }
+        (found, wanted) => {
+            let found = format!("{found:?}").to_lowercase();
+            return Err(foreign(format!("its values are {found}, not {wanted} as the settings say")));
+        }
+    };
+    match values.iter().position(|v| !v.is_finite()) {
+        Some(i) => Err(foreign(format!("value {i} is not finite"))),
+        None => Ok(values),
+    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use crate::model::method::Method;
 use crate::model::objective::Objective;
 use crate::model::prior::sparsity::Penalty;
 use crate::settings::config::Settings;
+use crate::training::components::LinearSettings;
 use crate::training::trainer::TrainingSettings;
 
 impl Settings {
@@ -43,6 +44,12 @@ impl Settings {
             scale_to_all_cells: self.model.method == Method::SvaePlus,
             n_cells: n_training,
         }
+    }
+
+    /// The linear model.
+    pub fn linear_settings(&self) -> LinearSettings {
+        let (n_latents, likelihood) = (self.model.latents, self.model.likelihood);
+        LinearSettings { n_latents, likelihood, seed: self.execution.seed }
     }
 
     /// The training on `n_training` cells.

@@ -104,6 +104,9 @@ impl Settings {
         if model.method == Method::BetaVae && !is_given("beta") {
             model.beta = 10.0;
         }
+        if !model.method.trains_network() {
+            self.training.heldout = false;
+        }
         if model.method == Method::Svae && model.mask == MaskKind::Integrated {
             let problem = "the penalty of svae is on masks that are drawn";
             return Err(origin.error("mask", problem, "choose --mask hard or --mask soft, or --method svae-plus"));

@@ -109,6 +109,18 @@ impl Settings {
         (self.training.starts > 1 && trial < epochs).then_some(trial)
     }
 
+    /// Refuses what only a network can do, such as "normalisation".
+    ///
+    /// # Errors
+    /// [`InputError`] for a method that trains none.
+    pub fn refuse_without_network(&self, what: &str) -> std::result::Result<(), InputError> {
+        if self.model.method.trains_network() {
+            return Ok(());
+        }
+        let problem = format!("{what} is not offered for the linear model (method {})", self.model.method.name());
+        Err(InputError::new(problem, "train a network, for example with --method svae-plus"))
+    }
+
     /// Number of threads: as set, else `RAYON_NUM_THREADS`, else what the operating system grants the process.
     pub fn n_threads(&self) -> usize {
         threads_or_all(self.execution.threads)
@@ -173,8 +185,10 @@ impl Settings {
         if self.model.method.learns_mask() && !self.model.integrates_mask() {
             config.model.alpha = Some(self.alpha_for(intervention_names.len()));
         }
-        config.training.epochs = Some(self.epochs_for(n_training));
-        config.training.warmup_epochs = Some(self.warmup_epochs_for(n_training));
+        if self.model.method.trains_network() {
+            config.training.epochs = Some(self.epochs_for(n_training));
+            config.training.warmup_epochs = Some(self.warmup_epochs_for(n_training));
+        }
         if self.training.heldout {
             config.training.retraining_epochs = self.training.retraining_epochs.or(config.training.epochs);
         }
@@ -198,6 +212,11 @@ impl ModelKeys {
     /// Whether masks are integrated out of the divergence and follow the evidence, rather than being drawn.
     pub fn integrates_mask(&self) -> bool {
         self.method == Method::SvaePlus && self.mask == MaskKind::Integrated
+    }
+
+    /// Whether every edge is weighed by its evidence, so that the graph has a false discovery rate.
+    pub fn weighs_edges(&self) -> bool {
+        self.integrates_mask() || self.method == Method::Pca
     }
 }
 

@@ -2,7 +2,9 @@
 
 use crate::model::method::Method;
 use crate::settings::config::Settings;
-use crate::settings::keys::{DATA_KEYS, EVIDENCE_KEYS, GUMBEL_KEYS, HELDOUT_KEYS, STARTS_KEYS, unused_by, unused_with};
+use crate::settings::keys::{
+    DATA_KEYS, EVIDENCE_KEYS, GUMBEL_KEYS, HELDOUT_KEYS, INTEGRATED_KEYS, STARTS_KEYS, unused_by, unused_with,
+};
 
 /// Keys that have no effect on some runs, and why.
 struct Idle {
@@ -12,7 +14,7 @@ struct Idle {
     remedy: &'static str,
 }
 
-const IDLE: [Idle; 8] = [
+const IDLE: [Idle; 9] = [
     Idle {
         keys: &DATA_KEYS,
         when: |config| config.simulation.is_some(),
@@ -26,10 +28,16 @@ const IDLE: [Idle; 8] = [
         remedy: "leave it out, or add --mask hard (mask = \"hard\")",
     },
     Idle {
-        keys: &EVIDENCE_KEYS,
+        keys: &INTEGRATED_KEYS,
         when: |config| !config.model.integrates_mask(),
         problem: "it has no effect where masks are not integrated out",
         remedy: "leave it out, or choose --method svae-plus with --mask integrated",
+    },
+    Idle {
+        keys: &EVIDENCE_KEYS,
+        when: |config| !config.model.weighs_edges(),
+        problem: "it has no effect where edges are not weighed by their evidence",
+        remedy: "leave it out, or choose --method svae-plus with --mask integrated, or --method pca",
     },
     Idle {
         keys: &["log_format"],
@@ -78,6 +86,7 @@ pub(super) fn without_effect(config: &Settings) -> impl Iterator<Item = WithoutE
         key,
         problem: format!("it has no effect with method {}", method.name()),
         remedy: match (method, key) {
+            (Method::Pca, _) => "leave it out, or choose a method that trains a network",
             (_, "ivae_mask") => "leave it out, or choose --method ivae",
             (_, "heldout_batch_norm") => "leave it out, or choose a method whose interventions have shifts",
             (Method::Vae, "beta") => "leave it out, or choose --method beta-vae",

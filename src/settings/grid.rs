@@ -555,7 +555,7 @@ impl GridFile {
     }
 }
 
-const METHODS: [Method; 5] = [Method::Vae, Method::BetaVae, Method::Ivae, Method::Svae, Method::SvaePlus];
+const METHODS: [Method; 6] = [Method::Vae, Method::BetaVae, Method::Ivae, Method::Svae, Method::SvaePlus, Method::Pca];
 
 /// Longest value in the name of a run.
 const LONGEST_VALUE: usize = 40;

@@ -40,8 +40,48 @@ pub(super) const HELDOUT_KEYS: [&str; 3] = ["retraining_epochs", "particles", "h
 /// Keys of masks that are drawn, which the penalty keeps sparse.
 pub(super) const GUMBEL_KEYS: [&str; 3] = ["alpha", "temperature", "prune_masks_below"];
 
-/// Keys of masks that are integrated out, which follow the evidence.
-pub(super) const EVIDENCE_KEYS: [&str; 2] = ["dense_share", "fdr"];
+/// Keys of a training that integrates masks out.
+pub(super) const INTEGRATED_KEYS: [&str; 1] = ["dense_share"];
+
+/// Keys of edges that are weighed by their evidence.
+pub(super) const EVIDENCE_KEYS: [&str; 1] = ["fdr"];
+
+/// Keys of a network and its training.
+const NETWORK_KEYS: [&str; 33] = [
+    "recipe",
+    "hidden",
+    "layers",
+    "alpha",
+    "beta",
+    "mask",
+    "temperature",
+    "ivae_mask",
+    "latent_distribution",
+    "posterior_covariance",
+    "dropout",
+    "batch_norm",
+    "layer_norm",
+    "likelihood_epsilon",
+    "encode_covariates",
+    "deeply_inject_covariates",
+    "epochs",
+    "batch_size",
+    "warmup_epochs",
+    "patience",
+    "learning_rate",
+    "schedule",
+    "weight_decay",
+    "adam_epsilon",
+    "keep",
+    "dense_share",
+    "prune_masks_below",
+    "starts",
+    "trial_share",
+    "heldout",
+    "retraining_epochs",
+    "particles",
+    "heldout_batch_norm",
+];
 
 /// Keys of several starts.
 pub(super) const STARTS_KEYS: [&str; 1] = ["trial_share"];
@@ -55,6 +95,7 @@ pub(super) fn unused_by(method: Method) -> &'static [&'static str] {
         Method::BetaVae => &["alpha", "mask", "temperature", "prune_masks_below", "ivae_mask", "heldout_batch_norm"],
         Method::Ivae => &["alpha", "mask", "temperature", "prune_masks_below"],
         Method::Svae | Method::SvaePlus => &["ivae_mask"],
+        Method::Pca => &NETWORK_KEYS,
     }
 }
 

@@ -377,7 +377,7 @@ settings! {
         #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
         overwrite: bool => bool = any(false);
         /// Share of false edges to expect among those of the graph (Bayesian false discovery rate; svae-plus with integrated
-        /// masks) [default: 0.05]
+        /// masks, pca) [default: 0.05]
         #[arg(long, value_name = "Q", allow_negative_numbers = true)]
         fdr: f64 => f64 = number(0.05, NumberRange::closed(0.0, 1.0));
         /// Write no results.h5ad, the copy of the data with the results in it for Python

@@ -11,7 +11,7 @@ use crate::parallel::team::Team;
 use crate::training::turn::likeliest_turn;
 
 /// Bases from which the first turn and the last are sought.
-const FIRST_STARTS: usize = 16;
+pub(crate) const FIRST_STARTS: usize = 16;
 /// Bases from which later turns are sought.
 const LATER_STARTS: usize = 4;
 /// Epochs after which the evidence is renewed.
@@ -19,7 +19,7 @@ pub(crate) const RENEWED_EVERY: usize = 10;
 /// Turns within the sparse phase; they divide it evenly.
 pub(crate) const LATER_TURNS: usize = 3;
 /// Rounds of empirical Bayes.
-const ROUNDS: usize = 30;
+pub(crate) const ROUNDS: usize = 30;
 /// Size of the shifts at the start, as a share of those that are drawn.
 const SMALL: f64 = 0.1;
 

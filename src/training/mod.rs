@@ -1,5 +1,6 @@
 //! From a network and a screen to a trained network.
 
+pub mod components;
 pub mod early_stopping;
 pub mod history;
 pub mod identification;

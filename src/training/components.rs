@@ -1,0 +1,318 @@
+//! The linear model of a screen: principal components of log counts, whitened within interventions and turned by the rule of
+//! the networks. Derivation: `derivations/principal_components.md`. G genes, L latents, A interventions.
+
+use crate::data::dataset::Dataset;
+use crate::error::Result;
+use crate::inference::effects::InterventionEffects;
+use crate::inference::gene_dispersion::{ByGene, THETA_MAX, fit_theta};
+use crate::inference::linear::{LinearModel, Projection, add_scaled, dot, sum_over_cells};
+use crate::model::likelihood::Likelihood;
+use crate::model::prior::evidence::evidence;
+use crate::numerics::random::{Purpose, fill_normal, stream};
+use crate::numerics::real::Real;
+use crate::numerics::spread::evenly_spaced;
+use crate::numerics::symmetric::eigen;
+use crate::parallel::team::{Team, tiles};
+use crate::training::identification::{FIRST_STARTS, ROUNDS};
+use crate::training::turn::likeliest_turn;
+
+/// Vectors that are sought beside the components.
+const SPARE: usize = 10;
+/// Products with the covariance between two projections, and projections at most.
+const DEPTH: usize = 3;
+const MOST_ROUNDS: usize = 12;
+/// Residual of a component, relative to the largest variance, at which it is found.
+const FOUND: f64 = 1e-7;
+/// Length, relative to that before, of what is left of a vector that depends on others.
+const DEPENDENT: f64 = 1e-10;
+/// Variance, relative to the largest, along which cells do not differ.
+const NO_VARIANCE: f64 = 1e-12;
+/// Bounds of the variance of a latent that is noise.
+const NOISE: [f64; 2] = [1e-6, 0.95];
+/// Dispersions are fitted to that many training cells at most, evenly spaced.
+const MOST_FITTED: usize = 20_000;
+/// Counts held at once, gene by gene.
+const MOST_COUNTS: usize = 1 << 25;
+/// Counts given to a gene that no training cell shows.
+const UNSEEN_GENE_COUNT: f64 = 0.5;
+/// Logit of an edge of an intervention without training cells.
+const NO_EDGE: f64 = -40.0;
+
+/// What to fit.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LinearSettings {
+    /// L.
+    pub n_latents: usize,
+    /// Distribution of the counts about their means.
+    pub likelihood: Likelihood,
+    /// Seed of the bases from which the turn is sought, and of the samples that dispersions are fitted at.
+    pub seed: u64,
+}
+
+/// Mean and variance of the log counts of each gene, Eq. (Pc1).
+struct Moments {
+    mean: Vec<f64>,
+    variance: Vec<f64>,
+}
+
+impl LinearModel {
+    /// The linear model of the cells `train`, all of which this process holds.
+    ///
+    /// # Errors
+    /// Counts on disk that cannot be read.
+    pub fn fit(team: &Team, data: &Dataset, train: &[usize], settings: LinearSettings) -> Result<Self> {
+        let LinearSettings { n_latents: l, likelihood, seed } = settings;
+        let (g, n) = (data.n_genes(), train.len().max(1) as f64);
+        let Moments { mean, variance } = moments(team, data, train)?;
+        let (variances, axes) = principal_components(team, data, train, &mean, l)?;
+        let along = Projection::new(&axes, &mean, &vec![0.0; l]).of_cells(team, data, train)?;
+        let found = InterventionEffects::new(data, train, &along, l);
+        drop(along);
+        let [mut white, mut colour] = whitening(&found.within, l);
+        let mut found = found.turned(&white);
+        if let Some(turn) = likeliest_turn(team, &found.whitened(), FIRST_STARTS, seed) {
+            found = found.turned(&turn);
+            white = product(&turn, &white, l);
+            colour = product(&colour, &transposed(&turn, l), l);
+        }
+        let whitened = found.whitened();
+        let evidence = evidence(whitened.to_weigh(), ROUNDS, true);
+        let without_edge: Vec<f64> = whitened.colour.chunks_exact(l).map(|row| dot(row, &evidence.origin)).collect();
+        let n_interventions = data.n_interventions();
+        let (mut shift, mut mask_logit) = (vec![0.0; n_interventions * l], vec![NO_EDGE; n_interventions * l]);
+        for (&a, probability) in whitened.interventions.iter().zip(evidence.probability.chunks_exact(l)) {
+            for k in 0..l {
+                shift[a * l + k] = found.effects[a * l + k] - without_edge[k];
+                let odds = Real::ln(probability[k] / (1.0 - probability[k]));
+                mask_logit[a * l + k] = odds.clamp(NO_EDGE, -NO_EDGE);
+            }
+        }
+        // Eqs. (Pc3) and (Pc4).
+        let (mut weight, mut loading) = (vec![0.0; l * g], vec![0.0; g * l]);
+        for k in 0..l {
+            for j in 0..l {
+                add_scaled(&mut weight[k * g..(k + 1) * g], white[k * l + j], &axes[j * g..(j + 1) * g]);
+                for gene in 0..g {
+                    loading[gene * l + k] += axes[j * g + gene] * colour[j * l + k];
+                }
+            }
+        }
+        let explained = |gene: usize| -> f64 { (0..l).map(|j| variances[j] * axes[j * g + gene].powi(2)).sum() };
+        let residual_variance: Vec<f64> = (0..g).map(|gene| (variance[gene] - explained(gene)).max(0.0)).collect();
+        let noise = |row: &[f64]| row.iter().zip(&residual_variance).map(|(w, v)| w * w * v).sum::<f64>();
+        let noise_variance = weight.chunks_exact(g).map(|row| noise(row).clamp(NOISE[0], NOISE[1])).collect();
+        // The latents' covariance is white diag(variances) white^T.
+        let seen = |j: usize| variances[j] > NO_VARIANCE * variances[0];
+        let inverse_square = |k: usize| -> f64 {
+            (0..l).filter(|&j| seen(j)).map(|j| colour[j * l + k].powi(2) / (n * variances[j])).sum()
+        };
+        let mut model = Self {
+            n_latents: l,
+            likelihood,
+            origin: without_edge.iter().zip(&found.origin).map(|(o, c)| o + c).collect(),
+            inverse_squares: (0..l).map(inverse_square).collect(),
+            mean,
+            weight,
+            loading,
+            residual_variance,
+            noise_variance,
+            rate: Vec::new(),
+            log_dispersion: Vec::new(),
+            shift,
+            mask_logit,
+        };
+        model.fit_likelihood(team, data, train, seed)?;
+        Ok(model)
+    }
+
+    /// Sets rates and dispersions, Eq. (Pc8).
+    fn fit_likelihood(&mut self, team: &Team, data: &Dataset, train: &[usize], seed: u64) -> Result<()> {
+        let g = self.n_genes();
+        let cells: Vec<usize> = evenly_spaced(train.len(), MOST_FITTED).map(|place| train[place]).collect();
+        let maps = self.projection().of_cells(team, data, &cells)?;
+        let latents: Vec<Vec<f64>> = cells
+            .iter()
+            .zip(maps.chunks_exact(self.n_latents))
+            .map(|(&cell, map)| self.draw(data, cell, map, seed))
+            .collect();
+        let mut sizes = vec![0; g];
+        data.counts.visit(&cells, |_, row| row.for_each(|gene, _| sizes[gene] += 1))?;
+        let mut fitted = vec![(0.0, 0.0); g];
+        let mut start = 0;
+        while start < g {
+            let (mut end, mut held) = (start + 1, sizes[start]);
+            while end < g && held + sizes[end] <= MOST_COUNTS {
+                held += sizes[end];
+                end += 1;
+            }
+            let counts = ByGene::gather(&data.counts, &cells, start..end, &sizes[start..end])?;
+            team.run(end - start, tiles(&mut fitted[start..end], 1), |i, fitted| {
+                let (places, counts) = counts.gene(i);
+                let library = cells.iter().map(|&cell| data.library[cell]);
+                let mut means: Vec<f64> =
+                    library.zip(&latents).map(|(l, z)| l * self.uncalibrated_rate(start + i, z)).collect();
+                let total: f64 = counts.iter().map(|&x| f64::from(x)).sum();
+                let rate = total.max(UNSEEN_GENE_COUNT) / means.iter().sum::<f64>();
+                means.iter_mut().for_each(|mean| *mean *= rate);
+                let theta = if total == 0.0 { THETA_MAX } else { fit_theta(&means, places, counts) };
+                fitted[0] = (rate, Real::ln(theta));
+            });
+            start = end;
+        }
+        self.rate = fitted.iter().map(|&(rate, _)| rate).collect();
+        self.log_dispersion = match self.likelihood.n_parameters(g) {
+            0 => Vec::new(),
+            _ => fitted.iter().map(|&(_, log_theta)| log_theta).collect(),
+        };
+        Ok(())
+    }
+}
+
+fn moments(team: &Team, data: &Dataset, cells: &[usize]) -> Result<Moments> {
+    let (g, n) = (data.n_genes(), cells.len().max(1) as f64);
+    let sums = sum_over_cells(team, data, cells, 2 * g, |entries, sums| {
+        for &(gene, y) in entries {
+            sums[gene] += y;
+            sums[g + gene] += y * y;
+        }
+    })?;
+    let mean: Vec<f64> = sums[..g].iter().map(|sum| sum / n).collect();
+    let variance = sums[g..].iter().zip(&mean).map(|(sum, mean)| (sum / n - mean * mean).max(0.0)).collect();
+    Ok(Moments { mean, variance })
+}
+
+/// The `l` largest variances of the log counts of `cells`, and their axes (l x G); 0 where there are no more.
+///
+/// Rayleigh and Ritz's projection on a block Krylov space, begun anew from what it finds: the covariance itself, G x G, is never
+/// formed.
+fn principal_components(
+    team: &Team,
+    data: &Dataset,
+    cells: &[usize],
+    mean: &[f64],
+    l: usize,
+) -> Result<(Vec<f64>, Vec<f64>)> {
+    let g = mean.len();
+    let width = (l + SPARE).min(g);
+    let (mut start, mut words) = (vec![0.0; width * g], vec![0; width * g + 1]);
+    fill_normal(&mut start, &mut words, &mut stream(0, Purpose::Components, 0, 0));
+    let mut block: Vec<Vec<f64>> = start.chunks_exact(g).map(<[f64]>::to_vec).collect();
+    let mut values = Vec::new();
+    for _ in 0..MOST_ROUNDS {
+        let (mut basis, mut images): (Vec<Vec<f64>>, Vec<Vec<f64>>) = (Vec::new(), Vec::new());
+        for _ in 0..DEPTH {
+            let before = basis.len();
+            add_orthonormal(&mut basis, block);
+            let added = covariance_times(team, data, cells, mean, &basis[before..])?;
+            block = added.clone();
+            images.extend(added);
+            if basis.len() == before {
+                break;
+            }
+        }
+        let m = basis.len();
+        let mut projected = vec![0.0; m * m];
+        team.run(m, tiles(&mut projected, m.max(1)), |i, row| {
+            row.iter_mut().zip(&images).for_each(|(value, image)| *value = dot(&basis[i], image));
+        });
+        for i in 0..m {
+            for j in 0..i {
+                let middle = 0.5 * (projected[i * m + j] + projected[j * m + i]);
+                (projected[i * m + j], projected[j * m + i]) = (middle, middle);
+            }
+        }
+        let (found, vectors) = eigen(projected, m);
+        let mut order: Vec<usize> = (0..m).collect();
+        order.sort_by(|&a, &b| found[b].total_cmp(&found[a]));
+        order.truncate(width);
+        let combined = |of: &[Vec<f64>], column: usize| {
+            let mut sum = vec![0.0; g];
+            of.iter().enumerate().for_each(|(i, vector)| add_scaled(&mut sum, vectors[i * m + column], vector));
+            sum
+        };
+        block = order.iter().map(|&column| combined(&basis, column)).collect();
+        values = order.iter().map(|&column| found[column].max(0.0)).collect();
+        let is_found = |(i, &column): (usize, &usize)| {
+            let mut residual = combined(&images, column);
+            add_scaled(&mut residual, -found[column], &block[i]);
+            dot(&residual, &residual).sqrt() <= FOUND * values[0]
+        };
+        if order.iter().enumerate().take(l).all(is_found) {
+            break;
+        }
+    }
+    let mut axes = vec![0.0; l * g];
+    values.resize(l.max(values.len()), 0.0);
+    for (k, (axis, vector)) in axes.chunks_exact_mut(g).zip(&block).enumerate() {
+        if values[k] > NO_VARIANCE * values[0] {
+            axis.copy_from_slice(vector);
+        } else {
+            values[k] = 0.0;
+        }
+    }
+    values.truncate(l);
+    Ok((values, axes))
+}
+
+/// Adds to an orthonormal basis what of `vectors` lies outside it, by Gram and Schmidt.
+fn add_orthonormal(basis: &mut Vec<Vec<f64>>, vectors: Vec<Vec<f64>>) {
+    for mut vector in vectors {
+        let before = dot(&vector, &vector).sqrt();
+        // Twice is enough for orthogonality to rounding.
+        for _ in 0..2 {
+            for other in basis.iter() {
+                let along = dot(other, &vector);
+                add_scaled(&mut vector, -along, other);
+            }
+        }
+        let length = dot(&vector, &vector).sqrt();
+        if length > DEPENDENT * before {
+            vector.iter_mut().for_each(|value| *value /= length);
+            basis.push(vector);
+        }
+    }
+}
+
+/// The covariance of the log counts times each of `vectors` (G each), Eq. (Pc2).
+fn covariance_times(
+    team: &Team,
+    data: &Dataset,
+    cells: &[usize],
+    mean: &[f64],
+    vectors: &[Vec<f64>],
+) -> Result<Vec<Vec<f64>>> {
+    let (g, p, n) = (mean.len(), vectors.len(), cells.len().max(1) as f64);
+    if p == 0 {
+        return Ok(Vec::new());
+    }
+    let by_gene: Vec<f64> = (0..g * p).map(|at| vectors[at % p][at / p]).collect();
+    let center: Vec<f64> = vectors.iter().map(|vector| dot(vector, mean)).collect();
+    let sums = sum_over_cells(team, data, cells, (g + 1) * p, |entries, sums| {
+        let mut along: Vec<f64> = center.iter().map(|center| -center).collect();
+        entries.iter().for_each(|&(gene, y)| add_scaled(&mut along, y, &by_gene[gene * p..(gene + 1) * p]));
+        entries.iter().for_each(|&(gene, y)| add_scaled(&mut sums[gene * p..(gene + 1) * p], y, &along));
+        add_scaled(&mut sums[g * p..], 1.0, &along);
+    })?;
+    let image = |k: usize| (0..g).map(|gene| (sums[gene * p + k] - mean[gene] * sums[g * p + k]) / n).collect();
+    Ok((0..p).map(image).collect())
+}
+
+/// The root of the inverse of a covariance (L x L), and its root; both 0 along axes without variance.
+fn whitening(covariance: &[f64], l: usize) -> [Vec<f64>; 2] {
+    let (values, vectors) = eigen(covariance.to_vec(), l);
+    let largest = values.iter().copied().fold(0.0, f64::max);
+    [|value: f64| 1.0 / value.sqrt(), f64::sqrt].map(|power| {
+        let scales: Vec<f64> =
+            values.iter().map(|&value| if value > NO_VARIANCE * largest { power(value) } else { 0.0 }).collect();
+        let of = |i: usize, j: usize| (0..l).map(|k| vectors[i * l + k] * scales[k] * vectors[j * l + k]).sum();
+        (0..l * l).map(|at| of(at / l, at % l)).collect()
+    })
+}
+
+fn product(a: &[f64], b: &[f64], l: usize) -> Vec<f64> {
+    (0..l * l).map(|at| (0..l).map(|k| a[at / l * l + k] * b[k * l + at % l]).sum()).collect()
+}
+
+fn transposed(a: &[f64], l: usize) -> Vec<f64> {
+    (0..l * l).map(|at| a[at % l * l + at / l]).collect()
+}
