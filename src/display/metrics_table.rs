@@ -1,5 +1,6 @@
 //! The figures of a run, as a table for people.
 
+use crate::display::linear_rival::linear_sentence;
 use crate::display::table::Table;
 use crate::evaluation::metrics::{EdgeMetrics, HeldoutMetrics, Metrics};
 use crate::training::history::StopReason;
@@ -52,6 +53,9 @@ pub fn metrics_table(metrics: &Metrics) -> Table {
     }
     if let Some(edges) = &metrics.edges {
         edge_rows(edges, &mut row);
+    }
+    if let Some(linear) = &metrics.linear {
+        row("edges, linear model", grouped(linear.n_edges as u64), &linear_sentence(linear));
     }
     if let Some(heldout) = &metrics.heldout {
         held_out_rows(heldout, &mut row);
@@ -130,10 +134,22 @@ mod tests {
     use crate::evaluation::certainty::PermutationCheck;
     use crate::evaluation::metrics::{
         BaselineMetrics, BoundMetrics, CalibrationMetrics, GraphMetrics, HeldoutSeconds, InterventionMetrics,
-        LatentOracleMetrics, MaskMetrics, OracleMetrics, PrecisionRecall, RecoveryMetrics, RetrainingMetrics,
-        StageMetrics, Timing,
+        LatentOracleMetrics, LinearMetrics, MaskMetrics, OracleMetrics, PrecisionRecall, RecoveryMetrics,
+        RetrainingMetrics, StageMetrics, Timing,
     };
     use crate::model::method::Method;
+
+    fn linear() -> LinearMetrics {
+        LinearMetrics {
+            n_edges: 131,
+            n_edges_of_network: 143,
+            n_shared: 129,
+            bound_validation: Some(318.25),
+            advantage_of_network: Some(3.375),
+            mcc_pearson: Some(0.787),
+            f1: Some(0.93),
+        }
+    }
 
     fn edges() -> EdgeMetrics {
         EdgeMetrics {
@@ -185,6 +201,7 @@ mod tests {
             }),
             mask: Some(MaskMetrics { fraction_on: 0.125, interventions_with_target: 80 }),
             edges: Some(edges()),
+            linear: Some(linear()),
             oracle: Some(LatentOracleMetrics {
                 mcc_pearson: 0.982,
                 mcc_spearman: 0.947,
@@ -255,6 +272,7 @@ mod tests {
                 "graph",
                 "mask",
                 "edges",
+                "linear",
                 "oracle",
                 "baseline",
                 "heldout",
@@ -269,6 +287,7 @@ mod tests {
         assert_eq!(value["graph"]["reference"]["recall"], 0.25);
         assert_eq!(value["edges"]["permutation"]["mean_edges"], 2.125);
         assert_eq!(value["edges"]["calibration"]["recall"], 0.92);
+        assert_eq!(value["linear"]["advantage_of_network"], 3.375);
         assert_eq!(value["timing"]["peak_rss_bytes"], 1u64 << 30);
     }
 
@@ -315,6 +334,7 @@ mod tests {
             "3.5 %",
             "92 % of 150 true ones found",
             "94.7 %",
+            "129 of these 143 edges; the network's bound on validation cells is 3.38 nats better.",
             "314.88",
             "330.25",
             "297.50",

@@ -5,6 +5,7 @@ use crate::data::screen::Screen;
 use crate::error::Result;
 use crate::evaluation::certainty::Certainty;
 use crate::evaluation::correlation::Correlation;
+use crate::evaluation::linear_rival::linear_rival;
 use crate::evaluation::mcc::Matching;
 use crate::evaluation::metrics::{
     BaselineMetrics, EdgeMetrics, GraphMetrics, LatentOracleMetrics, MaskMetrics, Metrics, PrecisionRecall, Timing,
@@ -88,8 +89,15 @@ struct Judge<'a, R: Real, M> {
 
 impl<R: Real, M: TrainedModel<R>> Judge<'_, R, M> {
     /// The parts of the judgement, in order. What needs the counts of all cells is left to the first process.
-    const PARTS: [fn(&mut Self) -> Result<()>; 6] =
-        [Self::bounds, Self::latent_kl, Self::latents, Self::baseline, Self::match_latents, Self::recovery];
+    const PARTS: [fn(&mut Self) -> Result<()>; 7] = [
+        Self::bounds,
+        Self::latent_kl,
+        Self::latents,
+        Self::baseline,
+        Self::match_latents,
+        Self::recovery,
+        Self::linear,
+    ];
 
     /// Negative ELBO of the training and of the validation cells.
     fn bounds(&mut self) -> Result<()> {
@@ -147,6 +155,20 @@ impl<R: Real, M: TrainedModel<R>> Judge<'_, R, M> {
             pooled_negative_binomial: pooled.nll_per_cell,
             per_intervention_negative_binomial: each.nll_per_cell,
         });
+        Ok(())
+    }
+
+    /// What the linear model finds, beside a network whose edges are weighed by the same rule.
+    fn linear(&mut self) -> Result<()> {
+        if !self.config.model.integrates_mask() {
+            return Ok(());
+        }
+        let means = self.model.posterior_means(&self.screen.split.train)?;
+        if self.team.ranks().is_first() {
+            let means: Vec<f64> = means.iter().map(|z| z.to_f64()).collect();
+            let bound = self.metrics.reconstruction_validation + self.metrics.kl_validation;
+            self.metrics.linear = Some(linear_rival(self.team, self.config, self.screen, &means, bound)?);
+        }
         Ok(())
     }
 
@@ -222,6 +244,7 @@ fn unjudged(config: &Settings, screen: &Screen, training: Option<&Training>) -> 
         graph: None,
         mask: None,
         edges: None,
+        linear: None,
         oracle: None,
         baseline: None,
         heldout: None,

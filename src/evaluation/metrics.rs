@@ -2,7 +2,7 @@
 //!
 //! ELBO and log-likelihood values are *negative* bounds in nats per cell: lower is better.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::evaluation::certainty::PermutationCheck;
 use crate::evaluation::identifiability::Identifiability;
@@ -61,6 +61,9 @@ pub struct Metrics {
     /// How many edges there are and how sure they are, for models whose masks are integrated out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub edges: Option<EdgeMetrics>,
+    /// What the linear model of the same cells finds, beside a network whose masks are integrated out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub linear: Option<LinearMetrics>,
     /// How well the true model knows the latents, where the run simulated its data.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oracle: Option<LatentOracleMetrics>,
@@ -72,6 +75,30 @@ pub struct Metrics {
     pub heldout: Option<HeldoutMetrics>,
     /// Time and memory.
     pub timing: Timing,
+}
+
+/// The linear model (principal components, turned and weighed as the network) beside the network.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct LinearMetrics {
+    /// Edges that it finds at the false discovery rate of the graph.
+    pub n_edges: usize,
+    /// Edges of the network.
+    pub n_edges_of_network: usize,
+    /// Edges of the network that it finds too: latents are matched one to one by the correlation of their posterior means on the
+    /// training cells.
+    pub n_shared: usize,
+    /// Its negative ELBO of the validation cells, nats per cell; absent without such cells, as is the next.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bound_validation: Option<f64>,
+    /// By how many nats per validation cell the network's bound (reconstruction and divergence) is better; negative: worse.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advantage_of_network: Option<f64>,
+    /// Its mean correlation coefficient (Pearson), where the truth is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mcc_pearson: Option<f64>,
+    /// Its F1 of the targets (corrected), where the truth is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub f1: Option<f64>,
 }
 
 /// Identification of targets by the two protocols.

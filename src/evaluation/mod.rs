@@ -11,6 +11,7 @@ pub mod held_out_protocol;
 pub mod identifiability;
 pub mod interpretation;
 pub mod judge;
+pub mod linear_rival;
 pub mod mcc;
 pub mod metrics;
 pub mod oracle;

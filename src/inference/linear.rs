@@ -396,3 +396,103 @@ impl TrainedModel<f64> for LinearInference<'_> {
         loadings
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::counts::in_memory::Counts;
+    use crate::data::dataset::InterventionRows;
+    use crate::data::simulate::{Simulation, simulate};
+
+    /// One latent, three genes, two interventions; a cell under both with doses, one under none.
+    fn model_and_cells() -> (LinearModel, Dataset) {
+        let model = LinearModel {
+            n_latents: 1,
+            mean: vec![3.0, 2.0, 0.5],
+            weight: vec![0.8, -0.5, 0.3],
+            origin: vec![0.2],
+            loading: vec![0.4, -0.3, 0.2],
+            residual_variance: vec![0.1, 0.2, 0.3],
+            noise_variance: vec![0.3],
+            inverse_squares: vec![0.1],
+            rate: vec![0.01, 0.02, 0.05],
+            log_dispersion: vec![1.0, 0.5, -0.5],
+            shift: vec![1.5, -0.8],
+            mask_logit: vec![0.4, -1.0],
+            ..LinearModel::of(Likelihood::NegativeBinomial)
+        };
+        let simulation =
+            Simulation { n_interventions: 2, n_genes: 3, cells_per_intervention: 1, ..Simulation::default() };
+        let mut data = simulate(&simulation).expect("a screen").dataset;
+        data.counts = Counts::from_dense(3, &[4, 1, 0, 2, 3, 1]).into();
+        data.library = vec![5.0, 6.0];
+        data.interventions = InterventionRows::default();
+        data.interventions.push(&[(0, 1.5), (1, 0.5)]);
+        data.interventions.push(&[]);
+        (model, data)
+    }
+
+    fn normal(x: f64, mean: f64, variance: f64) -> f64 {
+        (-0.5 * (x - mean) * (x - mean) / variance).exp() / (std::f64::consts::TAU * variance).sqrt()
+    }
+
+    /// Integral over the signal.
+    fn integral(f: impl Fn(f64) -> f64) -> f64 {
+        let step = 1e-3;
+        (-12_000..=12_000).map(|i| step * f(step * f64::from(i))).sum()
+    }
+
+    #[test]
+    fn the_divergence_is_that_of_the_densities() {
+        let (model, data) = model_and_cells();
+        let (v, u) = (0.3, 1.1);
+        let on = [sigmoid(0.4), sigmoid(-1.0)];
+        let effects = [1.5 * 1.5, -0.8 * 0.5];
+        let mu = on[0] * effects[0] + on[1] * effects[1];
+        let q = |t: f64| normal(t, mu + (1.0 - v) * (u - mu), v * (1.0 - v));
+        let wanted: f64 = [[true, true], [true, false], [false, true], [false, false]]
+            .iter()
+            .map(|masks| {
+                let weight: f64 = masks.iter().zip(on).map(|(&m, p)| if m { p } else { 1.0 - p }).product();
+                let mean: f64 = masks.iter().zip(effects).filter(|(m, _)| **m).map(|(_, e)| e).sum();
+                let terms = |t: f64| if q(t) > 0.0 { q(t) * (q(t) / normal(t, mean, 1.0 - v)).ln() } else { 0.0 };
+                weight * integral(terms)
+            })
+            .sum();
+        let mut found = [0.0];
+        model.divergences(&data, 0, &[u], &mut found);
+        assert!((found[0] - wanted).abs() < 1e-6, "{} {wanted}", found[0]);
+    }
+
+    #[test]
+    fn the_bound_lies_above_the_likelihood() {
+        let (model, data) = model_and_cells();
+        let team = &Team::single();
+        let mut inference = LinearInference { team, model: &model, data: &data };
+        // The cell without interventions: its masks add nothing.
+        let x = [2u32, 3, 1];
+        let given = |t: f64| -> f64 {
+            let of_gene = |(gene, &x): (usize, &u32)| {
+                let mu = data.library[1] * model.rate[gene] * model.uncalibrated_rate(gene, &[t]);
+                let (theta, x) = (model.log_dispersion[gene].exp(), f64::from(x));
+                let choose = libm::lgamma(x + theta) - libm::lgamma(theta) - libm::lgamma(x + 1.0);
+                choose + theta * (theta / (theta + mu)).ln() + x * (mu / (theta + mu)).ln()
+            };
+            x.iter().enumerate().map(of_gene).sum()
+        };
+        let likelihood = integral(|t| normal(t, 0.0, 0.7) * given(t).exp()).ln();
+        let u = inference.posterior_means(&[1]).expect("in memory")[0];
+        let q = |t: f64| normal(t, 0.7 * u, 0.3 * 0.7);
+        let mut divergence = [0.0];
+        model.divergences(&data, 1, &[u], &mut divergence);
+        let exact = divergence[0] - integral(|t| q(t) * given(t));
+        assert!(exact > -likelihood, "{exact} {likelihood}");
+        let draws = 4000;
+        let of = |seed: u64| inference.figures(&[1], seed).expect("in memory")[2] + divergence[0];
+        let bounds: Vec<f64> = (0..draws).map(of).collect();
+        let mean = bounds.iter().sum::<f64>() / draws as f64;
+        let variance = bounds.iter().map(|b| (b - mean) * (b - mean)).sum::<f64>() / draws as f64;
+        // Five standard errors.
+        assert!((mean - exact).abs() < 5.0 * (variance / draws as f64).sqrt(), "{mean} {exact}");
+    }
+}

@@ -316,3 +316,135 @@ fn product(a: &[f64], b: &[f64], l: usize) -> Vec<f64> {
 fn transposed(a: &[f64], l: usize) -> Vec<f64> {
     (0..l * l).map(|at| a[at % l * l + at / l]).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::simulate::{Simulation, simulate};
+    use crate::inference::linear::LinearInference;
+    use crate::inference::trained_model::TrainedModel;
+    use crate::model::objective::Objective;
+    use crate::model::prior::sparsity::Penalty;
+
+    fn screen(n_genes: usize) -> Dataset {
+        let settings = Simulation {
+            n_interventions: 8,
+            n_genes,
+            n_latents: 4,
+            cells_per_intervention: 25,
+            ..Simulation::default()
+        };
+        simulate(&settings).expect("a screen").dataset
+    }
+
+    fn settings(n_latents: usize) -> LinearSettings {
+        LinearSettings { n_latents, likelihood: Likelihood::NegativeBinomial, seed: 1 }
+    }
+
+    /// Log counts, cells x G.
+    fn log_counts_of(data: &Dataset, cells: &[usize]) -> Vec<f64> {
+        let g = data.n_genes();
+        let mut y = vec![0.0; cells.len() * g];
+        let put = |i: usize, row: crate::data::counts::in_memory::CountsRow| {
+            let total = row.sum() as f64;
+            row.for_each(|gene, x| y[i * g + gene] = (1.0 + 1e4 * f64::from(x) / total).ln());
+        };
+        data.counts.visit(cells, put).expect("in memory");
+        y
+    }
+
+    fn covariance(rows: &[f64], width: usize) -> (Vec<f64>, Vec<f64>) {
+        let n = (rows.len() / width) as f64;
+        let mut mean = vec![0.0; width];
+        rows.chunks_exact(width).for_each(|row| add_scaled(&mut mean, 1.0 / n, row));
+        let mut covariance = vec![0.0; width * width];
+        for row in rows.chunks_exact(width) {
+            for i in 0..width {
+                for j in 0..width {
+                    covariance[i * width + j] += (row[i] - mean[i]) * (row[j] - mean[j]) / n;
+                }
+            }
+        }
+        (mean, covariance)
+    }
+
+    #[test]
+    fn components_are_those_of_the_covariance() {
+        let (g, l) = (60, 4);
+        let data = screen(g);
+        // Some cells, in an order of their own.
+        let cells: Vec<usize> = (0..data.n_cells()).rev().step_by(2).collect();
+        let (mean, dense) = covariance(&log_counts_of(&data, &cells), g);
+        let (wanted, vectors) = eigen(dense, g);
+        let mut order: Vec<usize> = (0..g).collect();
+        order.sort_by(|&a, &b| wanted[b].total_cmp(&wanted[a]));
+        let found = moments(&Team::single(), &data, &cells).expect("in memory").mean;
+        assert!(found.iter().zip(&mean).all(|(f, m)| (f - m).abs() < 1e-12));
+        for threads in [1, 3] {
+            let (values, axes) =
+                Team::with(threads, |team| principal_components(team, &data, &cells, &mean, l)).expect("in memory");
+            for (k, axis) in axes.chunks_exact(g).enumerate() {
+                let column: Vec<f64> = (0..g).map(|gene| vectors[gene * g + order[k]]).collect();
+                assert!((values[k] / wanted[order[k]] - 1.0).abs() < 1e-10, "{k}: {}", values[k]);
+                assert!((dot(axis, &column).abs() - 1.0).abs() < 1e-8, "{k}");
+            }
+        }
+    }
+
+    #[test]
+    fn scores_are_white_and_loadings_are_their_regression() {
+        let (g, l) = (40, 4);
+        let data = screen(g);
+        let cells: Vec<usize> = (0..data.n_cells()).filter(|n| n % 5 != 0).collect();
+        let team = &Team::single();
+        let model = LinearModel::fit(team, &data, &cells, settings(l)).expect("in memory");
+        let scores = LinearInference { team, model: &model, data: &data }.posterior_means(&cells).expect("in memory");
+        let found = InterventionEffects::new(&data, &cells, &scores, l);
+        for (at, value) in found.within.iter().enumerate() {
+            assert!((value - f64::from(u8::from(at % (l + 1) == 0))).abs() < 1e-9, "{at}: {value}");
+        }
+        for (shift, effect) in model.shift.iter().zip(&found.effects) {
+            assert!((shift - effect).abs() < 1e-9, "{shift} {effect}");
+        }
+        // Least squares of log counts on scores: what is left is orthogonal to these, and of the variance that is claimed.
+        let y = log_counts_of(&data, &cells);
+        let mut squares = vec![0.0; l * l];
+        let mut left = vec![0.0; g * l];
+        let mut variance = vec![0.0; g];
+        for (y, u) in y.chunks_exact(g).zip(scores.chunks_exact(l)) {
+            let u: Vec<f64> = u.iter().zip(&model.origin).map(|(u, o)| u + o).collect();
+            for gene in 0..g {
+                let residual = y[gene] - model.mean[gene] - dot(&model.loading[gene * l..(gene + 1) * l], &u);
+                add_scaled(&mut left[gene * l..(gene + 1) * l], residual, &u);
+                variance[gene] += residual * residual / cells.len() as f64;
+            }
+            (0..l).for_each(|j| add_scaled(&mut squares[j * l..(j + 1) * l], u[j], &u));
+        }
+        assert!(left.iter().all(|left| left.abs() < 1e-7), "{left:?}");
+        assert!(variance.iter().zip(&model.residual_variance).all(|(v, r)| (v - r).abs() < 1e-9 * v));
+        let wanted = crate::numerics::symmetric::inverse(&squares, l).expect("positive definite");
+        for k in 0..l {
+            assert!((model.inverse_squares[k] / wanted[k * l + k] - 1.0).abs() < 1e-8);
+        }
+        // The whole on three threads, to the bit.
+        let again = Team::with(3, |team| LinearModel::fit(team, &data, &cells, settings(l))).expect("in memory");
+        assert_eq!(again, model);
+    }
+
+    #[test]
+    fn latents_beyond_the_genes_are_not_in_use() {
+        let (g, l) = (5, 8);
+        let data = screen(g);
+        let cells: Vec<usize> = (0..data.n_cells()).collect();
+        let team = &Team::single();
+        let model = LinearModel::fit(team, &data, &cells, settings(l)).expect("in memory");
+        let mut inference = LinearInference { team, model: &model, data: &data };
+        let scores = inference.posterior_means(&cells).expect("in memory");
+        let found = InterventionEffects::new(&data, &cells, &scores, l);
+        let trace: f64 = (0..l).map(|k| found.within[k * l + k]).sum();
+        assert!((trace - g as f64).abs() < 1e-6, "{trace}");
+        let objective = Objective { penalty: Penalty::None, beta: 1.0, scale_to_all_cells: false, n_cells: 1 };
+        let bound = inference.elbo(&cells, &objective, 1).expect("in memory");
+        assert!(bound.total.is_finite() && model.residual_variance.iter().all(|v| *v < 1e-9), "{bound:?}");
+    }
+}

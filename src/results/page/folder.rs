@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::evaluation::certainty::{Certainty, Edge};
 use crate::evaluation::interpretation::Subset;
 use crate::evaluation::metrics::Metrics;
+use crate::model::method::Method;
 use crate::numerics::spread::evenly_spaced;
 use crate::results::catalogue::ResultsFile;
 use crate::results::cells::{CellRow, each_cell};
@@ -177,7 +178,10 @@ pub(crate) fn read(folder: &Path, metrics: Option<&Metrics>) -> Result<Run> {
     if summary.is_file() {
         run.summary = Some(json(&summary)?);
     }
-    run.history = history(&ResultsFile::History.within(folder))?;
+    // A linear model has no training.
+    if run.config.get("method").and_then(toml::Value::as_str) != Some(Method::Pca.name()) {
+        run.history = history(&ResultsFile::History.within(folder))?;
+    }
     let retraining = ResultsFile::RetrainingHistory.within(folder);
     if retraining.is_file() {
         run.retraining = history(&retraining)?;

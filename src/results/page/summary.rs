@@ -2,6 +2,10 @@
 
 use crate::evaluation::certainty::Certainty;
 use crate::results::page::edges;
+use serde::Deserialize;
+
+use crate::display::linear_rival::linear_sentence;
+use crate::evaluation::metrics::LinearMetrics;
 use crate::results::page::folder::Run;
 use crate::results::page::parts::number;
 use crate::results::page::svg::escape;
@@ -113,6 +117,11 @@ fn findings(run: &Run) -> Vec<(bool, String)> {
             found.push((true, text.to_owned()));
         }
     }
+    let linear = m.get("linear").and_then(|linear| LinearMetrics::deserialize(linear).ok());
+    if let Some(linear) = linear {
+        let beaten = linear.advantage_of_network.is_none_or(|gap| gap > 0.0);
+        found.push((!beaten, linear_sentence(&linear)));
+    }
     let best = run.best_epoch();
     if let (Some(best), Some("epoch_limit")) = (best, m["stop_reason"].as_str())
         && best as usize + 5 >= run.history.len()
@@ -183,6 +192,10 @@ fn edge_findings(run: &Run, certainty: &Certainty) -> Vec<(bool, String)> {
 /// Reconstruction and divergence of the validation cells in the kept epoch, which compare with other models; the ELBO
 /// counts the prior of the masks too.
 fn kept_fit(run: &Run) -> Option<f64> {
+    if run.history.is_empty() {
+        // A linear model has no epochs and no such prior.
+        return number(&run.metrics, "elbo_validation");
+    }
     let kept = run.kept_epoch()?;
     let record = run.history.iter().find(|r| r.epoch as f64 == kept)?;
     let fit = record.validation_reconstruction + record.validation_kl;
