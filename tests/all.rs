@@ -23,6 +23,7 @@ mod known_answer;
 mod malformed_input;
 mod negative_binomial;
 mod poisson;
+mod principal_components;
 mod results;
 mod resume;
 mod run;

@@ -5,13 +5,12 @@ use std::collections::BTreeSet;
 use crate::data::dataset::Dataset;
 use crate::data::screen::Screen;
 use crate::error::Result;
-use crate::evaluation::certainty::edges;
+use crate::evaluation::certainty::edges_found;
 use crate::evaluation::correlation::{Correlation, Latents};
 use crate::evaluation::mcc::mcc;
 use crate::evaluation::metrics::LinearMetrics;
 use crate::evaluation::recovery::Recovery;
 use crate::evaluation::target_graph::{score_targets, targets_from_prior_means};
-use crate::inference::effects::InterventionEffects;
 use crate::inference::linear::{LinearInference, LinearModel};
 use crate::inference::trained_model::TrainedModel;
 use crate::parallel::team::Team;
@@ -35,8 +34,8 @@ pub fn linear_rival(
     let mut model = LinearInference { team, model: &linear, data };
     let linear_means = model.posterior_means(&split.train)?;
     let found = |means: &[f64]| -> BTreeSet<(usize, usize)> {
-        let edges = edges(&InterventionEffects::new(data, &split.train, means, l));
-        edges.iter().filter(|edge| edge.q_value <= config.output.fdr).map(|e| (e.intervention, e.latent)).collect()
+        let edges = edges_found(team, data, &split.train, means, config.output.fdr, seed);
+        edges.iter().map(|edge| (edge.intervention, edge.latent)).collect()
     };
     let (of_network, of_linear) = (found(means), found(&linear_means));
     let matched = mcc(team, Latents::new(means, l), Latents::new(&linear_means, l), Correlation::Pearson);
