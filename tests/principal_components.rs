@@ -105,11 +105,13 @@ fn what_needs_a_network_is_refused_in_a_sentence() {
     let small = ["--sim-interventions", "6", "--sim-cells", "20", "--sim-genes", "30", "--sim-latents", "3"];
     let train = ["run", "--method", "pca", "--latents", "3", "--no-h5ad", "--quiet", "--out", "a"];
     succeed(folder, &[&train[..], &small].concat());
-    let commands: [(&[&str], &str); 4] = [
+    let commands: [(&[&str], &str); 6] = [
         (&["sample", "--model", "a", "--cells", "5", "--out", "s.npz"], "sampling of cells"),
         (&["normalize", "--model", "a", "--out", "n.npz"], "normalised expression"),
         (&["evaluate", "a"], "`svae-cpu evaluate`"),
         (&["fit-shifts", "a"], "`svae-cpu fit-shifts`"),
+        (&["bench", "--method", "pca"], "`svae-cpu bench`"),
+        (&["verify", "--method", "pca"], "`svae-cpu verify`"),
     ];
     for (args, what) in commands {
         let complaint = refused(folder, args);

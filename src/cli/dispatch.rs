@@ -21,11 +21,13 @@ use crate::commands::sweep::table::Status;
 use crate::commands::verify::verify;
 use crate::commands::{run, sweep};
 use crate::display::json::to_json;
+use crate::display::linear_rival::linear_sentence;
 use crate::display::metrics_table::metrics_table;
 use crate::display::progress::ProgressKind;
 use crate::display::table::Table;
 use crate::display::verification_table::{verification_summary, verification_table};
 use crate::error::{Error, InputError, Result};
+use crate::evaluation::metrics::Metrics;
 use crate::parallel::ranks::Ranks;
 use crate::results::catalogue::ResultsFile;
 use crate::results::output_file::Written;
@@ -132,7 +134,7 @@ fn run_on(ranks: &Ranks, args: crate::cli::run::RunArgs) -> Result<()> {
     } else if config.output.json {
         console::print(&to_json(&outcome.metrics))
     } else {
-        console::print(&format!("{}\n\nResults: {}", metrics_table(&outcome.metrics), outcome.folder.display()))
+        console::print(&format!("{}\n\nResults: {}", figures(&outcome.metrics), outcome.folder.display()))
     }
 }
 
@@ -187,8 +189,14 @@ fn evaluated(config: &Settings, outcome: &RunOutcome) -> Result<()> {
         console::print(&to_json(&outcome.metrics))
     } else {
         let file = ResultsFile::Evaluation.within(&outcome.folder);
-        console::print(&format!("{}\n\nFigures: {}", metrics_table(&outcome.metrics), file.display()))
+        console::print(&format!("{}\n\nFigures: {}", figures(&outcome.metrics), file.display()))
     }
+}
+
+/// The figures of a model: a table, then what the linear model says about it.
+fn figures(metrics: &Metrics) -> String {
+    let table = metrics_table(metrics);
+    metrics.linear.as_ref().map_or(table.to_string(), |linear| format!("{table}\n\n{}", linear_sentence(linear)))
 }
 
 /// Prints the checks of a verification; one that failed is an error.

@@ -134,6 +134,9 @@ pub struct BenchPlan {
 /// # Errors
 /// Input that cannot be used.
 pub fn bench(plan: &BenchPlan) -> Result<Benchmark> {
+    if let Some(config) = &plan.own {
+        config.refuse_without_network("`svae-cpu bench`")?;
+    }
     let mut shapes = Vec::new();
     for shape in &plan.shapes {
         let data = shape.dataset()?;

@@ -20,6 +20,7 @@ const VERIFICATION_CELLS: usize = 40;
 /// # Errors
 /// If the data or a vector cannot be read; a failed check is no error but a verdict.
 pub fn verify(config: &Settings, vectors: Option<&Path>) -> Result<Verification> {
+    config.refuse_without_network("`svae-cpu verify`")?;
     config.execution.simd.choose();
     let mut data = Team::with(config.n_threads(), |team| screen::load(team, config))?.data;
     let n_cells = data.n_cells();
