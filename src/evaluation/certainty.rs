@@ -200,7 +200,8 @@ fn normal_cdf(z: f64) -> f64 {
     0.5 * libm::erfc(-z * std::f64::consts::FRAC_1_SQRT_2)
 }
 
-/// Mean of 1 - probability over all at least as probable, Eq. (E8), for each; equal ones share it.
+/// Mean of 1 - probability over all at least as probable, Eq. (E8), for each; equal ones share it. What is likelier no edge than an
+/// edge has no lower value than 1 - probability, so that many certain edges do not carry it along.
 fn q_values(probabilities: &[f64]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..probabilities.len()).collect();
     order.sort_by(|&i, &j| probabilities[j].total_cmp(&probabilities[i]).then(i.cmp(&j)));
@@ -209,7 +210,9 @@ fn q_values(probabilities: &[f64]) -> Vec<f64> {
     while from < order.len() {
         let to = from + order[from..].iter().take_while(|&&i| probabilities[i] == probabilities[order[from]]).count();
         sum += order[from..to].iter().map(|&i| 1.0 - probabilities[i]).sum::<f64>();
-        order[from..to].iter().for_each(|&i| values[i] = sum / to as f64);
+        let alone = 1.0 - probabilities[order[from]];
+        let value = if alone > 0.5 { alone } else { sum / to as f64 };
+        order[from..to].iter().for_each(|&i| values[i] = value);
         from = to;
     }
     values
@@ -262,6 +265,7 @@ mod tests {
     #[test]
     fn q_values_are_the_share_of_false_edges_to_expect() {
         assert_eq!(q_values(&[0.5, 1.0, 0.75, 0.75]), [0.25, 0.0, 0.5 / 3.0, 0.5 / 3.0]);
+        assert_eq!(q_values(&[1.0, 1.0, 1.0, 0.25, 1.0]), [0.0, 0.0, 0.0, 0.75, 0.0]);
         assert_eq!(q_values(&[]), [0.0; 0]);
     }
 }

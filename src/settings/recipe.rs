@@ -52,6 +52,7 @@ fn integrated_defaults(raw: &mut RawSettings) {
     raw.model.dropout = Some(0.0);
     raw.training.learning_rate = Some(0.002);
     raw.training.schedule = Some(Schedule::LateCosine);
+    raw.training.patience = Some(0);
 }
 
 impl RawSettings {

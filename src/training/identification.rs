@@ -64,8 +64,8 @@ pub(crate) fn identify<R: Real>(
     let l = network.architecture.n_latents;
     let starts = match due {
         Due::Nothing | Due::Evidence => 0,
-        Due::FirstTurn | Due::LastTurn => FIRST_STARTS,
-        Due::Turn => LATER_STARTS,
+        Due::FirstTurn => FIRST_STARTS,
+        Due::Turn | Due::LastTurn => LATER_STARTS,
     };
     let mut whitened = found.whitened();
     // A softmax of latents has axes of its own.
