@@ -202,6 +202,7 @@ impl Case {
             gene_names: (0..a.n_genes).map(|i| i.to_string()).collect(),
             cell_names: (0..self.n_cells).map(|i| i.to_string()).collect(),
             covariates: Covariates { categorical, continuous },
+            guides: None,
             truth: None,
             counts: counts.into(),
         }

@@ -40,6 +40,7 @@ fn one_gene() -> Dataset {
         gene_names: vec!["gene".into()],
         cell_names: (0..CELLS).map(|n| n.to_string()).collect(),
         covariates: Covariates::default(),
+        guides: None,
         truth: None,
     }
 }

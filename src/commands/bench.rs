@@ -112,6 +112,7 @@ pub fn screen(n_cells: usize) -> Dataset {
         gene_names: (0..n_genes).map(|g| g.to_string()).collect(),
         cell_names: (0..n_cells).map(|n| n.to_string()).collect(),
         covariates: Covariates::default(),
+        guides: None,
         truth: None,
     }
 }

@@ -147,6 +147,23 @@ impl Covariates {
     }
 }
 
+/// The guide of each cell: one of several against the same intervention, or of several controls.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Guides {
+    /// Column name.
+    pub name: String,
+    /// Names of the guides.
+    pub names: Vec<String>,
+    /// Guide of each cell, `None` where it is unknown.
+    pub codes: Vec<Option<u32>>,
+}
+
+impl Guides {
+    fn select(&self, cells: &[usize]) -> Self {
+        Self { codes: cells.iter().map(|&n| self.codes[n]).collect(), ..self.clone() }
+    }
+}
+
 /// What a simulation knows and a screen does not.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Truth {
@@ -179,12 +196,14 @@ pub struct Dataset {
     pub cell_names: Names,
     /// Covariates.
     pub covariates: Covariates,
+    /// Guides, where they were named: what is found is checked by them, and the training does not see them.
+    pub guides: Option<Guides>,
     /// The truth, where it is known.
     pub truth: Option<Truth>,
 }
 
 impl Dataset {
-    /// The screen with all counts 0 and without its truth: the names, interventions, covariates and size factors of its cells.
+    /// The screen with all counts 0 and without its truth: the names, interventions, covariates, guides and size factors of its cells.
     pub fn without_counts(&self) -> Self {
         let mut counts = CountsBuilder::new(self.n_genes());
         (0..self.n_cells()).for_each(|_| counts.end_cell());
@@ -197,6 +216,7 @@ impl Dataset {
             gene_names: self.gene_names.clone(),
             cell_names: self.cell_names.clone(),
             covariates: self.covariates.clone(),
+            guides: self.guides.clone(),
             truth: None,
         }
     }
@@ -245,6 +265,7 @@ impl Dataset {
             gene_names: self.gene_names.clone(),
             cell_names: self.cell_names.select(cells),
             covariates: self.covariates.select(cells),
+            guides: self.guides.as_ref().map(|guides| guides.select(cells)),
             truth: self.truth.as_ref().map(|truth| Truth {
                 n_latents: truth.n_latents,
                 latents: cells
@@ -277,6 +298,7 @@ pub(crate) fn five_genes() -> Dataset {
         gene_names: names(5),
         cell_names: names(12).into(),
         covariates: Covariates::default(),
+        guides: None,
         truth: None,
     }
 }

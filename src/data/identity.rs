@@ -15,7 +15,7 @@ pub struct DataIdentity {
     pub genes: usize,
     /// Number of interventions.
     pub interventions: usize,
-    /// XXH3-64 over counts, size factors, interventions, covariates, names and, of a simulation, the truth.
+    /// XXH3-64 over counts, size factors, interventions, covariates, names, guides and, of a simulation, the truth.
     pub checksum: String,
 }
 
@@ -37,6 +37,7 @@ pub fn identity(data: &Dataset) -> Result<DataIdentity> {
         gene_names,
         cell_names,
         covariates,
+        guides,
         truth,
     } = data;
     let mut sum = Checksum { sum: Xxh3::new(), waiting: Vec::with_capacity(BLOCK + 64) };
@@ -60,6 +61,11 @@ pub fn identity(data: &Dataset) -> Result<DataIdentity> {
     for column in &covariates.continuous {
         sum.names(std::slice::from_ref(&column.name));
         column.values.iter().for_each(|value| sum.number(value.to_bits()));
+    }
+    if let Some(guides) = guides {
+        sum.names(std::slice::from_ref(&guides.name));
+        sum.names(&guides.names);
+        guides.codes.iter().for_each(|code| sum.number(code.map_or(u64::MAX, u64::from)));
     }
     if let Some(truth) = truth {
         sum.number(truth.n_latents as u64);
@@ -116,13 +122,14 @@ impl Checksum {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::dataset::Guides;
     use crate::data::simulate::small_screen as screen;
 
     #[test]
     fn any_change_of_the_data_changes_their_checksum() {
         let whole = identity(&screen(1)).expect("in memory");
         assert_eq!(whole, identity(&Dataset { source: "elsewhere".to_owned(), ..screen(1) }).expect("in memory"));
-        let changed: [fn(&mut Dataset); 6] = [
+        let changed: [fn(&mut Dataset); 7] = [
             |data| data.library[7] += 1.0,
             |data| data.gene_names[3].push('x'),
             |data| {
@@ -132,6 +139,7 @@ mod tests {
             |data| data.intervention_names.swap(0, 1),
             |data| data.counts = data.counts.select(&(1..data.n_cells()).chain([0]).collect::<Vec<_>>()).into(),
             |data| data.truth.as_mut().expect("simulated").latents[0] += 1.0,
+            |data| data.guides = Some(Guides { codes: vec![None; data.n_cells()], ..Guides::default() }),
         ];
         for (i, change) in changed.into_iter().enumerate() {
             let mut data = screen(1);

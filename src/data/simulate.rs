@@ -272,6 +272,7 @@ pub fn simulate_on(team: &Team, settings: &Simulation) -> Result<Simulated> {
         gene_names: numbered("gene_", n_genes),
         cell_names: numbered("cell_", n_cells).into(),
         covariates: Covariates { categorical: batches.into_iter().collect(), ..Covariates::default() },
+        guides: None,
         truth: Some(Truth { n_latents, latents, prior_means, escaped }),
     };
     let (depth, dispersion, escaped) = (settings.depth, settings.dispersion, settings.escaped.unwrap_or(0.0));

@@ -164,6 +164,8 @@ mod tests {
                 share_with_edges: 0.25,
                 permutation_fdr: Some(0.015),
             },
+            control_guides: None,
+            replication: None,
             limits: Default::default(),
             calibration: Some(CalibrationMetrics {
                 n_true: 150,

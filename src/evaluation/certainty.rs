@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize};
 use crate::data::dataset::Dataset;
 use crate::data::split::ScreenSplit;
 use crate::error::Result;
+use crate::evaluation::guides::{ControlGuides, GuideAgreement, agreement, control_guides};
 use crate::evaluation::identifiability::Identifiability;
 use crate::inference::effects::InterventionEffects;
 use crate::inference::trained_model::TrainedModel;
-use crate::model::prior::evidence::evidence;
+use crate::model::prior::evidence::{Weighed, evidence};
 use crate::model::prior::table::Masks;
 use crate::numerics::random::{Purpose, shuffle, stream};
 use crate::numerics::real::Real;
@@ -50,6 +51,8 @@ pub struct Edge {
     pub shift_high: f64,
     /// Probability that there is an edge whose shift is beyond [`LARGE_SHIFT`] either way.
     pub probability_large: f64,
+    /// What the guides of the intervention say of it: of an edge of the graph, where guides are known.
+    pub guides: Option<GuideAgreement>,
 }
 
 /// How many edges there would be if labels meant nothing.
@@ -75,6 +78,8 @@ pub struct Certainty {
     pub edges: Vec<Edge>,
     /// The same with labels permuted.
     pub permutation: PermutationCheck,
+    /// The same for guides of control cells, where there are several.
+    pub control_guides: Option<ControlGuides>,
     /// What the screen leaves open.
     pub limits: Identifiability,
 }
@@ -107,11 +112,15 @@ impl Certainty {
         let effects = InterventionEffects::new(data, cells, means, l);
         let whitened = effects.whitened();
         let turns = evidence_of_turns(team, &whitened, STARTS, seed);
-        let edges = edges(&whitened.interventions, l, averaged(&turns, l));
+        let weighed = averaged(&turns, l, |turn| turn.evidence.weighed());
+        let mut edges = edges(&whitened.interventions, l, weighed);
+        agreement(data, cells, means, &effects, &turns, edges.iter_mut().filter(|edge| edge.q_value <= fdr));
         let found: Vec<Edge> = edges.iter().filter(|edge| edge.q_value <= fdr).copied().collect();
+        let q_value = q_value_among(&edges);
+        let control_guides = control_guides(data, cells, means, &effects, &turns, |p| q_value(p) <= fdr);
         let permutation = permutation_check(team, data, cells, means, fdr, seed, found.len());
         let limits = Identifiability::new(data, cells, means, &effects, &whitened, &turns[0].evidence, &found);
-        Self { fdr, edges, permutation, limits }
+        Self { fdr, edges, permutation, control_guides, limits }
     }
 
     /// The edges of the graph: those with a q-value up to the false discovery rate.
@@ -132,29 +141,23 @@ pub(crate) fn edges_found(
     let l = means.len() / cells.len();
     let whitened = InterventionEffects::new(data, cells, means, l).whitened();
     let turns = evidence_of_turns(team, &whitened, STARTS, seed);
-    let mut edges = edges(&whitened.interventions, l, averaged(&turns, l));
+    let mut edges = edges(&whitened.interventions, l, averaged(&turns, l, |turn| turn.evidence.weighed()));
     edges.retain(|edge| edge.q_value <= fdr);
     edges
 }
 
-/// What is known of every pair: probability of an edge, shift and its deviation; A x L each.
-struct Weighed {
-    probability: Vec<f64>,
-    shift: Vec<f64>,
-    deviation: Vec<f64>,
-}
-
 /// The evidence averaged over turns of the axes, Eq. (E14), so that an edge is no surer than the axes it stands on. The first turn is
-/// that to the present axes, with which those of the others are matched.
-fn averaged(turns: &[TurnedEvidence], l: usize) -> Weighed {
-    let n = turns[0].evidence.probability.len();
+/// that to the present axes, with which those of the others are matched. `of` says what is averaged, along the axes of a turn.
+pub(super) fn averaged(turns: &[TurnedEvidence], l: usize, of: impl Fn(&TurnedEvidence) -> Weighed) -> Weighed {
+    let all: Vec<Weighed> = turns.iter().map(of).collect();
+    let n = all[0].probability.len();
     let highest = turns.iter().map(|turn| turn.evidence.log_likelihood).fold(f64::NEG_INFINITY, f64::max);
     let weights: Vec<f64> =
         turns.iter().map(|turn| Real::exp(TEMPER * (turn.evidence.log_likelihood - highest))).collect();
     let total: f64 = weights.iter().sum();
     let [mut probability, mut sums, mut first, mut second] = [(); 4].map(|()| vec![0.0; n]);
-    for (turn, weight) in turns.iter().zip(&weights) {
-        let (of_axis, found) = (matched(&turn.rotation, l), &turn.evidence);
+    for ((turn, found), weight) in turns.iter().zip(&all).zip(&weights) {
+        let of_axis = matched(&turn.rotation, l);
         for at in 0..n {
             let (axis, sign) = of_axis[at % l];
             let from = at - at % l + axis;
@@ -184,15 +187,24 @@ fn edges(interventions: &[usize], l: usize, weighed: Weighed) -> Vec<Edge> {
             intervention: interventions[at / l],
             latent: at % l,
             probability,
-            lfsr: probability * normal_cdf(-shift.abs() / deviation) + (1.0 - probability),
+            lfsr: weighed.lfsr(at),
             q_value,
             shift,
             shift_low: shift - half,
             shift_high: shift + half,
             probability_large: probability * (below(-LARGE_SHIFT) + 1.0 - below(LARGE_SHIFT)),
+            guides: None,
         }
     };
     q_values.into_iter().enumerate().map(edge).collect()
+}
+
+impl Weighed {
+    /// Local false sign rate of a pair.
+    pub(super) fn lfsr(&self, at: usize) -> f64 {
+        let (probability, z) = (self.probability[at], self.shift[at].abs() / self.deviation[at]);
+        probability * normal_cdf(-z) + (1.0 - probability)
+    }
 }
 
 /// Normal distribution function.
@@ -216,6 +228,17 @@ fn q_values(probabilities: &[f64]) -> Vec<f64> {
         from = to;
     }
     values
+}
+
+/// The q-value, Eq. (E8), that one more pair of a probability would have beside these.
+fn q_value_among(edges: &[Edge]) -> impl Fn(f64) -> f64 + use<> {
+    let mut doubts: Vec<f64> = edges.iter().map(|edge| 1.0 - edge.probability).collect();
+    doubts.sort_by(f64::total_cmp);
+    let sums: Vec<f64> = doubts.iter().scan(0.0, |sum, doubt| { *sum += doubt; Some(*sum) }).collect();
+    move |probability| {
+        let n = doubts.partition_point(|&doubt| doubt <= 1.0 - probability);
+        (sums[..n].last().unwrap_or(&0.0) + 1.0 - probability) / (n + 1) as f64
+    }
 }
 
 fn permutation_check<R: Real>(

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use crate::data::dataset::Truth;
 use crate::evaluation::certainty::{Certainty, Edge};
+use crate::evaluation::guides::GuideReplication;
 use crate::evaluation::metrics::{CalibrationMetrics, EdgeMetrics};
 
 /// A local false sign rate below which the sign of a shift counts as known.
@@ -23,6 +24,8 @@ impl EdgeMetrics {
             interventions_with_edge: with_edge.len(),
             expected_false: certainty.found().fold(0.0, |sum, edge| sum + 1.0 - edge.probability),
             permutation: certainty.permutation,
+            control_guides: certainty.control_guides.clone(),
+            replication: GuideReplication::new(certainty.found()),
             limits: certainty.limits.clone(),
             calibration: truth.map(|(truth, pairs)| calibration(certainty, truth, pairs)),
         }
@@ -108,13 +111,14 @@ mod tests {
             shift_low: shift - 0.5,
             shift_high: shift + 0.5,
             probability_large: probability,
+            guides: None,
         }
     }
 
     fn certainty(edges: Vec<Edge>) -> Certainty {
         let permutation =
             PermutationCheck { n_permutations: 4, mean_edges: 0.5, share_with_edges: 0.25, permutation_fdr: None };
-        Certainty { fdr: 0.05, edges, permutation, limits: Identifiability::default() }
+        Certainty { fdr: 0.05, edges, permutation, control_guides: None, limits: Identifiability::default() }
     }
 
     fn truth(n_latents: usize, prior_means: Vec<f64>) -> Truth {

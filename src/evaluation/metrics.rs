@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::evaluation::certainty::PermutationCheck;
+use crate::evaluation::guides::{ControlGuides, GuideReplication};
 use crate::evaluation::identifiability::Identifiability;
 use crate::model::method::Method;
 use crate::training::history::StopReason;
@@ -145,6 +146,12 @@ pub struct EdgeMetrics {
     pub expected_false: f64,
     /// The same with labels permuted.
     pub permutation: PermutationCheck,
+    /// Guides of control cells as if they were interventions; absent where there are not several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub control_guides: Option<ControlGuides>,
+    /// How many edges several guides share; absent where guides are not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replication: Option<GuideReplication>,
     /// What the screen leaves open.
     pub limits: Identifiability,
     /// Whether they are as sure as they say; absent where the truth is unknown.

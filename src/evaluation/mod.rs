@@ -6,6 +6,7 @@ pub(crate) mod columns;
 pub mod correlation;
 pub mod edge_metrics;
 pub mod gene_effects;
+pub mod guides;
 pub mod held_out;
 pub mod held_out_protocol;
 pub mod identifiability;

@@ -283,6 +283,7 @@ mod tests {
             library,
             interventions: InterventionRows::one_hot(labels.iter().copied()),
             covariates: Covariates::default(),
+            guides: None,
             truth: None,
         }
     }

@@ -125,6 +125,7 @@ impl TrainedOn {
                     .map(|name| Continuous { name: name.clone(), values: vec![0.0; n] })
                     .collect(),
             },
+            guides: None,
             truth: None,
         }
     }

@@ -30,6 +30,8 @@ pub struct InterventionEffects {
     pub controls: f64,
     /// What effects are relative to, L: the mean over all cells of what the constant and the covariates explain.
     pub origin: Vec<f64>,
+    /// What the constant and each level of the categorical covariates, one after the other, explain: a row of L each.
+    pub others: Vec<f64>,
     /// Covariance of posterior means about what interventions and covariates explain, L x L.
     pub within: Vec<f64>,
 }
@@ -118,7 +120,27 @@ impl InterventionEffects {
                 effects.fill(0.0);
             }
         }
-        Self { n_latents, effects, cells: dose_squares, controls, origin, within }
+        let others = solution[a * l..].to_vec();
+        Self { n_latents, effects, cells: dose_squares, controls, origin, others, within }
+    }
+
+    /// What is explained of a cell before any intervention acts on it, L.
+    pub fn without_intervention(&self, data: &Dataset, cell: usize) -> Vec<f64> {
+        let l = self.n_latents;
+        let mut explained = self.others[..l].to_vec();
+        let mut first = 1;
+        for column in &data.covariates.categorical {
+            let row = first + column.codes[cell] as usize;
+            let of_level = &self.others[row * l..(row + 1) * l];
+            explained.iter_mut().zip(of_level).for_each(|(explained, value)| *explained += value);
+            first += column.levels.len();
+        }
+        explained
+    }
+
+    /// The effects of other sets of cells (a row of L each) on the same latents, and how many cells they are worth.
+    pub fn of_others(&self, effects: Vec<f64>, cells: Vec<f64>) -> Self {
+        Self { effects, cells, ..self.clone() }
     }
 
     /// The effects of the interventions with cells on whitened latents, Eq. (E2).
@@ -149,7 +171,13 @@ impl InterventionEffects {
         let rows = |values: &[f64]| values.chunks_exact(l).flat_map(|row| times(rotation, row)).collect::<Vec<f64>>();
         let half = rows(&self.within);
         let within = rows(&(0..l * l).map(|at| half[at % l * l + at / l]).collect::<Vec<f64>>());
-        Self { effects: rows(&self.effects), origin: times(rotation, &self.origin), within, ..self.clone() }
+        Self {
+            effects: rows(&self.effects),
+            origin: times(rotation, &self.origin),
+            others: rows(&self.others),
+            within,
+            ..self.clone()
+        }
     }
 }
 

@@ -13,11 +13,11 @@ use crate::training::history::EpochRecord;
 /// Genes listed for each latent.
 pub const GENES_PER_LATENT: usize = 50;
 
-/// A column of numbers of the edges.
+/// A column of numbers of the edges; what is not known is not a number, and an empty field.
 pub(crate) type EdgeColumn = (&'static str, fn(&Edge) -> f64);
 
 /// The columns of `edges.csv` after intervention and latent.
-pub(crate) const EDGE_COLUMNS: [EdgeColumn; 7] = [
+pub(crate) const EDGE_COLUMNS: [EdgeColumn; 9] = [
     ("probability", |edge| edge.probability),
     ("lfsr", |edge| edge.lfsr),
     ("q_value", |edge| edge.q_value),
@@ -25,6 +25,8 @@ pub(crate) const EDGE_COLUMNS: [EdgeColumn; 7] = [
     ("shift_low", |edge| edge.shift_low),
     ("shift_high", |edge| edge.shift_high),
     ("probability_large", |edge| edge.probability_large),
+    ("guides", |edge| edge.guides.map_or(f64::NAN, |found| found.guides as f64)),
+    ("guides_agreeing", |edge| edge.guides.map_or(f64::NAN, |found| found.agreeing as f64)),
 ];
 
 /// Those of `targets.csv` beyond the ones that it has for every model: probability and shift.
@@ -95,7 +97,7 @@ impl ResultsFolder {
         let header = [&["intervention", "latent"][..], &numbers, &["block"]].concat();
         self.write_csv(ResultsFile::Edges, &header, &certainty.edges, |edge| {
             let mut row = pair(intervention_names, edge.intervention, edge.latent);
-            row.extend(EDGE_COLUMNS.iter().map(|(_, of)| of(edge).to_string()));
+            row.extend(EDGE_COLUMNS.iter().map(|(_, of)| field(of(edge))));
             row.push(certainty.limits.block_name(edge.latent));
             row
         })
@@ -119,7 +121,7 @@ impl ResultsFolder {
         self.write_csv(ResultsFile::Targets, &header, &edges, |edge| {
             let mut row = pair(intervention_names, edge.intervention, edge.latent);
             row.extend([edge.probability.to_string(), edge.shift.to_string()]);
-            row.extend(target_columns().map(|(_, of)| of(edge).to_string()));
+            row.extend(target_columns().map(|(_, of)| field(of(edge))));
             row.push(certainty.limits.block_name(edge.latent));
             row
         })
@@ -166,6 +168,11 @@ impl ResultsFolder {
             table.flush()
         })
     }
+}
+
+/// A number, or nothing where it is none.
+fn field(value: f64) -> String {
+    if value.is_nan() { String::new() } else { value.to_string() }
 }
 
 /// The fields that name a pair.

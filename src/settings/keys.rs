@@ -14,8 +14,9 @@ pub(super) const UNSAVED_KEYS: [&str; 9] =
 pub const INDIFFERENT_KEYS: [&str; 4] = ["threads", "data", "labels", "genes"];
 
 /// Keys that describe a data file.
-pub(super) const DATA_KEYS: [&str; 17] = [
+pub(super) const DATA_KEYS: [&str; 18] = [
     "label_key",
+    "guide_key",
     "batch_key",
     "categorical_covariates",
     "continuous_covariates",
@@ -44,7 +45,7 @@ pub(super) const GUMBEL_KEYS: [&str; 3] = ["alpha", "temperature", "prune_masks_
 pub(super) const INTEGRATED_KEYS: [&str; 1] = ["dense_share"];
 
 /// Keys of edges that are weighed by their evidence.
-pub(super) const EVIDENCE_KEYS: [&str; 1] = ["fdr"];
+pub(super) const EVIDENCE_KEYS: [&str; 2] = ["fdr", "guide_key"];
 
 /// Keys of a network and its training.
 const NETWORK_KEYS: [&str; 33] = [

@@ -119,6 +119,10 @@ pub struct RawData {
     /// Column of obs that holds the intervention of each cell
     #[arg(long, value_name = "COLUMN")]
     pub label_key: Option<String>,
+    /// Column of obs that holds the guide of each cell: each edge is checked by the guides of its intervention, and guides of
+    /// control cells as if they were interventions (svae-plus with integrated masks)
+    #[arg(long, value_name = "COLUMN")]
+    pub guide_key: Option<String>,
     /// Column of obs that holds the batch of each cell
     #[arg(long, value_name = "COLUMN")]
     pub batch_key: Option<String>,
@@ -177,6 +181,7 @@ impl RawData {
         let megabytes = whole(USUAL_BUFFER, 1, 1 << 24)(at("stream_buffer"), self.stream_buffer)?;
         Ok(LoadOptions {
             label_key: column_or_none(at("label_key"), self.label_key)?,
+            guide_key: column_or_none(at("guide_key"), self.guide_key)?,
             batch_key: column_or_none(at("batch_key"), self.batch_key)?,
             categorical_covariates: names(at("categorical_covariates"), self.categorical_covariates)?,
             continuous_covariates: names(at("continuous_covariates"), self.continuous_covariates)?,

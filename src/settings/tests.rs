@@ -89,6 +89,7 @@ const COVARIATE: [&str; 4] = ["--data", "screen.h5ad", "--batch-key", "lane"];
 
 flag_tests! {
     label_key: FILE, ["--label-key", "gene"] => "label_key" = "\"gene\"";
+    guide_key: FILE, ["--guide-key", "guide"] => "guide_key" = "\"guide\"";
     batch_key: FILE, ["--batch-key", "lane"] => "batch_key" = "\"lane\"";
     categorical_covariates: FILE, ["--categorical-covariates", "a,b"] => "categorical_covariates" = "[\"a\", \"b\"]";
     continuous_covariates: FILE, ["--continuous-covariates", "age"] => "continuous_covariates" = "[\"age\"]";

@@ -342,6 +342,7 @@ impl Vector {
             gene_names: (0..g).map(|g| g.to_string()).collect(),
             cell_names: (0..n).map(|n| n.to_string()).collect(),
             covariates: Covariates { categorical, continuous },
+            guides: None,
             truth: None,
         })
     }

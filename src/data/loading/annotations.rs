@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::data::dataset::{Categorical, Continuous, Covariates};
+use crate::data::dataset::{Categorical, Continuous, Covariates, Guides};
 use crate::data::formats::column::{Column, Levels};
 use crate::data::formats::labels::LabelTable;
 use crate::data::formats::screen_file::ScreenFile;
@@ -133,7 +133,7 @@ impl Annotations<'_> {
         let covariates: Vec<&String> = categorical.chain(&options.continuous_covariates).collect();
         let label_key = label_key.to_string();
         let label = (!options.unlabelled).then_some(&label_key);
-        for key in covariates.iter().copied().chain(label).chain(&options.size_factor_key) {
+        for key in covariates.iter().copied().chain(label).chain(&options.guide_key).chain(&options.size_factor_key) {
             if !columns.contains(key) {
                 let known = match columns.is_empty() {
                     true => "the file says nothing of its cells: name a table of them with --labels".to_owned(),
@@ -180,12 +180,16 @@ impl Annotations<'_> {
         for key in &options.continuous_covariates {
             continuous.push(Continuous { name: key.clone(), values: self.numbers(key)? });
         }
+        let guides = match &options.guide_key {
+            Some(key) => Some((key.clone(), self.levels(key, true)?)),
+            None => None,
+        };
         let size_factor_key = options.size_factor_key.as_deref().or(self.file.stored_library());
         let size_factors = match size_factor_key {
             Some(key) => Some((key.to_string(), self.numbers(key)?)),
             None => None,
         };
-        Ok(UsedColumns { label_key, labels, categorical, continuous, size_factors })
+        Ok(UsedColumns { label_key, labels, guides, categorical, continuous, size_factors })
     }
 
     /// A level for each cell of a column.
@@ -239,6 +243,19 @@ impl Annotations<'_> {
         Ok(covariates)
     }
 
+    /// The guides of the cells that are used; a cell may have none.
+    ///
+    /// # Errors
+    /// [`InputError`] if no cell has one.
+    pub fn guides(&self, (name, mut levels): (String, Levels), notes: &mut Vec<String>) -> Result<Guides> {
+        self.drop_unused(&name, &mut levels, notes);
+        if levels.names.is_empty() {
+            let error = InputError::new("no cell has a guide", "check the column, or leave out --guide-key");
+            return Err(self.error(&name, error).into());
+        }
+        Ok(Guides { name, names: levels.names, codes: levels.codes })
+    }
+
     /// Restricts a column to the levels in use; the old number of each level that stays.
     pub fn drop_unused(&self, key: &str, levels: &mut Levels, notes: &mut Vec<String>) -> Vec<usize> {
         let before = levels.names.clone();
@@ -262,6 +279,8 @@ pub(crate) struct UsedColumns {
     /// Name of the column of the intervention; empty if none is read.
     pub label_key: String,
     pub labels: Levels,
+    /// Name of their column, and the guide of each cell.
+    pub guides: Option<(String, Levels)>,
     /// By name, the batch first.
     pub categorical: Vec<(String, Levels)>,
     pub continuous: Vec<Continuous>,
@@ -274,7 +293,8 @@ impl UsedColumns {
     pub fn select(&mut self, cells: Option<&[usize]>) {
         let Some(cells) = cells else { return };
         self.labels.codes = pick(&self.labels.codes, cells);
-        self.categorical.iter_mut().for_each(|(_, levels)| levels.codes = pick(&levels.codes, cells));
+        let columns = self.categorical.iter_mut().chain(&mut self.guides);
+        columns.for_each(|(_, levels)| levels.codes = pick(&levels.codes, cells));
         self.continuous.iter_mut().for_each(|covariate| covariate.values = pick(&covariate.values, cells));
     }
 }

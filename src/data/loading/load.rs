@@ -102,11 +102,12 @@ fn assemble(file: &dyn ScreenFile, options: &LoadOptions, progress: ByteProgress
     notes.append(&mut cells.notes);
     columns.select(chosen.as_deref());
     let place = |n: usize| cells.place(chosen.as_ref().map_or(n, |chosen| chosen[n]));
-    let UsedColumns { label_key, mut labels, categorical, continuous, .. } = columns;
+    let UsedColumns { label_key, mut labels, guides, categorical, continuous, .. } = columns;
     let levels = annotations.drop_unused(&label_key, &mut labels, &mut notes);
     let missing = ("intervention label", "leave them out with --drop-unlabelled-cells, or label them");
     let codes = annotations.complete(&label_key, &labels, missing, place)?;
     let covariates = annotations.covariates(categorical, continuous, place, &mut notes)?;
+    let guides = guides.map(|guides| annotations.guides(guides, &mut notes)).transpose()?;
     let interventions =
         Interventions::from_labels(&labels, &codes, &controls).map_err(|error| annotations.error(&label_key, error))?;
     drop((labels, codes));
@@ -126,6 +127,7 @@ fn assemble(file: &dyn ScreenFile, options: &LoadOptions, progress: ByteProgress
             Some(chosen) => cell_names.select(chosen),
         },
         covariates,
+        guides,
         truth,
     };
     warn(&dataset, &interventions.counts, &annotations, options, &mut warnings)?;

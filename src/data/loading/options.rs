@@ -21,6 +21,8 @@ pub struct LoadOptions {
     pub label_key: Option<String>,
     /// Labels of control cells, on which no intervention acts.
     pub control: Vec<String>,
+    /// Column of the guide of each cell, by which edges are checked.
+    pub guide_key: Option<String>,
     /// Column of the batch label: the first categorical covariate.
     pub batch_key: Option<String>,
     /// Further categorical covariates.
@@ -72,7 +74,7 @@ impl LoadOptions {
 
     /// What matters before the file is opened.
     pub(crate) fn for_opening(&self) -> OpenOptions<'_> {
-        let keys = self.label_key.iter().chain(&self.batch_key).chain(&self.size_factor_key);
+        let keys = self.label_key.iter().chain(&self.guide_key).chain(&self.batch_key).chain(&self.size_factor_key);
         let keys = keys.chain(&self.categorical_covariates).chain(&self.continuous_covariates);
         OpenOptions {
             layer: self.layer.as_deref(),

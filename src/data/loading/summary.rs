@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::data::dataset::Dataset;
+use crate::data::dataset::{Dataset, Guides};
 use crate::data::formats::screen_file::ScreenFile;
 
 /// What was read, chosen and dropped.
@@ -32,6 +32,9 @@ pub struct DataSummary {
     pub controls: Vec<LabelCount>,
     /// Cells of each intervention.
     pub interventions: Vec<LabelCount>,
+    /// Cells of each guide, where guides were named.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub guides: Vec<LabelCount>,
     /// What was left out, in order.
     pub dropped: Vec<Dropped>,
     /// What might be wrong with the data.
@@ -54,6 +57,7 @@ impl DataSummary {
             n_interventions: dataset.n_interventions(),
             n_nonzero: dataset.counts.n_nonzero(),
             median_library: library[library.len() / 2],
+            guides: dataset.guides.as_ref().map(LabelCount::of_guides).unwrap_or_default(),
             ..Self::default()
         }
     }
@@ -66,6 +70,15 @@ pub struct LabelCount {
     pub label: String,
     /// Cells with it.
     pub n_cells: usize,
+}
+
+impl LabelCount {
+    /// Cells of each guide.
+    fn of_guides(guides: &Guides) -> Vec<Self> {
+        let mut sizes = vec![0; guides.names.len()];
+        guides.codes.iter().flatten().for_each(|&guide| sizes[guide as usize] += 1);
+        guides.names.iter().cloned().zip(sizes).map(|(label, n_cells)| Self { label, n_cells }).collect()
+    }
 }
 
 /// Something left out.

@@ -441,17 +441,18 @@ pub(crate) struct IntervalRow {
     /// Whether it is one of the uncertain ones, which stand below the others.
     pub uncertain: bool,
     /// Text in the columns beside it.
-    pub notes: [String; 2],
+    pub notes: Vec<String>,
     pub hint: String,
 }
 
-/// Rows with a point and its interval about zero, and two columns of text beside them; the last, uncertain ones faded below a
+/// Rows with a point and its interval about zero, and columns of text beside them; the last, uncertain ones faded below a
 /// line that says `divider`.
-pub(crate) fn intervals(title: &str, x_name: &str, columns: [&str; 2], divider: &str, rows: &[IntervalRow]) -> String {
+pub(crate) fn intervals(title: &str, x_name: &str, columns: &[&str], divider: &str, rows: &[IntervalRow]) -> String {
     let (height, gap, top) = (15.0, 18.0, 18.0);
     let longest = rows.iter().map(|row| row.name.chars().count()).max().unwrap_or(0).min(20);
     let left = 12.0 + 6.2 * longest as f64;
-    let [right, first, second] = [WIDTH - 98.0, WIDTH - 51.0, WIDTH - 4.0];
+    let column = |number: usize| WIDTH - 4.0 - 47.0 * (columns.len() - 1 - number) as f64;
+    let right = column(0) - 47.0;
     let n_sure = rows.iter().filter(|row| !row.uncertain).count();
     let y_of = |i: usize| top + height * i as f64 + if i >= n_sure { gap } else { 0.0 };
     let bottom = y_of(rows.len());
@@ -464,8 +465,7 @@ pub(crate) fn intervals(title: &str, x_name: &str, columns: [&str; 2], divider: 
     }
     svg.line("axis", x.of(0.0), top, x.of(0.0), bottom);
     svg.x_axis(x, bottom, 4, x_name);
-    svg.text("tick", first, 11.0, "end", columns[0]);
-    svg.text("tick", second, 11.0, "end", columns[1]);
+    columns.iter().enumerate().for_each(|(i, name)| svg.text("tick", column(i), 11.0, "end", name));
     if n_sure < rows.len() {
         let at = top + height * n_sure as f64;
         svg.line("mark", 4.0, at + 2.0, WIDTH - 4.0, at + 2.0);
@@ -478,8 +478,7 @@ pub(crate) fn intervals(title: &str, x_name: &str, columns: [&str; 2], divider: 
         svg.name("small", left - 6.0, y + 3.6, "end", &row.name, 20);
         svg.line(&format!("whisker {direction}"), x.of(row.low), y, x.of(row.high), y);
         svg.circle(&format!("point {direction}"), x.of(row.value), y, 3.4, &row.hint);
-        svg.text("note", first, y + 3.6, "end", &row.notes[0]);
-        svg.text("note", second, y + 3.6, "end", &row.notes[1]);
+        row.notes.iter().enumerate().for_each(|(i, note)| svg.text("note", column(i), y + 3.6, "end", note));
         svg.raw("</g>");
     }
     svg.finish()

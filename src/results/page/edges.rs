@@ -1,12 +1,13 @@
 //! How sure the edges are, as the report shows it: a map of all pairs, the strongest edges with their intervals, sentences.
 
 use crate::evaluation::certainty::{Certainty, Edge};
+use crate::evaluation::guides::{ControlEdge, ControlGuides, GuideReplication};
 use crate::results::page::charts;
 use crate::results::page::charts::{Heat, IntervalRow, Mark};
 use crate::results::page::folder::Run;
 use crate::results::page::parts::{figure, key};
 use crate::results::page::svg::{label, shortened};
-use crate::words::percent;
+use crate::words::{grouped, percent};
 
 /// Style of the drawings, which other methods have no use for.
 pub(super) const STYLE: &str = include_str!("edges.css");
@@ -15,6 +16,8 @@ pub(super) const STYLE: &str = include_str!("edges.css");
 const MOST_EDGES: usize = 40;
 /// Most pairs below them that are no edges.
 const MOST_UNCERTAIN: usize = 8;
+/// Most edges of guides of control cells that are named.
+const MOST_CONTROLS: usize = 5;
 /// Probability below which a pair is not shown.
 const LEAST_PROBABILITY: f64 = 0.05;
 
@@ -30,8 +33,49 @@ pub(super) fn introduction(certainty: &Certainty) -> String {
     )
 }
 
+/// What the checks on the screen's own cells say, and whether each is a caution.
+pub(super) fn checks(run: &Run, certainty: &Certainty) -> Vec<(bool, String)> {
+    let mut found = vec![(exceeds_chance(certainty), permutation(run, certainty))];
+    found.extend(certainty.control_guides.as_ref().map(|found| (found.n_edges > 0, control_guides(found))));
+    if let Some(GuideReplication { n_edges, n_replicated, share: Some(_) }) =
+        GuideReplication::new(certainty.found())
+    {
+        let text = format!(
+            "Of {} whose intervention has several guides, {} shown by two or more of them.",
+            match n_edges {
+                1 => "1 edge".to_owned(),
+                n => format!("{} edges", grouped(n as u64)),
+            },
+            match n_replicated {
+                1 => "1 is".to_owned(),
+                n => format!("{} are", grouped(n as u64)),
+            }
+        );
+        found.push((2 * n_replicated < n_edges, text));
+    }
+    found
+}
+
+/// The check with guides of control cells as a sentence.
+fn control_guides(found: &ControlGuides) -> String {
+    let name = |edge: &ControlEdge| format!("{} into latent {}", edge.guide, edge.latent);
+    let shown: Vec<String> = found.edges.iter().take(MOST_CONTROLS).map(name).collect();
+    let edges = match found.n_edges {
+        0 => "there is no edge".to_owned(),
+        n => {
+            let more = if n > shown.len() { format!(" and {} more", n - shown.len()) } else { String::new() };
+            let edges = if n == 1 { "1 edge is" } else { &format!("{} edges are", grouped(n as u64)) };
+            format!(
+                "{edges} found ({}{more}). Such a guide acts off its target, or edges are less sure than they seem",
+                shown.join(", ")
+            )
+        }
+    };
+    format!("Were each of the {} guides of control cells an intervention against the others: {edges}.", found.n_guides)
+}
+
 /// The check with permuted labels as a sentence.
-pub(super) fn permutation(run: &Run, certainty: &Certainty) -> String {
+fn permutation(run: &Run, certainty: &Certainty) -> String {
     let check = &certainty.permutation;
     let within = if run.cells.batch.is_some() { " within batches" } else { "" };
     let permuted = format!("With the labels of cells permuted{within}, {} times over,", check.n_permutations);
@@ -50,7 +94,7 @@ pub(super) fn permutation(run: &Run, certainty: &Certainty) -> String {
 }
 
 /// Whether chance finds more than the rate allows for.
-pub(super) fn exceeds_chance(certainty: &Certainty) -> bool {
+fn exceeds_chance(certainty: &Certainty) -> bool {
     certainty.permutation.permutation_fdr.is_some_and(|share| share > certainty.fdr)
 }
 
@@ -107,7 +151,9 @@ pub(super) fn ranked(run: &Run, certainty: &Certainty) -> String {
         let text = format!("None at a false discovery rate of {rate}, and no other pair is even remotely probable.");
         return figure("Strongest edges", &text, "");
     }
-    let rows: Vec<IntervalRow> = found.iter().chain(&others).map(|edge| row(run, certainty, edge)).collect();
+    let with_guides = found.iter().any(|edge| edge.guides.is_some());
+    let rows: Vec<IntervalRow> =
+        found.iter().chain(&others).map(|edge| row(run, certainty, edge, with_guides)).collect();
     let n_of = |shown: usize, all: usize| match shown == all {
         true => format!("{all}"),
         false => format!("{shown} of {all}"),
@@ -127,12 +173,20 @@ pub(super) fn ranked(run: &Run, certainty: &Certainty) -> String {
             n_of(others.len(), n_others)
         ),
     };
-    let text = format!("Shift and its 95 % interval, given that there is an edge. {edges}{uncertain}");
+    let guides = match with_guides {
+        true => " Guides: how many of those of the intervention show the edge by themselves.",
+        false => "",
+    };
+    let text = format!("Shift and its 95 % interval, given that there is an edge. {edges}{uncertain}{guides}");
     let divider = format!("q above {rate}: uncertain");
-    figure("Strongest edges", &text, &charts::intervals("Strongest edges", "shift", ["prob.", "q"], &divider, &rows))
+    let columns = ["prob.", "q", "guides"];
+    let columns = if rows[0].notes.len() == columns.len() { &columns[..] } else { &columns[..2] };
+    figure("Strongest edges", &text, &charts::intervals("Strongest edges", "shift", columns, &divider, &rows))
 }
 
-fn row(run: &Run, certainty: &Certainty, edge: &Edge) -> IntervalRow {
+fn row(run: &Run, certainty: &Certainty, edge: &Edge, with_guides: bool) -> IntervalRow {
+    let guides = edge.guides.map_or(String::new(), |found| format!("{} of {}", found.agreeing, found.guides));
+    let notes = [small(edge.probability), small(edge.q_value)].into_iter().chain(with_guides.then_some(guides));
     // An edge into a latent that others could stand for is one into all of them.
     let blocks = &certainty.limits.blocks;
     let block = blocks.iter().find(|block| block.contains(&edge.latent)).cloned().unwrap_or(vec![edge.latent]);
@@ -143,7 +197,7 @@ fn row(run: &Run, certainty: &Certainty, edge: &Edge) -> IntervalRow {
         low: edge.shift_low,
         high: edge.shift_high,
         uncertain: edge.q_value > certainty.fdr,
-        notes: [small(edge.probability), small(edge.q_value)],
+        notes: notes.collect(),
         hint: hint(run, edge),
     }
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::data::formats::npz::Npz;
 use crate::error::Result;
 use crate::evaluation::certainty::{Certainty, Edge};
+use crate::evaluation::guides::GuideAgreement;
 use crate::evaluation::interpretation::Subset;
 use crate::evaluation::metrics::Metrics;
 use crate::model::method::Method;
@@ -213,12 +214,13 @@ pub(crate) fn read(folder: &Path, metrics: Option<&Metrics>) -> Result<Run> {
         let of_run = of_run.and_then(|(edges, fdr)| {
             let part = |name: &str| edges.get(name).cloned();
             let (permutation, limits) = (part("permutation")?, part("limits")?);
-            Some((fdr, serde_json::from_value(permutation).ok()?, serde_json::from_value(limits).ok()?))
+            let control_guides = part("control_guides").map(serde_json::from_value).transpose().ok()?;
+            Some((fdr, serde_json::from_value(permutation).ok()?, control_guides, serde_json::from_value(limits).ok()?))
         });
-        let (fdr, permutation, limits) =
+        let (fdr, permutation, control_guides, limits) =
             of_run.ok_or_else(|| damaged(&ResultsFile::Metrics.within(folder), "it has no figures of the edges"))?;
         let edges = edges(&path, &run.interventions, run.n_latents)?;
-        run.certainty = Some(Certainty { fdr, edges, permutation, limits });
+        run.certainty = Some(Certainty { fdr, edges, permutation, control_guides, limits });
     }
 
     let path = ResultsFile::Cells.within(folder);
@@ -270,6 +272,10 @@ fn edges(path: &Path, names: &[String], n_latents: usize) -> Result<Vec<Edge>> {
             return Err(damaged(path, problem).at(format!("row {}", i + 2)).into());
         };
         let value = |column: usize| number(path, i, &row[column]);
+        let guides = match row[9].is_empty() {
+            true => None,
+            false => Some(GuideAgreement { guides: value(9)? as usize, agreeing: value(10)? as usize }),
+        };
         Ok(Edge {
             intervention,
             latent,
@@ -280,6 +286,7 @@ fn edges(path: &Path, names: &[String], n_latents: usize) -> Result<Vec<Edge>> {
             shift_low: value(6)?,
             shift_high: value(7)?,
             probability_large: value(8)?,
+            guides,
         })
     };
     rows.iter().enumerate().map(edge).collect()

@@ -173,7 +173,7 @@ fn edge_findings(run: &Run, certainty: &Certainty) -> Vec<(bool, String)> {
             ),
         )],
     };
-    found.push((edges::exceeds_chance(certainty), edges::permutation(run, certainty)));
+    found.extend(edges::checks(run, certainty));
     found.extend(certainty.limits.notes.iter().map(|note| (true, note.clone())));
     if let Some(truth) = edges.get("calibration") {
         let share = |key: &str| number(truth, key).map_or("none".to_owned(), percent);
