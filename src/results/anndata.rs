@@ -248,6 +248,10 @@ pub(crate) fn annotations(data: &Dataset) -> Vec<(String, FrameColumn)> {
         let codes = covariate.codes.iter().map(|&code| i64::from(code)).collect();
         columns.push((covariate.name.clone(), FrameColumn::Categorical(covariate.levels.clone(), codes)));
     }
+    if let Some(guides) = &data.guides {
+        let codes = guides.codes.iter().map(|code| code.map_or(-1, i64::from)).collect();
+        columns.push((guides.name.clone(), FrameColumn::Categorical(guides.names.clone(), codes)));
+    }
     for covariate in &data.covariates.continuous {
         columns.push((covariate.name.clone(), FrameColumn::Numbers(covariate.values.clone())));
     }
