@@ -350,6 +350,7 @@ mod tests {
                 categorical: vec![Categorical { name: "batch".into(), levels, codes: batches.to_vec() }],
                 continuous: Vec::new(),
             },
+            guides: None,
             truth: None,
         }
     }
