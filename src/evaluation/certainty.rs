@@ -234,7 +234,13 @@ fn q_values(probabilities: &[f64]) -> Vec<f64> {
 fn q_value_among(edges: &[Edge]) -> impl Fn(f64) -> f64 + use<> {
     let mut doubts: Vec<f64> = edges.iter().map(|edge| 1.0 - edge.probability).collect();
     doubts.sort_by(f64::total_cmp);
-    let sums: Vec<f64> = doubts.iter().scan(0.0, |sum, doubt| { *sum += doubt; Some(*sum) }).collect();
+    let sums: Vec<f64> = doubts
+        .iter()
+        .scan(0.0, |sum, doubt| {
+            *sum += doubt;
+            Some(*sum)
+        })
+        .collect();
     move |probability| {
         let n = doubts.partition_point(|&doubt| doubt <= 1.0 - probability);
         (sums[..n].last().unwrap_or(&0.0) + 1.0 - probability) / (n + 1) as f64

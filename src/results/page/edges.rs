@@ -37,9 +37,7 @@ pub(super) fn introduction(certainty: &Certainty) -> String {
 pub(super) fn checks(run: &Run, certainty: &Certainty) -> Vec<(bool, String)> {
     let mut found = vec![(exceeds_chance(certainty), permutation(run, certainty))];
     found.extend(certainty.control_guides.as_ref().map(|found| (found.n_edges > 0, control_guides(found))));
-    if let Some(GuideReplication { n_edges, n_replicated, share: Some(_) }) =
-        GuideReplication::new(certainty.found())
-    {
+    if let Some(GuideReplication { n_edges, n_replicated, share: Some(_) }) = GuideReplication::new(certainty.found()) {
         let text = format!(
             "Of {} whose intervention has several guides, {} shown by two or more of them.",
             match n_edges {
