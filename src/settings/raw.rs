@@ -120,7 +120,7 @@ pub struct RawData {
     #[arg(long, value_name = "COLUMN")]
     pub label_key: Option<String>,
     /// Column of obs that holds the guide of each cell: each edge is checked by the guides of its intervention, and guides of
-    /// control cells as if they were interventions (svae-plus with integrated masks)
+    /// control cells as if they were interventions (svae-plus with integrated masks, pca)
     #[arg(long, value_name = "COLUMN")]
     pub guide_key: Option<String>,
     /// Column of obs that holds the batch of each cell
