@@ -470,7 +470,7 @@ fn the_grids_of_the_scripts_are_valid() {
         ("table4", 100),
         ("table10", 25),
         ("alpha_sweep", 60),
-        ("grid", 380),
+        ("grid", 570),
     ] {
         let path = scripts.join(format!("{name}.toml"));
         assert!(

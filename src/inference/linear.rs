@@ -21,8 +21,6 @@ use std::f64::consts::LN_2;
 
 /// Counts of a cell are brought to this total before their logarithm is taken, Eq. (Pc1).
 const TOTAL: f64 = 1e4;
-/// Least rate of a gene, as a share of that at its mean, Eq. (Pc8).
-const LEAST_RATE: f64 = 0.1;
 /// Cells of a minibatch, and cells that a thread takes at a time.
 const BATCH: usize = 2048;
 const ROWS: usize = 32;
@@ -50,8 +48,10 @@ pub struct LinearModel {
     pub noise_variance: Vec<f64>,
     /// Diagonal of the inverse of the latents' sums of squares over the training cells, L.
     pub inverse_squares: Vec<f64>,
-    /// What rates are multiplied by, G, Eq. (Pc8).
-    pub rate: Vec<f64>,
+    /// Log rates at the mean of all cells, G, Eq. (Pc8).
+    pub intercept: Vec<f64>,
+    /// Log rate per centred log count, G, Eq. (Pc8).
+    pub slope: Vec<f64>,
     /// Logarithm of the inverse dispersion, G; empty for a likelihood without.
     pub log_dispersion: Vec<f64>,
     /// Shifts, A x L; 0 for an intervention without training cells.
@@ -186,7 +186,8 @@ impl LinearModel {
             residual_variance: Vec::new(),
             noise_variance: Vec::new(),
             inverse_squares: Vec::new(),
-            rate: Vec::new(),
+            intercept: Vec::new(),
+            slope: Vec::new(),
             log_dispersion: Vec::new(),
             shift: Vec::new(),
             mask_logit: Vec::new(),
@@ -209,16 +210,11 @@ impl LinearModel {
         PriorTable { n_latents: self.n_latents, shifts: Some(&self.shift), masks }
     }
 
-    /// What cells read at these latents before [`LinearModel::rate`] comes to it, Eq. (Pc8), for one gene.
-    pub(crate) fn uncalibrated_rate(&self, gene: usize, latents: &[f64]) -> f64 {
+    /// Centred log counts of a gene at these latents, Eq. (Pc4).
+    pub(crate) fn read_back(&self, gene: usize, latents: &[f64]) -> f64 {
         let l = self.n_latents;
-        let mean = self.mean[gene];
-        if mean == 0.0 {
-            return 1.0;
-        }
         let terms = self.loading[gene * l..(gene + 1) * l].iter().zip(latents.iter().zip(&self.origin));
-        let y: f64 = mean + terms.map(|(b, (z, o))| b * (z + o)).sum::<f64>();
-        (Real::exp(y) - 1.0).max(LEAST_RATE * (Real::exp(mean) - 1.0))
+        terms.map(|(b, (z, o))| b * (z + o)).sum()
     }
 
     /// Mean of the latents of a cell under its prior, L, and what its masks add to its divergence, Eqs. (Pc6) and (Pc7).
@@ -289,17 +285,12 @@ impl LinearInference<'_> {
             projection.apply(row, map);
             model.divergences(data, cell, map, divergences);
             let latents = model.draw(data, cell, map, seed);
+            let log_rate = |gene| model.intercept[gene] + model.slope[gene] * model.read_back(gene, &latents);
+            let mut logits: Vec<f64> = (0..g).map(log_rate).collect();
             let mut total = 0.0;
-            let mut logits: Vec<f64> = vectorized(
+            vectorized(
                 #[inline(always)]
-                || {
-                    let rate = |gene: usize| {
-                        let rate = model.rate[gene] * model.uncalibrated_rate(gene, &latents);
-                        total += rate;
-                        Real::ln(rate)
-                    };
-                    (0..g).map(rate).collect()
-                },
+                || logits.iter().for_each(|&logit| total += Real::exp(logit)),
             );
             let mut x = vec![0.0; g];
             row.for_each(|gene, count| x[gene] = f64::from(count));
@@ -415,7 +406,8 @@ mod tests {
             residual_variance: vec![0.1, 0.2, 0.3],
             noise_variance: vec![0.3],
             inverse_squares: vec![0.1],
-            rate: vec![0.01, 0.02, 0.05],
+            intercept: vec![-1.0, -1.5, -2.0],
+            slope: vec![1.0, 1.2, 2.0],
             log_dispersion: vec![1.0, 0.5, -0.5],
             shift: vec![1.5, -0.8],
             mask_logit: vec![0.4, -1.0],
@@ -473,7 +465,8 @@ mod tests {
         let x = [2u32, 3, 1];
         let given = |t: f64| -> f64 {
             let of_gene = |(gene, &x): (usize, &u32)| {
-                let mu = data.library[1] * model.rate[gene] * model.uncalibrated_rate(gene, &[t]);
+                let log_rate = model.intercept[gene] + model.slope[gene] * model.read_back(gene, &[t]);
+                let mu = data.library[1] * log_rate.exp();
                 let (theta, x) = (model.log_dispersion[gene].exp(), f64::from(x));
                 let choose = libm::lgamma(x + theta) - libm::lgamma(theta) - libm::lgamma(x + 1.0);
                 choose + theta * (theta / (theta + mu)).ln() + x * (mu / (theta + mu)).ln()

@@ -145,7 +145,8 @@ fn linear_tensors(model: &mut LinearModel, sizes: LinearSizes) -> Vec<(&'static 
         ("residual_variance", vec![g], &mut model.residual_variance),
         ("noise_variance", vec![l], &mut model.noise_variance),
         ("inverse_squares", vec![l], &mut model.inverse_squares),
-        ("rate", vec![g], &mut model.rate),
+        ("intercept", vec![g], &mut model.intercept),
+        ("slope", vec![g], &mut model.slope),
         ("shift", vec![a, l], &mut model.shift),
         ("mask_logit", vec![a, l], &mut model.mask_logit),
     ];

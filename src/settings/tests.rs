@@ -277,6 +277,7 @@ fn saved_settings_read_back_the_same() {
     cases.push(vec!["--simulation", "paper", "--sim-seed", "9223372036854775807", "--likelihood-epsilon", "1e-8"]);
     cases.push(vec!["--no-heldout"]);
     cases.push(vec!["--latents", "1", "--recipe", "tuned"]);
+    cases.push(vec!["--method", "pca", "--latents", "4", "--likelihood", "poisson", "--fdr", "0.1", "--holdout", ""]);
     for method in every_method {
         for recipe in ["reference", "tuned"] {
             cases.push(vec!["--method", method, "--recipe", recipe]);

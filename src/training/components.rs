@@ -29,8 +29,11 @@ const DEPENDENT: f64 = 1e-10;
 const NO_VARIANCE: f64 = 1e-12;
 /// Bounds of the variance of a latent that is noise.
 const NOISE: [f64; 2] = [1e-6, 0.95];
-/// Dispersions are fitted to that many training cells at most, evenly spaced.
-const MOST_FITTED: usize = 20_000;
+/// Means and dispersions are fitted to that many training cells at most, evenly spaced.
+const MOST_FITTED: usize = 10_000;
+/// Steps of Newton's method at most, and twice the gain that is not worth one, nats.
+const MOST_STEPS: usize = 50;
+const LEAST_DECREMENT: f64 = 1e-9;
 /// Counts held at once, gene by gene.
 const MOST_COUNTS: usize = 1 << 25;
 /// Counts given to a gene that no training cell shows.
@@ -116,7 +119,8 @@ impl LinearModel {
             loading,
             residual_variance,
             noise_variance,
-            rate: Vec::new(),
+            intercept: Vec::new(),
+            slope: Vec::new(),
             log_dispersion: Vec::new(),
             shift,
             mask_logit,
@@ -125,7 +129,7 @@ impl LinearModel {
         Ok(model)
     }
 
-    /// Sets rates and dispersions, Eq. (Pc8).
+    /// Sets intercepts, slopes and dispersions, Eq. (Pc8).
     fn fit_likelihood(&mut self, team: &Team, data: &Dataset, train: &[usize], seed: u64) -> Result<()> {
         let g = self.n_genes();
         let cells: Vec<usize> = evenly_spaced(train.len(), MOST_FITTED).map(|place| train[place]).collect();
@@ -137,7 +141,8 @@ impl LinearModel {
             .collect();
         let mut sizes = vec![0; g];
         data.counts.visit(&cells, |_, row| row.for_each(|gene, _| sizes[gene] += 1))?;
-        let mut fitted = vec![(0.0, 0.0); g];
+        let library: Vec<f64> = cells.iter().map(|&cell| data.library[cell]).collect();
+        let mut fitted = vec![[0.0; 3]; g];
         let mut start = 0;
         while start < g {
             let (mut end, mut held) = (start + 1, sizes[start]);
@@ -148,24 +153,74 @@ impl LinearModel {
             let counts = ByGene::gather(&data.counts, &cells, start..end, &sizes[start..end])?;
             team.run(end - start, tiles(&mut fitted[start..end], 1), |i, fitted| {
                 let (places, counts) = counts.gene(i);
-                let library = cells.iter().map(|&cell| data.library[cell]);
-                let mut means: Vec<f64> =
-                    library.zip(&latents).map(|(l, z)| l * self.uncalibrated_rate(start + i, z)).collect();
-                let total: f64 = counts.iter().map(|&x| f64::from(x)).sum();
-                let rate = total.max(UNSEEN_GENE_COUNT) / means.iter().sum::<f64>();
-                means.iter_mut().for_each(|mean| *mean *= rate);
-                let theta = if total == 0.0 { THETA_MAX } else { fit_theta(&means, places, counts) };
-                fitted[0] = (rate, Real::ln(theta));
+                let read: Vec<f64> = latents.iter().map(|z| self.read_back(start + i, z)).collect();
+                let delta = 1.0 / (1.0 - Real::exp(-self.mean[start + i]));
+                let [intercept, slope] = regress(&library, &read, (places, counts), delta);
+                let mean = |(l, read): (&f64, &f64)| l * Real::exp(intercept + slope * read);
+                let means: Vec<f64> = library.iter().zip(&read).map(mean).collect();
+                let theta = if counts.is_empty() { THETA_MAX } else { fit_theta(&means, places, counts) };
+                fitted[0] = [intercept, slope, Real::ln(theta)];
             });
             start = end;
         }
-        self.rate = fitted.iter().map(|&(rate, _)| rate).collect();
+        self.intercept = fitted.iter().map(|&[intercept, ..]| intercept).collect();
+        self.slope = fitted.iter().map(|&[_, slope, _]| slope).collect();
         self.log_dispersion = match self.likelihood.n_parameters(g) {
             0 => Vec::new(),
-            _ => fitted.iter().map(|&(_, log_theta)| log_theta).collect(),
+            _ => fitted.iter().map(|&[.., log_theta]| log_theta).collect(),
         };
         Ok(())
     }
+}
+
+/// Intercept and slope of the log rate of a gene on `read`, Eq. (Pc8): Poisson regression with the log library as offset, by Newton's
+/// method with halved steps. `counts` are the places and values of those that are not 0; `delta` is the deviation of the slope's
+/// prior.
+fn regress(library: &[f64], read: &[f64], (places, counts): (&[u32], &[u32]), delta: f64) -> [f64; 2] {
+    let total: f64 = counts.iter().map(|&x| f64::from(x)).sum();
+    let along: f64 = places.iter().zip(counts).map(|(&i, &x)| f64::from(x) * read[i as usize]).sum();
+    let start = Real::ln(total.max(UNSEEN_GENE_COUNT) / library.iter().sum::<f64>());
+    if total == 0.0 || !delta.is_finite() {
+        return [start, 0.0];
+    }
+    let penalty = 1.0 / (delta * delta);
+    // Log-likelihood, and the sums of the means times 1, read and read^2.
+    let at = |[intercept, slope]: [f64; 2]| {
+        let mut sums = [0.0; 3];
+        for (l, read) in library.iter().zip(read) {
+            let mean = l * Real::exp(intercept + slope * read);
+            sums[0] += mean;
+            sums[1] += mean * read;
+            sums[2] += mean * read * read;
+        }
+        (intercept * total + slope * along - sums[0] - 0.5 * penalty * slope * slope, sums)
+    };
+    let mut here = [start, 0.0];
+    let (mut value, mut sums) = at(here);
+    for _ in 0..MOST_STEPS {
+        let (by_intercept, by_slope) = (total - sums[0], along - sums[1] - penalty * here[1]);
+        let (a, b, c) = (sums[0], sums[1], sums[2] + penalty);
+        let determinant = a * c - b * b;
+        let step = [(c * by_intercept - b * by_slope) / determinant, (a * by_slope - b * by_intercept) / determinant];
+        if by_intercept * step[0] + by_slope * step[1] < LEAST_DECREMENT {
+            break;
+        }
+        let mut share = 1.0;
+        let better = loop {
+            let there = [here[0] + share * step[0], here[1] + share * step[1]];
+            let (new, new_sums) = at(there);
+            if new >= value {
+                break Some((there, new, new_sums));
+            }
+            share *= 0.5;
+            if share < 1e-6 {
+                break None;
+            }
+        };
+        let Some((there, new, new_sums)) = better else { break };
+        (here, value, sums) = (there, new, new_sums);
+    }
+    here
 }
 
 fn moments(team: &Team, data: &Dataset, cells: &[usize]) -> Result<Moments> {
@@ -429,6 +484,31 @@ mod tests {
         // The whole on three threads, to the bit.
         let again = Team::with(3, |team| LinearModel::fit(team, &data, &cells, settings(l))).expect("in memory");
         assert_eq!(again, model);
+    }
+
+    #[test]
+    fn rates_are_the_likeliest() {
+        let library: Vec<f64> = (0..200).map(|i| 5.0 + f64::from(i % 7)).collect();
+        let read: Vec<f64> = (0..200).map(|i| (0.7 * f64::from(i)).sin()).collect();
+        let x: Vec<u32> = (0..200).map(|i| (i % 3) * (i % 5) / 2).collect();
+        let places: Vec<u32> = (0..200).filter(|&i| x[i as usize] > 0).collect();
+        let counts: Vec<u32> = x.iter().copied().filter(|&x| x > 0).collect();
+        let delta = 1.5;
+        let found = regress(&library, &read, (&places, &counts), delta);
+        let value = |[intercept, slope]: [f64; 2]| {
+            let of_cell = |i: usize| {
+                let log_mean = library[i].ln() + intercept + slope * read[i];
+                f64::from(x[i]) * log_mean - log_mean.exp()
+            };
+            (0..200).map(of_cell).sum::<f64>() - 0.5 * (slope / delta) * (slope / delta)
+        };
+        for step in [[1e-3, 0.0], [-1e-3, 0.0], [0.0, 1e-3], [0.0, -1e-3]] {
+            assert!(value([found[0] + step[0], found[1] + step[1]]) < value(found), "{found:?} {step:?}");
+        }
+        // A gene with a single count, where the slope would run away without its prior, and one without any.
+        let [_, slope] = regress(&library, &read, (&[9], &[1]), delta);
+        assert!(slope.abs() < 10.0);
+        assert_eq!(regress(&library, &read, (&[], &[]), delta)[1], 0.0);
     }
 
     #[test]
