@@ -41,6 +41,9 @@ covariance-factor-without-divergence|src/model/latent.rs|*d = d_z[k].fma(e, kl_s
 mask-slope-without-temperature|src/model/prior/mask.rs|slope[k] = sigmoid_derivative(s) * inverse;|slope[k] = sigmoid_derivative(s);
 prior-shift-without-weight|src/model/prior/shift.rs|*d_shift += weight * mask * d_p;|*d_shift += mask * d_p;
 prior-sign-of-logit|src/model/prior/shift.rs|*d_logit += weight * shift * d_p * slope;|*d_logit -= weight * shift * d_p * slope;
+integrated-mask-variance-of-one-weight|src/model/prior/shift.rs|0.5 * (weight * weight * sum).to_f64()|0.5 * (weight * sum).to_f64()
+integrated-mask-shift-doubled|src/model/prior/shift.rs|let of_shift = scale * slope * shift;|let of_shift = (scale + scale) * slope * shift;
+integrated-mask-sign-of-logit|src/model/prior/shift.rs|*d_logit += of_shift * shift * (half - mask);|*d_logit += of_shift * shift * (mask - half);
 prior-mean-sign|src/model/prior/table.rs|*d = -d_m;|*d = d_m;
 penalty-of-spike-and-slab|src/model/prior/sparsity.rs|*d += factor * sigmoid(l);|*d += factor * sigmoid_derivative(l);
 penalty-mean-not-divided|src/model/prior/sparsity.rs|R::from_f64(weight * alpha / logits.len() as f64)|R::from_f64(weight * alpha)

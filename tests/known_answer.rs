@@ -1,6 +1,6 @@
-//! A case whose answer is known exactly, trained to it.
+//! Cases whose answer is known exactly.
 //!
-//! With a single gene the softmax is one whatever the decoder says, so every cell's mean is its library and latents tell
+//! A training: with a single gene the softmax is one whatever the decoder says, so every cell's mean is its library and latents tell
 //! nothing: the best posterior is the prior (divergence 0), and the best dispersion is the maximum of the negative
 //! binomial likelihood with known means, a one-dimensional problem that is solved here by bisection.
 
@@ -15,7 +15,9 @@ use svae_cpu::model::adam::AdamSettings;
 use svae_cpu::model::architecture::{Architecture, MaskKind, Prior};
 use svae_cpu::model::network::Network;
 use svae_cpu::model::objective::Objective;
+use svae_cpu::model::prior::shift;
 use svae_cpu::model::prior::sparsity::Penalty;
+use svae_cpu::model::prior::table::{CellInterventions, MaskBuffers, Masks, PriorTable};
 use svae_cpu::parallel::team::Team;
 use svae_cpu::system::console::Silent;
 use svae_cpu::training::trainer::{TrainingSettings, TrainingTask, train};
@@ -125,4 +127,61 @@ fn training_reaches_the_known_optimum() {
         );
         assert!(reached.kl >= 0.0 && reached.kl < 1e-3, "{prior:?}: divergence {}, known 0", reached.kl);
     }
+}
+
+/// Divergences of three cells from the prior under given masks, drawn or integrated out.
+fn divergences(prior: PriorTable<'_, f64>, masks: &[f64], slopes: &[f64], of: CellInterventions<'_>) -> Vec<f64> {
+    let mean = [0.4, -1.5, 0.0, 2.0, 0.3, -0.7];
+    let variance = [0.5, 1.0, 2.0, 0.1, 1.3, 0.9];
+    let (mut prior_mean, mut kl) = ([f64::NAN; 6], vec![f64::NAN; 3]);
+    prior.means_of_cells(&mut prior_mean, masks, of);
+    shift::divergences(&mut kl, &mut [f64::NAN; 6], &mean, &variance, &prior_mean);
+    prior.add_mask_divergences(&mut kl, slopes, of);
+    kl
+}
+
+#[test]
+fn integrated_masks_are_the_mean_over_drawn_ones() {
+    // Two latents, four interventions; one edge is almost certain, one almost excluded, one shift is 0.
+    let shifts = [1.2, -0.8, 3.0, 0.5, -2.0, 0.0, 0.7, 1.9];
+    let logits = [0.3, -1.2, 4.0, -30.0, 0.0, 1.0, 30.0, 2.5];
+    fn table<'a>(shifts: &'a [f64], masks: Masks<'a, f64>) -> PriorTable<'a, f64> {
+        PriorTable { n_latents: 2, shifts: Some(shifts), masks }
+    }
+    // A combination with doses, one below 0; a single intervention; one that a cell received twice, beside another.
+    let mut rows = InterventionRows::default();
+    let cells: [&[(u32, f32)]; 3] = [&[(0, 1.0), (2, 0.5), (3, -1.5)], &[(1, 2.0)], &[(0, 1.0), (0, 1.0), (2, 3.0)]];
+    cells.iter().for_each(|row| rows.push(row));
+    let of = CellInterventions { rows: &rows, cells: &[0, 1, 2], per_cell: 3 };
+    // Three cells, three places for interventions, two latents.
+    let places: Vec<(usize, usize)> = (0..3)
+        .flat_map(|n| cells[n].iter().enumerate().map(move |(e, &(a, _))| ((n * 3 + e) * 2, a as usize * 2)))
+        .flat_map(|(at, of_a)| [(at, of_a), (at + 1, of_a + 1)])
+        .collect();
+    assert_eq!(places.len(), 14);
+
+    let (mut q, mut slopes) = (vec![0.0; 18], vec![0.0; 18]);
+    let integrated = table(&shifts, Masks::Integrated { logits: &logits });
+    let buffers = MaskBuffers { mask: &mut q, slope: &mut slopes, logit: &mut [0.0; 18], noise: &[] };
+    integrated.masks_of_cells(buffers, of);
+    let found = divergences(integrated, &q, &slopes, of);
+
+    let mut expected = vec![0.0; 3];
+    for drawn in 0..1 << places.len() {
+        let (mut masks, mut probability) = (vec![0.0; 18], 1.0);
+        for (i, &(at, edge)) in places.iter().enumerate() {
+            let on = drawn >> i & 1 == 1;
+            masks[at] = f64::from(u8::from(on));
+            probability /= 1.0 + f64::exp(if on { -logits[edge] } else { logits[edge] });
+        }
+        // With masks that are not integrated out, nothing is added.
+        let kl = divergences(table(&shifts, Masks::Fixed(&masks)), &masks, &[], of);
+        expected.iter_mut().zip(kl).for_each(|(sum, kl)| *sum += probability * kl);
+    }
+    for (found, expected) in found.iter().zip(&expected) {
+        assert!((found - expected).abs() < 1e-12 * expected, "{found}, over all masks {expected}");
+    }
+    // The masks' part is no small one.
+    let without: Vec<f64> = divergences(table(&shifts, Masks::Fixed(&q)), &q, &[], of);
+    assert!(found.iter().zip(&without).all(|(found, without)| found - without > 0.1), "{found:?} {without:?}");
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::data::dataset::Dataset;
 use crate::error::Result;
 use crate::inference::Inference;
-use crate::model::prior::evidence::Effects;
+use crate::model::prior::evidence::EffectsToWeigh;
 use crate::numerics::real::Real;
 use crate::numerics::symmetric::eigen;
 
@@ -54,7 +54,7 @@ pub struct WhitenedEffects {
 }
 
 /// Cells that the design does not tell apart.
-struct Group {
+struct CellGroup {
     interventions: Vec<(usize, f64)>,
     /// Columns of covariates: one level of each.
     levels: Vec<usize>,
@@ -183,9 +183,9 @@ impl InterventionEffects {
 
 impl WhitenedEffects {
     /// What the evidence weighs.
-    pub fn to_weigh(&self) -> Effects<'_> {
+    pub fn to_weigh(&self) -> EffectsToWeigh<'_> {
         let Self { effects, cells, controls, n_latents, .. } = self;
-        Effects { effects, cells, controls: *controls, n_latents: *n_latents }
+        EffectsToWeigh { effects, cells, controls: *controls, n_latents: *n_latents }
     }
 
     /// The effects along turned latents: `rotation` (L x L) times each row. Whitening commutes with the turn.
@@ -201,7 +201,7 @@ fn times(matrix: &[f64], vector: &[f64]) -> Vec<f64> {
     matrix.chunks_exact(vector.len()).map(dot).collect()
 }
 
-impl Group {
+impl CellGroup {
     /// What the solution says of each of its cells, L.
     fn fitted(&self, solution: &[f64], n_interventions: usize, l: usize) -> Vec<f64> {
         let mut fitted = vec![0.0; l];
@@ -219,9 +219,9 @@ impl Group {
     }
 }
 
-fn groups<R: Real>(data: &Dataset, cells: &[usize], means: &[R], l: usize) -> Vec<Group> {
+fn groups<R: Real>(data: &Dataset, cells: &[usize], means: &[R], l: usize) -> Vec<CellGroup> {
     let mut places = BTreeMap::new();
-    let mut groups: Vec<Group> = Vec::new();
+    let mut groups: Vec<CellGroup> = Vec::new();
     for (&cell, mean) in cells.iter().zip(means.chunks_exact(l)) {
         let (interventions, doses) = data.interventions.row(cell);
         let levels: Vec<u32> = data.covariates.categorical.iter().map(|column| column.codes[cell]).collect();
@@ -232,7 +232,7 @@ fn groups<R: Real>(data: &Dataset, cells: &[usize], means: &[R], l: usize) -> Ve
                 first += column.levels.len();
                 first - column.levels.len() + level as usize
             };
-            groups.push(Group {
+            groups.push(CellGroup {
                 interventions: interventions.iter().zip(doses).map(|(&a, &dose)| (a as usize, dose as f64)).collect(),
                 levels: data.covariates.categorical.iter().zip(&levels).map(of_column).collect(),
                 cells: 0.0,
@@ -248,7 +248,7 @@ fn groups<R: Real>(data: &Dataset, cells: &[usize], means: &[R], l: usize) -> Ve
 
 /// The least squares of Eq. (E1), without the matrix.
 struct NormalEquations<'a> {
-    groups: &'a [Group],
+    groups: &'a [CellGroup],
     n_interventions: usize,
     /// Columns of the design.
     width: usize,

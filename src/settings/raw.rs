@@ -211,7 +211,7 @@ settings! {
         /// Defaults of all settings that are not given: those of the published code, or tuned ones (by default neither)
         #[arg(long, value_name = "RECIPE")]
         recipe: Recipe => Option<Recipe> = any_or_none();
-        /// Number of latents [default: 15]
+        /// Number of latents [default: 15; 20 where masks are integrated out]
         #[arg(long, value_name = "N", allow_negative_numbers = true)]
         latents: i64 => usize = whole(15, 1, 4096);
         /// Width of the hidden layers [default: 128]
@@ -228,7 +228,7 @@ settings! {
         #[arg(long, value_name = "X", allow_negative_numbers = true)]
         beta: f64 => f64 = number(1.0, NumberRange::closed(0.0, 1e6));
         /// Mask in the training: integrated out and set by the evidence of each edge (svae-plus), or drawn in every forward
-        /// pass (svae, svae-plus) [default: integrated for svae-plus, hard for svae]
+        /// pass (svae, svae-plus) [default: hard; integrated for svae-plus]
         #[arg(long, value_name = "KIND")]
         mask: MaskKind => MaskKind = any(MaskKind::Hard);
         /// Temperature of the Gumbel-sigmoid mask (svae, svae-plus with --mask hard or soft) [default: 1.0]
@@ -243,7 +243,7 @@ settings! {
         /// Covariance of the latents in a cell's posterior [default: diagonal]
         #[arg(long, value_name = "KIND")]
         posterior_covariance: PosteriorCovariance => PosteriorCovariance = any(PosteriorCovariance::Diagonal);
-        /// Dropout rate in the encoder [default: 0.1]
+        /// Dropout rate in the encoder [default: 0.1; 0 where masks are integrated out]
         #[arg(long, value_name = "X", allow_negative_numbers = true)]
         dropout: f64 => f64 = number(0.1, NumberRange::below(0.0, 1.0));
         /// Batch normalisation of the hidden layers [default: true]
@@ -288,11 +288,11 @@ settings! {
         /// Stop after this many epochs without a better validation ELBO; 0 never stops early [default: 45]
         #[arg(long, value_name = "N", allow_negative_numbers = true)]
         patience: i64 => usize = whole(45, 0, 1_000_000);
-        /// Adam's step size [default: 0.001]
+        /// Adam's step size [default: 0.001; 0.002 where masks are integrated out]
         #[arg(long, value_name = "X", allow_negative_numbers = true)]
         learning_rate: f64 => f64 = number(1e-3, NumberRange::above(0.0, 1.0));
         /// Course of the step size: constant, falling to a hundredth along half a cosine over the epochs, or doing so over
-        /// their second half [default: constant]
+        /// their second half [default: constant; late-cosine where masks are integrated out]
         #[arg(long, value_name = "COURSE")]
         schedule: Schedule => Schedule = any(Schedule::Constant);
         /// L2 penalty, added to the gradient as weight times this [default: 1e-6]

@@ -1,8 +1,10 @@
 //! One test per flag, and what a configuration file may and may not say.
 
+use crate::model::architecture::MaskKind;
 use crate::model::method::{IvaeMask, Method};
 use crate::settings::time_limit::TimeLimit;
 use crate::training::history::KeepEpoch;
+use crate::training::schedule::Schedule;
 use clap::{Args as _, FromArgMatches as _};
 
 use crate::error::Result;
@@ -82,6 +84,8 @@ macro_rules! flag_tests {
     };
 }
 
+/// Masks that are drawn.
+const HARD: [&str; 2] = ["--mask", "hard"];
 const FILE: [&str; 2] = ["--data", "screen.h5ad"];
 const STREAM: [&str; 3] = ["--data", "screen.h5ad", "--stream"];
 const STARTS: [&str; 2] = ["--starts", "3"];
@@ -107,18 +111,18 @@ flag_tests! {
     stream: FILE, ["--stream"] => "stream" = "true";
     stream_buffer: STREAM, ["--stream-buffer", "64"] => "stream_buffer" = "64";
     holdout: [], ["--holdout", "a,b"] => "holdout" = "[\"a\", \"b\"]";
-    method: [], ["--method", "svae"] => "method" = "\"svae\"";
+    method: HARD, ["--method", "svae"] => "method" = "\"svae\"";
     latents: [], ["--latents", "7"] => "latents" = "7";
     hidden: [], ["--hidden", "64"] => "hidden" = "64";
     layers: [], ["--layers", "3"] => "layers" = "3";
-    alpha: [], ["--alpha", "12.5"] => "alpha" = "12.5";
+    alpha: HARD, ["--alpha", "12.5"] => "alpha" = "12.5";
     beta: [], ["--beta", "4"] => "beta" = "4.0";
-    mask: [], ["--mask", "soft"] => "mask" = "\"soft\"";
-    temperature: [], ["--temperature", "0.5"] => "temperature" = "0.5";
+    mask: ["--method", "svae"], ["--mask", "soft"] => "mask" = "\"soft\"";
+    temperature: HARD, ["--temperature", "0.5"] => "temperature" = "0.5";
     posterior_covariance: [], ["--posterior-covariance", "full"] => "posterior_covariance" = "\"full\"";
     latent_distribution: [], ["--latent-distribution", "logistic-normal"]
         => "latent_distribution" = "\"logistic-normal\"";
-    dropout: [], ["--dropout", "0"] => "dropout" = "0.0";
+    dropout: [], ["--dropout", "0.2"] => "dropout" = "0.2";
     batch_norm: [], ["--batch-norm", "false"] => "batch_norm" = "false";
     layer_norm: [], ["--layer-norm", "true"] => "layer_norm" = "true";
     likelihood: [], ["--likelihood", "poisson"] => "likelihood" = "\"poisson\"";
@@ -136,7 +140,8 @@ flag_tests! {
     adam_epsilon: [], ["--adam-epsilon", "1e-8"] => "adam_epsilon" = "0.00000001";
     validation_fraction: [], ["--validation-fraction", "0.2"] => "validation_fraction" = "0.2";
     keep: [], ["--keep", "last"] => "keep" = "\"last\"";
-    prune_masks_below: [], ["--prune-masks-below", "0.75"] => "prune_masks_below" = "0.75";
+    dense_share: [], ["--dense-share", "0.3"] => "dense_share" = "0.3";
+    prune_masks_below: HARD, ["--prune-masks-below", "0.75"] => "prune_masks_below" = "0.75";
     starts: [], ["--starts", "3"] => "starts" = "3";
     trial_share: STARTS, ["--trial-share", "0.2"] => "trial_share" = "0.2";
     precision: [], ["--precision", "f64"] => "precision" = "\"f64\"";
@@ -153,6 +158,7 @@ flag_tests! {
     out: [], ["--out", "here"] => "out" = "\"here\"";
     overwrite: [], ["--overwrite"] => "overwrite" = "true";
     resume: ["--out", "here"], ["--resume"] => "resume" = "true";
+    fdr: [], ["--fdr", "0.01"] => "fdr" = "0.01";
     h5ad: [], ["--no-h5ad"] => "h5ad" = "false";
     json: [], ["--json"] => "json" = "true";
     quiet: [], ["--quiet"] => "quiet" = "true";
@@ -201,27 +207,43 @@ fn every_key_has_a_flag_and_a_test() {
 #[test]
 fn help_states_the_true_defaults() {
     let defaults = flat(&Settings::default());
+    let drawn = flat(&config(&["--method", "svae"]).expect("valid"));
     let command = RawSettings::augment_args(clap::Command::new("run"));
-    let mut checked = 0;
+    let (mut checked, mut twice) = (0, 0);
     for arg in command.get_arguments() {
         let help = arg.get_help().map(|help| help.to_string()).unwrap_or_default();
         let Some((_, stated)) = help.split_once("[default: ") else { continue };
         let stated = stated.trim_end_matches(']');
         let id = arg.get_id().as_str();
         let key = id.strip_prefix("sim_").map_or(id.to_owned(), |name| format!("simulation.{name}"));
-        let (_, actual) = match defaults.iter().find(|(name, _)| *name == key) {
-            Some(found) => found.clone(),
+        let found =
+            |all: &[(String, String)]| all.iter().find(|(name, _)| *name == key).map(|(_, value)| value.clone());
+        let is = |stated: &str, actual: &str| {
+            let same_number = stated.parse::<f64>().ok().is_some_and(|a| actual.parse::<f64>() == Ok(a));
+            assert!(same_number || actual.trim_matches('"') == stated, "{key}: help says {stated}, but it is {actual}");
+        };
+        // "[default: A; B where masks are integrated out]"
+        let stated = match stated.split_once("; ") {
+            Some((of_others, with_integrated)) => {
+                is(of_others, &found(&drawn).expect("a setting of all methods"));
+                twice += 1;
+                with_integrated.split(' ').next().expect("a value")
+            }
+            None => stated,
+        };
+        let actual = match found(&defaults) {
+            Some(actual) => actual,
             // Written only with covariates or several starts; its default is seen in a configuration that has them.
             None => {
                 let flags = [&COVARIATE[..], &STARTS].concat();
-                flat(&config(&flags).unwrap()).into_iter().find(|(name, _)| *name == key).unwrap()
+                found(&flat(&config(&flags).expect("valid"))).expect("a setting")
             }
         };
-        let same_number = stated.parse::<f64>().ok().is_some_and(|a| actual.parse::<f64>() == Ok(a));
-        assert!(same_number || actual.trim_matches('"') == stated, "{key}: help says {stated}, but it is {actual}");
+        is(stated, &actual);
         checked += 1;
     }
     assert!(checked > 25, "only {checked} defaults were found in the help");
+    assert_eq!(twice, 5, "mask, latents, dropout, learning rate and its schedule");
 }
 
 #[test]
@@ -246,13 +268,52 @@ fn flags_for_data_replace_a_simulation_in_the_file_and_the_other_way_round() {
 
 #[test]
 fn a_method_given_as_a_flag_drops_what_it_does_not_use_from_the_file() {
-    let mut saved = Settings::default();
-    saved.model.alpha = Some(100.0);
-    let saved = saved.to_toml();
+    let saved = config(&["--mask", "hard", "--alpha", "100"]).expect("valid").to_toml();
     let vae = from_file(&saved, &["--method", "vae"]).expect("valid");
     assert_eq!((vae.model.method, vae.model.alpha, vae.model.beta), (Method::Vae, None, 1.0));
     assert_eq!(from_file(&saved, &["--method", "svae"]).expect("valid").model.alpha, Some(100.0));
     assert!(message(from_file(&saved, &["--method", "vae", "--alpha", "3"])).starts_with("--alpha"));
+    // So do other masks. What says how large the model is and how it is trained stays.
+    for flags in [&["--mask", "soft"][..], &["--method", "svae"], &["--method", "ivae"], &["--method", "beta-vae"]] {
+        let changed = from_file(&Settings::default().to_toml(), flags).unwrap_or_else(|error| panic!("{error}"));
+        assert!(!changed.model.integrates_mask(), "{flags:?}");
+        assert_eq!((changed.model.latents, changed.training.learning_rate), (20, 0.002), "{flags:?}");
+    }
+    let integrated = from_file(&saved, &["--mask", "integrated"]).expect("valid");
+    assert!(integrated.model.integrates_mask() && !integrated.to_toml().contains("alpha"));
+    assert_eq!(integrated.model.latents, 15);
+}
+
+#[test]
+fn masks_decide_defaults() {
+    let of = |flags: &[&str]| config(flags).expect("valid");
+    let defaults = |config: &Settings| {
+        let (model, training) = (&config.model, &config.training);
+        (model.mask, model.latents, model.dropout, training.learning_rate, training.schedule)
+    };
+    let integrated = (MaskKind::Integrated, 20, 0.0, 0.002, Schedule::LateCosine);
+    for flags in
+        [&[][..], &["--mask", "integrated"], &["--data", "a.h5ad"], &["--latent-distribution", "logistic-normal"]]
+    {
+        assert_eq!(defaults(&of(flags)), integrated, "{flags:?}");
+    }
+    let drawn = (MaskKind::Hard, 15, 0.1, 0.001, Schedule::Constant);
+    for flags in [&HARD[..], &["--method", "svae"], &["--method", "vae"], &["--recipe", "reference"]] {
+        assert_eq!(defaults(&of(flags)), drawn, "{flags:?}");
+    }
+    assert_eq!(defaults(&of(&["--mask", "soft"])), (MaskKind::Soft, 15, 0.1, 0.001, Schedule::Constant));
+    assert_eq!(defaults(&from_file("mask = \"hard\"\n", &[]).expect("valid")), drawn);
+    // What is said wins.
+    let said = of(&["--latents", "7", "--schedule", "constant"]);
+    assert_eq!(defaults(&said), (MaskKind::Integrated, 7, 0.0, 0.002, Schedule::Constant));
+    let refused = message(config(&["--method", "svae", "--mask", "integrated"]));
+    assert!(refused.starts_with("--mask") && refused.contains("svae-plus"), "{refused}");
+    // Steps of 128 cells: 282 an epoch of 36,000 cells, 24 of 3,037. 8,000 of them, or 120 epochs; a warm-up of 1,200.
+    let epochs = |config: &Settings, n| (config.epochs_for(n), config.warmup_epochs_for(n));
+    assert_eq!((epochs(&of(&[]), 36_000), epochs(&of(&[]), 3_037)), ((120, 5), (334, 50)));
+    // 20,000 of them, or 500 epochs; a warm-up of 50 epochs.
+    assert_eq!((epochs(&of(&HARD), 36_000), epochs(&of(&HARD), 3_037)), ((500, 50), (834, 50)));
+    assert_eq!(epochs(&of(&["--epochs", "7", "--warmup-epochs", "3"]), 36_000), (7, 3));
 }
 
 #[test]
@@ -311,16 +372,18 @@ fn the_default_is_the_simulation_of_the_paper() {
     assert_eq!((simulation.n_interventions, simulation.cells_per_intervention), (100, 500));
     assert_eq!((simulation.n_genes, simulation.n_latents), (100, 15));
     assert_eq!(config.model.method, Method::SvaePlus);
-    assert_eq!(config.alpha_for(100), 100.0);
     let names: Vec<String> = (0..100).map(|a| format!("i{a}")).collect();
     assert_eq!(config.held_out(&names).expect("valid"), (80..100).collect::<Vec<_>>());
     let resolved = config.resolved(&names, 36_000).expect("valid");
-    assert_eq!(resolved.model.alpha, Some(100.0));
-    assert_eq!(resolved.training.epochs, Some(500));
-    // A small screen: 24 steps an epoch.
-    assert_eq!(config.epochs_for(3_037), 834);
+    assert_eq!((resolved.model.mask, resolved.model.alpha), (MaskKind::Integrated, None));
+    assert_eq!((resolved.training.epochs, resolved.training.warmup_epochs), (Some(120), Some(5)));
     assert_eq!(resolved.training.holdout.as_ref().map(Vec::len), Some(20));
     assert_eq!(from_file(&resolved.to_toml(), &[]).expect("valid"), resolved);
+    let drawn = config_of(&HARD).expect("valid").resolved(&names, 36_000).expect("valid");
+    assert_eq!(
+        (drawn.model.alpha, drawn.training.epochs, drawn.training.warmup_epochs),
+        (Some(100.0), Some(500), Some(50))
+    );
 }
 
 #[test]
@@ -328,7 +391,7 @@ fn a_recipe_sets_defaults_only() {
     let of = |flags: &[&str]| config(flags).expect("valid");
     // Nothing but what the recipe names changes, and what is said explicitly wins, in flags and in a file.
     let reference = of(&["--recipe", "reference"]);
-    let by_hand = of(&["--likelihood-epsilon", "1e-8", "--epochs", "300", "--keep", "last"]);
+    let by_hand = of(&["--mask", "hard", "--likelihood-epsilon", "1e-8", "--epochs", "300", "--keep", "last"]);
     let mut by_hand = by_hand;
     by_hand.model.recipe = Some(Recipe::Reference);
     assert_eq!(reference, by_hand);
@@ -374,7 +437,8 @@ fn another_method_over_a_saved_recipe_keeps_what_it_uses() {
     let saved = config(&["--recipe", "tuned"]).expect("valid").to_toml();
     let vae = from_file(&saved, &["--method", "vae"]).expect("valid");
     assert_eq!((vae.model.method, vae.model.recipe), (Method::Vae, Some(Recipe::Tuned)));
-    assert_eq!(vae, config(&["--method", "vae", "--recipe", "tuned"]).expect("valid"));
+    // The file says how many latents, which are 20 where masks are integrated out.
+    assert_eq!(vae, config(&["--method", "vae", "--recipe", "tuned", "--latents", "20"]).expect("valid"));
 }
 
 #[test]
@@ -437,6 +501,8 @@ fn values_out_of_range_name_the_range_and_where_they_were_said() {
         (["--adam-epsilon", "0"], "--adam-epsilon", "above 0"),
         (["--validation-fraction", "0"], "--validation-fraction", "above 0 and at most 0.5"),
         (["--retraining-epochs", "0"], "--retraining-epochs", "from 1 to"),
+        (["--dense-share", "1.1"], "--dense-share", "at least 0 and at most 1"),
+        (["--fdr", "-0.1"], "--fdr", "at least 0"),
         (["--prune-masks-below", "1"], "--prune-masks-below", "at least 0 and below 1"),
         (["--trial-share", "0"], "--trial-share", "above 0 and at most 1"),
         (["--seed", "-1"], "--seed", "from 0 to"),
@@ -468,6 +534,13 @@ fn settings_without_effect_are_refused() {
         (&["--method", "beta-vae", "--mask", "soft"], "--mask"),
         (&["--method", "ivae", "--temperature", "2"], "--temperature"),
         (&["--method", "vae", "--prune-masks-below", "0.7"], "--prune-masks-below"),
+        (&["--alpha", "100"], "--alpha"),
+        (&["--temperature", "0.5"], "--temperature"),
+        (&["--prune-masks-below", "0.75"], "--prune-masks-below"),
+        (&["--mask", "hard", "--dense-share", "0.3"], "--dense-share"),
+        (&["--method", "svae", "--dense-share", "0.3"], "--dense-share"),
+        (&["--recipe", "reference", "--fdr", "0.1"], "--fdr"),
+        (&["--method", "vae", "--fdr", "0.1"], "--fdr"),
         (&["--no-heldout", "--retraining-epochs", "2"], "--retraining-epochs"),
         (&["--latents", "1", "--posterior-covariance", "full"], "--posterior-covariance"),
         (&["--data", "a.h5ad", "--sim-cells", "3"], "--sim-cells"),
@@ -552,6 +625,6 @@ fn results_do_not_depend_on_threads_and_on_where_files_are() {
     };
     assert_eq!(shared(moved.settings_of_results()), shared(settings.clone()));
     let mut other = config;
-    other.model.alpha = Some(2.0);
+    other.output.fdr = 0.2;
     assert_ne!(other.settings_of_results(), settings);
 }

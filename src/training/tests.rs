@@ -2,9 +2,9 @@
 
 use crate::checkpoint::ResumableRun;
 use crate::checkpoint::encoding::{ByteReader, Encode};
-use crate::data::dataset::Dataset;
+use crate::data::dataset::{Dataset, InterventionRows};
 use crate::data::simulate::small_screen as screen;
-use crate::model::architecture::Architecture;
+use crate::model::architecture::{Architecture, LatentDistribution, MaskKind, Prior};
 use crate::model::network::Network;
 use crate::model::objective::Objective;
 use crate::model::prior::sparsity::Penalty;
@@ -16,10 +16,14 @@ use crate::training::observer::Observer;
 use crate::training::schedule::Schedule;
 use crate::training::starts::{Starts, train_from_starts};
 use crate::training::trainer::{Advance, Trainer, Training, TrainingSettings, TrainingTask, train};
+use std::sync::LazyLock;
+
+fn architecture(data: &Dataset) -> Architecture {
+    Architecture { n_hidden: 8, ..Architecture::new(data.n_genes(), data.n_interventions(), 4) }
+}
 
 fn network<R: Real>(data: &Dataset) -> Network<R> {
-    let architecture = Architecture { n_hidden: 8, ..Architecture::new(data.n_genes(), data.n_interventions(), 4) };
-    Network::new(architecture, 3)
+    Network::new(architecture(data), 3)
 }
 
 fn settings() -> TrainingSettings {
@@ -43,14 +47,20 @@ fn left_at_every_step<R: Real>(settings: &TrainingSettings) -> usize {
     let data = screen(1);
     // Not a multiple of the minibatch, and with a last one that is too small to be used.
     let (cells, validation): (Vec<usize>, Vec<usize>) = ((0..50).collect(), (50..60).collect());
-    let mut whole = network::<R>(&data);
     let task = TrainingTask { data: &data, train: &cells, validation: &validation, objective: &OBJECTIVE, settings };
+    pieces_of::<R>(task, || network(&data))
+}
+
+/// Leaves a training after each of its pieces, takes it up on another number of threads, and expects the same bits; returns the
+/// number of pieces.
+fn pieces_of<R: Real>(task: TrainingTask<'_>, network: impl Fn() -> Network<R> + Sync) -> usize {
+    let mut whole = network();
     let training = train(&Team::single(), &mut whole, task, &mut Silent).expect("counts in memory");
     let expected = bits(&whole, &training);
     for steps in 0.. {
         let mut bytes = Vec::new();
         let ended = {
-            let mut first = network::<R>(&data);
+            let mut first = network();
             let mut trainer = Trainer::new(&mut first, task);
             let ended =
                 (0..steps).any(|_| trainer.advance(&Team::single()).expect("counts in memory") == Advance::Ended);
@@ -58,7 +68,7 @@ fn left_at_every_step<R: Real>(settings: &TrainingSettings) -> usize {
             ended
         };
         let found = Team::with(1 + steps % 3, |team| {
-            let mut second = network::<R>(&data);
+            let mut second = network();
             let mut trainer = Trainer::new(&mut second, task);
             trainer.load(&mut ByteReader::new(&bytes)).expect("the same training");
             while trainer.advance(team).expect("counts in memory") != Advance::Ended {}
@@ -88,6 +98,107 @@ fn a_training_that_is_left_after_any_step_ends_with_the_same_bits() {
     // Steps so large that a value is no longer finite.
     early.adam.learning_rate = 1e30;
     left_at_every_step::<f32>(&early);
+}
+
+/// Twelve epochs in which masks are integrated out, two of them dense: after these the first turn, later ones within the ten that
+/// follow, the evidence between them, and the last turn.
+fn with_turns() -> TrainingSettings {
+    TrainingSettings { epochs: 14, dense_epochs: 2, ..settings() }
+}
+
+const INTEGRATED: Prior = Prior::Masked { kind: MaskKind::Integrated, temperature: 1.0 };
+const UNPENALISED: Objective = Objective { penalty: Penalty::None, ..OBJECTIVE };
+
+/// The pieces of a training on all of a screen but ten cells that validate, with masks integrated out.
+fn pieces_with_turns<R: Real>(data: &Dataset, architecture: &Architecture, settings: &TrainingSettings) -> usize {
+    let n = data.n_cells();
+    let (cells, validation): (Vec<usize>, Vec<usize>) = ((0..n - 10).collect(), (n - 10..n).collect());
+    let objective = &UNPENALISED;
+    let task = TrainingTask { data, train: &cells, validation: &validation, objective, settings };
+    pieces_of::<R>(task, || Network::new(Architecture { prior: INTEGRATED, ..architecture.clone() }, 3))
+}
+
+#[test]
+fn a_training_with_turns_that_is_left_after_any_step_ends_with_the_same_bits() {
+    let data = screen(1);
+    let architecture = architecture(&data);
+    // Four pieces an epoch as above; of 12 sparse epochs a turn after the 3rd, the 6th, the 9th and the last, the evidence after the
+    // 10th; the first turn before them; the end.
+    let expected = 14 * 4 + 4 + 1 + 1 + 1;
+    assert_eq!(pieces_with_turns::<f32>(&data, &architecture, &with_turns()), expected);
+    assert_eq!(pieces_with_turns::<f64>(&data, &architecture, &with_turns()), expected);
+    let late = TrainingSettings { keep: KeepEpoch::Last, schedule: Schedule::LateCosine, ..with_turns() };
+    assert_eq!(pieces_with_turns::<f32>(&data, &architecture, &late), expected);
+    // Steps so large that both phases stop early, or that a value is no longer finite.
+    for learning_rate in [0.5, 1e30] {
+        let mut settings = TrainingSettings { patience: 2, epochs: 40, dense_epochs: 20, ..settings() };
+        settings.adam.learning_rate = learning_rate;
+        let pieces = pieces_with_turns::<f32>(&data, &architecture, &settings);
+        assert!(pieces < 40 * 4, "{pieces}");
+    }
+}
+
+#[test]
+fn a_screen_that_leaves_nothing_to_turn_is_trained_on_all_the_same() {
+    let data = screen(1);
+    let architecture = architecture(&data);
+    let expected = 14 * 4 + 4 + 1 + 1 + 1;
+    // A softmax of latents has axes of its own, and a single latent has no other.
+    let logistic = Architecture { latent_distribution: LatentDistribution::LogisticNormal, ..architecture.clone() };
+    assert_eq!(pieces_with_turns::<f32>(&data, &logistic, &with_turns()), expected);
+    assert_eq!(
+        pieces_with_turns::<f32>(&data, &Architecture { n_latents: 1, ..architecture }, &with_turns()),
+        expected
+    );
+}
+
+/// The screen under other interventions, one row a cell.
+fn under(data: &Dataset, n_interventions: usize, row: impl Fn(usize) -> Vec<(u32, f32)>) -> Dataset {
+    let mut interventions = InterventionRows::default();
+    (0..data.n_cells()).for_each(|n| interventions.push(&row(n)));
+    let intervention_names = (0..n_interventions).map(|a| format!("intervention_{a}")).collect();
+    Dataset { interventions, intervention_names, truth: None, ..data.clone() }
+}
+
+#[test]
+fn interventions_of_every_kind_are_trained_on_with_turns() {
+    let data = screen(1);
+    let screens = [
+        // Combinations, doses (of 0 and below 0 too), one received twice, controls.
+        under(&data, 5, |n| match n % 6 {
+            0 => vec![],
+            1 => vec![(0, 1.0), (1, 1.0)],
+            2 => vec![(1, 0.5), (2, 2.0), (3, -1.0)],
+            3 => vec![(2, 1.0), (2, 1.0)],
+            4 => vec![(3, 0.0)],
+            _ => vec![(n as u32 % 5, 1.0)],
+        }),
+        // One intervention, with controls and without.
+        under(&data, 1, |n| if n % 2 == 0 { vec![(0, 1.0)] } else { vec![] }),
+        under(&data, 1, |_| vec![(0, 1.0)]),
+        // As many as there are cells.
+        under(&data, 60, |n| vec![(n as u32, 1.0)]),
+        // None at all: control cells alone.
+        under(&data, 2, |_| vec![]),
+    ];
+    for (i, data) in screens.iter().enumerate() {
+        let network = || Network::<f32>::new(Architecture { prior: INTEGRATED, ..architecture(data) }, 3);
+        assert!(pieces_of(task_without_validation(data), network) > 14 * 4, "{i}");
+        let mut trained = network();
+        let training =
+            train(&Team::single(), &mut trained, task_without_validation(data), &mut Silent).expect("counts in memory");
+        assert_eq!((training.non_finite, training.history.len()), (None, 14), "{i}");
+        assert_eq!(trained.parameters.first_non_finite(), None, "{i}");
+        let probabilities = trained.prior().probabilities().expect("masks");
+        assert!(probabilities.iter().all(|q| (0.0..=1.0).contains(q)), "{i}: {probabilities:?}");
+    }
+}
+
+/// Every cell of a screen trains, and none validates.
+fn task_without_validation(data: &Dataset) -> TrainingTask<'_> {
+    static CELLS: LazyLock<Vec<usize>> = LazyLock::new(|| (0..60).collect());
+    static SETTINGS: LazyLock<TrainingSettings> = LazyLock::new(with_turns);
+    TrainingTask { data, train: &CELLS, validation: &[], objective: &UNPENALISED, settings: &SETTINGS }
 }
 
 #[test]

@@ -31,7 +31,7 @@ const SHARES: [f64; 2] = [1e-4, 0.5];
 
 /// Effects to weigh. A interventions, all with cells; L latents.
 #[derive(Debug, Clone, Copy)]
-pub struct Effects<'a> {
+pub struct EffectsToWeigh<'a> {
     /// Effects in deviations within interventions, A x L, those along different latents being independent.
     pub effects: &'a [f64],
     /// Cells of each intervention, A.
@@ -178,7 +178,7 @@ struct Mixing {
 }
 
 /// Weighs effects by `rounds` of empirical Bayes; `mixes` says whether the mixing of latents is estimated too.
-pub fn evidence(of: Effects<'_>, rounds: usize, mixes: bool) -> Evidence {
+pub fn evidence(of: EffectsToWeigh<'_>, rounds: usize, mixes: bool) -> Evidence {
     let (l, n) = (of.n_latents, of.effects.len());
     let sampling = |at: usize| 1.0 / of.cells[at / l];
     let mut probability = first_probabilities(of);
@@ -186,7 +186,7 @@ pub fn evidence(of: Effects<'_>, rounds: usize, mixes: bool) -> Evidence {
     let mut mixing = Mixing { mean: vec![0.0; n], variance: vec![0.0; n], prior: MIXING[0] * MIXING[0] };
     let mut origin = vec![0.0; l];
     let mixes = mixes && l > 1 && l <= MOST_MIXED;
-    let mut found = vec![Entry::default(); n];
+    let mut found = vec![WeighedPair::default(); n];
     let mut used = model.clone();
     for round in 0..rounds.max(1) {
         let x: Vec<f64> = (0..n).map(|at| of.effects[at] - origin[at % l]).collect();
@@ -197,7 +197,7 @@ pub fn evidence(of: Effects<'_>, rounds: usize, mixes: bool) -> Evidence {
         for at in 0..n {
             let y = x[at] - mixing.mean[at];
             let others = (totals[at / l] - x[at] * x[at]).max(0.0);
-            found[at] = Entry::new(&model, at % l, y, others, sampling(at) + mixing.variance[at]);
+            found[at] = WeighedPair::new(&model, at % l, y, others, sampling(at) + mixing.variance[at]);
             probability[at] = found[at].probability;
         }
         used = model.clone();
@@ -229,9 +229,9 @@ pub fn least_gain(n_latents: usize) -> f64 {
     n_latents as f64 + 2.0
 }
 
-/// One entry under the present hyper-parameters.
+/// One intervention and latent, weighed under the present hyper-parameters.
 #[derive(Debug, Clone, Copy, Default)]
-struct Entry {
+struct WeighedPair {
     y: f64,
     others: f64,
     narrow: f64,
@@ -247,7 +247,7 @@ struct Entry {
     gain: f64,
 }
 
-impl Entry {
+impl WeighedPair {
     fn new(model: &EdgeModel, k: usize, y: f64, others: f64, sampling: f64) -> Self {
         let widths = Widths::new(sampling, model.leakage[k], others);
         let (spike, is_wide) = widths.spike(y);
@@ -284,7 +284,7 @@ impl Entry {
 }
 
 /// Probabilities under a Gaussian slab and leakage of a fixed share of the whole effect, to begin with.
-fn first_probabilities(of: Effects<'_>) -> Vec<f64> {
+fn first_probabilities(of: EffectsToWeigh<'_>) -> Vec<f64> {
     let (l, n) = (of.n_latents, of.effects.len());
     let totals: Vec<f64> = of.effects.chunks_exact(l).map(|row| row.iter().map(|e| e * e).sum()).collect();
     let spike: Vec<f64> = (0..n).map(|at| 1.0 / of.cells[at / l] + 1.44 * LEAKAGE * LEAKAGE * totals[at / l]).collect();
@@ -317,11 +317,11 @@ fn first_model(effects: &[f64], probability: &[f64], l: usize) -> EdgeModel {
 
 impl EdgeModel {
     /// A step of empirical Bayes, Eqs. (E9)-(E11).
-    fn update(&mut self, found: &[Entry], l: usize) {
+    fn update(&mut self, found: &[WeighedPair], l: usize) {
         let sum: f64 = found.iter().map(|entry| entry.probability).sum();
         let share = ((1.0 + sum) / (20.0 + found.len() as f64)).clamp(SHARES[0], SHARES[1]);
         // Shifts under either side, as distances from it along it.
-        let sides = |entry: &Entry| {
+        let sides = |entry: &WeighedPair| {
             let weight = self.variance / (self.variance + entry.mean);
             let upper = self.size + weight * (entry.y - self.size);
             let lower = self.size + weight * (-entry.y - self.size);
@@ -351,7 +351,7 @@ impl EdgeModel {
     }
 
     /// Expected square of the leakage of every entry, Eq. (E11), weighed by how much of it can be seen.
-    fn leakage_after(&self, found: &[Entry], l: usize) -> Vec<f64> {
+    fn leakage_after(&self, found: &[WeighedPair], l: usize) -> Vec<f64> {
         let (mut sums, mut weights) = (vec![0.0; l], vec![0.0; l]);
         for (at, entry) in found.iter().enumerate() {
             let k = at % l;
@@ -375,7 +375,7 @@ impl EdgeModel {
 
 /// Moves the origin of each latent to the mean of its entries without an edge, Eq. (E12); the controls hold it at 0 with the weight of
 /// their number.
-fn move_origin(origin: &mut [f64], found: &[Entry], controls: f64) {
+fn move_origin(origin: &mut [f64], found: &[WeighedPair], controls: f64) {
     let l = origin.len();
     for (k, origin) in origin.iter_mut().enumerate() {
         let (mut sum, mut weights) = (0.0, 1e-9);
@@ -392,7 +392,7 @@ fn move_origin(origin: &mut [f64], found: &[Entry], controls: f64) {
 impl Mixing {
     /// Ridge regression of the entries without an edge on the edges of the other latents, each entry being left out where it is
     /// predicted, Eq. (E6).
-    fn update(&mut self, of: Effects<'_>, x: &[f64], probability: &[f64], leakage: &[f64]) {
+    fn update(&mut self, of: EffectsToWeigh<'_>, x: &[f64], probability: &[f64], leakage: &[f64]) {
         let l = of.n_latents;
         let spread = 1.0 - WIDE_SHARE + WIDE_SHARE * WIDE * WIDE;
         let (mut squares, mut count) = (0.0, 0.0);
@@ -449,7 +449,7 @@ impl Mixing {
 
 /// How many nats the best turn of two latents by 15 to 75 degrees loses, for every pair (L x L, infinite on the diagonal), all else
 /// being as the evidence has it, Eq. (E13).
-pub fn turn_losses(of: Effects<'_>, found: &Evidence) -> Vec<f64> {
+pub fn turn_losses(of: EffectsToWeigh<'_>, found: &Evidence) -> Vec<f64> {
     let l = of.n_latents;
     let model = &found.model;
     let leakage = model.leakage.iter().sum::<f64>() / l as f64;
@@ -457,7 +457,7 @@ pub fn turn_losses(of: Effects<'_>, found: &Evidence) -> Vec<f64> {
     let x: Vec<f64> = (0..of.effects.len()).map(|at| of.effects[at] - found.origin[at % l]).collect();
     let totals: Vec<f64> = x.chunks_exact(l).map(|row| row.iter().map(|x| x * x).sum()).collect();
     let likelihood = |i: usize, u: f64| {
-        let entry = Entry::new(&common, 0, u, (totals[i] - u * u).max(0.0), 1.0 / of.cells[i]);
+        let entry = WeighedPair::new(&common, 0, u, (totals[i] - u * u).max(0.0), 1.0 / of.cells[i]);
         entry.gain + entry.spike
     };
     let mut losses = vec![f64::INFINITY; l * l];
@@ -514,7 +514,7 @@ mod tests {
     }
 
     fn weigh(effects: &[f64], cells: &[f64], l: usize) -> Evidence {
-        evidence(Effects { effects, cells, controls: 0.0, n_latents: l }, 30, true)
+        evidence(EffectsToWeigh { effects, cells, controls: 0.0, n_latents: l }, 30, true)
     }
 
     #[test]
@@ -565,7 +565,7 @@ mod tests {
     fn one_entry_by_hand() {
         let model = EdgeModel { share: 0.2, size: 3.0, variance: 0.5, leakage: vec![0.01] };
         let (y, others, sampling) = (2.2f64, 9.0, 0.02);
-        let entry = Entry::new(&model, 0, y, others, sampling);
+        let entry = WeighedPair::new(&model, 0, y, others, sampling);
         let density = |y: f64, v: f64| f64::exp(-0.5 * y * y / v) / v.sqrt();
         let (narrow, wide) = (0.02 + 0.01 * 9.0, 0.02 + 0.0625 * 9.0);
         let mean = 0.8 * narrow + 0.2 * wide;
@@ -602,7 +602,7 @@ mod tests {
                 }
             }
             let cells = vec![50.0; a];
-            let of = Effects { effects: &effects, cells: &cells, controls: 0.0, n_latents: l };
+            let of = EffectsToWeigh { effects: &effects, cells: &cells, controls: 0.0, n_latents: l };
             let losses = turn_losses(of, &evidence(of, 30, true));
             assert_eq!(losses[5] < 6.0, together, "{}", losses[5]);
             for (j, k) in [(0, 1), (1, 2), (2, 3), (3, 4)] {
