@@ -118,6 +118,8 @@ comparable() {
 # Sizes that are no multiple of a vector's width. The last two interventions are held out.
 simulation='--sim-interventions 10 --sim-cells 60 --sim-genes 43 --sim-latents 5'
 network='--hidden 37 --latents 7 --batch-size 48'
+# Masks as every release has them.
+drawn='--mask hard'
 epochs='--epochs 12 --warmup-epochs 4 --quiet'
 training="$epochs --particles 60 --threads 2"
 small="$simulation $network $training"
@@ -126,39 +128,41 @@ file="--data ../../input --labels ../../input/labels.csv --label-key guide --con
 covariates='--categorical-covariates batch --continuous-covariates score'
 
 cases() {
-    local method
+    local method of_method
     for method in vae beta-vae ivae svae svae-plus; do
-        compare "$method" run $small --method $method --out r
+        of_method="--method $method"
+        [ $method != svae-plus ] || of_method+=" $drawn"
+        compare "$method" run $small $of_method --out r
         compare "$method-reference" run $small --method $method --recipe reference --simd baseline --out r
-        compare "$method-file" run $file $covariates $network $training --method $method --out r
+        compare "$method-file" run $file $covariates $network $training $of_method --out r
     done
-    compare tuned run $small --recipe tuned --starts 2 --out r
-    compare f64 run $small --precision f64 --out r
+    compare tuned run $small $drawn --recipe tuned --starts 2 --out r
+    compare f64 run $small $drawn --precision f64 --out r
     compare f64-reference run $small --recipe reference --simd baseline --precision f64 --out r
-    compare one-thread run $simulation $network $epochs --threads 1 --simd baseline --out r
+    compare one-thread run $simulation $network $epochs $drawn --threads 1 --simd baseline --out r
     compare soft-mask run $small --mask soft --temperature 0.7 --out r
     compare svae-soft-mask-f64 run $small --method svae --mask soft --alpha 3 --precision f64 --simd baseline --out r
     compare ivae-learned-mask run $small --method ivae --ivae-mask learned --out r
-    compare full-covariance run $small --posterior-covariance full --out r
-    compare logistic-normal run $small --latent-distribution logistic-normal --beta 2 --out r
-    compare layer-norm run $small --layer-norm true --layers 3 --dropout 0 --out r
-    compare no-norm run $small --batch-norm false --layers 1 --weight-decay 0.001 --out r
-    compare wide run $simulation --hidden 130 --latents 67 --batch-size 200 $training --out r
-    compare schedules run $small --schedule late-cosine --keep last --learning-rate 0.01 --patience 2 --out r
-    compare starts run $small --schedule cosine --learning-rate 0.02 --starts 3 --trial-share 0.5 --prune-masks-below 0.6 --out r
-    compare drift run $small --heldout-batch-norm drift --retraining-epochs 5 --likelihood-epsilon 1e-8 --out r
-    compare paper-simulation run $small --simulation paper --sim-targeted-latents 3 --sim-seed 4 --seed 9 --out r
-    compare covariates-everywhere run $file $covariates $network $training --encode-covariates true --layers 3 --out r
-    compare covariates-shallow run $file --batch-key batch --size-factor-key size $network $training \
+    compare full-covariance run $small $drawn --posterior-covariance full --out r
+    compare logistic-normal run $small $drawn --latent-distribution logistic-normal --beta 2 --out r
+    compare layer-norm run $small $drawn --layer-norm true --layers 3 --dropout 0 --out r
+    compare no-norm run $small $drawn --batch-norm false --layers 1 --weight-decay 0.001 --out r
+    compare wide run $simulation $drawn --hidden 130 --latents 67 --batch-size 200 $training --out r
+    compare schedules run $small $drawn --schedule late-cosine --keep last --learning-rate 0.01 --patience 2 --out r
+    compare starts run $small $drawn --schedule cosine --learning-rate 0.02 --starts 3 --trial-share 0.5 --prune-masks-below 0.6 --out r
+    compare drift run $small $drawn --heldout-batch-norm drift --retraining-epochs 5 --likelihood-epsilon 1e-8 --out r
+    compare paper-simulation run $small $drawn --simulation paper --sim-targeted-latents 3 --sim-seed 4 --seed 9 --out r
+    compare covariates-everywhere run $file $drawn $covariates $network $training --encode-covariates true --layers 3 --out r
+    compare covariates-shallow run $file $drawn --batch-key batch --size-factor-key size $network $training \
         --deeply-inject-covariates false --simd baseline --out r
-    compare chosen-genes run $file --top-genes 30 --batch-key batch --min-counts 20 --min-cells-per-label 15 \
+    compare chosen-genes run $file $drawn --top-genes 30 --batch-key batch --min-counts 20 --min-cells-per-label 15 \
         $network $training --out r
 
     compare simulate simulate $simulation --out a.npz : simulate $simulation --simulation paper --seed 3 --out b.npz
-    compare stream run $simulation $network $epochs --no-heldout --out a \
+    compare stream run $simulation $network $drawn $epochs --no-heldout --out a \
         : run --data a/results.h5ad --label-key svae_intervention --holdout intervention_9 \
-        --stream --stream-buffer 1 $network $training --out b
-    compare saved-model run $file $covariates $network $training --out r \
+        --stream --stream-buffer 1 $network $drawn $training --out b
+    compare saved-model run $file $drawn $covariates $network $training --out r \
         : embed --model r --data ../../input --out e.csv --threads 2 \
         : embed --model r --data r/results.h5ad --out e.npz --threads 2 \
         : embed --model r --data r/results.h5ad --out e.h5ad --threads 1 \
@@ -166,8 +170,8 @@ cases() {
         : normalize --model r --out n.npz --samples 3 --seed 1 \
         : sample --model r --intervention g1,g2 --cells 70 --out s.npz \
         : sample --model r --cells 50 --size-factor 300 --seed 2 --out s.h5ad
-    compare evaluate run $small --out r : evaluate r --particles 90 --threads 2 --quiet : report r
-    compare fit-shifts run $simulation $network $epochs --no-heldout --simd baseline --out r \
+    compare evaluate run $small $drawn --out r : evaluate r --particles 90 --threads 2 --quiet : report r
+    compare fit-shifts run $simulation $drawn $network $epochs --no-heldout --simd baseline --out r \
         : fit-shifts r --heldout-batch-norm drift --particles 60 --threads 2 --quiet
     compare sweep sweep ../../input/grid.toml $simulation --sim-seed 3 $network $training --out s --select udr
     compare inspect inspect ../../input --labels ../../input/labels.csv --json
@@ -198,7 +202,7 @@ make_input() {
         print n_genes, n_cells, n > (folder "/matrix.mtx")
         for (i = 0; i < n; i++) print lines[i] > (folder "/matrix.mtx")
     }'
-    printf '[grid]\nmethod = ["svae-plus"]\nalpha = [5, 20]\nseed = [0, 1]\n' >"$1/grid.toml"
+    printf 'mask = "hard"\n[grid]\nmethod = ["svae-plus"]\nalpha = [5, 20]\nseed = [0, 1]\n' >"$1/grid.toml"
 }
 
 # --- The comparison --------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ use svae_cpu::data::minibatch::Batch;
 use svae_cpu::inference::bounds::BoundsRequest;
 use svae_cpu::inference::{Inference, evaluation_workspace};
 use svae_cpu::model::adam::{Adam, AdamSettings};
-use svae_cpu::model::architecture::Architecture;
+use svae_cpu::model::architecture::{Architecture, MaskKind, Prior};
 use svae_cpu::model::network::Network;
 use svae_cpu::model::noise::Noise;
 use svae_cpu::model::objective::Objective;
@@ -16,26 +16,33 @@ use svae_cpu::model::pass::StepInput;
 use svae_cpu::model::prior::sparsity::Penalty;
 use svae_cpu::model::step::Optimizer;
 use svae_cpu::model::workspace::Workspace;
+use svae_cpu::numerics::real::Real;
 use svae_cpu::parallel::team::Team;
 use svae_cpu::system::console::Silent;
 use svae_cpu::training::schedule::Schedule;
 use svae_cpu::training::trainer::{TrainingSettings, TrainingTask, train};
 
 /// Bits of everything that a short training leaves: parameters, running statistics, losses, latents, bounds.
-fn bits(shape: Shape, threads: usize) -> Vec<u64> {
+fn bits<R: Real>(shape: Shape, masks: MaskKind, threads: usize) -> Vec<u64> {
     let data = shape.dataset().unwrap();
     // Not a multiple of the minibatch: the last one has its own blocks.
     let cells: Vec<usize> = (0..1_000).map(|n| n * 7).collect();
     let validation: Vec<usize> = (0..300).map(|n| n * 7 + 1).collect();
-    let mut network = Network::<f32>::new(architecture(&data), 3);
+    let prior = Prior::Masked { kind: masks, temperature: 1.0 };
+    let mut network = Network::<R>::new(Architecture { prior, ..architecture(&data) }, 3);
     let objective = Objective {
-        penalty: Penalty::SpikeAndSlab { alpha: 20.0 },
+        penalty: match masks {
+            MaskKind::Integrated => Penalty::None,
+            MaskKind::Hard | MaskKind::Soft => Penalty::SpikeAndSlab { alpha: 20.0 },
+        },
         beta: 1.0,
         scale_to_all_cells: true,
         n_cells: cells.len(),
     };
     let settings =
         TrainingSettings { warmup_epochs: 2, schedule: Schedule::Cosine, seed: 3, ..TrainingSettings::plain(2, 128) };
+    // Masks that are integrated out: the first turn between the two epochs, the last one after them.
+    assert_eq!(settings.dense_epochs, 1);
     Team::with(threads, |team| {
         let mut bits = Vec::new();
         let task = TrainingTask {
@@ -59,7 +66,7 @@ fn bits(shape: Shape, threads: usize) -> Vec<u64> {
             bits.extend([bound.iwelbo, bound.elbo].map(f64::to_bits));
         }
         let values = network.parameters.values.iter().chain(&network.running.values).chain(&latents);
-        bits.extend(values.map(|v| v.to_bits() as u64));
+        bits.extend(values.map(|v| v.to_f64().to_bits()));
         bits
     })
 }
@@ -67,11 +74,19 @@ fn bits(shape: Shape, threads: usize) -> Vec<u64> {
 #[test]
 fn threads_do_not_change_a_bit() {
     for shape in [Shape::Simulation, Shape::Screen] {
-        let one = bits(shape, 1);
-        for threads in [2, 3, 8] {
-            assert!(bits(shape, threads) == one, "{}: {threads} threads differ from one", shape.name());
+        for masks in [MaskKind::Hard, MaskKind::Integrated] {
+            let one = bits::<f32>(shape, masks, 1);
+            for threads in [2, 3, 8] {
+                let name = shape.name();
+                assert!(
+                    bits::<f32>(shape, masks, threads) == one,
+                    "{name}, {masks:?}: {threads} threads differ from one"
+                );
+            }
         }
     }
+    let one = bits::<f64>(Shape::Simulation, MaskKind::Integrated, 1);
+    assert!(bits::<f64>(Shape::Simulation, MaskKind::Integrated, 3) == one, "f64: 3 threads differ from one");
 }
 
 /// What a training step is taken on, where the divergence has half its weight.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use svae_cpu::data::counts::in_memory::Counts;
-use svae_cpu::data::dataset::Dataset;
+use svae_cpu::data::dataset::{Dataset, InterventionRows};
 use svae_cpu::data::loading::load::{LoadOptions, load};
 use svae_cpu::training::history::EpochRecord;
 use svae_cpu::{Error, Fitted, Observer, RatesRequest, SampleRequest, Settings, fit};
@@ -33,8 +33,15 @@ fn bytes(folder: &Path, file: &str) -> Vec<u8> {
 fn the_library_writes_what_the_command_line_writes() {
     let folder = tempfile::tempdir().expect("a folder");
     let data = screen(folder.path());
-    for (i, more) in
-        ["", "method = \"ivae\"\nprecision = \"f64\"\n", "starts = 2\nlikelihood = \"poisson\"\n"].iter().enumerate()
+    for (i, more) in [
+        "",
+        "precision = \"f64\"\ndense_share = 0.3\n",
+        "mask = \"hard\"\nalpha = 3\n",
+        "method = \"ivae\"\nprecision = \"f64\"\n",
+        "starts = 2\nlikelihood = \"poisson\"\n",
+    ]
+    .iter()
+    .enumerate()
     {
         let (config, by_program, here) =
             (format!("{i}.toml"), format!("program_{i}"), folder.path().join(format!("here_{i}")));
@@ -137,6 +144,54 @@ fn an_observer_hears_of_stages_and_epochs() {
     let fitted = fit(&data, &settings(""), &mut listener).expect("a model");
     assert_eq!(listener.stages, [("training".to_owned(), 6, 162)]);
     assert_eq!((listener.epochs, listener.ended, fitted.history().len()), (6, 1, 6));
+}
+
+/// Checks what a fitted model says of its edges, in whatever screen: figures of probability and order, and as many as there are.
+fn check_edges(fitted: &Fitted, n: usize, what: &str) {
+    let certainty = fitted.certainty().expect("masks are integrated out");
+    assert_eq!(certainty.edges.len(), n, "{what}");
+    for edge in &certainty.edges {
+        let shares = [edge.probability, edge.lfsr, edge.q_value];
+        assert!(shares.iter().all(|share| (0.0..=1.0).contains(share)), "{what}: {edge:?}");
+        assert!(edge.shift_low <= edge.shift && edge.shift <= edge.shift_high, "{what}: {edge:?}");
+    }
+}
+
+#[test]
+fn screens_of_every_kind_are_fitted_by_default() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let data = screen(folder.path());
+    let silent = &mut |_: &EpochRecord| {};
+    // The screen under other interventions, one row a cell.
+    let under = |n_interventions: usize, row: &dyn Fn(u32) -> Vec<(u32, f32)>| {
+        let mut interventions = InterventionRows::default();
+        (0..data.n_cells() as u32).for_each(|n| interventions.push(&row(n)));
+        let intervention_names = (0..n_interventions).map(|a| format!("i{a}")).collect();
+        Dataset { interventions, intervention_names, truth: None, ..data.clone() }
+    };
+    let combined = under(6, &|n| match n % 5 {
+        0 => vec![],
+        1 => vec![(0, 1.0), (1, 1.0)],
+        2 => vec![(1, 0.5), (2, 2.0), (3, -1.0)],
+        3 => vec![(4, 0.25)],
+        _ => vec![(n % 6, 1.0)],
+    });
+    check_edges(&fit(&combined, &settings(""), silent).expect("a model"), 6 * 4, "combinations and doses");
+    let one = under(1, &|n| if n % 2 == 0 { vec![(0, 1.0)] } else { vec![] });
+    check_edges(&fit(&one, &settings(""), silent).expect("a model"), 4, "one intervention");
+    let alone = under(1, &|_| vec![(0, 1.0)]);
+    check_edges(&fit(&alone, &settings(""), silent).expect("a model"), 4, "one intervention without controls");
+    // Of 180 cells 18 validate, so that some interventions are trained on by no cell.
+    let single = under(180, &|n| vec![(n, 1.0)]);
+    check_edges(&fit(&single, &settings(""), silent).expect("a model"), 180 * 4, "interventions of one cell");
+    let one_latent = fit(&data, &SETTINGS.replace("latents = 4", "latents = 1").parse().expect("settings"), silent)
+        .expect("a model");
+    check_edges(&one_latent, 6, "one latent");
+    for more in
+        ["latent_distribution = \"logistic-normal\"\n", "posterior_covariance = \"full\"\n", "keep = \"last\"\n"]
+    {
+        check_edges(&fit(&data, &settings(more), silent).expect("a model"), 6 * 4, more);
+    }
 }
 
 #[test]

@@ -14,9 +14,12 @@ use serde_json::Value;
 use svae_cpu::checkpoint::file as checkpoint;
 
 /// Runs that pass through every stage within a moment: masks that are fixed and trained again, shifts that are fitted
-/// in the quick way and as the reference's baselines do, both precisions, both ends of a training, trials of several starts.
-const RUNS: [&str; 3] = [
+/// in the quick way and as the reference's baselines do, both precisions, both ends of a training, trials of several starts,
+/// masks that are integrated out and such that are drawn, turns of both kinds.
+const RUNS: [&str; 5] = [
     "--epochs 60 --starts 3 --trial-share 0.2 --particles 30 --warmup-epochs 3",
+    "--epochs 30 --precision f64 --dense-share 0.2 --patience 0 --particles 30 --warmup-epochs 3",
+    "--mask hard --prune-masks-below 0.8 --epochs 60 --starts 3 --trial-share 0.2 --particles 30 --warmup-epochs 3",
     "--method ivae --heldout-batch-norm drift --epochs 8 --particles 80 --keep last --schedule cosine --batch-size 50",
     "--method svae --precision f64 --starts 2 --epochs 40 --patience 3 --learning-rate 0.05 --particles 60 --layers 1",
 ];
@@ -672,7 +675,7 @@ fn of_sweep(folder: &Path) -> BTreeMap<String, BTreeMap<String, Vec<u8>>> {
 fn a_sweep_stops_with_code_75_and_the_same_command_goes_on() {
     let grid = format!(
         "epochs = 60\npatience = 0\nhidden = 8\nlatents = 3\nparticles = 20\ncheckpoint_every = 0.001\n{}\
-         [grid]\nseed = [0, 1]\n[[runs]]\nmethod = \"ivae\"\n[[runs]]\nmethod = \"svae-plus\"\nalpha = [2, 20]\n",
+         [grid]\nseed = [0, 1]\n[[runs]]\nmethod = \"ivae\"\n[[runs]]\nmethod = \"svae-plus\"\nmask = \"hard\"\nalpha = [2, 20]\n",
         "[simulation]\ninterventions = 6\ncells = 100\ngenes = 12\nlatents = 3\nseed = 7\n"
     );
     let peace = folder();

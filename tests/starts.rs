@@ -56,7 +56,7 @@ fn the_best_start_goes_on_from_its_trial_as_if_it_had_been_the_only_one() {
 #[test]
 fn weak_masks_are_switched_off_and_may_come_back() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let flags = "--epochs 40 --learning-rate 0.05 --warmup-epochs 3 --patience 0 --keep last";
+    let flags = "--mask hard --epochs 40 --learning-rate 0.05 --warmup-epochs 3 --patience 0 --keep last";
     let (_, plain, history) = trained(folder.path(), "plain", flags);
     let (_, pruned, history_pruned) = trained(folder.path(), "pruned", &format!("{flags} --prune-masks-below 0.8"));
     let column = history[0].split(',').position(|name| name == "mean_mask").expect("a column of that name");

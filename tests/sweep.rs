@@ -14,7 +14,7 @@ const SIMULATION: &str = "[simulation]\ninterventions = 5\ncells = 12\ngenes = 6
 /// Two methods, one with an axis of its own, two seeds that share a simulation.
 fn grid() -> String {
     format!(
-        "{BASE}{SIMULATION}seed = 7\n[grid]\nseed = [0, 1]\n\
+        "{BASE}mask = \"hard\"\n{SIMULATION}seed = 7\n[grid]\nseed = [0, 1]\n\
          [[runs]]\nmethod = \"vae\"\n[[runs]]\nmethod = \"svae-plus\"\nalpha = [2, 20]\n"
     )
 }
@@ -396,13 +396,14 @@ fn grids_that_cannot_be_used_are_refused_before_anything_starts() {
             &["the run vae_seed-0 is asked for twice", "block 1 (line 2)", "block 2 (line 4)"],
         ),
         // Five interventions: the default of alpha is 5.
-        ("[[runs]]\n[[runs]]\nalpha = 5\n", &[], &["the same once defaults are filled in"]),
+        ("mask = \"hard\"\n[[runs]]\n[[runs]]\nalpha = 5\n", &[], &["the same once defaults are filled in"]),
         ("[[runs]]\nmethod = \"vae\"\nalpha = [1, 2]\n", &[], &["line 3", "`alpha` has no effect"]),
         ("[grid]\nmethod = [\"vae\", \"beta-vae\"]\nalpha = [1, 2]\n", &[], &["line 3", "`alpha` has no effect"]),
         ("[[runs]]\nmethod = \"vae\"\n", &["--alpha", "3"], &["--alpha", "no effect on any run"]),
         ("[grid]\nlikelihood = [\"poisson\"]\nlikelihood_epsilon = [0, 1e-8]\n", &[], &["line 3", "has no effect"]),
         ("[grid]\nmethod = [\"vae\"]\n", &["--method", "svae"], &["--method", "no run of g.toml has the method svae"]),
-        ("[grid]\nalpha = [1, -2]\n", &[], &["line 2, key `alpha`", "-2 is out of range"]),
+        ("[grid]\nalpha = [1, 2]\n", &[], &["line 2, key `alpha`", "no effect where masks are integrated out"]),
+        ("[grid]\nalpha = [1, -2]\nmask = [\"hard\"]\n", &[], &["line 2, key `alpha`", "-2 is out of range"]),
         ("[[runs]]\nepochs = 1\n[[runs]]\nepochs = 0\n", &[], &["line 4, key `epochs`", "out of range"]),
         (
             "[grid]\nsimulation.targeted_latents = [2, 4]\n",
@@ -425,7 +426,7 @@ fn grids_that_cannot_be_used_are_refused_before_anything_starts() {
         ("[select]\nby = \"elbo\"\nover = [\"seed\"]\n", &[], &["line 3", "`seed` is no hyper-parameter"]),
         ("[select]\nby = \"elbo\"\nover = [\"alhpa\"]\n", &[], &["line 3", "did you mean `alpha`?"]),
         (
-            "[grid]\nalpha = [1, 2]\nseed = [0, 1]\n[select]\nby = \"udr\"\n",
+            "[grid]\nmask = [\"hard\"]\nalpha = [1, 2]\nseed = [0, 1]\n[select]\nby = \"udr\"\n",
             &[],
             &["cannot be chosen by UDR", "same data", "--sim-seed"],
         ),

@@ -90,12 +90,30 @@ pub(super) const STARTS_KEYS: [&str; 1] = ["trial_share"];
 /// Keys that have no effect with a method.
 pub(super) fn unused_by(method: Method) -> &'static [&'static str] {
     match method {
-        Method::Vae => {
-            &["alpha", "beta", "mask", "temperature", "prune_masks_below", "ivae_mask", "heldout_batch_norm"]
-        }
-        Method::BetaVae => &["alpha", "mask", "temperature", "prune_masks_below", "ivae_mask", "heldout_batch_norm"],
-        Method::Ivae => &["alpha", "mask", "temperature", "prune_masks_below"],
-        Method::Svae | Method::SvaePlus => &["ivae_mask"],
+        Method::Vae => &[
+            "alpha",
+            "beta",
+            "mask",
+            "temperature",
+            "dense_share",
+            "prune_masks_below",
+            "fdr",
+            "ivae_mask",
+            "heldout_batch_norm",
+        ],
+        Method::BetaVae => &[
+            "alpha",
+            "mask",
+            "temperature",
+            "dense_share",
+            "prune_masks_below",
+            "fdr",
+            "ivae_mask",
+            "heldout_batch_norm",
+        ],
+        Method::Ivae => &["alpha", "mask", "temperature", "dense_share", "prune_masks_below", "fdr"],
+        Method::Svae => &["dense_share", "fdr", "ivae_mask"],
+        Method::SvaePlus => &["ivae_mask"],
         Method::Pca => &NETWORK_KEYS,
     }
 }

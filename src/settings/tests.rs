@@ -379,7 +379,7 @@ fn the_default_is_the_simulation_of_the_paper() {
     assert_eq!((resolved.training.epochs, resolved.training.warmup_epochs), (Some(120), Some(5)));
     assert_eq!(resolved.training.holdout.as_ref().map(Vec::len), Some(20));
     assert_eq!(from_file(&resolved.to_toml(), &[]).expect("valid"), resolved);
-    let drawn = config_of(&HARD).expect("valid").resolved(&names, 36_000).expect("valid");
+    let drawn = Settings::load(None, raw(&HARD)).expect("valid").resolved(&names, 36_000).expect("valid");
     assert_eq!(
         (drawn.model.alpha, drawn.training.epochs, drawn.training.warmup_epochs),
         (Some(100.0), Some(500), Some(50))
