@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::dataset::{Dataset, Guides};
 use crate::evaluation::certainty::{Edge, averaged};
 use crate::inference::effects::InterventionEffects;
-use crate::model::prior::evidence::{Effects, Evidence, Weighed};
+use crate::model::prior::evidence::{EffectsToWeigh, Evidence, Weighed};
 use crate::numerics::real::Real;
 use crate::training::turn::TurnedEvidence;
 
@@ -111,7 +111,7 @@ impl<K> GuideEffects<K> {
         &self,
         effects: &InterventionEffects,
         turns: &[TurnedEvidence],
-        weigh: impl Fn(&Evidence, Effects<'_>) -> Weighed,
+        weigh: impl Fn(&Evidence, EffectsToWeigh<'_>) -> Weighed,
     ) -> Weighed {
         let whitened = effects.of_others(self.rows.clone(), self.worth.clone()).whitened();
         averaged(turns, effects.n_latents, |turn| weigh(&turn.evidence, whitened.turned(&turn.rotation).to_weigh()))

@@ -80,7 +80,7 @@ impl Evidence {
 
     /// Weighs further effects by the hyper-parameters found: those of cells against others like them, which have their origin
     /// at 0. As everywhere, an edge into a latent without evidence does not count.
-    pub fn weigh(&self, of: Effects<'_>) -> Weighed {
+    pub fn weigh(&self, of: EffectsToWeigh<'_>) -> Weighed {
         let least = least_gain(of.n_latents);
         let mut weighed = self.with_model(of, &self.model);
         for (at, probability) in weighed.probability.iter_mut().enumerate() {
@@ -91,19 +91,19 @@ impl Evidence {
 
     /// Weighs the effects of parts of the cells of interventions, from the origin found: edges are as likely as not,
     /// Eq. (E22), since the whole intervention has them.
-    pub fn weigh_again(&self, of: Effects<'_>) -> Weighed {
+    pub fn weigh_again(&self, of: EffectsToWeigh<'_>) -> Weighed {
         let effects: Vec<f64> =
             of.effects.iter().enumerate().map(|(at, effect)| effect - self.origin[at % of.n_latents]).collect();
-        self.with_model(Effects { effects: &effects, ..of }, &EdgeModel { share: 0.5, ..self.model.clone() })
+        self.with_model(EffectsToWeigh { effects: &effects, ..of }, &EdgeModel { share: 0.5, ..self.model.clone() })
     }
 
-    fn with_model(&self, of: Effects<'_>, model: &EdgeModel) -> Weighed {
+    fn with_model(&self, of: EffectsToWeigh<'_>, model: &EdgeModel) -> Weighed {
         let (l, n) = (of.n_latents, of.effects.len());
         let [mut probability, mut shifts, mut deviations] = [(); 3].map(|()| Vec::with_capacity(n));
         for (row, cells) in of.effects.chunks_exact(l).zip(of.cells) {
             let total: f64 = row.iter().map(|effect| effect * effect).sum();
             for (k, &effect) in row.iter().enumerate() {
-                let entry = Entry::new(model, k, effect, (total - effect * effect).max(0.0), 1.0 / cells);
+                let entry = WeighedPair::new(model, k, effect, (total - effect * effect).max(0.0), 1.0 / cells);
                 let (shift, deviation) = entry.shift(model, k);
                 probability.push(entry.probability);
                 shifts.push(shift);
