@@ -31,6 +31,8 @@ impl FitShiftsArgs {
     /// # Errors
     /// A folder without a run; as [`Settings::load`].
     pub fn checked(&self) -> Result<Settings> {
+        // Of a method without a network the flags below have no effect, which would be the complaint.
+        self.of.settings(RawTraining::default())?.refuse_without_network("`svae-cpu fit-shifts`")?;
         self.of.settings(RawTraining {
             heldout: Some(true),
             heldout_batch_norm: self.heldout_batch_norm,

@@ -31,7 +31,6 @@ pub fn fit_shifts(config: &Settings, folder: &Path, overwrite: bool) -> Result<R
     let start = Instant::now();
     screen::prepare_process(config);
     ResultsFolder::open(folder)?;
-    config.refuse_without_network("`svae-cpu fit-shifts`").map_err(|error| error.in_file(folder))?;
     if !overwrite && ResultsFile::HeldOutModel.within(folder).exists() {
         let fitted = ResultsFile::HeldOutModel.name();
         let problem = format!("the run has been through the held-out protocol already ({fitted})");
