@@ -18,6 +18,7 @@ mod fit;
 mod formats;
 mod golden;
 mod gradients;
+mod guides;
 mod held_out;
 mod known_answer;
 mod malformed_input;

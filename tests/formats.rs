@@ -162,6 +162,40 @@ fn nullable_columns() {
     refused("anndata0_12_nullable_strings.h5ad", &options, &["text", "1 of 12 cells have no value", "cell 2"]);
 }
 
+#[test]
+fn guides_of_every_format() {
+    let in_file = LoadOptions { guide_key: Some("batch".into()), ..LoadOptions::default() };
+    let in_table = LoadOptions { guide_key: Some("batch".into()), ..with_labels() };
+    let stream = LoadOptions { stream: Some(1 << 20), ..in_file.clone() };
+    for (name, options) in [
+        ("anndata0_7_csr_f32.h5ad", &in_file),
+        ("anndata0_12_csr_f32.h5ad", &in_file),
+        ("anndata0_12_csr_f32.h5ad", &stream),
+        ("table_cells.csv", &in_file),
+        ("tenx_v3.h5", &in_table),
+        ("mtx_v3", &in_table),
+        ("table_genes.tsv", &in_table),
+        ("scipy_csr.npz", &in_table),
+    ] {
+        let Loaded { dataset, summary, .. } = read(name, options);
+        let guides = dataset.guides.as_ref().expect(name);
+        assert_eq!((guides.name.as_str(), guides.names.join(",")), ("batch", "b0,b1".into()), "{name}");
+        assert_eq!(guides.codes, (0..N_CELLS).map(|n| Some(n as u32 % 2)).collect::<Vec<_>>(), "{name}");
+        assert!(dataset.covariates.categorical.is_empty(), "{name}");
+        assert_eq!(summary.guides.iter().map(|guide| guide.n_cells).collect::<Vec<_>>(), [6, 6], "{name}");
+    }
+    // A cell may lack one, and cells that are left out take theirs along.
+    let some = LoadOptions { guide_key: Some("text".into()), ..LoadOptions::default() };
+    let guides = read("anndata0_12_nullable_strings.h5ad", &some).dataset.guides.expect("guides");
+    assert_eq!(guides.codes.iter().position(Option::is_none), Some(2));
+    assert_eq!(guides.codes.iter().flatten().count(), N_CELLS - 1);
+    let fewer = LoadOptions { drop_unlabelled_cells: true, guide_key: Some("flag".into()), ..LoadOptions::default() };
+    let dataset = read("anndata0_12_nullable.h5ad", &fewer).dataset;
+    assert_eq!((dataset.n_cells(), dataset.guides.expect("guides").codes.len()), (N_CELLS - 1, N_CELLS - 1));
+    let absent = LoadOptions { guide_key: Some("sgRNA".into()), ..LoadOptions::default() };
+    refused("anndata0_12_csr_f32.h5ad", &absent, &["sgRNA", "there is no such column", "`batch`"]);
+}
+
 fn with_labels() -> LoadOptions {
     LoadOptions { labels: Some(file("labels.csv")), label_key: Some("intervention".into()), ..LoadOptions::default() }
 }

@@ -162,7 +162,8 @@ pub(super) fn averaged(turns: &[TurnedEvidence], l: usize, of: impl Fn(&TurnedEv
             let (axis, sign) = of_axis[at % l];
             let from = at - at % l + axis;
             let share = weight / total;
-            probability[at] += share * found.probability[from];
+            // Shares sum to 1 up to rounding.
+            probability[at] = f64::min(probability[at] + share * found.probability[from], 1.0);
             // Where no turn has an edge, what its shift would be still counts.
             let share = share * (found.probability[from] + 1e-9);
             let (mean, deviation) = (sign * found.shift[from], found.deviation[from]);
