@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 use crate::data::dataset::Dataset;
 use crate::data::split::ScreenSplit;
 use crate::error::Result;
-use crate::evaluation::guides::{ControlGuides, GuideAgreement, agreement, control_guides};
+pub use crate::evaluation::edge::Edge;
+use crate::evaluation::edge::{LARGE_SHIFT, averaged, normal_cdf};
+use crate::evaluation::guides::{ControlGuides, agreement, control_guides};
 use crate::evaluation::identifiability::Identifiability;
 use crate::inference::effects::InterventionEffects;
 use crate::inference::trained_model::TrainedModel;
@@ -15,45 +17,16 @@ use crate::model::prior::table::Masks;
 use crate::numerics::random::{Purpose, shuffle, stream};
 use crate::numerics::real::Real;
 use crate::parallel::team::{Team, tiles};
-use crate::training::turn::{TurnedEvidence, evidence_of_turns, matched};
+use crate::training::turn::evidence_of_turns;
 
-/// A shift beyond this, in deviations of the latent's prior, counts as large.
-pub const LARGE_SHIFT: f64 = 0.25;
 /// Permutations of the labels.
 pub const PERMUTATIONS: usize = 20;
 /// Bases from which turns of the axes are sought, over which the evidence is averaged.
 const STARTS: usize = 16;
-/// Exponent of the likelihoods by which they are weighed: effects of one training are less certain than they say.
-const TEMPER: f64 = 0.25;
 /// Rounds of empirical Bayes.
 const ROUNDS: usize = 30;
 /// Deviations on either side of a mean that hold 95 % of a normal distribution.
 const DEVIATIONS_OF_95: f64 = 1.959_963_984_540_054;
-
-/// What is known of one pair of intervention and latent.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Edge {
-    /// Number of the intervention.
-    pub intervention: usize,
-    /// Number of the latent.
-    pub latent: usize,
-    /// Posterior probability that the intervention acts on the latent.
-    pub probability: f64,
-    /// Local false sign rate: the probability that the shift is 0 or has the other sign.
-    pub lfsr: f64,
-    /// The share of false edges to expect among all edges at least as probable as this one (Bayesian false discovery rate).
-    pub q_value: f64,
-    /// Shift, if there is an edge, in deviations of the latent's prior: posterior mean.
-    pub shift: f64,
-    /// Lower end of its 95 % interval.
-    pub shift_low: f64,
-    /// Upper end of its 95 % interval.
-    pub shift_high: f64,
-    /// Probability that there is an edge whose shift is beyond [`LARGE_SHIFT`] either way.
-    pub probability_large: f64,
-    /// What the guides of the intervention say of it: of an edge of the graph, where guides are known.
-    pub guides: Option<GuideAgreement>,
-}
 
 /// How many edges there would be if labels meant nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -146,37 +119,6 @@ pub(crate) fn edges_found(
     edges
 }
 
-/// The evidence averaged over turns of the axes, Eq. (E14), so that an edge is no surer than the axes it stands on. The first turn is
-/// that to the present axes, with which those of the others are matched. `of` says what is averaged, along the axes of a turn.
-pub(super) fn averaged(turns: &[TurnedEvidence], l: usize, of: impl Fn(&TurnedEvidence) -> Weighed) -> Weighed {
-    let all: Vec<Weighed> = turns.iter().map(of).collect();
-    let n = all[0].probability.len();
-    let highest = turns.iter().map(|turn| turn.evidence.log_likelihood).fold(f64::NEG_INFINITY, f64::max);
-    let weights: Vec<f64> =
-        turns.iter().map(|turn| Real::exp(TEMPER * (turn.evidence.log_likelihood - highest))).collect();
-    let total: f64 = weights.iter().sum();
-    let [mut probability, mut sums, mut first, mut second] = [(); 4].map(|()| vec![0.0; n]);
-    for ((turn, found), weight) in turns.iter().zip(&all).zip(&weights) {
-        let of_axis = matched(&turn.rotation, l);
-        for at in 0..n {
-            let (axis, sign) = of_axis[at % l];
-            let from = at - at % l + axis;
-            let share = weight / total;
-            // Shares sum to 1 up to rounding.
-            probability[at] = f64::min(probability[at] + share * found.probability[from], 1.0);
-            // Where no turn has an edge, what its shift would be still counts.
-            let share = share * (found.probability[from] + 1e-9);
-            let (mean, deviation) = (sign * found.shift[from], found.deviation[from]);
-            sums[at] += share;
-            first[at] += share * mean;
-            second[at] += share * (deviation * deviation + mean * mean);
-        }
-    }
-    let shift: Vec<f64> = first.iter().zip(&sums).map(|(first, sum)| first / sum).collect();
-    let deviation = |at: usize| (second[at] / sums[at] - shift[at] * shift[at]).max(1e-12).sqrt();
-    Weighed { probability, deviation: (0..n).map(deviation).collect(), shift }
-}
-
 /// Every pair of these interventions and a latent.
 fn edges(interventions: &[usize], l: usize, weighed: Weighed) -> Vec<Edge> {
     let q_values = q_values(&weighed.probability);
@@ -198,19 +140,6 @@ fn edges(interventions: &[usize], l: usize, weighed: Weighed) -> Vec<Edge> {
         }
     };
     q_values.into_iter().enumerate().map(edge).collect()
-}
-
-impl Weighed {
-    /// Local false sign rate of a pair.
-    pub(super) fn lfsr(&self, at: usize) -> f64 {
-        let (probability, z) = (self.probability[at], self.shift[at].abs() / self.deviation[at]);
-        probability * normal_cdf(-z) + (1.0 - probability)
-    }
-}
-
-/// Normal distribution function.
-fn normal_cdf(z: f64) -> f64 {
-    0.5 * libm::erfc(-z * std::f64::consts::FRAC_1_SQRT_2)
 }
 
 /// Mean of 1 - probability over all at least as probable, Eq. (E8), for each; equal ones share it. What is likelier no edge than an
@@ -235,16 +164,11 @@ fn q_values(probabilities: &[f64]) -> Vec<f64> {
 fn q_value_among(edges: &[Edge]) -> impl Fn(f64) -> f64 + use<> {
     let mut doubts: Vec<f64> = edges.iter().map(|edge| 1.0 - edge.probability).collect();
     doubts.sort_by(f64::total_cmp);
-    let sums: Vec<f64> = doubts
-        .iter()
-        .scan(0.0, |sum, doubt| {
-            *sum += doubt;
-            Some(*sum)
-        })
-        .collect();
     move |probability| {
-        let n = doubts.partition_point(|&doubt| doubt <= 1.0 - probability);
-        (sums[..n].last().unwrap_or(&0.0) + 1.0 - probability) / (n + 1) as f64
+        let alone = 1.0 - probability;
+        let surer = &doubts[..doubts.partition_point(|&doubt| doubt <= alone)];
+        let value = (surer.iter().sum::<f64>() + alone) / (surer.len() + 1) as f64;
+        if alone > 0.5 { alone } else { value }
     }
 }
 

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::data::dataset::{Dataset, Guides};
-use crate::evaluation::certainty::{Edge, averaged};
+pub use crate::evaluation::edge::GuideAgreement;
+use crate::evaluation::edge::{Edge, averaged};
 use crate::inference::effects::InterventionEffects;
 use crate::model::prior::evidence::{EffectsToWeigh, Evidence, Weighed};
 use crate::numerics::real::Real;
@@ -16,15 +17,6 @@ use crate::training::turn::TurnedEvidence;
 pub const FEWEST_CELLS: usize = 5;
 /// Local false sign rate below which the cells of a guide show an edge.
 const SURE_OF_SIGN: f64 = 0.05;
-
-/// What the guides of an intervention say of one of its edges.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct GuideAgreement {
-    /// Guides with at least [`FEWEST_CELLS`] cells.
-    pub guides: usize,
-    /// Those whose cells by themselves show the edge, with its sign.
-    pub agreeing: usize,
-}
 
 /// The guides of control cells as if they were interventions, each against the other control cells.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::data::dataset::Dataset;
-use crate::evaluation::certainty::Edge;
+use crate::evaluation::edge::Edge;
 use crate::inference::effects::{InterventionEffects, WhitenedEffects};
 use crate::model::prior::evidence::{Evidence, least_gain, turn_losses};
 use crate::numerics::real::Real;

@@ -4,6 +4,7 @@ pub mod assignment;
 pub mod certainty;
 pub(crate) mod columns;
 pub mod correlation;
+pub mod edge;
 pub mod edge_metrics;
 pub mod gene_effects;
 pub mod guides;
