@@ -50,7 +50,7 @@ impl Identifiability {
         let names = |latents: &[usize]| latents.iter().map(|k| format!("latent {k}")).collect::<Vec<_>>();
         let mut notes = Vec::new();
 
-        let gaining: Vec<bool> = evidence.gain.iter().map(|&gain| gain > least_gain(l)).collect();
+        let gaining: Vec<bool> = evidence.gain.iter().map(|&gain| gain > least_gain(whitened.n_used)).collect();
         let losses = if l > 1 { turn_losses(whitened.to_weigh(), evidence) } else { vec![f64::INFINITY] };
         let together = |j: usize, k: usize| gaining[j] && gaining[k] && losses[j * l + k] < LEAST_LOSS;
         let blocks = connected(l, together);

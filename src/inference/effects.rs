@@ -15,7 +15,9 @@ const MOST_ROUNDS: usize = 200;
 /// Residual, relative to the right-hand side, at which they are solved.
 const SOLVED: f64 = 1e-12;
 /// Variance within interventions below which a latent is not blown up: cells say next to nothing about it.
-const LEAST_VARIANCE: f64 = 0.3;
+const LEAST_VARIANCE: f64 = 0.1;
+/// Variance below which cells say nothing about a latent.
+const UNUSED: f64 = 0.05;
 
 /// Effects of all interventions on all latents, as estimated from cells. A interventions, L latents.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,6 +49,8 @@ pub struct WhitenedEffects {
     pub cells: Vec<f64>,
     /// Control cells.
     pub controls: f64,
+    /// Latents about which cells say something.
+    pub n_used: usize,
     /// L.
     pub n_latents: usize,
     /// From whitened latents to those of the model, L x L, Eq. (E2).
@@ -160,6 +164,7 @@ impl InterventionEffects {
             cells: interventions.iter().map(|&a| self.cells[a]).collect(),
             interventions,
             controls: self.controls,
+            n_used: values.iter().filter(|&&value| value >= UNUSED).count(),
             n_latents: l,
             colour: power(f64::sqrt),
         }
@@ -184,8 +189,8 @@ impl InterventionEffects {
 impl WhitenedEffects {
     /// What the evidence weighs.
     pub fn to_weigh(&self) -> EffectsToWeigh<'_> {
-        let Self { effects, cells, controls, n_latents, .. } = self;
-        EffectsToWeigh { effects, cells, controls: *controls, n_latents: *n_latents }
+        let Self { effects, cells, controls, n_used, n_latents, .. } = self;
+        EffectsToWeigh { effects, cells, controls: *controls, n_used: *n_used, n_latents: *n_latents }
     }
 
     /// The effects along turned latents: `rotation` (L x L) times each row. Whitening commutes with the turn.

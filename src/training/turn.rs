@@ -262,6 +262,7 @@ mod tests {
             effects: rows,
             cells: vec![100.0; a],
             controls: 1e6,
+            n_used: l,
             n_latents: l,
             colour: identity(l),
         };

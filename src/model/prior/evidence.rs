@@ -12,6 +12,9 @@ const WIDE: f64 = 2.5;
 const LEAKAGE: f64 = 0.1;
 /// Weight of that, in entries, over all latents, and of all latents in each.
 const LEAKAGE_WEIGHTS: [f64; 2] = [20.0, 10.0];
+/// Deviation of effects without an edge beyond that of sampling, before there is evidence of it, and the weights of that as those of
+/// the leakage.
+const SCATTER: f64 = 0.02;
 /// Deviation of the mixing of a latent into another before there is evidence of it, and the weight of that in entries.
 const MIXING: [f64; 2] = [0.06, 50.0];
 /// Leverage of an entry on the mixing of its latent, at most.
@@ -38,6 +41,8 @@ pub struct EffectsToWeigh<'a> {
     pub cells: &'a [f64],
     /// Cells that effects are relative to; 0 without controls.
     pub controls: f64,
+    /// Latents about which cells say something.
+    pub n_used: usize,
     /// L.
     pub n_latents: usize,
 }
@@ -125,6 +130,8 @@ struct EdgeModel {
     variance: f64,
     /// Squared leakage into each latent, L.
     leakage: Vec<f64>,
+    /// Variance of effects without an edge beyond that of sampling, L: interventions differ in more than what they are meant to do.
+    scatter: Vec<f64>,
 }
 
 /// Logarithm of the density of N(0, v) at y, without its constant.
@@ -214,7 +221,7 @@ pub fn evidence(of: EffectsToWeigh<'_>, rounds: usize, mixes: bool) -> Evidence 
         gain: gains,
         model: used,
     };
-    let least = least_gain(l);
+    let least = least_gain(of.n_used);
     for (at, entry) in found.iter().enumerate() {
         evidence.probability[at] *= sigmoid(evidence.gain[at % l] - least);
         let (shift, deviation) = entry.shift(&model, at % l);
@@ -225,8 +232,8 @@ pub fn evidence(of: EffectsToWeigh<'_>, rounds: usize, mixes: bool) -> Evidence 
 }
 
 /// Gain in nats that a latent needs before its edges count: more than the choice of an axis brings without any edge, Eq. (E7).
-pub fn least_gain(n_latents: usize) -> f64 {
-    n_latents as f64 + 2.0
+pub fn least_gain(n_used: usize) -> f64 {
+    n_used as f64 + 2.0
 }
 
 /// One intervention and latent, weighed under the present hyper-parameters.
@@ -249,7 +256,7 @@ struct WeighedPair {
 
 impl WeighedPair {
     fn new(model: &EdgeModel, k: usize, y: f64, others: f64, sampling: f64) -> Self {
-        let widths = Widths::new(sampling, model.leakage[k], others);
+        let widths = Widths::new(sampling + model.scatter[k], model.leakage[k], others);
         let (spike, is_wide) = widths.spike(y);
         let (slab, is_upper) = slab(y, model.size, widths.mean + model.variance);
         let log_ratio = slab - spike;
@@ -312,7 +319,13 @@ fn first_model(effects: &[f64], probability: &[f64], l: usize) -> EdgeModel {
     let sum: f64 = probability.iter().sum();
     let squares: f64 = probability.iter().zip(effects).map(|(p, e)| p * e * e).sum();
     let size = (squares / sum.max(f64::MIN_POSITIVE)).sqrt().max(1e-3);
-    EdgeModel { share: 0.1, size, variance: 0.25 * size * size, leakage: vec![LEAKAGE * LEAKAGE; l] }
+    EdgeModel {
+        share: 0.1,
+        size,
+        variance: 0.25 * size * size,
+        leakage: vec![LEAKAGE * LEAKAGE; l],
+        scatter: vec![SCATTER * SCATTER; l],
+    }
 }
 
 impl EdgeModel {
@@ -347,7 +360,26 @@ impl EdgeModel {
         let expected = SPREAD[0] * size;
         let variance = (squares + SPREAD[1] * expected * expected) / (sum + SPREAD[1]);
         let leakage = self.leakage_after(found, l);
-        *self = Self { share, size, variance, leakage };
+        let scatter = self.scatter_after(found, l);
+        *self = Self { share, size, variance, leakage, scatter };
+    }
+
+    /// Expected square of the scatter of every entry, Eq. (E3), weighed by how much of it can be seen.
+    fn scatter_after(&self, found: &[WeighedPair], l: usize) -> Vec<f64> {
+        let (mut sums, mut weights) = (vec![0.0; l], vec![0.0; l]);
+        for (at, entry) in found.iter().enumerate() {
+            let k = at % l;
+            let prior = self.scatter[k];
+            let square = |variance: f64| {
+                let mean = prior / variance * entry.y;
+                mean * mean + prior * (1.0 - prior / variance)
+            };
+            let expected = (1.0 - entry.is_wide) * square(entry.narrow) + entry.is_wide * square(entry.wide);
+            let weight = (1.0 - entry.probability) * prior / entry.narrow;
+            sums[k] += weight * expected;
+            weights[k] += weight;
+        }
+        pooled(&sums, &weights, SCATTER * SCATTER)
     }
 
     /// Expected square of the leakage of every entry, Eq. (E11), weighed by how much of it can be seen.
@@ -367,10 +399,15 @@ impl EdgeModel {
             sums[k] += weight * expected;
             weights[k] += weight;
         }
-        let [of_all, of_each] = LEAKAGE_WEIGHTS;
-        let all = (sums.iter().sum::<f64>() + of_all * LEAKAGE * LEAKAGE) / (weights.iter().sum::<f64>() + of_all);
-        (0..l).map(|k| (sums[k] + of_each * all) / (weights[k] + of_each)).collect()
+        pooled(&sums, &weights, LEAKAGE * LEAKAGE)
     }
+}
+
+/// Weighted means for each latent, drawn towards that of all, which is drawn towards `prior`.
+fn pooled(sums: &[f64], weights: &[f64], prior: f64) -> Vec<f64> {
+    let [of_all, of_each] = LEAKAGE_WEIGHTS;
+    let all = (sums.iter().sum::<f64>() + of_all * prior) / (weights.iter().sum::<f64>() + of_all);
+    sums.iter().zip(weights).map(|(sum, weight)| (sum + of_each * all) / (weight + of_each)).collect()
 }
 
 /// Moves the origin of each latent to the mean of its entries without an edge, Eq. (E12); the controls hold it at 0 with the weight of
@@ -453,7 +490,8 @@ pub fn turn_losses(of: EffectsToWeigh<'_>, found: &Evidence) -> Vec<f64> {
     let l = of.n_latents;
     let model = &found.model;
     let leakage = model.leakage.iter().sum::<f64>() / l as f64;
-    let common = EdgeModel { leakage: vec![leakage], ..model.clone() };
+    let scatter = model.scatter.iter().sum::<f64>() / l as f64;
+    let common = EdgeModel { leakage: vec![leakage], scatter: vec![scatter], ..model.clone() };
     let x: Vec<f64> = (0..of.effects.len()).map(|at| of.effects[at] - found.origin[at % l]).collect();
     let totals: Vec<f64> = x.chunks_exact(l).map(|row| row.iter().map(|x| x * x).sum()).collect();
     let likelihood = |i: usize, u: f64| {
@@ -514,7 +552,7 @@ mod tests {
     }
 
     fn weigh(effects: &[f64], cells: &[f64], l: usize) -> Evidence {
-        evidence(EffectsToWeigh { effects, cells, controls: 0.0, n_latents: l }, 30, true)
+        evidence(EffectsToWeigh { effects, cells, controls: 0.0, n_used: l, n_latents: l }, 30, true)
     }
 
     #[test]
@@ -563,8 +601,8 @@ mod tests {
 
     #[test]
     fn one_entry_by_hand() {
-        let model = EdgeModel { share: 0.2, size: 3.0, variance: 0.5, leakage: vec![0.01] };
-        let (y, others, sampling) = (2.2f64, 9.0, 0.02);
+        let model = EdgeModel { share: 0.2, size: 3.0, variance: 0.5, leakage: vec![0.01], scatter: vec![0.003] };
+        let (y, others, sampling) = (2.2f64, 9.0, 0.017);
         let entry = WeighedPair::new(&model, 0, y, others, sampling);
         let density = |y: f64, v: f64| f64::exp(-0.5 * y * y / v) / v.sqrt();
         let (narrow, wide) = (0.02 + 0.01 * 9.0, 0.02 + 0.0625 * 9.0);
@@ -602,7 +640,7 @@ mod tests {
                 }
             }
             let cells = vec![50.0; a];
-            let of = EffectsToWeigh { effects: &effects, cells: &cells, controls: 0.0, n_latents: l };
+            let of = EffectsToWeigh { effects: &effects, cells: &cells, controls: 0.0, n_used: l, n_latents: l };
             let losses = turn_losses(of, &evidence(of, 30, true));
             assert_eq!(losses[5] < 6.0, together, "{}", losses[5]);
             for (j, k) in [(0, 1), (1, 2), (2, 3), (3, 4)] {
