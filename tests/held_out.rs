@@ -158,7 +158,7 @@ fn threads_do_not_change_a_byte() {
         .collect();
     for (threads, metrics) in ["2", "3"].iter().zip(&all[1..]) {
         assert_eq!(figures(metrics), figures(&all[0]));
-        for name in ["model.safetensors", "model_heldout.safetensors", "shifts_heldout.csv", "masks.csv"] {
+        for name in ["model.safetensors", "model_heldout.safetensors", "shifts_heldout.csv", "masks.csv", "edges.csv"] {
             let bytes = |dir: &str| read(&folder.path().join(dir).join(name));
             assert!(bytes("1") == bytes(threads), "{name} with {threads} threads");
         }

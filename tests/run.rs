@@ -197,7 +197,9 @@ fn the_same_seed_gives_the_same_bytes_and_the_saved_settings_repeat_the_run() {
         assert!(bytes("a", name) == bytes("c", name), "{name} is not repeated from config.toml");
         assert!(bytes("a", name) != bytes("other", name), "{name} does not depend on the seed");
     }
-    for name in ["cells.csv", "targets.csv", "genes_per_latent.csv", "graph.graphml", "graph.dot", "results.h5ad"] {
+    for name in
+        ["edges.csv", "cells.csv", "targets.csv", "genes_per_latent.csv", "graph.graphml", "graph.dot", "results.h5ad"]
+    {
         assert!(bytes("a", name) == bytes("b", name), "{name} depends on the threads");
         assert!(bytes("a", name) == bytes("c", name), "{name} is not repeated from config.toml");
     }

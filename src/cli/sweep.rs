@@ -43,6 +43,7 @@ A grid file holds settings as a configuration file does, then lists of values:
   method = [\"vae\", \"ivae\"]
   [[runs]]
   method = [\"svae\", \"svae-plus\"]
+  mask = \"hard\"                       # masks are drawn, so that their sparsity counts
   alpha = [10, 30, 100]
   [select]                            # optional
   by = \"elbo\"                         # or \"udr\"
