@@ -223,7 +223,7 @@ fn folders_and_models_that_do_not_fit_are_refused() {
     fs::create_dir(folder.path().join("empty")).expect("a folder");
     assert!(refused(folder.path(), &["evaluate", "empty"]).contains("config.toml is missing"));
 
-    succeed(folder.path(), &[&SMALL[..], &TAIL].concat());
+    succeed(folder.path(), &[&SMALL[..], &TAIL, &["--mask", "hard"]].concat());
     let path = folder.path().join("a/model_heldout.safetensors");
     let good = read(&path);
     fs::write(&path, &good[..good.len() - 5]).expect("written");

@@ -285,7 +285,8 @@ settings! {
         /// those of 1,200 steps)
         #[arg(long, value_name = "N", allow_negative_numbers = true)]
         warmup_epochs: i64 => Option<usize> = whole_or_none(0, 1_000_000);
-        /// Stop after this many epochs without a better validation ELBO; 0 never stops early [default: 45]
+        /// Stop after this many epochs without a better validation ELBO; 0 never stops early [default: 45; 0 where masks are integrated
+        /// out]
         #[arg(long, value_name = "N", allow_negative_numbers = true)]
         patience: i64 => usize = whole(45, 0, 1_000_000);
         /// Adam's step size [default: 0.001; 0.002 where masks are integrated out]

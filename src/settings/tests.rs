@@ -133,7 +133,7 @@ flag_tests! {
     epochs: [], ["--epochs", "12"] => "epochs" = "12";
     batch_size: [], ["--batch-size", "256"] => "batch_size" = "256";
     warmup_epochs: [], ["--warmup-epochs", "0"] => "warmup_epochs" = "0";
-    patience: [], ["--patience", "0"] => "patience" = "0";
+    patience: [], ["--patience", "7"] => "patience" = "7";
     learning_rate: [], ["--learning-rate", "0.01"] => "learning_rate" = "0.01";
     schedule: [], ["--schedule", "cosine"] => "schedule" = "\"cosine\"";
     weight_decay: [], ["--weight-decay", "0"] => "weight_decay" = "0.0";
@@ -243,7 +243,7 @@ fn help_states_the_true_defaults() {
         checked += 1;
     }
     assert!(checked > 25, "only {checked} defaults were found in the help");
-    assert_eq!(twice, 5, "mask, latents, dropout, learning rate and its schedule");
+    assert_eq!(twice, 6, "mask, latents, dropout, learning rate and its schedule, patience");
 }
 
 #[test]
@@ -289,23 +289,24 @@ fn masks_decide_defaults() {
     let of = |flags: &[&str]| config(flags).expect("valid");
     let defaults = |config: &Settings| {
         let (model, training) = (&config.model, &config.training);
-        (model.mask, model.latents, model.dropout, training.learning_rate, training.schedule)
+        let of_training = (training.learning_rate, training.schedule, training.patience);
+        (model.mask, model.latents, model.dropout, of_training)
     };
-    let integrated = (MaskKind::Integrated, 20, 0.0, 0.002, Schedule::LateCosine);
+    let integrated = (MaskKind::Integrated, 20, 0.0, (0.002, Schedule::LateCosine, 0));
     for flags in
         [&[][..], &["--mask", "integrated"], &["--data", "a.h5ad"], &["--latent-distribution", "logistic-normal"]]
     {
         assert_eq!(defaults(&of(flags)), integrated, "{flags:?}");
     }
-    let drawn = (MaskKind::Hard, 15, 0.1, 0.001, Schedule::Constant);
+    let drawn = (MaskKind::Hard, 15, 0.1, (0.001, Schedule::Constant, 45));
     for flags in [&HARD[..], &["--method", "svae"], &["--method", "vae"], &["--recipe", "reference"]] {
         assert_eq!(defaults(&of(flags)), drawn, "{flags:?}");
     }
-    assert_eq!(defaults(&of(&["--mask", "soft"])), (MaskKind::Soft, 15, 0.1, 0.001, Schedule::Constant));
+    assert_eq!(defaults(&of(&["--mask", "soft"])), (MaskKind::Soft, 15, 0.1, drawn.3));
     assert_eq!(defaults(&from_file("mask = \"hard\"\n", &[]).expect("valid")), drawn);
     // What is said wins.
     let said = of(&["--latents", "7", "--schedule", "constant"]);
-    assert_eq!(defaults(&said), (MaskKind::Integrated, 7, 0.0, 0.002, Schedule::Constant));
+    assert_eq!(defaults(&said), (MaskKind::Integrated, 7, 0.0, (0.002, Schedule::Constant, 0)));
     let refused = message(config(&["--method", "svae", "--mask", "integrated"]));
     assert!(refused.starts_with("--mask") && refused.contains("svae-plus"), "{refused}");
     // Steps of 128 cells: 282 an epoch of 36,000 cells, 24 of 3,037. 8,000 of them, or 120 epochs; a warm-up of 1,200.
@@ -326,6 +327,8 @@ fn saved_settings_read_back_the_same() {
             .concat(),
     );
     cases.push(vec![
+        "--mask",
+        "hard",
         "--alpha",
         "100",
         "--holdout",

@@ -273,7 +273,8 @@ mod tests {
             let turned = sparse.turned(&random_basis(l, 100 + seed, 1));
             let rotation = likeliest_turn(&team, &turned, 12, seed).expect("a turn");
             let found = turned.turned(&rotation);
-            let total = |e: &WhitenedEffects| e.effects.iter().map(|e| Real::ln_1p(e * e)).sum::<f64>();
+            // At a scale well between the effects that are none and those that are.
+            let total = |e: &WhitenedEffects| e.effects.iter().map(|e| Real::ln_1p(e / 0.4 * (e / 0.4))).sum::<f64>();
             assert!(total(&turned) > 1.5 * total(&sparse));
             assert!(total(&found) < 1.02 * total(&sparse), "{seed}: {} {}", total(&found), total(&sparse));
             for j in 0..l {
