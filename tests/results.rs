@@ -321,8 +321,9 @@ fn every_pair_says_how_sure_it_is_and_all_files_agree_on_the_edges() {
     let path = |name: &str| folder.path().join("a").join(name);
     let (edges, targets) = (path("edges.csv"), path("targets.csv"));
     let lines = read(&edges);
-    let header = "intervention,latent,probability,lfsr,q_value,shift,shift_low,shift_high,probability_large,block";
-    assert_eq!(lines.lines().next(), Some(header));
+    let header = "intervention,latent,probability,lfsr,q_value,shift,shift_low,shift_high,probability_large";
+    let header = format!("{header},guides,guides_agreeing,block");
+    assert_eq!(lines.lines().next(), Some(header.as_str()));
     // Of 10 interventions 2 are held out.
     assert_eq!(lines.lines().count(), 1 + 8 * 4);
     let of = |name: &str| column(&edges, name);
@@ -342,7 +343,7 @@ fn every_pair_says_how_sure_it_is_and_all_files_agree_on_the_edges() {
     let found: Vec<usize> = (0..q_value.len()).filter(|&i| q_value[i] <= 0.1).collect();
     assert!(!found.is_empty() && found.len() < q_value.len(), "{q_value:?}");
     let names = ["intervention", "latent", "probability", "shift", "lfsr", "q_value", "shift_low", "shift_high"];
-    let header = [&names[..], &["probability_large", "block"]].concat().join(",");
+    let header = [&names[..], &["probability_large", "guides", "guides_agreeing", "block"]].concat().join(",");
     assert_eq!(read(&targets).lines().next(), Some(header.as_str()));
     for name in names {
         let all = texts(&edges, name);
