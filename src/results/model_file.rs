@@ -319,7 +319,7 @@ fn fill<R: Real>(buffer: &mut Buffer<R>, file: &SafeTensors, path: &Path) -> Res
     let layout = buffer.layout.clone();
     for entry in layout.entries() {
         let values = values_of::<R>(file, path, &entry.name, &entry.shape)?;
-        buffer.set_in_order(entry, values.into_iter());
+        buffer.set_in_order(entry, values);
     }
     Ok(())
 }
