@@ -10,8 +10,9 @@ use crate::training::schedule::Schedule;
 use crate::training::shift_fit::HeldoutBatchNorm;
 
 impl Recipe {
-    /// The defaults that it sets for `method`, without those that the method does not use.
-    fn defaults(self, method: Method, raw: &mut RawSettings) {
+    /// Sets its defaults for `method`, without those that the method does not use; `drawn` says whether masks are asked for that are
+    /// drawn.
+    fn defaults(self, method: Method, drawn: bool, raw: &mut RawSettings) {
         let (model, training) = (&mut raw.model, &mut raw.training);
         match self {
             Recipe::Reference => {
@@ -26,6 +27,11 @@ impl Recipe {
                     training.heldout_batch_norm = Some(HeldoutBatchNorm::Drift);
                 }
             }
+            // The evidence does what the other tuned settings are for; what is left is effort.
+            Recipe::Tuned if method == Method::SvaePlus && !drawn => {
+                model.hidden = Some(256);
+                training.starts = Some(4);
+            }
             Recipe::Tuned => {
                 model.dropout = Some(0.0);
                 model.hidden = Some(256);
@@ -37,7 +43,7 @@ impl Recipe {
                 training.retraining_epochs = Some(200);
                 training.starts = Some(8);
                 training.trial_share = Some(0.15);
-                if method == Method::Svae {
+                if method.learns_mask() {
                     training.prune_masks_below = Some(0.75);
                 }
             }
@@ -65,7 +71,7 @@ impl RawSettings {
             integrated_defaults(&mut defaults);
         }
         if let Some(recipe) = self.model.recipe {
-            recipe.defaults(method, &mut defaults);
+            recipe.defaults(method, drawn, &mut defaults);
         }
         let mut table = defaults.to_table()?;
         for key in self.model.likelihood.map_or(&[][..], unused_with) {
