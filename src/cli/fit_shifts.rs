@@ -31,8 +31,9 @@ impl FitShiftsArgs {
     /// # Errors
     /// A folder without a run; as [`Settings::load`].
     pub fn checked(&self) -> Result<Settings> {
-        // Of a method without a network the flags below have no effect, which would be the complaint.
-        self.of.settings(RawTraining::default())?.refuse_without_network("`svae-cpu fit-shifts`")?;
+        // Of a method without a network its flags have no effect, which would be the complaint.
+        let alone = JudgeArgs { particles: None, ..self.of.clone() };
+        alone.settings(RawTraining::default())?.refuse_without_network("`svae-cpu fit-shifts`")?;
         self.of.settings(RawTraining {
             heldout: Some(true),
             heldout_batch_norm: self.heldout_batch_norm,

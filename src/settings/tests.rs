@@ -437,11 +437,24 @@ fn the_reference_recipe_follows_the_published_code_method_by_method() {
 
 #[test]
 fn another_method_over_a_saved_recipe_keeps_what_it_uses() {
-    let saved = config(&["--recipe", "tuned"]).expect("valid").to_toml();
+    let saved = config(&["--method", "svae", "--recipe", "tuned"]).expect("valid").to_toml();
     let vae = from_file(&saved, &["--method", "vae"]).expect("valid");
     assert_eq!((vae.model.method, vae.model.recipe), (Method::Vae, Some(Recipe::Tuned)));
-    // The file says how many latents, which are 20 where masks are integrated out.
-    assert_eq!(vae, config(&["--method", "vae", "--recipe", "tuned", "--latents", "20"]).expect("valid"));
+    assert_eq!(vae, config(&["--method", "vae", "--recipe", "tuned"]).expect("valid"));
+}
+
+#[test]
+fn the_tuned_recipe_is_more_effort_where_masks_are_integrated_out() {
+    let of = |flags: &[&str]| config(flags).expect("valid");
+    let tuned = of(&["--recipe", "tuned"]);
+    let mut by_hand = of(&["--hidden", "256", "--starts", "4"]);
+    by_hand.model.recipe = Some(Recipe::Tuned);
+    assert_eq!(tuned, by_hand);
+    // Masks that are drawn are tuned alike with either penalty.
+    let mut drawn = of(&["--recipe", "tuned", "--mask", "hard"]);
+    assert_eq!((drawn.training.prune_masks_below, drawn.training.starts), (0.75, 8));
+    drawn.model.method = Method::Svae;
+    assert_eq!(drawn, of(&["--recipe", "tuned", "--method", "svae"]));
 }
 
 #[test]
