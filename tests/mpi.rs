@@ -436,7 +436,7 @@ fn a_sweep_shares_out_its_runs() {
     let grid = "epochs = 2\nhidden = 4\nlayers = 1\nlatents = 2\nparticles = 3\n\
                 [simulation]\ninterventions = 5\ncells = 12\ngenes = 6\nlatents = 3\n\
                 [grid]\nseed = [0, 1]\n\
-                [[runs]]\nmethod = [\"vae\", \"svae-plus\"]\n[[runs]]\nmethod = [\"svae-plus\"]\nalpha = [3]\n";
+                [[runs]]\nmethod = [\"vae\", \"svae-plus\"]\n[[runs]]\nmethod = [\"svae-plus\"]\nmask = \"hard\"\nalpha = [3]\n";
     fs::write(dir.join("g.toml"), grid).expect("a grid");
     let (code, one, err) = said(&run(dir, &["sweep", "g.toml", "--threads", "1", "--out", "one"]));
     assert_eq!(code, 0, "{err}");
