@@ -86,11 +86,8 @@ impl Evidence {
     /// Weighs further effects by the hyper-parameters found: those of cells against others like them, which have their origin
     /// at 0. As everywhere, an edge into a latent without evidence does not count.
     pub fn weigh(&self, of: EffectsToWeigh<'_>) -> Weighed {
-        let least = least_gain(of.n_latents);
         let mut weighed = self.with_model(of, &self.model);
-        for (at, probability) in weighed.probability.iter_mut().enumerate() {
-            *probability *= sigmoid(self.gain[at % of.n_latents] - least);
-        }
+        discount(&mut weighed.probability, &self.gain, of.n_used);
         weighed
     }
 
@@ -221,9 +218,8 @@ pub fn evidence(of: EffectsToWeigh<'_>, rounds: usize, mixes: bool) -> Evidence 
         gain: gains,
         model: used,
     };
-    let least = least_gain(of.n_used);
+    discount(&mut evidence.probability, &evidence.gain, of.n_used);
     for (at, entry) in found.iter().enumerate() {
-        evidence.probability[at] *= sigmoid(evidence.gain[at % l] - least);
         let (shift, deviation) = entry.shift(&model, at % l);
         evidence.shift.push(shift);
         evidence.deviation.push(deviation);
@@ -234,6 +230,14 @@ pub fn evidence(of: EffectsToWeigh<'_>, rounds: usize, mixes: bool) -> Evidence 
 /// Gain in nats that a latent needs before its edges count: more than the choice of an axis brings without any edge, Eq. (E7).
 pub fn least_gain(n_used: usize) -> f64 {
     n_used as f64 + 2.0
+}
+
+/// Takes the probability of edges (rows of L) from latents whose gain does not pay for their axis, Eq. (E7).
+fn discount(probability: &mut [f64], gain: &[f64], n_used: usize) {
+    let l = gain.len();
+    for (at, probability) in probability.iter_mut().enumerate() {
+        *probability *= sigmoid(gain[at % l] - least_gain(n_used));
+    }
 }
 
 /// One intervention and latent, weighed under the present hyper-parameters.
