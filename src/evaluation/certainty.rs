@@ -10,21 +10,17 @@ pub use crate::evaluation::edge::Edge;
 use crate::evaluation::edge::{LARGE_SHIFT, averaged, normal_cdf};
 use crate::evaluation::guides::{ControlGuides, agreement, control_guides};
 use crate::evaluation::identifiability::Identifiability;
-use crate::inference::effects::InterventionEffects;
+use crate::inference::effects::{InterventionEffects, WhitenedEffects};
 use crate::inference::trained_model::TrainedModel;
 use crate::model::prior::evidence::{Weighed, evidence};
 use crate::model::prior::table::Masks;
 use crate::numerics::random::{Purpose, shuffle, stream};
 use crate::numerics::real::Real;
 use crate::parallel::team::{Team, tiles};
-use crate::training::turn::evidence_of_turns;
+use crate::training::turn::{STARTS, TurnedEvidence, evidence_of_turns};
 
 /// Permutations of the labels.
 pub const PERMUTATIONS: usize = 20;
-/// Bases from which turns of the axes are sought, over which the evidence is averaged.
-const STARTS: usize = 16;
-/// Rounds of empirical Bayes.
-const ROUNDS: usize = 30;
 /// Deviations on either side of a mean that hold 95 % of a normal distribution.
 const DEVIATIONS_OF_95: f64 = 1.959_963_984_540_054;
 
@@ -84,9 +80,7 @@ impl Certainty {
         let l = means.len() / cells.len();
         let effects = InterventionEffects::new(data, cells, means, l);
         let whitened = effects.whitened();
-        let turns = evidence_of_turns(team, &whitened, STARTS, seed);
-        let weighed = averaged(&turns, l, |turn| turn.evidence.weighed());
-        let mut edges = edges(&whitened.interventions, l, weighed);
+        let (turns, mut edges) = edges_over_turns(team, &whitened, seed);
         agreement(data, cells, means, &effects, &turns, edges.iter_mut().filter(|edge| edge.q_value <= fdr));
         let found: Vec<Edge> = edges.iter().filter(|edge| edge.q_value <= fdr).copied().collect();
         let q_value = q_value_among(&edges);
@@ -113,10 +107,17 @@ pub(crate) fn edges_found(
 ) -> Vec<Edge> {
     let l = means.len() / cells.len();
     let whitened = InterventionEffects::new(data, cells, means, l).whitened();
-    let turns = evidence_of_turns(team, &whitened, STARTS, seed);
-    let mut edges = edges(&whitened.interventions, l, averaged(&turns, l, |turn| turn.evidence.weighed()));
+    let (_, mut edges) = edges_over_turns(team, &whitened, seed);
     edges.retain(|edge| edge.q_value <= fdr);
     edges
+}
+
+/// The evidence along each of the turns, and every pair by their average.
+fn edges_over_turns(team: &Team, whitened: &WhitenedEffects, seed: u64) -> (Vec<TurnedEvidence>, Vec<Edge>) {
+    let l = whitened.n_latents;
+    let turns = evidence_of_turns(team, whitened, STARTS, seed);
+    let edges = edges(&whitened.interventions, l, averaged(&turns, l, |turn| turn.evidence.weighed()));
+    (turns, edges)
 }
 
 /// Every pair of these interventions and a latent.
@@ -200,7 +201,7 @@ fn permutation_check<R: Real>(
             permuted[to * l..(to + 1) * l].copy_from_slice(&means[from * l..(from + 1) * l]);
         }
         let whitened = InterventionEffects::new(data, cells, &permuted, l).whitened();
-        let found = evidence(whitened.to_weigh(), ROUNDS, true);
+        let found = evidence(whitened.to_weigh(), true);
         count[0] = q_values(&found.probability).into_iter().filter(|&q| q <= fdr).count();
     });
     let mean_edges = counts.iter().sum::<usize>() as f64 / PERMUTATIONS as f64;

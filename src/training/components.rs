@@ -7,14 +7,14 @@ use crate::inference::effects::InterventionEffects;
 use crate::inference::gene_dispersion::{ByGene, THETA_MAX, fit_theta};
 use crate::inference::linear::{LinearModel, Projection, add_scaled, dot, sum_over_cells};
 use crate::model::likelihood::Likelihood;
-use crate::model::prior::evidence::evidence;
+use crate::model::prior::mask;
 use crate::numerics::random::{Purpose, fill_normal, stream};
 use crate::numerics::real::Real;
 use crate::numerics::spread::evenly_spaced;
 use crate::numerics::symmetric::eigen;
 use crate::parallel::team::{Team, tiles};
-use crate::training::identification::{FIRST_STARTS, ROUNDS};
-use crate::training::turn::likeliest_turn;
+use crate::training::identification::{InterventionRow, WeighedShifts};
+use crate::training::turn::{STARTS, likeliest_turn};
 
 /// Vectors that are sought beside the components.
 const SPARE: usize = 10;
@@ -39,7 +39,7 @@ const MOST_COUNTS: usize = 1 << 25;
 /// Counts given to a gene that no training cell shows.
 const UNSEEN_GENE_COUNT: f64 = 0.5;
 /// Logit of an edge of an intervention without training cells.
-const NO_EDGE: f64 = -40.0;
+const NO_EDGE: f64 = -mask::OPEN;
 
 /// What to fit.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -73,22 +73,20 @@ impl LinearModel {
         drop(along);
         let [mut white, mut colour] = whitening(&found.within, l);
         let mut found = found.turned(&white);
-        if let Some(turn) = likeliest_turn(team, &found.whitened(), FIRST_STARTS, seed) {
+        if let Some(turn) = likeliest_turn(team, &found.whitened(), STARTS, seed) {
             found = found.turned(&turn);
             white = product(&turn, &white, l);
             colour = product(&colour, &transposed(&turn, l), l);
         }
         let whitened = found.whitened();
-        let evidence = evidence(whitened.to_weigh(), ROUNDS, true);
-        let without_edge: Vec<f64> = whitened.colour.chunks_exact(l).map(|row| dot(row, &evidence.origin)).collect();
+        let WeighedShifts { origin, rows } = WeighedShifts::new(&found, &whitened, true);
         let n_interventions = data.n_interventions();
         let (mut shift, mut mask_logit) = (vec![0.0; n_interventions * l], vec![NO_EDGE; n_interventions * l]);
-        for (&a, probability) in whitened.interventions.iter().zip(evidence.probability.chunks_exact(l)) {
-            for k in 0..l {
-                shift[a * l + k] = found.effects[a * l + k] - without_edge[k];
-                let odds = Real::ln(probability[k] / (1.0 - probability[k]));
-                mask_logit[a * l + k] = odds.clamp(NO_EDGE, -NO_EDGE);
-            }
+        for InterventionRow { intervention, shifts, logits } in rows {
+            let row = intervention * l..(intervention + 1) * l;
+            shift[row.clone()].copy_from_slice(&shifts);
+            let bounded = logits.iter().map(|logit| logit.clamp(NO_EDGE, -NO_EDGE));
+            mask_logit[row].iter_mut().zip(bounded).for_each(|(to, logit)| *to = logit);
         }
         // Eqs. (Pc3) and (Pc4).
         let (mut weight, mut loading) = (vec![0.0; l * g], vec![0.0; g * l]);
@@ -112,7 +110,7 @@ impl LinearModel {
         let mut model = Self {
             n_latents: l,
             likelihood,
-            origin: without_edge.iter().zip(&found.origin).map(|(o, c)| o + c).collect(),
+            origin,
             inverse_squares: (0..l).map(inverse_square).collect(),
             mean,
             weight,

@@ -1,25 +1,21 @@
 //! How the graph is found in the course of a training: dense at first, then turned, then on the evidence of each edge, its mask
 //! integrated out. Derivations: `derivations/rotation.md`, `derivations/evidence.md`; `docs/recipe.md` shows what each step brings.
 
-use crate::inference::effects::InterventionEffects;
+use crate::inference::effects::{InterventionEffects, WhitenedEffects};
 use crate::model::architecture::{LatentDistribution, MaskKind, Prior};
 use crate::model::network::Network;
 use crate::model::prior::evidence::evidence;
 use crate::model::prior::mask;
 use crate::numerics::real::Real;
 use crate::parallel::team::Team;
-use crate::training::turn::likeliest_turn;
+use crate::training::turn::{STARTS, likeliest_turn};
 
-/// Bases from which the first turn and the last are sought.
-pub(crate) const FIRST_STARTS: usize = 16;
-/// Bases from which later turns are sought.
+/// Bases from which later turns are sought than the first.
 const LATER_STARTS: usize = 4;
 /// Epochs after which the evidence is renewed.
 pub(crate) const RENEWED_EVERY: usize = 10;
 /// Turns within the sparse phase; they divide it evenly.
 pub(crate) const LATER_TURNS: usize = 3;
-/// Rounds of empirical Bayes.
-pub(crate) const ROUNDS: usize = 30;
 /// Size of the shifts at the start, as a share of those that are drawn.
 const SMALL: f64 = 0.1;
 
@@ -64,7 +60,7 @@ pub(crate) fn identify<R: Real>(
     let l = network.architecture.n_latents;
     let starts = match due {
         Due::Nothing | Due::Evidence => 0,
-        Due::FirstTurn => FIRST_STARTS,
+        Due::FirstTurn => STARTS,
         Due::Turn | Due::LastTurn => LATER_STARTS,
     };
     let mut whitened = found.whitened();
@@ -78,20 +74,51 @@ pub(crate) fn identify<R: Real>(
         network.rotate_latents(rotation, &found.effects, &vec![true; l], 0.0);
         network.turn_variances(rotation);
     }
-    let evidence = evidence(whitened.to_weigh(), ROUNDS, starts > 0);
-    let colour = |row: usize| -> f64 {
-        whitened.colour[row * l..(row + 1) * l].iter().zip(&evidence.origin).map(|(c, o)| c * o).sum()
-    };
-    let origin: Vec<f64> = (0..l).map(colour).collect();
+    let WeighedShifts { origin, rows } = WeighedShifts::new(&found, &whitened, starts > 0);
     if is_free {
         // Where no intervention acts is where the prior has its mean.
-        network.translate_latents(&origin.iter().zip(&found.origin).map(|(o, c)| o + c).collect::<Vec<f64>>());
+        network.translate_latents(&origin);
     }
-    for (&a, probability) in whitened.interventions.iter().zip(evidence.probability.chunks_exact(l)) {
-        let effects = &found.effects[a * l..(a + 1) * l];
-        let shifts: Vec<f64> = effects.iter().zip(&origin).map(|(e, o)| e - o).collect();
-        let log_odds: Vec<f64> = probability.iter().map(|&q| Real::ln(q / (1.0 - q))).collect();
-        network.prior_mut().set_edges(a, &shifts, &log_odds);
+    for InterventionRow { intervention, shifts, logits } in rows {
+        network.prior_mut().set_edges(intervention, &shifts, &logits);
     }
     turn.is_some()
+}
+
+/// Shifts and masks of the interventions with cells, as the evidence has them.
+#[derive(Debug)]
+pub(crate) struct WeighedShifts {
+    /// Where no intervention acts, L.
+    pub origin: Vec<f64>,
+    /// A row for each intervention.
+    pub rows: Vec<InterventionRow>,
+}
+
+/// Shifts of an intervention from the origin and logits of its masks, L each.
+#[derive(Debug)]
+pub(crate) struct InterventionRow {
+    pub intervention: usize,
+    pub shifts: Vec<f64>,
+    /// Not bounded: infinite beside a probability of 0 or 1.
+    pub logits: Vec<f64>,
+}
+
+impl WeighedShifts {
+    /// Weighs effects, which are given as they are and whitened; `mixes` says whether the mixing of latents is estimated too.
+    pub fn new(found: &InterventionEffects, whitened: &WhitenedEffects, mixes: bool) -> Self {
+        let l = found.n_latents;
+        let evidence = evidence(whitened.to_weigh(), mixes);
+        let colour = |row: &[f64]| -> f64 { row.iter().zip(&evidence.origin).map(|(c, o)| c * o).sum() };
+        let without_edge: Vec<f64> = whitened.colour.chunks_exact(l).map(colour).collect();
+        let row = |(&intervention, probability): (&usize, &[f64])| {
+            let effects = &found.effects[intervention * l..(intervention + 1) * l];
+            InterventionRow {
+                intervention,
+                shifts: effects.iter().zip(&without_edge).map(|(e, o)| e - o).collect(),
+                logits: probability.iter().map(|&q| Real::ln(q / (1.0 - q))).collect(),
+            }
+        };
+        let rows = whitened.interventions.iter().zip(evidence.probability.chunks_exact(l)).map(row).collect();
+        Self { origin: without_edge.iter().zip(&found.origin).map(|(o, c)| o + c).collect(), rows }
+    }
 }

@@ -21,10 +21,10 @@ const LEAST_SCALE: f64 = 1.5;
 const LEAST_GAIN: f64 = 1e-4;
 /// Passes over all pairs at each scale, at most.
 const MOST_PASSES: usize = 30;
+/// Bases from which a turn is sought where axes may stand anywhere.
+pub const STARTS: usize = 16;
 /// Turns of the lowest cost that are compared by their evidence.
 const COMPARED: usize = 8;
-/// Rounds of that evidence.
-const ROUNDS: usize = 30;
 
 /// A turn of the latents.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -65,7 +65,7 @@ pub fn evidence_of_turns(team: &Team, found: &WhitenedEffects, starts: usize, se
     rotations.extend(sparsest_turns(team, found, starts, seed).into_iter().map(|turn| turn.rotation));
     let mut weighed: Vec<Option<Evidence>> = vec![None; rotations.len()];
     team.run(rotations.len(), tiles(&mut weighed, 1), |i, weighed| {
-        weighed[0] = Some(evidence(found.turned(&rotations[i]).to_weigh(), ROUNDS, true));
+        weighed[0] = Some(evidence(found.turned(&rotations[i]).to_weigh(), true));
     });
     let both = rotations.into_iter().zip(weighed.into_iter().flatten());
     both.map(|(rotation, evidence)| TurnedEvidence { rotation, evidence }).collect()

@@ -23,7 +23,9 @@ const MOST_LEVERAGE: f64 = 0.95;
 const SPREAD: [f64; 2] = [0.2, 2.0];
 /// Distortion of a shift by the mixing of its own latent, in units of the leakage.
 const DISTORTION: f64 = 1.4;
-/// Rounds without mixing, at the start.
+/// Rounds of empirical Bayes.
+const ROUNDS: usize = 30;
+/// Those without mixing, at the start.
 const PLAIN_ROUNDS: usize = 5;
 /// Rounds in which a Gaussian slab gives the first probabilities.
 const FIRST_ROUNDS: usize = 30;
@@ -181,8 +183,8 @@ struct Mixing {
     prior: f64,
 }
 
-/// Weighs effects by `rounds` of empirical Bayes; `mixes` says whether the mixing of latents is estimated too.
-pub fn evidence(of: EffectsToWeigh<'_>, rounds: usize, mixes: bool) -> Evidence {
+/// Weighs effects by empirical Bayes; `mixes` says whether the mixing of latents is estimated too.
+pub fn evidence(of: EffectsToWeigh<'_>, mixes: bool) -> Evidence {
     let (l, n) = (of.n_latents, of.effects.len());
     let sampling = |at: usize| 1.0 / of.cells[at / l];
     let mut probability = first_probabilities(of);
@@ -192,7 +194,7 @@ pub fn evidence(of: EffectsToWeigh<'_>, rounds: usize, mixes: bool) -> Evidence 
     let mixes = mixes && l > 1 && l <= MOST_MIXED;
     let mut found = vec![WeighedPair::default(); n];
     let mut used = model.clone();
-    for round in 0..rounds.max(1) {
+    for round in 0..ROUNDS {
         let x: Vec<f64> = (0..n).map(|at| of.effects[at] - origin[at % l]).collect();
         if mixes && round >= PLAIN_ROUNDS {
             mixing.update(of, &x, &probability, &model.leakage);
@@ -556,7 +558,7 @@ mod tests {
     }
 
     fn weigh(effects: &[f64], cells: &[f64], l: usize) -> Evidence {
-        evidence(EffectsToWeigh { effects, cells, controls: 0.0, n_used: l, n_latents: l }, 30, true)
+        evidence(EffectsToWeigh { effects, cells, controls: 0.0, n_used: l, n_latents: l }, true)
     }
 
     #[test]
@@ -654,7 +656,7 @@ mod tests {
             }
             let cells = vec![50.0; a];
             let of = EffectsToWeigh { effects: &effects, cells: &cells, controls: 0.0, n_used: l, n_latents: l };
-            let losses = turn_losses(of, &evidence(of, 30, true));
+            let losses = turn_losses(of, &evidence(of, true));
             assert_eq!(losses[5] < 6.0, together, "{}", losses[5]);
             for (j, k) in [(0, 1), (1, 2), (2, 3), (3, 4)] {
                 assert!(losses[j * l + k] > 20.0, "{j} {k}: {}", losses[j * l + k]);
