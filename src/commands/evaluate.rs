@@ -9,8 +9,7 @@ use crate::commands::screen;
 use crate::data::screen::Screen;
 use crate::display::progress::{Progress, ProgressKind};
 use crate::error::Result;
-use crate::evaluation::certainty::Certainty;
-use crate::evaluation::judge::{judge, timed};
+use crate::evaluation::judge::{judge_saved, timed};
 use crate::inference::{Inference, evaluation_workspace};
 use crate::numerics::real::{Precision, Real};
 use crate::parallel::team::Team;
@@ -58,10 +57,7 @@ fn evaluate_in<R: Real>(
     let observer = &mut Progress::new(progress);
     let workspace = &mut evaluation_workspace(&network, &screen.data);
     let model = &mut Inference { team, network: &network, data: &screen.data, workspace };
-    let judgement = judge(team, config, screen, model, None, &mut || resumable.check())?;
-    let (fdr, seed) = (config.output.fdr, config.execution.seed);
-    let certainty = Certainty::of(team, model, &screen.data, &screen.split, fdr, seed)?;
-    let mut metrics = judgement.with_edges(&screen.data, certainty.as_ref());
+    let mut metrics = judge_saved(team, config, screen, model, &mut || resumable.check())?;
     if let Some(mut protocol) = screen::held_out_protocol(config, screen) {
         if folder.file(ResultsFile::HeldOutModel).exists() {
             let (fitted, metadata) = read_model::<R>(config, &screen.data, &folder, ResultsFile::HeldOutModel)?;

@@ -431,24 +431,29 @@ mod tests {
         assert!(paper.library.iter().all(|library| (library - 1e5).abs() < 5.0 * 1e5f64.sqrt()));
     }
 
+    /// Counts of a screen of [`small`] with their true means, where these are above 5.
+    fn counts_and_means(simulated: &Simulated) -> Vec<(f64, f64)> {
+        let Simulated { dataset, generating, .. } = simulated;
+        let truth = dataset.truth.as_ref().unwrap();
+        let mut pairs = Vec::new();
+        for n in 0..dataset.n_cells() {
+            let log_rates = generating.mixing.log_rates(&truth.latents[n * 15..(n + 1) * 15], 0);
+            let mut x = vec![0.0; 100];
+            dataset.counts.row(n).for_each(|g, count| x[g] = count as f64);
+            let means = log_rates.into_iter().map(f64::exp);
+            pairs.extend(x.into_iter().zip(means).filter(|(_, mean)| *mean > 5.0));
+        }
+        pairs
+    }
+
     #[test]
     fn counts_have_the_means_of_the_network() {
         for kind in [SimulationKind::SparseShift, SimulationKind::Paper] {
-            let Simulated { dataset, generating, .. } = simulate(&small(kind)).unwrap();
-            let truth = dataset.truth.as_ref().unwrap();
             // Pearson's chi-squared of counts against means: n times (1 +- sqrt(2/n)) or so.
             let (mut chi2, mut n_terms) = (0.0, 0.0);
-            for n in 0..dataset.n_cells() {
-                let log_rates = generating.mixing.log_rates(&truth.latents[n * 15..(n + 1) * 15], 0);
-                let mut x = vec![0.0; 100];
-                dataset.counts.row(n).for_each(|g, count| x[g] = count as f64);
-                for (x, log_rate) in x.iter().zip(log_rates) {
-                    let mean = log_rate.exp();
-                    if mean > 5.0 {
-                        chi2 += (x - mean) * (x - mean) / mean;
-                        n_terms += 1.0;
-                    }
-                }
+            for (x, mean) in counts_and_means(&simulate(&small(kind)).unwrap()) {
+                chi2 += (x - mean) * (x - mean) / mean;
+                n_terms += 1.0;
             }
             let sd = f64::sqrt(2.2 / n_terms);
             assert!((chi2 / n_terms - 1.0).abs() < 5.0 * sd, "{kind:?}: {} +- {sd}", chi2 / n_terms);
@@ -619,24 +624,15 @@ mod tests {
         for kind in [SimulationKind::SparseShift, SimulationKind::Paper] {
             for theta in [0.5, 10.0] {
                 let settings = Simulation { dispersion: Some(theta), depth: Some(5_000), ..small(kind) };
-                let Simulated { dataset, generating, .. } = simulate(&settings).unwrap();
-                assert_eq!(generating.dispersion, Some(theta));
-                let truth = dataset.truth.as_ref().unwrap();
+                let simulated = simulate(&settings).unwrap();
+                assert_eq!(simulated.generating.dispersion, Some(theta));
                 let (mut deviation, mut chi2, mut fourth, mut n_terms) = (0.0, 0.0, 0.0, 0.0);
-                for n in 0..dataset.n_cells() {
-                    let log_rates = generating.mixing.log_rates(&truth.latents[n * 15..(n + 1) * 15], 0);
-                    let mut x = vec![0.0; 100];
-                    dataset.counts.row(n).for_each(|g, count| x[g] = count as f64);
-                    for (x, log_rate) in x.iter().zip(log_rates) {
-                        let mean = log_rate.exp();
-                        if mean > 5.0 {
-                            let z = (x - mean) / (mean + mean * mean / theta).sqrt();
-                            deviation += z;
-                            chi2 += z * z;
-                            fourth += z.powi(4);
-                            n_terms += 1.0;
-                        }
-                    }
+                for (x, mean) in counts_and_means(&simulated) {
+                    let z = (x - mean) / (mean + mean * mean / theta).sqrt();
+                    deviation += z;
+                    chi2 += z * z;
+                    fourth += z.powi(4);
+                    n_terms += 1.0;
                 }
                 let sd = f64::sqrt((fourth / n_terms - 1.0) / n_terms);
                 assert!((deviation / n_terms).abs() < 5.0 / f64::sqrt(n_terms), "{kind:?} {theta}");

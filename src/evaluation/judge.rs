@@ -70,6 +70,23 @@ pub fn judge<R: Real, M: TrainedModel<R>>(
     Ok(Judgement { metrics: judge.metrics, matched: judge.matched })
 }
 
+/// Judges a trained model that was read again, edges included.
+///
+/// # Errors
+/// As [`judge`].
+pub fn judge_saved<R: Real, M: TrainedModel<R>>(
+    team: &Team,
+    config: &Settings,
+    screen: &Screen,
+    model: &mut M,
+    between: &mut dyn FnMut() -> Result<()>,
+) -> Result<Metrics> {
+    let judgement = judge(team, config, screen, model, None, between)?;
+    let (Screen { data, split, .. }, fdr, seed) = (screen, config.output.fdr, config.execution.seed);
+    let certainty = Certainty::of(team, model, data, split, fdr, seed)?;
+    Ok(judgement.with_edges(data, certainty.as_ref()))
+}
+
 /// A model that is being judged.
 struct Judge<'a, R: Real, M> {
     team: &'a Team<'a>,

@@ -164,23 +164,15 @@ impl<R: Real> Network<R> {
 mod tests {
     use super::*;
     use crate::data::minibatch::Batch;
-    use crate::data::simulate::{Simulation, simulate};
+    use crate::data::simulate::small_screen;
     use crate::model::noise::Noise;
     use crate::model::workspace::Workspace;
     use crate::parallel::team::Team;
 
     #[test]
     fn a_moved_origin_changes_no_rate() {
-        let settings = Simulation {
-            n_interventions: 4,
-            n_genes: 20,
-            n_latents: 4,
-            cells_per_intervention: 5,
-            seed: 2,
-            ..Simulation::default()
-        };
-        let data = simulate(&settings).expect("a simulation").dataset;
-        let architecture = Architecture { n_hidden: 8, ..Architecture::new(20, 4, 3) };
+        let data = small_screen(2);
+        let architecture = Architecture { n_hidden: 8, ..Architecture::new(12, 4, 3) };
         let mut network = Network::<f64>::new(architecture.clone(), 3);
         let cells: Vec<usize> = (0..20).collect();
         // Noise that is all 0: z is the posterior mean.
