@@ -1,5 +1,6 @@
 //! From files to minibatches: counts, labels and covariates of cells.
 
+pub mod combinations;
 pub mod counts;
 pub mod dataset;
 pub mod formats;

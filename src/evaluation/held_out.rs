@@ -1,7 +1,6 @@
 //! Figures on held-out cells: bounds averaged within each intervention, then over interventions, and plain baselines.
 
-use std::collections::BTreeMap;
-
+use crate::data::combinations::Combination;
 use crate::data::dataset::Dataset;
 use crate::error::Result;
 use crate::evaluation::pooled;
@@ -13,7 +12,7 @@ pub const TOO_FEW_CELLS: usize = 10;
 /// Cells under the same interventions at the same doses.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Group {
-    /// The intervention's name; of a combination, the names joined by `+`, with doses other than 1.
+    /// The name of the [combination](crate::data::combinations::combination_label).
     pub name: String,
     /// The cells, ascending.
     pub cells: Vec<usize>,
@@ -31,30 +30,14 @@ pub struct HeldOutCells {
 impl HeldOutCells {
     /// Groups `cells`, which are those under at least one of the interventions `held_out`.
     pub fn new(data: &Dataset, cells: &[usize], held_out: &[usize]) -> Self {
-        let mut groups: BTreeMap<Vec<(u32, u32)>, Vec<usize>> = BTreeMap::new();
-        for &n in cells {
-            let (a, w) = data.interventions.row(n);
-            let key = a.iter().copied().zip(w.iter().map(|w| w.to_bits())).collect();
-            groups.entry(key).or_default().push(n);
-        }
-        let name = |key: &[(u32, u32)]| {
-            let parts: Vec<String> = key
-                .iter()
-                .map(|&(a, dose)| {
-                    let (name, dose) = (&data.intervention_names[a as usize], f32::from_bits(dose));
-                    if dose == 1.0 { name.clone() } else { format!("{name} x {dose}") }
-                })
-                .collect();
-            parts.join("+")
-        };
+        let groups = data.combinations(cells.iter().copied());
         let mut found = Self::default();
         for &a in held_out {
-            if !groups.keys().any(|key| key.iter().any(|&(b, _)| b as usize == a)) {
+            if !groups.iter().any(|group| group.members.iter().any(|&(b, _)| b as usize == a)) {
                 found.left_out.push(data.intervention_names[a].clone());
             }
         }
-        for (key, cells) in groups {
-            let name = name(&key);
+        for Combination { label: name, cells, .. } in groups {
             match cells.len() {
                 0..=TOO_FEW_CELLS => found.left_out.push(name),
                 _ => found.groups.push(Group { name, cells }),

@@ -236,9 +236,6 @@ impl Subset {
 /// Word for a cell that is nearest to the prior without any shift.
 pub const NO_TARGET: &str = "(no target)";
 
-/// Word for a cell on which no intervention acts.
-pub const CONTROL: &str = "(control)";
-
 /// The pairs of intervention and latent with a probability above one half, by intervention, then by size of the shift; none
 /// without shifts.
 ///

@@ -5,11 +5,11 @@ use crate::fit::fitted::{Fitted, TrainedNetwork};
 
 use rand::RngExt;
 
+use crate::data::combinations::combination_label;
 use crate::data::counts::in_memory::{Counts, CountsBuilder};
 use crate::data::dataset::{Dataset, InterventionRows};
 use crate::data::minibatch::Batch;
 use crate::error::Result;
-use crate::evaluation::interpretation::CONTROL;
 use crate::inference::evaluation_workspace;
 use crate::model::network::Network;
 use crate::numerics::random::{SamplerPurpose, sampler_stream};
@@ -86,10 +86,8 @@ impl Fitted {
         let Self { trained_on, settings, .. } = self;
         let names = (0..request.cells).map(|n| format!("simulated_{n}")).collect();
         let mut data = trained_on.dataset(Counts::from_dense(trained_on.genes.len(), &[]), names);
-        let label = match chosen {
-            [] => CONTROL.to_owned(),
-            _ => chosen.iter().map(|&a| trained_on.interventions[a].as_str()).collect::<Vec<_>>().join("+"),
-        };
+        let members: Vec<u32> = chosen.iter().map(|&a| a as u32).collect();
+        let label = combination_label(&trained_on.interventions, &members, &vec![1.0; members.len()]);
         data.interventions = InterventionRows::one_hot(vec![0; request.cells]);
         data.intervention_names = vec![label];
         let mut z = Vec::with_capacity(request.cells * settings.model.latents);

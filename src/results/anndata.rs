@@ -12,7 +12,6 @@ use crate::evaluation::certainty::{Certainty, Edge};
 use crate::evaluation::interpretation::{CellFigures, Interpretation, NO_TARGET};
 use crate::evaluation::metrics::Metrics;
 use crate::results::catalogue::ResultsFile;
-use crate::results::cells::intervention_of;
 use crate::results::folder::ResultsFolder;
 use crate::results::tables::{EDGE_COLUMNS, EdgeColumn, target_columns};
 use crate::settings::Settings;
@@ -242,7 +241,7 @@ pub(crate) fn categories<S: AsRef<str>>(values: impl Iterator<Item = S>) -> Fram
 
 /// What is known of the cells where the input has no `obs`.
 pub(crate) fn annotations(data: &Dataset) -> Vec<(String, FrameColumn)> {
-    let interventions = (0..data.n_cells()).map(|n| intervention_of(data, n));
+    let interventions = (0..data.n_cells()).map(|n| data.combination_of(n));
     let mut columns = vec![("intervention".to_owned(), categories(interventions))];
     for covariate in &data.covariates.categorical {
         let codes = covariate.codes.iter().map(|&code| i64::from(code)).collect();
@@ -264,7 +263,7 @@ pub(crate) fn annotations(data: &Dataset) -> Vec<(String, FrameColumn)> {
 fn predictions(data: &Dataset, cells: CellFigures, with_shifts: bool) -> Vec<(String, FrameColumn)> {
     let column = |name: &str, values: FrameColumn| (format!("{PREFIX}{name}"), values);
     let mut columns = vec![
-        column("intervention", categories((0..data.n_cells()).map(|n| intervention_of(data, n)))),
+        column("intervention", categories((0..data.n_cells()).map(|n| data.combination_of(n)))),
         column("split", categories(cells.subset.iter().map(|subset| subset.name()))),
         column("size_factor", FrameColumn::Numbers(data.library.clone())),
         column("reconstruction", FrameColumn::Numbers(cells.reconstruction)),

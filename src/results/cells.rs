@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::data::dataset::Dataset;
 use crate::data::formats::npz::NpzWriter;
 use crate::error::{Error, Result};
-use crate::evaluation::interpretation::{CONTROL, CellRecord, Subset};
+use crate::evaluation::interpretation::{CellRecord, Subset};
 use crate::numerics::real::Precision;
 use crate::results::catalogue::ResultsFile;
 use crate::results::folder::ResultsFolder;
@@ -31,15 +31,6 @@ const SPLIT: usize = 2;
 const SIZE_FACTOR: usize = 3;
 const TOTAL_COUNT: usize = 4;
 const N_GENES: usize = 5;
-
-/// Names of a cell's interventions, joined by `+`.
-pub fn intervention_of(data: &Dataset, n: usize) -> String {
-    if data.interventions.row(n).0.is_empty() {
-        return CONTROL.to_owned();
-    }
-    let names = data.interventions.row(n).0.iter().map(|&a| data.intervention_names[a as usize].as_str());
-    names.collect::<Vec<_>>().join("+")
-}
 
 /// Takes the posterior mean (L) of the next cell and what else is found of it.
 pub type PutCell<'a> = dyn FnMut(&[f64], &CellRecord) -> Result<()> + 'a;
@@ -97,7 +88,7 @@ impl<'a> CellsTable<'a> {
         self.next += 1;
         let intervention = match data.interventions.single(n) {
             Some(a) => Cow::Borrowed(&data.intervention_names[a]),
-            None => Cow::Owned(intervention_of(data, n)),
+            None => Cow::Owned(data.combination_of(n)),
         };
         let numbers = [
             data.library[n].to_string(),
@@ -292,7 +283,7 @@ mod tests {
         let mut n_read = 0;
         let covariates = each_cell(&files[0], |row| {
             let n = row.cell;
-            assert_eq!(row.intervention(), intervention_of(&data, n));
+            assert_eq!(row.intervention(), data.combination_of(n));
             assert_eq!((row.is_in(Subset::Train), row.is_in(Subset::HeldOut)), (n < 8, n >= 8));
             assert_eq!(row.size_factor()?, data.library[n]);
             assert_eq!((row.total_count()?, row.n_genes()?), (10.0 + n as f64, (n % 5) as f64));
