@@ -251,3 +251,69 @@ fn folders_and_models_that_do_not_fit_are_refused() {
     assert!(refused(folder.path(), &["fit-shifts", "a"]).contains("holds no intervention out"));
     assert!(refused(folder.path(), &[&SMALL[..], &["--no-heldout"]].concat()).contains("--particles"));
 }
+
+/// Eight interventions, their combinations, and a model small enough to be trained in a moment.
+const COMBINED: [&str; 19] = [
+    "run",
+    "--sim-cells",
+    "12",
+    "--sim-interventions",
+    "8",
+    "--sim-combinations",
+    "12",
+    "--sim-genes",
+    "30",
+    "--epochs",
+    "3",
+    "--warmup-epochs",
+    "1",
+    "--hidden",
+    "16",
+    "--particles",
+    "20",
+    "--quiet",
+    "--json",
+];
+
+#[test]
+fn combinations_of_known_interventions_are_scored_without_a_fit() {
+    let folder = folder();
+    let metrics = succeed(folder.path(), &[&COMBINED[..], &["--out", "a"]].concat());
+    let heldout = &metrics["heldout"];
+    let each = heldout["per_intervention"].as_array().expect("combinations");
+    assert_eq!(each.len(), 3, "a quarter of twelve");
+    let of = |key: &str| each.iter().map(|each| each[key].as_f64().expect("a number")).collect::<Vec<f64>>();
+    let (bounds, cells) = (of("nll_iwelbo"), of("n_cells"));
+    let mean = bounds.iter().sum::<f64>() / 3.0;
+    assert!((heldout["nll_iwelbo"].as_f64().expect("a number") - mean).abs() < 1e-9);
+    let by_cell = bounds.iter().zip(&cells).map(|(b, n)| b * n).sum::<f64>() / cells.iter().sum::<f64>();
+    assert!((heldout["nll_iwelbo_by_cell"].as_f64().expect("a number") - by_cell).abs() < 1e-9);
+    assert!(heldout.get("retraining").is_none() && heldout.get("batch_norm").is_none());
+    let files = names(&folder.path().join("a"));
+    assert!(!files.iter().any(|file| file == "model_heldout.safetensors"), "{files:?}");
+
+    // The folder's settings name the combinations, and repeat the run; the figures come again.
+    let config = fs::read_to_string(folder.path().join("a/config.toml")).expect("settings");
+    assert!(config.contains("holdout = [\"intervention_"), "{config}");
+    let args = ["run", "a/config.toml", "--quiet", "--json", "--out", "b"];
+    assert_eq!(figures(&succeed(folder.path(), &args)), figures(&metrics));
+    assert_eq!(figures(&succeed(folder.path(), &["evaluate", "a", "--quiet", "--json"])), figures(&metrics));
+    let said = refused(folder.path(), &["fit-shifts", "a", "--quiet"]);
+    assert!(said.contains("there is no shift to fit"), "{said}");
+}
+
+#[test]
+fn named_combinations_are_held_out_whatever_the_order_of_their_members() {
+    let folder = folder();
+    let two = ["--sim-interventions", "3", "--sim-combinations", "2", "--sim-seed", "1"];
+    let all = [&["run", "--sim-cells", "12"][..], &two, &COMBINED[7..]].concat();
+    let label = |metrics: &Value| metrics["heldout"]["per_intervention"][0]["intervention"].as_str().map(str::to_owned);
+    let one = succeed(folder.path(), &[&all[..], &["--holdout", "combinations:0.5", "--out", "a"]].concat());
+    let name = label(&one).expect("a combination");
+    let (first, second) = name.split_once('+').expect("two members");
+    let turned = format!("{second} + {first}");
+    let again = succeed(folder.path(), &[&all[..], &["--holdout", &turned, "--out", "b"]].concat());
+    assert_eq!(figures(&again), figures(&one));
+    let error = refused(folder.path(), &[&all[..], &["--holdout", "intervention_0+intervention_7"]].concat());
+    assert!(error.contains("intervention_0+intervention_7") && error.contains("did you mean"), "{error}");
+}

@@ -95,11 +95,12 @@ pub fn dispatch(cli: Cli, ranks: &Ranks) -> Result<()> {
             let (simulation, out) = args.checked()?;
             simulate(&simulation, &out)?;
             console::print(&format!(
-                "{}: {} cells x {} genes, {} interventions.",
+                "{}: {} cells x {} genes, {} interventions{}.",
                 out.display(),
-                simulation.n_interventions * simulation.cells_per_intervention,
+                simulation.n_cells(),
                 simulation.n_genes,
-                simulation.n_interventions
+                simulation.n_interventions,
+                simulation.n_combinations.map_or_else(String::new, |n| format!(", {n} combinations"))
             ))
         }
         Command::Bench(args) => {

@@ -159,7 +159,7 @@ pub fn bench(plan: &BenchPlan) -> Result<Benchmark> {
 fn bench_run(config: &Settings, duration: Duration) -> Result<(Speed, Prediction)> {
     let screen = Team::with(config.n_threads(), |team| screen::read(team, config))?;
     let Screen { data, split, .. } = &screen;
-    let config = config.resolved(&data.intervention_names, split.train.len())?;
+    let config = config.resolved(&data.intervention_names, &data.interventions, split.train.len())?;
     let settings = config.training_settings(split.train.len());
     let objective = config.objective(data.n_interventions(), split.train.len());
     let architecture = config.architecture(data);

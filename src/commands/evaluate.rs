@@ -59,7 +59,9 @@ fn evaluate_in<R: Real>(
     let model = &mut Inference { team, network: &network, data: &screen.data, workspace };
     let mut metrics = judge_saved(team, config, screen, model, &mut || resumable.check())?;
     if let Some(mut protocol) = screen::held_out_protocol(config, screen) {
-        if folder.file(ResultsFile::HeldOutModel).exists() {
+        if protocol.interventions.is_empty() {
+            metrics.heldout = Some(protocol.judge_unfitted(team, &network, resumable, observer)?);
+        } else if folder.file(ResultsFile::HeldOutModel).exists() {
             let (fitted, metadata) = read_model::<R>(config, &screen.data, &folder, ResultsFile::HeldOutModel)?;
             if drifted(&metadata) {
                 protocol.batch_norm = HeldoutBatchNorm::Drift;

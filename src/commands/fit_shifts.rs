@@ -42,6 +42,11 @@ pub fn fit_shifts(config: &Settings, folder: &Path, overwrite: bool) -> Result<R
             let remedy = "repeat the run with --holdout";
             return Err(InputError::new("the run holds no intervention out", remedy).in_file(folder).into());
         }
+        if screen.split.held_out_interventions.is_empty() {
+            let problem = "the run holds out combinations whose members are all known: there is no shift to fit";
+            let remedy = "judge them with `svae-cpu evaluate`";
+            return Err(InputError::new(problem, remedy).in_file(folder).into());
+        }
         let progress = screen::progress_kind(team, config);
         let _deferral = Deferral::begin();
         let folder = ResultsFolder::open_to_add(folder)?;

@@ -18,6 +18,7 @@ use crate::parallel::team::Team;
 use crate::settings::{Settings, Source};
 use crate::system::console::Console;
 use crate::system::memory::give_back_large_arrays;
+use crate::words::first_few;
 
 /// Sets up the process for a screen: the instructions that it computes with, and how it returns memory.
 pub(crate) fn prepare_process(config: &Settings) {
@@ -60,10 +61,20 @@ pub(crate) fn load(team: &Team, config: &Settings) -> Result<LoadedScreen> {
 /// Held-out labels that do not exist, or that leave nothing to train on.
 pub(crate) fn split(config: &Settings, loaded: LoadedScreen) -> Result<Screen> {
     let data = &loaded.data;
-    let held_out = config.held_out(&data.intervention_names)?;
+    let held_out = config.held_out(&data.intervention_names, &data.interventions)?;
     let (fraction, seed) = (config.training.validation_fraction, config.execution.seed);
     let split = ScreenSplit::new(&data.source, &data.interventions, data.n_interventions(), held_out, fraction, seed)?;
-    Ok(loaded.split_as(split))
+    let mut screen = loaded.split_as(split);
+    let unseen: Vec<&String> =
+        screen.split.unseen_members.iter().map(|&a| &screen.data.intervention_names[a]).collect();
+    if !unseen.is_empty() {
+        screen.notes.push(format!(
+            "Warning: no training cell has {}, which held-out combinations contain: the shifts of {} are fitted to held-out cells",
+            first_few(&unseen),
+            if unseen.len() == 1 { "this intervention" } else { "these interventions" },
+        ));
+    }
+    Ok(screen)
 }
 
 /// Reads or simulates the screen that the settings name, and splits it.
@@ -90,7 +101,8 @@ pub(crate) fn read_among(team: &Team, config: &Settings) -> Result<(Screen, Sett
         ranks.first_error(config.refuse_without_network("a run on several ranks").map_err(Error::from))?;
     }
     let read = read(team, config).and_then(|screen| {
-        let config = config.resolved(&screen.data.intervention_names, screen.split.train.len())?;
+        let config =
+            config.resolved(&screen.data.intervention_names, &screen.data.interventions, screen.split.train.len())?;
         Ok((screen, config))
     });
     let (screen, config) = ranks.first_error(read)?;

@@ -1,8 +1,8 @@
 //! Combinations of interventions: which of them a screen has, and what they are called.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::data::dataset::Dataset;
+use crate::data::dataset::{Dataset, InterventionRows};
 
 /// What cells are called under which no intervention acts.
 pub const CONTROL: &str = "(control)";
@@ -29,6 +29,65 @@ pub fn combination_label(intervention_names: &[String], members: &[u32], doses: 
     parts.sort_by(|x, y| x.0.cmp(y.0));
     let part = |(name, dose): (&str, f32)| if dose == 1.0 { name.to_owned() } else { format!("{name} x {dose}") };
     parts.into_iter().map(part).collect::<Vec<_>>().join("+")
+}
+
+/// What lies between the name of a member and its dose in a label.
+const TIMES: &str = " x ";
+
+/// The combination that a label names, such as `A+B` or `A x 0.5+B`, in any order; `number` knows the interventions by name, and
+/// names for which `is_control` holds say nothing more. A name may itself contain the joint or the times sign.
+///
+/// # Errors
+/// The first part of the label that is no name, with the dose that is none, if any.
+pub fn parse_combination(
+    label: &str,
+    number: impl Fn(&str) -> Option<usize>,
+    is_control: impl Fn(&str) -> bool,
+) -> Result<Vec<(u32, f32)>, String> {
+    let member = |text: &str| -> Option<Option<(u32, f32)>> {
+        let name = text.trim();
+        if is_control(name) {
+            return Some(None);
+        }
+        if let Some(a) = number(text).or_else(|| number(name)) {
+            return Some(Some((a as u32, 1.0)));
+        }
+        let (name, dose) = name.rsplit_once(TIMES)?;
+        let dose = dose.parse::<f32>().ok().filter(|dose| dose.is_finite() && *dose >= 0.0)?;
+        if is_control(name) { Some(None) } else { number(name).map(|a| Some((a as u32, dose))) }
+    };
+    let pieces: Vec<&str> = label.split("+").collect();
+    let mut row: Vec<(u32, f32)> = Vec::new();
+    let mut from = 0;
+    while from < pieces.len() {
+        // The shortest name first: what joins members is seldom part of a name.
+        let found = (from + 1..=pieces.len()).find_map(|to| Some((to, member(&pieces[from..to].join("+"))?)));
+        let Some((to, found)) = found else { return Err(pieces[from].trim().to_owned()) };
+        row.extend(found);
+        from = to;
+    }
+    // A member that comes again counts once.
+    row.sort_by_key(|&(a, _)| a);
+    row.dedup_by_key(|&mut (a, _)| a);
+    Ok(row)
+}
+
+/// The members of a cell under several interventions, ascending and each once; `None` for a cell under fewer than two.
+pub fn joint_members(members: &[u32]) -> Option<Vec<u32>> {
+    let mut members = (members.len() > 1).then(|| members.to_vec())?;
+    members.sort_unstable();
+    members.dedup();
+    (members.len() > 1).then_some(members)
+}
+
+/// The sets of members of all cells under several interventions, at whatever doses.
+pub fn joint_sets(rows: &InterventionRows) -> BTreeSet<Vec<u32>> {
+    (0..rows.n_cells()).filter_map(|n| joint_members(rows.row(n).0)).collect()
+}
+
+/// The name of a combination of these members, each at dose 1.
+pub fn joint_label(intervention_names: &[String], members: &[u32]) -> String {
+    combination_label(intervention_names, members, &vec![1.0; members.len()])
 }
 
 impl Dataset {
@@ -61,7 +120,7 @@ impl Dataset {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::dataset::{InterventionRows, five_genes};
+    use crate::data::dataset::five_genes;
 
     #[test]
     fn order_of_members_does_not_matter_and_doses_do() {
@@ -82,5 +141,31 @@ mod tests {
         ];
         assert_eq!(shown, expected);
         assert_eq!(found[4].members, [(0, 1.0), (1, 1.0)]);
+    }
+
+    #[test]
+    fn labels_name_their_members_in_any_order() {
+        let names = ["KLF1", "STAT1_+_95", "A x 2"];
+        let number = |name: &str| names.iter().position(|known| *known == name);
+        let of = |label| parse_combination(label, number, |name| name == "ctrl");
+        for label in ["KLF1+STAT1_+_95", "STAT1_+_95 + KLF1", "ctrl+STAT1_+_95+KLF1+KLF1"] {
+            assert_eq!(of(label).expect("names"), [(0, 1.0), (1, 1.0)], "{label}");
+        }
+        assert_eq!(of("ctrl").expect("a name"), []);
+        assert_eq!(of("KLF1 x 0.5+A x 2").expect("names"), [(0, 0.5), (2, 1.0)]);
+        assert_eq!(of("KLF1+KLF2").expect_err("unknown"), "KLF2");
+        assert_eq!(of("KLF1 x -1").expect_err("no dose"), "KLF1 x -1");
+        assert_eq!(of("").expect_err("empty"), "");
+    }
+
+    #[test]
+    fn sets_of_members_leave_out_doses_and_single_interventions() {
+        let mut rows = InterventionRows::default();
+        for row in [&[(2, 1.0), (0, 1.0)][..], &[], &[(0, 0.5), (2, 1.0)], &[(1, 1.0)], &[(1, 1.0), (1, 1.0)]] {
+            rows.push(row);
+        }
+        assert_eq!(joint_sets(&rows).into_iter().collect::<Vec<_>>(), [[0, 2]]);
+        let names = ["b", "x", "a"].map(str::to_owned);
+        assert_eq!(joint_label(&names, &[0, 2]), "a+b");
     }
 }

@@ -127,7 +127,8 @@ pub struct Covariates {
 }
 
 impl Covariates {
-    fn select(&self, cells: &[usize]) -> Self {
+    /// The covariates of `cells`, in that order.
+    pub(crate) fn select(&self, cells: &[usize]) -> Self {
         Self {
             categorical: self
                 .categorical
@@ -175,6 +176,35 @@ pub struct Truth {
     pub prior_means: Vec<f64>,
     /// Whether each cell escaped its intervention, so that its latents have the prior mean 0; empty where none did.
     pub escaped: Vec<bool>,
+    /// Combinations that act otherwise than by the sum of their members' shifts, by members, ascending.
+    pub interactions: Vec<TrueInteraction>,
+}
+
+/// By how much the true prior mean of a combination is not the sum of its members'.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrueInteraction {
+    /// The members of the combination, ascending.
+    pub members: Vec<u32>,
+    /// What comes to the sum at dose 1 of every member, L; at other doses that times their product.
+    pub deviation: Vec<f64>,
+}
+
+impl Truth {
+    /// The prior mean (L) of cells under these interventions and doses that did not escape them: the sum over the members, each
+    /// times its dose, and the interaction of exactly these members, Eqs. (Cb1) and (Cb2) of `derivations/predictions.md`.
+    pub fn prior_mean(&self, (interventions, doses): (&[u32], &[f32])) -> Vec<f64> {
+        let l = self.n_latents;
+        let mut mean = vec![0.0; l];
+        for (&a, &dose) in interventions.iter().zip(doses) {
+            let means = &self.prior_means[a as usize * l..(a as usize + 1) * l];
+            mean.iter_mut().zip(means).for_each(|(p, m)| *p += f64::from(dose) * m);
+        }
+        if let Ok(i) = self.interactions.binary_search_by(|other| other.members[..].cmp(interventions)) {
+            let doses: f64 = doses.iter().map(|&dose| f64::from(dose)).product();
+            mean.iter_mut().zip(&self.interactions[i].deviation).for_each(|(p, d)| *p += doses * d);
+        }
+        mean
+    }
 }
 
 /// A screen. All of it is in memory, but for the counts where they stay in their file.
@@ -279,6 +309,7 @@ impl Dataset {
                 } else {
                     cells.iter().map(|&n| truth.escaped[n]).collect()
                 },
+                interactions: truth.interactions.clone(),
             }),
         }
     }

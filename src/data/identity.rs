@@ -71,6 +71,10 @@ pub fn identity(data: &Dataset) -> Result<DataIdentity> {
         sum.number(truth.n_latents as u64);
         truth.latents.iter().chain(&truth.prior_means).for_each(|value| sum.number(value.to_bits()));
         truth.escaped.iter().for_each(|&escaped| sum.number(u64::from(escaped)));
+        for interaction in &truth.interactions {
+            interaction.members.iter().for_each(|&a| sum.number(u64::from(a)));
+            interaction.deviation.iter().for_each(|value| sum.number(value.to_bits()));
+        }
     }
     Ok(DataIdentity {
         cells: data.n_cells(),

@@ -1,5 +1,7 @@
 //! Simulated screens with known latents, shifts and targets: the two simulators of the sparse-mechanism-shift model.
 
+use std::collections::BTreeSet;
+
 use rand::seq::index;
 use rand::{Rng, RngExt};
 use rand_distr::{Distribution, Gamma, Normal, Poisson, StandardNormal};
@@ -7,7 +9,7 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::data::counts::in_memory::{Counts, CountsBuilder};
-use crate::data::dataset::{Categorical, Covariates, Dataset, InterventionRows, Truth};
+use crate::data::dataset::{Categorical, Covariates, Dataset, InterventionRows, TrueInteraction, Truth};
 use crate::data::mixing::{GeneratingModel, MixingNetwork, MixingPlan, by_cell};
 use crate::error::{InputError, Result};
 use crate::numerics::random::{SamplerPurpose, sampler_stream};
@@ -19,6 +21,8 @@ const GENE_TOTAL: f64 = 1e6;
 const CELL_TOTAL: f64 = 1e5;
 /// Mean size of a shift, in standard deviations of a latent, and the standard deviation of that size.
 const SHIFT: (f64, f64) = (5.0, 0.5);
+/// Of so many combinations one is a triple, the others are pairs.
+const TRIPLE_EVERY: usize = 4;
 /// Name of the covariate that holds the batches.
 pub const BATCH: &str = "batch";
 
@@ -81,6 +85,14 @@ pub struct Simulation {
     /// If given, that many control cells, on which no intervention acts.
     #[serde(rename = "controls")]
     pub n_controls: Option<usize>,
+    /// If given, that many combinations of two or three interventions, each with as many cells as an intervention.
+    #[serde(rename = "combinations")]
+    pub n_combinations: Option<usize>,
+    /// If given, the share of the combinations whose shift is not the sum of its members' in one latent.
+    pub interactions: Option<f64>,
+    /// If given, the cells of each intervention alone have that many doses in turn, evenly from 1 down.
+    #[serde(rename = "doses")]
+    pub n_doses: Option<usize>,
     /// Seed; the same settings and seed give the same data at any number of threads.
     pub seed: u64,
 }
@@ -102,6 +114,9 @@ impl Default for Simulation {
             n_batches: None,
             escaped: None,
             n_controls: None,
+            n_combinations: None,
+            interactions: None,
+            n_doses: None,
             seed: 0,
         }
     }
@@ -110,7 +125,7 @@ impl Default for Simulation {
 /// A simulated screen and everything it was made from.
 #[derive(Debug, Clone)]
 pub struct Simulated {
-    /// The screen, with its truth; cells ordered by intervention, control cells last. A cell without any count is possible in
+    /// The screen, with its truth; cells ordered by intervention, then by combination, control cells last. A cell without any count is possible in
     /// principle (rates are positive, counts random) and is kept, unless a depth or a dispersion was asked for.
     pub dataset: Dataset,
     /// The true decoder, and what counts are drawn from.
@@ -127,22 +142,67 @@ impl Simulation {
         numbered("intervention_", self.n_interventions)
     }
 
-    /// Names of the interventions held out by default: the last fifth, rounded down.
+    /// Names of the interventions held out by default of a screen without combinations: the last fifth, rounded down.
     pub fn default_holdout(&self) -> Vec<String> {
         self.intervention_names().split_off(self.n_interventions - self.n_interventions / 5)
     }
 
     /// Number of cells, controls included.
     pub fn n_cells(&self) -> usize {
-        self.n_interventions * self.cells_per_intervention + self.n_controls.unwrap_or(0)
+        self.n_perturbed() + self.n_controls.unwrap_or(0)
     }
 
-    /// The intervention of each cell, in their order; control cells, the last ones, have none.
+    /// Number of cells under an intervention or a combination.
+    fn n_perturbed(&self) -> usize {
+        (self.n_interventions + self.n_combinations.unwrap_or(0)) * self.cells_per_intervention
+    }
+
+    /// The interventions of each cell, in their order; control cells, the last ones, have none.
     pub fn intervention_rows(&self) -> InterventionRows {
-        let n_perturbed = self.n_interventions * self.cells_per_intervention;
-        let mut rows = InterventionRows::one_hot((0..n_perturbed).map(|n| n / self.cells_per_intervention));
-        (n_perturbed..self.n_cells()).for_each(|_| rows.push(&[]));
+        let n_single = self.n_interventions * self.cells_per_intervention;
+        let mut rows = match self.n_doses {
+            None => InterventionRows::one_hot((0..n_single).map(|n| n / self.cells_per_intervention)),
+            Some(n_doses) => {
+                let mut rows = InterventionRows::default();
+                for n in 0..n_single {
+                    let (a, cell) = (n / self.cells_per_intervention, n % self.cells_per_intervention);
+                    rows.push(&[(a as u32, (n_doses - cell % n_doses) as f32 / n_doses as f32)]);
+                }
+                rows
+            }
+        };
+        for members in self.combinations() {
+            let row: Vec<(u32, f32)> = members.into_iter().map(|a| (a as u32, 1.0)).collect();
+            (0..self.cells_per_intervention).for_each(|_| rows.push(&row));
+        }
+        (self.n_perturbed()..self.n_cells()).for_each(|_| rows.push(&[]));
         rows
+    }
+
+    /// Number of pairs and of triples among the combinations.
+    fn pairs_and_triples(&self) -> [usize; 2] {
+        let n = self.n_combinations.unwrap_or(0);
+        [n - n / TRIPLE_EVERY, n / TRIPLE_EVERY]
+    }
+
+    /// The members of each combination, ascending; all sets of interventions of one size are as likely, none comes twice.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    pub fn combinations(&self) -> Vec<Vec<usize>> {
+        let (n, a) = (self.n_combinations.unwrap_or(0), self.n_interventions);
+        let mut random = sampler_stream(self.seed, SamplerPurpose::SimulatedCombinations, 0);
+        let mut taken = BTreeSet::new();
+        let mut drawn = Vec::with_capacity(n);
+        while drawn.len() < n {
+            let size = if drawn.len() % TRIPLE_EVERY == TRIPLE_EVERY - 1 { 3 } else { 2 };
+            let mut members = index::sample(&mut random, a, size).into_vec();
+            members.sort_unstable();
+            if taken.insert(members.clone()) {
+                drawn.push(members);
+            }
+        }
+        drawn
     }
 
     fn check(&self) -> Result<()> {
@@ -153,11 +213,12 @@ impl Simulation {
             ("cells per intervention", self.cells_per_intervention),
             ("counts per cell", self.depth.unwrap_or(1)),
             ("batches", self.n_batches.unwrap_or(1)),
+            ("doses", self.n_doses.unwrap_or(1)),
         ];
         if let Some((what, _)) = sizes.iter().find(|(_, size)| *size == 0) {
             return Err(InputError::new(format!("a simulation needs {what}"), "choose 1 or more").into());
         }
-        let shares = [("together", self.together), ("escaped", self.escaped)];
+        let shares = [("together", self.together), ("escaped", self.escaped), ("interactions", self.interactions)];
         if let Some((what, share)) =
             shares.iter().find(|(_, share)| share.is_some_and(|share| !(0.0..=1.0).contains(&share)))
         {
@@ -174,6 +235,7 @@ impl Simulation {
             let problem = "two latents are to be hit together, but only one can be targeted";
             return Err(InputError::new(problem, "let 2 or more be targeted").into());
         }
+        self.check_combinations()?;
         match self.n_targeted_latents {
             Some(0) => Err(InputError::new("no latent may be targeted", "allow 1 or more").into()),
             Some(n) if n > self.n_latents => Err(InputError::new(
@@ -183,6 +245,26 @@ impl Simulation {
             .into()),
             _ => Ok(()),
         }
+    }
+
+    /// Refuses more combinations than there are, and interactions of none.
+    fn check_combinations(&self) -> Result<()> {
+        let a = self.n_interventions as u128;
+        let there = [a * (a.max(1) - 1) / 2, a * (a.max(1) - 1) * (a.max(2) - 2) / 6];
+        for ((wanted, there), what) in self.pairs_and_triples().into_iter().zip(there).zip(["pairs", "triples"]) {
+            if wanted as u128 > there {
+                let problem = format!(
+                    "{} combinations have {wanted} {what}, and {a} interventions make up {there}",
+                    self.n_combinations.unwrap_or(0)
+                );
+                return Err(InputError::new(problem, "ask for fewer, or for more interventions").into());
+            }
+        }
+        if self.interactions.is_some() && self.n_combinations.is_none() {
+            let problem = "interactions are those of combinations, of which there are none";
+            return Err(InputError::new(problem, "ask for combinations too").into());
+        }
+        Ok(())
     }
 
     fn describe(&self) -> String {
@@ -198,6 +280,9 @@ impl Simulation {
         add(self.together.map(|share| format!(", the first two together in a share of {share}")));
         add(self.shift.map(|shift| format!(", shifts of {shift}")));
         add(self.escaped.map(|share| format!(", a share of {share} escaped")));
+        add(self.n_combinations.map(|n| format!(", {n} combinations")));
+        add(self.interactions.map(|share| format!(", a share of {share} of them with an interaction")));
+        add(self.n_doses.map(|n| format!(", {n} doses")));
         add(Some(format!(", {} genes", self.n_genes)));
         add(self.depth.map(|depth| format!(", {depth} counts per cell")));
         add(self.dispersion.map(|theta| format!(", inverse dispersion {theta}")));
@@ -212,7 +297,8 @@ impl Simulation {
 ///
 /// Each intervention targets 1, 2 or 3 latents (uniform; drawn with replacement by `sparse-shift`, so fewer may
 /// differ); a shift is a random sign times Normal(5, 0.5), scaled where another mean is asked for; a cell's latents are
-/// Normal(shift * target, I), or Normal(0, I) if it escaped or is a control; its counts are Poisson, or negative binomial, with
+/// Normal(shift * target, I), or Normal(0, I) if it escaped or is a control; shifts of a combination add up, each times its dose,
+/// Eqs. (Cb1) and (Cb2) of `derivations/predictions.md`; its counts are Poisson, or negative binomial, with
 /// the means of [`MixingNetwork`].
 ///
 /// # Errors
@@ -236,14 +322,16 @@ pub fn simulate_on(team: &Team, settings: &Simulation) -> Result<Simulated> {
     let prior_means: Vec<f64> = shifts.iter().zip(&targets).map(|(&s, &t)| if t { s } else { 0.0 }).collect();
 
     let (interventions, n_cells) = (settings.intervention_rows(), settings.n_cells());
-    let escaped = draw_escaped(settings);
+    let (escaped, interactions) = (draw_escaped(settings), draw_interactions(settings));
+    let mut truth = Truth { n_latents, latents: Vec::new(), prior_means, escaped, interactions };
     let mut latents = vec![0.0; n_cells * n_latents];
     by_cell(team, &mut latents, n_latents, |n, z| {
-        let acting = interventions.single(n).filter(|_| !escaped.get(n).is_some_and(|&escaped| escaped));
+        let escaped = truth.escaped.get(n).is_some_and(|&escaped| escaped);
+        let mean = truth.prior_mean(if escaped { (&[], &[]) } else { interventions.row(n) });
         let mut random = sampler_stream(seed, SamplerPurpose::SimulatedLatents, n);
-        for (k, z) in z.iter_mut().enumerate() {
+        for (z, mean) in z.iter_mut().zip(mean) {
             let noise: f64 = StandardNormal.sample(&mut random);
-            *z = acting.map_or(0.0, |a| prior_means[a * n_latents + k]) + noise;
+            *z = mean + noise;
         }
     });
 
@@ -261,6 +349,7 @@ pub fn simulate_on(team: &Team, settings: &Simulation) -> Result<Simulated> {
         seed,
     };
     let (mixing, log_rates) = MixingNetwork::draw(team, &plan, n_latents, &latents);
+    truth.latents = latents;
     let (counts, library) = draw_counts(team, settings, log_rates)?;
 
     let dataset = Dataset {
@@ -273,7 +362,7 @@ pub fn simulate_on(team: &Team, settings: &Simulation) -> Result<Simulated> {
         cell_names: numbered("cell_", n_cells).into(),
         covariates: Covariates { categorical: batches.into_iter().collect(), ..Covariates::default() },
         guides: None,
-        truth: Some(Truth { n_latents, latents, prior_means, escaped }),
+        truth: Some(truth),
     };
     let (depth, dispersion, escaped) = (settings.depth, settings.dispersion, settings.escaped.unwrap_or(0.0));
     Ok(Simulated { dataset, generating: GeneratingModel { mixing, depth, dispersion, escaped }, shifts, targets })
@@ -312,22 +401,42 @@ fn draw_targets(settings: &Simulation) -> Vec<bool> {
 /// A shift for each intervention and latent, interventions x L, row-major.
 fn draw_shifts(settings: &Simulation) -> Vec<f64> {
     let mut random = sampler_stream(settings.seed, SamplerPurpose::SimulatedShifts, 0);
+    (0..settings.n_interventions * settings.n_latents).map(|_| draw_shift(settings, &mut random)).collect()
+}
+
+/// A shift: a random sign times a normal magnitude.
+fn draw_shift(settings: &Simulation, random: &mut impl Rng) -> f64 {
     let magnitude = Normal::new(SHIFT.0, SHIFT.1).expect("a positive standard deviation");
     let scale = settings.shift.unwrap_or(SHIFT.0) / SHIFT.0;
-    (0..settings.n_interventions * settings.n_latents)
-        .map(|_| {
-            let sign = if random.random::<bool>() { 1.0 } else { -1.0 };
-            sign * magnitude.sample(&mut random) * scale
-        })
-        .collect()
+    let sign = if random.random::<bool>() { 1.0 } else { -1.0 };
+    sign * magnitude.sample(random) * scale
 }
 
 /// Whether each cell escaped its intervention, which a control cell does not have; empty where none can.
 fn draw_escaped(settings: &Simulation) -> Vec<bool> {
     let Some(share) = settings.escaped else { return Vec::new() };
     let mut random = sampler_stream(settings.seed, SamplerPurpose::SimulatedEscapes, 0);
-    let n_perturbed = settings.n_interventions * settings.cells_per_intervention;
-    (0..settings.n_cells()).map(|n| n < n_perturbed && random.random::<f64>() < share).collect()
+    (0..settings.n_cells()).map(|n| n < settings.n_perturbed() && random.random::<f64>() < share).collect()
+}
+
+/// Combinations that deviate from the sum of their members, each in one of the latents that can be targeted and by a shift of its own.
+fn draw_interactions(settings: &Simulation) -> Vec<TrueInteraction> {
+    let Some(share) = settings.interactions else { return Vec::new() };
+    let combinations = settings.combinations();
+    let mut random = sampler_stream(settings.seed, SamplerPurpose::SimulatedInteractions, 0);
+    let n = (share * combinations.len() as f64).round() as usize;
+    let mut chosen = index::sample(&mut random, combinations.len(), n).into_vec();
+    chosen.sort_unstable();
+    let candidates = settings.n_targeted_latents.unwrap_or(settings.n_latents);
+    let of = |c: usize| {
+        let mut deviation = vec![0.0; settings.n_latents];
+        let latent = random.random_range(0..candidates);
+        deviation[latent] = draw_shift(settings, &mut random);
+        TrueInteraction { members: combinations[c].iter().map(|&a| a as u32).collect(), deviation }
+    };
+    let mut interactions: Vec<TrueInteraction> = chosen.into_iter().map(of).collect();
+    interactions.sort_by(|a, b| a.members.cmp(&b.members));
+    interactions
 }
 
 /// The batches of the cells, in turn: every intervention has cells of each, as far as it has enough.
@@ -781,6 +890,57 @@ mod tests {
         assert!(refused(Simulation { together: Some(f64::NAN), ..base() }).contains("`together` is NaN"));
         assert!(refused(Simulation { shift: Some(-1.0), ..base() }).contains("shifts"));
         assert!(refused(Simulation { dispersion: Some(0.0), ..base() }).contains("dispersion"));
+    }
+
+    #[test]
+    fn combinations_add_up_their_shifts_but_for_interactions() {
+        let settings = Simulation {
+            n_interventions: 12,
+            n_combinations: Some(20),
+            interactions: Some(0.25),
+            n_doses: Some(2),
+            n_controls: Some(30),
+            cells_per_intervention: 400,
+            n_genes: 10,
+            ..small(SimulationKind::SparseShift)
+        };
+        let Simulated { dataset, .. } = simulate(&settings).unwrap();
+        let (rows, truth) = (&dataset.interventions, dataset.truth.as_ref().unwrap());
+        assert_eq!((dataset.n_cells(), dataset.n_interventions()), (32 * 400 + 30, 12));
+        let combinations = settings.combinations();
+        assert_eq!(combinations.iter().filter(|members| members.len() == 3).count(), 5);
+        assert_eq!(combinations.iter().collect::<BTreeSet<_>>().len(), 20, "none comes twice");
+        assert_eq!(rows.row(400 * 12 - 1), (&[11][..], &[0.5][..]));
+        assert!((32 * 400..dataset.n_cells()).all(|n| rows.row(n).0.is_empty()));
+
+        // The latents of each combination's cells have the mean that members and interaction say.
+        let deviates = |members: &[u32]| truth.interactions.iter().find(|found| found.members == members);
+        for (c, members) in combinations.iter().enumerate() {
+            let first = (12 + c) * 400;
+            let row: Vec<u32> = members.iter().map(|&a| a as u32).collect();
+            assert_eq!(rows.row(first).0, row);
+            for k in 0..15 {
+                let sum: f64 = members.iter().map(|a| truth.prior_means[a * 15 + k]).sum();
+                let want = sum + deviates(&row).map_or(0.0, |found| found.deviation[k]);
+                let mean = (first..first + 400).map(|n| truth.latents[n * 15 + k]).sum::<f64>() / 400.0;
+                assert!((mean - want).abs() < 5.0 / 20.0, "{c} {k}: {mean} {want}");
+            }
+        }
+        assert_eq!(truth.interactions.len(), 5);
+        let one = |found: &TrueInteraction| found.deviation.iter().filter(|d| d.abs() > 2.0).count() == 1;
+        assert!(truth.interactions.iter().all(one), "each in one latent, by a shift");
+        let half = truth.prior_mean((&[3], &[0.5]));
+        assert!((0..15).all(|k| half[k] == 0.5 * truth.prior_means[3 * 15 + k]));
+
+        // Cells of single interventions are as without combinations.
+        let plain = Simulation { n_combinations: None, interactions: None, n_controls: None, ..settings.clone() };
+        let plain = simulate(&plain).unwrap().dataset.truth.unwrap();
+        assert_eq!(plain.latents[..], truth.latents[..plain.latents.len()]);
+
+        let refused = |settings: Simulation| simulate(&settings).unwrap_err().to_string();
+        let many = refused(Simulation { n_combinations: Some(100), interactions: None, ..settings.clone() });
+        assert!(many.contains("100 combinations have 75 pairs, and 12 interventions make up 66"), "{many}");
+        assert!(refused(Simulation { n_combinations: None, ..settings }).contains("of which there are none"));
     }
 
     #[test]

@@ -217,6 +217,7 @@ mod tests {
                 per_intervention_negative_binomial: 399.0,
             }),
             heldout: Some(HeldoutMetrics {
+                nll_iwelbo_by_cell: None,
                 nll_iwelbo: 314.875,
                 elbo: 316.0,
                 particles: 1000,

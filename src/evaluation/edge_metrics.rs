@@ -122,7 +122,7 @@ mod tests {
     }
 
     fn truth(n_latents: usize, prior_means: Vec<f64>) -> Truth {
-        Truth { n_latents, latents: Vec::new(), prior_means, escaped: Vec::new() }
+        Truth { n_latents, latents: Vec::new(), prior_means, escaped: Vec::new(), interactions: Vec::new() }
     }
 
     #[test]

@@ -52,9 +52,9 @@ pub struct Protocol<'a> {
     pub train: &'a [usize],
     /// Cells that validate.
     pub validation: &'a [usize],
-    /// Held-out interventions, ascending.
+    /// Interventions without a training cell, ascending.
     pub interventions: &'a [usize],
-    /// Cells under any of them, ascending.
+    /// Held-out cells, under any of them or under a held-out combination; ascending.
     pub cells: &'a [usize],
     /// The model that the screen was drawn from, where it was simulated in this process.
     pub generating: Option<&'a GeneratingModel>,
@@ -73,8 +73,8 @@ pub struct Protocol<'a> {
 pub struct HeldOutFit {
     /// Figures on the held-out cells.
     pub metrics: HeldoutMetrics,
-    /// The second training.
-    pub retraining: Training,
+    /// The second training; `None` where nothing had to be fitted.
+    pub retraining: Option<Training>,
 }
 
 encode_fields! {
@@ -92,6 +92,8 @@ struct StageBounds {
 /// Bounds of the groups of held-out cells, and their mean.
 #[derive(Debug, Clone)]
 struct Bounds {
+    /// Mean of the importance-weighted bound over the cells of all groups.
+    iwelbo_by_cell: f64,
     iwelbo: Vec<f64>,
     elbo: Vec<f64>,
     mean: BoundMetrics,
@@ -99,7 +101,8 @@ struct Bounds {
 
 impl Protocol<'_> {
     /// Takes a network from the end of its training through the protocol; it holds the fitted model then. Stages whose
-    /// result the run holds are not done again.
+    /// result the run holds are not done again. Where every held-out combination has known members alone, nothing is fitted:
+    /// the network is judged as it is (see [`Protocol::judge_unfitted`]).
     ///
     /// # Errors
     /// A second training or a fit that ends in values which are not finite; what cannot be fitted to no cells; counts on
@@ -111,6 +114,9 @@ impl Protocol<'_> {
         run: &mut ResumableRun<'_>,
         observer: &mut dyn Observer,
     ) -> Result<HeldOutFit> {
+        if self.interventions.is_empty() {
+            return Ok(HeldOutFit { metrics: self.judge_unfitted(team, network, run, observer)?, retraining: None });
+        }
         let mut steps = self.steps(team, run, observer);
         let [before] = steps.bounds(network, [network], BEFORE)?;
         let retraining = steps.retrain(network)?;
@@ -135,7 +141,24 @@ impl Protocol<'_> {
         steps.run.check()?;
         let metrics =
             steps.metrics(network, StageBounds { before, retrained: Some(retrained), fitted }, Some(&retraining))?;
-        Ok(HeldOutFit { metrics, retraining })
+        Ok(HeldOutFit { metrics, retraining: Some(retraining) })
+    }
+
+    /// Judges a trained network on combinations of interventions that it knows: their shifts add up, Eq. (Cb1), and nothing is
+    /// fitted.
+    ///
+    /// # Errors
+    /// As [`Protocol::judge`].
+    pub fn judge_unfitted<R: Real>(
+        &self,
+        team: &Team,
+        trained: &Network<R>,
+        run: &mut ResumableRun<'_>,
+        observer: &mut dyn Observer,
+    ) -> Result<HeldoutMetrics> {
+        let mut steps = self.steps(team, run, observer);
+        let [before] = steps.bounds(trained, [trained], BEFORE)?;
+        steps.metrics(trained, StageBounds { fitted: before.clone(), before, retrained: None }, None)
     }
 
     /// Judges a model that has been through the protocol: `trained` as after the first training, `fitted` at the end.
@@ -364,13 +387,16 @@ impl Steps<'_, '_> {
             floor = protocol.generating.and_then(|model| oracle(team, data, model, &groups.groups, seed));
         }
         seconds.baselines = start.elapsed().as_secs_f64();
+        let has_combinations = protocol.cells.iter().any(|&n| protocol.data.interventions.row(n).0.len() > 1);
         let per_intervention = groups.groups.iter().zip(fitted.iwelbo.iter().zip(&fitted.elbo));
         Ok(HeldoutMetrics {
             nll_iwelbo: fitted.mean.nll_iwelbo,
+            nll_iwelbo_by_cell: has_combinations.then_some(fitted.iwelbo_by_cell),
             elbo: fitted.mean.elbo,
             particles: protocol.particles,
             n_interventions: groups.groups.len(),
-            batch_norm: network.tensors.shift.is_some().then_some(protocol.batch_norm),
+            batch_norm: (network.tensors.shift.is_some() && !protocol.interventions.is_empty())
+                .then_some(protocol.batch_norm),
             stages: StageMetrics {
                 before_binarisation: before.mean,
                 after_retraining: retrained.map(|bounds| bounds.mean),
@@ -401,6 +427,7 @@ impl Steps<'_, '_> {
 fn means(groups: &HeldOutCells, bounds: &[Bound]) -> Bounds {
     let means = |of: fn(&Bound) -> f64| groups.means(&bounds.iter().map(of).collect::<Vec<f64>>());
     let (iwelbo, elbo) = (means(|bound| bound.iwelbo), means(|bound| bound.elbo));
+    let iwelbo_by_cell = mean(&bounds.iter().map(|bound| bound.iwelbo).collect::<Vec<f64>>());
     let mean = BoundMetrics { nll_iwelbo: mean(&iwelbo), elbo: mean(&elbo) };
-    Bounds { iwelbo, elbo, mean }
+    Bounds { iwelbo_by_cell, iwelbo, elbo, mean }
 }

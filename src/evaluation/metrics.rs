@@ -196,6 +196,9 @@ pub struct BaselineMetrics {
 pub struct HeldoutMetrics {
     /// Importance-weighted bound of the negative log-likelihood after the fit of the shifts, nats per cell.
     pub nll_iwelbo: f64,
+    /// The same bound as a mean over the cells of all groups at once; where combinations are held out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nll_iwelbo_by_cell: Option<f64>,
     /// Negative ELBO after the fit of the shifts, nats per cell.
     pub elbo: f64,
     /// Samples per cell.
@@ -247,7 +250,7 @@ pub struct StageMetrics {
     /// After the second training, on fixed masks; held-out shifts are 0. Absent where only the fitted model is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after_retraining: Option<BoundMetrics>,
-    /// After the fit of the held-out shifts.
+    /// After the fit of the held-out shifts; as trained, where nothing had to be fitted.
     pub after_fitting: BoundMetrics,
 }
 

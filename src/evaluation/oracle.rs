@@ -150,12 +150,7 @@ fn sample(
             of_counts -= libm::lgamma(x[g] + theta) - libm::lgamma(theta) - x[g] * theta.ln();
         }
     });
-    let mut prior_mean = vec![0.0; l];
-    let (interventions, doses) = data.interventions.row(n);
-    for (&a, &dose) in interventions.iter().zip(doses) {
-        let means = &truth.prior_means[a as usize * l..(a as usize + 1) * l];
-        prior_mean.iter_mut().zip(means).for_each(|(p, m)| *p += dose as f64 * m);
-    }
+    let prior_mean = truth.prior_mean(data.interventions.row(n));
     // Where no intervention acts, to escape it changes nothing.
     let escaped = if prior_mean.iter().any(|&p| p != 0.0) { generating.escaped } else { 0.0 };
     let published = generating.depth.is_none() && generating.dispersion.is_none() && generating.escaped == 0.0;

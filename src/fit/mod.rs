@@ -46,10 +46,10 @@ use std::sync::Arc;
 /// on disk that cannot be read.
 pub fn fit(data: &Dataset, settings: &Settings, observer: &mut dyn Observer) -> Result<Fitted> {
     let settings = Settings { data: Some(PathBuf::from(&data.source)), simulation: None, ..settings.clone() };
-    let held_out = settings.held_out(&data.intervention_names)?;
+    let held_out = settings.held_out(&data.intervention_names, &data.interventions)?;
     let (fraction, seed) = (settings.training.validation_fraction, settings.execution.seed);
     let split = ScreenSplit::new(&data.source, &data.interventions, data.n_interventions(), held_out, fraction, seed)?;
-    let settings = settings.resolved(&data.intervention_names, split.train.len())?;
+    let settings = settings.resolved(&data.intervention_names, &data.interventions, split.train.len())?;
     settings.execution.simd.choose();
     if !settings.model.method.trains_network() {
         return Team::with(settings.n_threads(), |team| fit_linear(team, data, split, settings.clone()));

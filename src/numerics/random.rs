@@ -58,6 +58,8 @@ pub enum SamplerPurpose {
     Benchmark,
     /// Split into training and validation cells.
     Split,
+    /// Which combinations are held out.
+    HeldOutCombinations,
     /// Targets of the interventions of a simulated screen.
     SimulatedTargets,
     /// Its shifts.
@@ -74,6 +76,10 @@ pub enum SamplerPurpose {
     SimulatedEscapes,
     /// Effects of its batches.
     SimulatedBatches,
+    /// Its combinations of interventions.
+    SimulatedCombinations,
+    /// Which of them interact, and how.
+    SimulatedInteractions,
     /// Latents of cells drawn from a trained model, a stream per cell.
     ModelLatents,
     /// Their counts, a stream per cell.
@@ -90,6 +96,7 @@ impl SamplerPurpose {
         match self {
             Self::Benchmark => 0,
             Self::Split => 0x0073_706c_6974,
+            Self::HeldOutCombinations => 11 << 48,
             Self::SimulatedTargets => 1 << 48,
             Self::SimulatedShifts => 2 << 48,
             Self::SimulatedMixing => 3 << 48,
@@ -98,6 +105,8 @@ impl SamplerPurpose {
             Self::SimulatedTogether => 6 << 48,
             Self::SimulatedEscapes => 7 << 48,
             Self::SimulatedBatches => 8 << 48,
+            Self::SimulatedCombinations => 9 << 48,
+            Self::SimulatedInteractions => 10 << 48,
             Self::ModelLatents => OF_A_MODEL,
             Self::ModelCounts => OF_A_MODEL | 1 << 40,
             Self::PosteriorSample(number) => OF_A_MODEL | (number as u64 + 2) << 40,
@@ -372,16 +381,19 @@ mod tests {
             SimulatedTogether,
             SimulatedEscapes,
             SimulatedBatches,
+            SimulatedCombinations,
+            SimulatedInteractions,
+            HeldOutCombinations,
             Split,
             Benchmark,
         ];
-        let mut firsts: Vec<u64> = by_cell.iter().chain(&single[..6]).map(|purpose| purpose.first_stream()).collect();
+        let mut firsts: Vec<u64> = by_cell.iter().chain(&single[..9]).map(|purpose| purpose.first_stream()).collect();
         firsts.sort_unstable();
         assert!(firsts.windows(2).all(|pair| pair[1] - pair[0] >= 1 << 40), "{firsts:x?}");
-        assert_eq!(firsts[..8], [1u64, 2, 3, 4, 5, 6, 7, 8].map(|number| number << 48));
-        assert_eq!(firsts[8..], [0u64, 1, 2, 11].map(|number| 1 << 63 | number << 40));
+        assert_eq!(firsts[..11], std::array::from_fn::<u64, 11, _>(|i| (i as u64 + 1) << 48));
+        assert_eq!(firsts[11..], [0u64, 1, 2, 11].map(|number| 1 << 63 | number << 40));
         assert_eq!(
-            single[6..].iter().map(|purpose| purpose.first_stream()).collect::<Vec<_>>(),
+            single[9..].iter().map(|purpose| purpose.first_stream()).collect::<Vec<_>>(),
             [0x73_706c_6974u64, 0]
         );
     }

@@ -67,7 +67,7 @@ pub fn write_findings(folder: &ResultsFolder, findings: &Findings<'_>) -> Result
 }
 
 /// Writes every file of [`When::AfterHeldOut`](crate::results::catalogue::When): what the held-out protocol made of
-/// `network`. The table of shifts is left out for a model that has none.
+/// `network`; nothing where it was not trained again. The table of shifts is left out for a model that has none.
 ///
 /// # Errors
 /// [`crate::Error::Io`] naming the file.
@@ -81,7 +81,8 @@ pub fn write_held_out_fit<R: Real>(
 where
     for<'a> &'a [R]: Into<TensorValues<'a>>,
 {
-    folder.write_history(ResultsFile::RetrainingHistory, &fit.retraining.history)?;
+    let Some(retraining) = &fit.retraining else { return Ok(()) };
+    folder.write_history(ResultsFile::RetrainingHistory, &retraining.history)?;
     if let Some(shifts) = network.prior().shifts {
         let shifts: Vec<f64> = shifts.iter().map(|shift| shift.to_f64()).collect();
         let (names, l) = (&data.intervention_names, network.architecture.n_latents);

@@ -177,12 +177,20 @@ impl RawSimulation {
             n_batches: whole_or_none(2, 1000)(at("simulation.batches"), self.batches)?,
             escaped: share()(at("simulation.escaped"), self.escaped)?,
             n_controls: whole_or_none(0, MOST_CELLS as i64)(at("simulation.controls"), self.controls)?,
+            n_combinations: whole_or_none(0, 10_000_000)(at("simulation.combinations"), self.combinations)?,
+            interactions: share()(at("simulation.interactions"), self.interactions)?,
+            n_doses: whole_or_none(1, 1000)(at("simulation.doses"), self.doses)?,
             seed: seed(default_seed)(at("simulation.seed"), self.seed)?,
         };
+        if simulation.interactions.is_some() && simulation.n_combinations.is_none() {
+            let problem = "there are no combinations that could interact";
+            return Err(origin.error("simulation.interactions", problem, "leave it out, or add --sim-combinations N"));
+        }
         let (a, c) = (simulation.n_interventions, simulation.cells_per_intervention);
         if simulation.n_cells() > MOST_CELLS {
             let controls = simulation.n_controls.map_or_else(String::new, |n| format!(" and {n} control cells"));
-            let problem = format!("{a} interventions of {c} cells{controls} are {} cells", simulation.n_cells());
+            let both = simulation.n_combinations.map_or_else(String::new, |n| format!(" and {n} combinations"));
+            let problem = format!("{a} interventions{both} of {c} cells{controls} are {} cells", simulation.n_cells());
             let remedy = format!("simulate at most {MOST_CELLS} cells");
             return Err(origin.error("simulation.cells", problem, remedy));
         }

@@ -1,12 +1,16 @@
 //! Checked settings: every value is in its range and every setting takes effect.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::data::combinations::{joint_label, joint_sets, parse_combination};
+use crate::data::dataset::InterventionRows;
 use crate::data::loading::options::LoadOptions;
 use crate::data::simulate::Simulation;
+use crate::data::split::HeldOut;
 use crate::error::{Error, InputError, Result};
 use crate::model::architecture::MaskKind;
 use crate::model::method::Method;
@@ -135,38 +139,49 @@ pub fn threads_or_all(threads: Option<usize>) -> usize {
 }
 
 impl Settings {
-    /// Numbers of the held-out interventions, ascending, among those called `intervention_names`.
+    /// What is held out of a screen whose interventions are called `intervention_names` and whose cells have these `rows` of them.
     ///
-    /// Where nothing was said, a simulation holds out its last fifth of interventions and a data file holds out none.
+    /// A label names an intervention, or a combination by its members in any order; `combinations:SHARE` is a share of the
+    /// combinations. Where nothing was said, a simulation holds out its last fifth of interventions, or a quarter of its
+    /// combinations if it has any, and a data file holds out none.
     ///
     /// # Errors
     /// [`InputError`] for a label that the data do not have (with the nearest one), or when nothing is left to train on.
-    pub fn held_out(&self, intervention_names: &[String]) -> Result<Vec<usize>> {
+    pub fn held_out(&self, intervention_names: &[String], rows: &InterventionRows) -> Result<HeldOut> {
         let n = intervention_names.len();
         let Some(labels) = &self.training.holdout else {
-            return Ok(if self.simulation.is_some() { (n - n / 5..n).collect() } else { Vec::new() });
+            return Ok(match &self.simulation {
+                Some(simulation) if simulation.n_combinations.unwrap_or(0) > 0 => {
+                    let seed = self.execution.seed;
+                    HeldOut::share_of_combinations(rows, intervention_names, USUAL_SHARE, seed)
+                }
+                Some(_) => HeldOut { interventions: (n - n / 5..n).collect(), ..HeldOut::default() },
+                None => HeldOut::default(),
+            });
         };
-        let mut held_out = Vec::with_capacity(labels.len());
+        let sets = if labels.is_empty() { BTreeSet::new() } else { joint_sets(rows) };
+        let mut held_out = HeldOut::default();
         for label in labels {
             let position = |label: &str| intervention_names.iter().position(|name| name == label);
             // "A, B" on the command line means the labels "A" and "B"; a label's own blanks come first.
-            let Some(a) = position(label).or_else(|| position(label.trim())) else {
-                let remedy = match nearest(label, intervention_names.iter().map(String::as_str)) {
-                    Some(name) => format!("did you mean \"{name}\"?"),
-                    None => {
-                        format!("the data have {n} interventions, the first of them \"{}\"", first(intervention_names))
-                    }
-                };
-                return Err(self.in_data(
-                    InputError::new(format!("no cell has the label \"{label}\" that --holdout names"), remedy)
-                        .at("holdout"),
-                ));
-            };
-            held_out.push(a);
+            if let Some(a) = position(label).or_else(|| position(label.trim())) {
+                held_out.interventions.push(a);
+            } else if let Some(share) = label.trim().strip_prefix(SHARE_OF_COMBINATIONS) {
+                let share = self.share_of_combinations(share, sets.len())?;
+                let seed = self.execution.seed;
+                let chosen = HeldOut::share_of_combinations(rows, intervention_names, share, seed);
+                held_out.combinations.extend(chosen.combinations);
+            } else {
+                let members = self.members(label, intervention_names)?;
+                if !sets.contains(&members) {
+                    return Err(self.no_such_combination(label, intervention_names, sets.iter()));
+                }
+                held_out.combinations.insert(members);
+            }
         }
-        held_out.sort_unstable();
-        held_out.dedup();
-        if held_out.len() == n {
+        held_out.interventions.sort_unstable();
+        held_out.interventions.dedup();
+        if held_out.interventions.len() == n {
             return Err(self.in_data(
                 InputError::new("every intervention is held out", "leave some in to train on").at("holdout"),
             ));
@@ -174,13 +189,69 @@ impl Settings {
         Ok(held_out)
     }
 
+    /// The share in `combinations:SHARE`, of so many combinations.
+    fn share_of_combinations(&self, text: &str, n_combinations: usize) -> Result<f64> {
+        let refused = |problem: String, remedy: &str| Err(self.in_data(InputError::new(problem, remedy).at("holdout")));
+        match text.trim().parse::<f64>() {
+            Ok(share) if share > 0.0 && share <= 1.0 => match n_combinations {
+                0 => refused(
+                    "no cell is under several interventions, so no combination can be held out".to_owned(),
+                    "name interventions, or say how labels join several of them",
+                ),
+                _ => Ok(share),
+            },
+            _ => refused(
+                format!("\"{text}\" is no share of the combinations"),
+                "give a number above 0, up to 1, as in combinations:0.25",
+            ),
+        }
+    }
+
+    /// The members of the combination that a label of --holdout names.
+    fn members(&self, label: &str, names: &[String]) -> Result<Vec<u32>> {
+        let number = |name: &str| names.iter().position(|known| known == name);
+        let is_control = |name: &str| self.input.control.iter().any(|control| control == name);
+        parse_combination(label, number, is_control).map(|row| row.into_iter().map(|(a, _)| a).collect()).map_err(
+            |unknown| {
+                let remedy = match nearest(&unknown, names.iter().map(String::as_str)) {
+                    Some(name) => format!("did you mean \"{name}\"?"),
+                    None => {
+                        format!("the data have {} interventions, the first of them \"{}\"", names.len(), first(names))
+                    }
+                };
+                self.in_data(
+                    InputError::new(format!("no cell has the label \"{label}\" that --holdout names"), remedy)
+                        .at("holdout"),
+                )
+            },
+        )
+    }
+
+    fn no_such_combination<'a>(
+        &self,
+        label: &str,
+        names: &[String],
+        sets: impl Iterator<Item = &'a Vec<u32>>,
+    ) -> Error {
+        let labels: Vec<String> = sets.map(|set| joint_label(names, set)).collect();
+        let remedy = match nearest(label, labels.iter().map(String::as_str)) {
+            Some(near) => format!("did you mean \"{near}\"?"),
+            None if labels.is_empty() => "say how labels join several interventions".to_owned(),
+            None => format!("the data have {} combinations, the first of them \"{}\"", labels.len(), first(&labels)),
+        };
+        self.in_data(
+            InputError::new(format!("no cell has the combination \"{label}\" that --holdout names"), remedy)
+                .at("holdout"),
+        )
+    }
+
     /// The same settings with the defaults that depend on the data filled in: `epochs`, `retraining_epochs`, `alpha` (where
     /// the method has one) and `holdout`.
     ///
     /// # Errors
     /// As [`Settings::held_out`].
-    pub fn resolved(&self, intervention_names: &[String], n_training: usize) -> Result<Self> {
-        let held_out = self.held_out(intervention_names)?;
+    pub fn resolved(&self, intervention_names: &[String], rows: &InterventionRows, n_training: usize) -> Result<Self> {
+        let held_out = self.held_out(intervention_names, rows)?;
         let mut config = self.clone();
         if self.model.method.learns_mask() && !self.model.integrates_mask() {
             config.model.alpha = Some(self.alpha_for(intervention_names.len()));
@@ -192,7 +263,9 @@ impl Settings {
         if self.training.heldout {
             config.training.retraining_epochs = self.training.retraining_epochs.or(config.training.epochs);
         }
-        config.training.holdout = Some(held_out.into_iter().map(|a| intervention_names[a].clone()).collect());
+        let single = held_out.interventions.iter().map(|&a| intervention_names[a].clone());
+        let joint = held_out.combinations.iter().map(|set| joint_label(intervention_names, set));
+        config.training.holdout = Some(single.chain(joint).collect());
         Ok(config)
     }
 
@@ -203,6 +276,11 @@ impl Settings {
         }
     }
 }
+
+/// How a label of --holdout begins that is a share of the combinations.
+const SHARE_OF_COMBINATIONS: &str = "combinations:";
+/// The share of a simulation's combinations that is held out where nothing is said.
+const USUAL_SHARE: f64 = 0.25;
 
 fn first(names: &[String]) -> &str {
     names.first().map_or("", String::as_str)

@@ -270,8 +270,9 @@ settings! {
 settings! {
     /// Settings of the training.
     RawTraining => TrainingKeys, "Training" {
-        /// Labels held out of the training: NAME,NAME,... or @FILE with one label per line (by default the last fifth of
-        /// a simulation's interventions, and none of a data file's; an empty list holds out none)
+        /// Labels held out of the training: interventions or combinations (A+B), NAME,NAME,... or @FILE with one label per line;
+        /// combinations:0.25 is a random quarter of the combinations (by default the last fifth of a simulation's
+        /// interventions, or a quarter of its combinations, and none of a data file's; an empty list holds out none)
         #[arg(long, value_name = "LABEL,...|@FILE", value_delimiter = ',')]
         holdout: Vec<String> => Option<Vec<String>> = labels_or_none;
         /// Largest number of epochs (default: 500, or enough for 20,000 steps if that is more; where masks are integrated out
@@ -452,6 +453,16 @@ pub struct RawSimulation {
     /// Number of control cells, on which no intervention acts (by default none)
     #[arg(id = "sim_controls", long = "sim-controls", value_name = "N", allow_negative_numbers = true)]
     pub controls: Option<i64>,
+    /// Number of combinations of two or, every fourth, three interventions, whose shifts add up, with as many cells each as an
+    /// intervention (by default none)
+    #[arg(id = "sim_combinations", long = "sim-combinations", value_name = "N", allow_negative_numbers = true)]
+    pub combinations: Option<i64>,
+    /// Let the shift of this share of the combinations differ from the sum in one latent (by default none)
+    #[arg(id = "sim_interactions", long = "sim-interactions", value_name = "SHARE", allow_negative_numbers = true)]
+    pub interactions: Option<f64>,
+    /// Give the cells of each intervention alone N doses in turn, evenly from 1 down: 1, 1/2 with 2 (by default 1)
+    #[arg(id = "sim_doses", long = "sim-doses", value_name = "N", allow_negative_numbers = true)]
+    pub doses: Option<i64>,
     /// Seed of the simulator (by default that of --seed)
     #[arg(id = "sim_seed", long = "sim-seed", value_name = "N", allow_negative_numbers = true)]
     pub seed: Option<i64>,

@@ -1,5 +1,6 @@
 //! One test per flag, and what a configuration file may and may not say.
 
+use crate::data::dataset::InterventionRows;
 use crate::model::architecture::MaskKind;
 use crate::model::method::{IvaeMask, Method};
 use crate::settings::time_limit::TimeLimit;
@@ -176,6 +177,9 @@ flag_tests! {
     sim_batches: [], ["--sim-batches", "3"] => "simulation.batches" = "3";
     sim_escaped: [], ["--sim-escaped", "0.3"] => "simulation.escaped" = "0.3";
     sim_controls: [], ["--sim-controls", "200"] => "simulation.controls" = "200";
+    sim_combinations: [], ["--sim-combinations", "5"] => "simulation.combinations" = "5";
+    sim_interactions: ["--sim-combinations", "5"], ["--sim-interactions", "0.2"] => "simulation.interactions" = "0.2";
+    sim_doses: [], ["--sim-doses", "2"] => "simulation.doses" = "2";
     sim_seed: [], ["--sim-seed", "9"] => "simulation.seed" = "9";
 }
 
@@ -376,13 +380,14 @@ fn the_default_is_the_simulation_of_the_paper() {
     assert_eq!((simulation.n_genes, simulation.n_latents), (100, 15));
     assert_eq!(config.model.method, Method::SvaePlus);
     let names: Vec<String> = (0..100).map(|a| format!("i{a}")).collect();
-    assert_eq!(config.held_out(&names).expect("valid"), (80..100).collect::<Vec<_>>());
-    let resolved = config.resolved(&names, 36_000).expect("valid");
+    let rows = InterventionRows::default();
+    assert_eq!(config.held_out(&names, &rows).expect("valid").interventions, (80..100).collect::<Vec<_>>());
+    let resolved = config.resolved(&names, &rows, 36_000).expect("valid");
     assert_eq!((resolved.model.mask, resolved.model.alpha), (MaskKind::Integrated, None));
     assert_eq!((resolved.training.epochs, resolved.training.warmup_epochs), (Some(120), Some(5)));
     assert_eq!(resolved.training.holdout.as_ref().map(Vec::len), Some(20));
     assert_eq!(from_file(&resolved.to_toml(), &[]).expect("valid"), resolved);
-    let drawn = Settings::load(None, raw(&HARD)).expect("valid").resolved(&names, 36_000).expect("valid");
+    let drawn = Settings::load(None, raw(&HARD)).expect("valid").resolved(&names, &rows, 36_000).expect("valid");
     assert_eq!(
         (drawn.model.alpha, drawn.training.epochs, drawn.training.warmup_epochs),
         (Some(100.0), Some(500), Some(50))
@@ -619,7 +624,10 @@ fn labels_that_begin_with_an_at_sign_survive_saving() {
 #[test]
 fn held_out_labels_must_exist_and_leave_some() {
     let names: Vec<String> = ["KLF1", "CEBPA", "control"].map(String::from).to_vec();
-    let of = |flags: &[&str]| config(flags).expect("valid").held_out(&names);
+    let mut rows = InterventionRows::default();
+    [&[(1, 1.0), (0, 1.0)][..], &[(1, 1.0), (2, 1.0)]].iter().for_each(|row| rows.push(row));
+    let all = |flags: &[&str]| config(flags).expect("valid").held_out(&names, &rows);
+    let of = |flags: &[&str]| all(flags).map(|held_out| held_out.interventions);
     assert_eq!(of(&["--holdout", "control,KLF1"]).expect("valid"), [0, 2]);
     assert_eq!(of(&["--holdout", "KLF1, control"]).expect("valid"), [0, 2]);
     assert_eq!(of(&FILE).expect("valid"), [0; 0]);
@@ -628,6 +636,25 @@ fn held_out_labels_must_exist_and_leave_some() {
     assert!(unknown.contains("a.h5ad") && unknown.contains("\"CEBPB\"") && unknown.contains("\"CEBPA\"?"), "{unknown}");
     let nothing_left = of(&["--holdout", "KLF1,CEBPA,control"]).expect_err("nothing left");
     assert_eq!(nothing_left.exit_code(), 2);
+
+    let sets = |flags: &[&str]| all(flags).map(|held_out| held_out.combinations.into_iter().collect::<Vec<_>>());
+    for label in ["KLF1+CEBPA", "CEBPA + KLF1"] {
+        assert_eq!(sets(&["--holdout", label]).expect("valid"), [[0, 1]]);
+    }
+    assert_eq!(sets(&["--holdout", "KLF1,combinations:1"]).expect("valid"), [[0, 1], [1, 2]]);
+    assert_eq!(sets(&["--holdout", "combinations:0.5"]).expect("valid").len(), 1);
+    for (label, said) in [
+        ("KLF1+control", "no cell has the combination \"KLF1+control\""),
+        ("KLF1+CEBPB", "did you mean \"CEBPA\"?"),
+        ("combinations:0", "\"0\" is no share"),
+        ("combinations:x", "\"x\" is no share"),
+    ] {
+        let error = sets(&["--holdout", label]).expect_err(label).to_string();
+        assert!(error.contains(said), "{error}");
+    }
+    let error =
+        config(&["--holdout", "combinations:0.5"]).expect("valid").held_out(&names, &InterventionRows::default());
+    assert!(error.expect_err("no combinations").to_string().contains("no cell is under several interventions"));
 }
 
 #[test]

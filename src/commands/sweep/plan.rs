@@ -111,7 +111,7 @@ impl SharedData {
     /// # Errors
     /// Held-out labels that do not exist, or that leave nothing to train on.
     pub(crate) fn split(&self, config: &Settings) -> Result<ScreenSplit> {
-        let held_out = config.held_out(&self.names)?;
+        let held_out = config.held_out(&self.names, &self.interventions)?;
         let (fraction, seed) = (config.training.validation_fraction, config.execution.seed);
         ScreenSplit::new(&self.source, &self.interventions, self.names.len(), held_out, fraction, seed)
     }
@@ -166,7 +166,7 @@ impl Plan {
                     found
                 }
             };
-            let config = run.config.resolved(&data[number].names, n_train)?;
+            let config = run.config.resolved(&data[number].names, &data[number].interventions, n_train)?;
             let text = config.to_toml();
             if let Some(earlier) = seen.insert(text, run.name.clone()) {
                 let problem = format!("the runs {earlier} and {} are the same once defaults are filled in", run.name);

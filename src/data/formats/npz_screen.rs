@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use crate::data::combinations::{joint_label, joint_members, joint_sets};
 use crate::data::dataset::Dataset;
 use crate::data::formats::column::Column;
 use crate::data::formats::counts_sink::{
@@ -19,6 +20,8 @@ const SAMPLE: usize = 1 << 16;
 
 /// Array of the cells that escaped their intervention.
 const ESCAPED: &str = "escaped_truth";
+/// Array of the cells' doses.
+const DOSE: &str = "dose";
 /// Label of cells under no intervention.
 const CONTROL: &str = "control";
 
@@ -282,19 +285,20 @@ impl ScreenFile for NpzScreen {
 /// Writes a data set as .npz: `x` (cells x genes) if at least half of the counts are non-zero, else the arrays of
 /// `scipy.sparse.save_npz`; `label` (number of the intervention of each cell) and `intervention_names`, `gene_names`,
 /// `cell_names`, `library`, a column per covariate under its own name and, where known, `latents` (cells x L),
-/// `prior_means` (interventions x L) and `escaped_truth` (cells). Cells under no intervention get a label of their own, `control`,
-/// the last one. [`load`](crate::data::loading::load::load) gives the same data set back, if it is told of that control.
+/// `prior_means` (labels x L) and `escaped_truth` (cells). Labels are the interventions, then the combinations that cells are under
+/// (`A+B`), each with its prior mean at dose 1, then `control` for cells under none; doses other than 1 are a column `dose`.
+/// [`load`](crate::data::loading::load::load) gives the same data set back, if it is told of the control, of `+` and of `dose`.
 ///
 /// # Errors
-/// [`InputError`] if a cell is under several interventions, a covariate has a name that the archive needs, or an intervention
-/// that of the controls; [`Error::Io`](crate::error::Error::Io) if it cannot be written.
+/// [`InputError`] if a cell has several interventions at different doses, a covariate has a name that the archive needs, or an
+/// intervention that of the controls; [`Error::Io`](crate::error::Error::Io) if it cannot be written.
 pub fn write_npz(dataset: &Dataset, path: &Path) -> Result<()> {
     let (n_cells, n_genes) = (dataset.n_cells(), dataset.n_genes());
     let counts = &dataset.counts;
-    let (labels, names) = labels_and_names(dataset)?;
+    let Labels { labels, names, doses, joint } = labels_of(dataset)?;
     let covariates = &dataset.covariates;
     let columns = covariates.categorical.iter().map(|c| &c.name).chain(covariates.continuous.iter().map(|c| &c.name));
-    let mut taken: BTreeSet<&str> = NpzScreen::RESERVED.into_iter().chain(["label", "library"]).collect();
+    let mut taken: BTreeSet<&str> = NpzScreen::RESERVED.into_iter().chain(["label", "library", DOSE]).collect();
     for name in columns {
         if !taken.insert(name) {
             return Err(InputError::new(
@@ -332,6 +336,9 @@ pub fn write_npz(dataset: &Dataset, path: &Path) -> Result<()> {
     npz.add_strings("intervention_names", &names)?;
     npz.add_strings("gene_names", &dataset.gene_names)?;
     npz.add_strings("cell_names", &dataset.cell_names)?;
+    if let Some(doses) = &doses {
+        npz.add_f64(DOSE, &[n_cells], doses)?;
+    }
     for covariate in &covariates.categorical {
         let values = covariate.codes.iter().map(|&code| &covariate.levels[code as usize]);
         npz.add_strings(&covariate.name, values)?;
@@ -341,8 +348,11 @@ pub fn write_npz(dataset: &Dataset, path: &Path) -> Result<()> {
     }
     if let Some(truth) = &dataset.truth {
         npz.add_f64("latents", &[n_cells, truth.n_latents], &truth.latents)?;
-        // Control cells have a label, so they have a row, of zeros.
         let mut prior_means = truth.prior_means.clone();
+        for members in &joint {
+            prior_means.extend(truth.prior_mean((members, &vec![1.0; members.len()])));
+        }
+        // Control cells have a label, so they have a row, of zeros.
         prior_means.resize(names.len() * truth.n_latents, 0.0);
         npz.add_f64("prior_means", &[names.len(), truth.n_latents], &prior_means)?;
         if !truth.escaped.is_empty() {
@@ -353,27 +363,48 @@ pub fn write_npz(dataset: &Dataset, path: &Path) -> Result<()> {
     npz.finish()
 }
 
-/// The number of each cell's label, and the names of the labels: the interventions, then that of cells under none, if there are any.
-fn labels_and_names(dataset: &Dataset) -> Result<(Vec<i64>, Vec<String>)> {
-    let mut names = dataset.intervention_names.clone();
+/// The labels that an archive gives the cells of a data set.
+struct Labels {
+    /// The number of each cell's label.
+    labels: Vec<i64>,
+    /// Their names: the interventions, the combinations, then that of cells under none, if there are any.
+    names: Vec<String>,
+    /// Dose of each cell; `None` where all are 1.
+    doses: Option<Vec<f64>>,
+    /// Members of the combinations, in the order of their names.
+    joint: Vec<Vec<u32>>,
+}
+
+fn labels_of(dataset: &Dataset) -> Result<Labels> {
+    let (rows, n_interventions) = (&dataset.interventions, dataset.n_interventions());
+    let joint: Vec<Vec<u32>> = joint_sets(rows).into_iter().collect();
+    let control = (n_interventions + joint.len()) as i64;
     let mut labels = Vec::with_capacity(dataset.n_cells());
+    let mut doses = Vec::with_capacity(dataset.n_cells());
     for n in 0..dataset.n_cells() {
-        labels.push(match dataset.interventions.row(n).0 {
-            [a] => i64::from(*a),
-            [] => dataset.n_interventions() as i64,
-            _ => {
-                let problem = "a cell under several interventions cannot be written to .npz";
-                let error = InputError::new(problem, "write single ones");
-                return Err(error.at(cell_place(n, &dataset.cell_names)).into());
-            }
+        let (members, of_members) = rows.row(n);
+        labels.push(match (members, joint_members(members)) {
+            ([], _) => control,
+            ([a, ..], None) => i64::from(*a),
+            (_, Some(set)) => (n_interventions + joint.binary_search(&set).expect("one of the sets")) as i64,
         });
+        let dose = of_members.first().copied().unwrap_or(1.0);
+        if of_members.iter().any(|&other| other != dose) {
+            let problem = "a cell under interventions at different doses cannot be written to .npz";
+            let error = InputError::new(problem, "give all of them one dose");
+            return Err(error.at(cell_place(n, &dataset.cell_names)).into());
+        }
+        doses.push(f64::from(dose));
     }
-    if labels.contains(&(dataset.n_interventions() as i64)) {
+    let mut names = dataset.intervention_names.clone();
+    names.extend(joint.iter().map(|members| joint_label(&dataset.intervention_names, members)));
+    if labels.contains(&control) {
         if names.iter().any(|name| name == CONTROL) {
             let problem = format!("an intervention is called `{CONTROL}`, as cells under none are");
             return Err(InputError::new(problem, "give it another name").into());
         }
         names.push(CONTROL.to_owned());
     }
-    Ok((labels, names))
+    let doses = doses.iter().any(|&dose| dose != 1.0).then_some(doses);
+    Ok(Labels { labels, names, doses, joint })
 }

@@ -61,7 +61,13 @@ pub(crate) fn read_truth(
                 ));
                 return Ok(None);
             }
-            let truth = Truth { n_latents: *n_latents, latents: latents.1, prior_means: prior_means.1, escaped };
+            let truth = Truth {
+                n_latents: *n_latents,
+                latents: latents.1,
+                prior_means: prior_means.1,
+                escaped,
+                interactions: Vec::new(),
+            };
             Ok(Some(StoredTruth { truth, rows }))
         }
         _ => {
