@@ -24,6 +24,7 @@ mod known_answer;
 mod malformed_input;
 mod negative_binomial;
 mod poisson;
+mod predict;
 mod principal_components;
 mod results;
 mod resume;

@@ -1,7 +1,8 @@
 //! The program's arguments and subcommands, each with the help that it shows.
 
 use crate::cli::{
-    bench, embed, evaluate, fit_shifts, inspect, normalize, report, run, sample, shell, simulate, sweep, verify,
+    bench, embed, evaluate, fit_shifts, inspect, normalize, predict, report, run, sample, shell, simulate, sweep,
+    verify,
 };
 
 /// Arguments of the program.
@@ -56,6 +57,11 @@ pub enum Command {
     ///
     /// Without --intervention, cells on which none acts. Combinations add up their shifts.
     Sample(sample::SampleArgs),
+    /// Predict what cells under combinations of interventions look like, seen or not
+    ///
+    /// Mean expression of each gene with its effect and log fold change against control, and the 95 % interval that the
+    /// uncertainty of the shifts leaves; or, with --cells, simulated cells. Combinations add up their shifts.
+    Predict(predict::PredictArgs),
     /// Do a grid of runs as one job, and make a table of means over seeds
     ///
     /// Data are read or simulated once and shared; there is one run per core when runs outnumber cores. Runs that are

@@ -12,6 +12,7 @@ use crate::commands::evaluate::evaluate;
 use crate::commands::fit_shifts::fit_shifts;
 use crate::commands::inspect::inspect;
 use crate::commands::normalize::normalize;
+use crate::commands::predict::predict;
 use crate::commands::report::report;
 use crate::commands::run::RunOutcome;
 use crate::commands::sample::sample;
@@ -76,6 +77,15 @@ pub fn dispatch(cli: Cli, ranks: &Ranks) -> Result<()> {
         Command::Sample(args) => {
             let (model, request, kind) = args.checked()?;
             applied(&args.out, &sample(&model, &request, &args.out, kind)?)
+        }
+        Command::Predict(args) => {
+            let (model, request, kind) = args.checked()?;
+            let written = predict(&model, &request, &args.out, kind)?;
+            if request.cells.is_some() {
+                return applied(&args.out, &written);
+            }
+            noted(&written);
+            console::print(&format!("{}: {} combinations.", args.out.display(), grouped(written.n_cells as u64)))
         }
         Command::Completions(args) => console::print(manual::completions(args.shell).trim_end()),
         Command::Man(args) => match &args.out {
@@ -180,8 +190,12 @@ fn finished_before(config: &Settings, folder: &Path) -> Result<()> {
 
 /// Says what a model was used for: notes on standard error, the file on standard output.
 fn applied(out: &Path, applied: &Written) -> Result<()> {
-    applied.notes.iter().for_each(|note| ProgressKind::Lines.note(&format!("{note}.")));
+    noted(applied);
     console::print(&format!("{}: {} cells.", out.display(), grouped(applied.n_cells as u64)))
+}
+
+fn noted(written: &Written) {
+    written.notes.iter().for_each(|note| ProgressKind::Lines.note(&format!("{note}.")));
 }
 
 /// Prints the figures of a model that was read.

@@ -38,9 +38,17 @@ impl ModelArgs {
     /// # Errors
     /// A folder without a run.
     pub fn open(&self) -> Result<Fitted> {
-        let config = settings_of(&self.model, RawTraining::default(), self.threads, RawOutput::default())?;
-        Fitted::open_with(config, &self.model)
+        open_model(&self.model, self.threads)
     }
+}
+
+/// The model of a results folder, to be used with so many threads.
+///
+/// # Errors
+/// A folder without a run.
+pub(crate) fn open_model(folder: &Path, threads: Option<i64>) -> Result<Fitted> {
+    let config = settings_of(folder, RawTraining::default(), threads, RawOutput::default())?;
+    Fitted::open_with(config, folder)
 }
 
 /// A results folder whose models are judged.

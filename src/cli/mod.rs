@@ -10,6 +10,7 @@ pub mod groups;
 pub mod inspect;
 mod manual;
 pub mod normalize;
+pub mod predict;
 pub mod report;
 pub mod run;
 pub mod sample;

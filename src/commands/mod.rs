@@ -7,6 +7,7 @@ pub mod fit_shifts;
 pub mod inspect;
 pub(crate) mod new_cells;
 pub mod normalize;
+pub mod predict;
 pub mod report;
 pub mod run;
 pub(crate) mod run_folder;

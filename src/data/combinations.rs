@@ -1,6 +1,6 @@
 //! Combinations of interventions: which of them a screen has, and what they are called.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::data::dataset::{Dataset, InterventionRows};
 
@@ -70,6 +70,17 @@ pub fn parse_combination(
     row.sort_by_key(|&(a, _)| a);
     row.dedup_by_key(|&mut (a, _)| a);
     Ok(row)
+}
+
+/// Which of the interventions called `names` are members of any combination with one of these labels.
+pub fn members_in<'a>(labels: impl IntoIterator<Item = &'a str>, names: &[String]) -> Vec<bool> {
+    let number: HashMap<&str, usize> = names.iter().enumerate().map(|(a, name)| (name.as_str(), a)).collect();
+    let mut found = vec![false; names.len()];
+    for label in labels.into_iter().collect::<BTreeSet<_>>() {
+        let members = parse_combination(label, |name| number.get(name).copied(), |_| false).unwrap_or_default();
+        members.iter().for_each(|&(a, _)| found[a as usize] = true);
+    }
+    found
 }
 
 /// The members of a cell under several interventions, ascending and each once; `None` for a cell under fewer than two.
@@ -167,5 +178,6 @@ mod tests {
         assert_eq!(joint_sets(&rows).into_iter().collect::<Vec<_>>(), [[0, 2]]);
         let names = ["b", "x", "a"].map(str::to_owned);
         assert_eq!(joint_label(&names, &[0, 2]), "a+b");
+        assert_eq!(members_in(["a+b x 0.5", "c", "(control)"], &names), [true, false, true]);
     }
 }

@@ -1,8 +1,9 @@
 //! The training cells whose size factors and covariates simulated cells take.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::path::Path;
 
+use crate::data::combinations::members_in;
 use crate::data::dataset::{Covariates, Dataset};
 use crate::data::screen::Screen;
 use crate::error::{InputError, Result};
@@ -51,10 +52,9 @@ impl Donors {
             size_factor: Vec::new(),
             codes: vec![Vec::new(); n_categorical],
             values: vec![Vec::new(); n_continuous],
-            trained: vec![false; model.interventions.len()],
+            trained: Vec::new(),
         };
-        let interventions: HashMap<&str, usize> =
-            model.interventions.iter().enumerate().map(|(a, name)| (name.as_str(), a)).collect();
+        let mut labels: HashSet<String> = HashSet::new();
         let finite = |cell: usize, value: f64| match value.is_finite() {
             true => Ok(value),
             false => Err(damaged("it holds no number where one belongs").at(format!("row {}", cell + 2))),
@@ -68,10 +68,8 @@ impl Donors {
             if row.is_in(Subset::Train) && factor > 0.0 {
                 donors.cells.push(row.cell);
             }
-            if !row.is_in(Subset::HeldOut)
-                && let Some(&a) = interventions.get(row.intervention())
-            {
-                donors.trained[a] = true;
+            if !row.is_in(Subset::HeldOut) && !labels.contains(row.intervention()) {
+                labels.insert(row.intervention().to_owned());
             }
             donors.size_factor.push(factor);
             for (i, (codes, (_, levels))) in donors.codes.iter_mut().zip(&model.categorical).enumerate() {
@@ -84,6 +82,7 @@ impl Donors {
             }
             Ok(())
         })?;
+        donors.trained = members_in(labels.iter().map(String::as_str), &model.interventions);
         if donors.cells.is_empty() {
             return Err(damaged("it holds no training cell").into());
         }

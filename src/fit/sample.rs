@@ -86,8 +86,9 @@ impl Fitted {
         let Self { trained_on, settings, .. } = self;
         let names = (0..request.cells).map(|n| format!("simulated_{n}")).collect();
         let mut data = trained_on.dataset(Counts::from_dense(trained_on.genes.len(), &[]), names);
-        let members: Vec<u32> = chosen.iter().map(|&a| a as u32).collect();
-        let label = combination_label(&trained_on.interventions, &members, &vec![1.0; members.len()]);
+        let members: Vec<(u32, f32)> = chosen.iter().map(|&a| (a as u32, 1.0)).collect();
+        let (numbers, doses): (Vec<u32>, Vec<f32>) = members.iter().copied().unzip();
+        let label = combination_label(&trained_on.interventions, &numbers, &doses);
         data.interventions = InterventionRows::one_hot(vec![0; request.cells]);
         data.intervention_names = vec![label];
         let mut z = Vec::with_capacity(request.cells * settings.model.latents);
@@ -95,16 +96,23 @@ impl Fitted {
             let mut random = sampler_stream(request.seed, SamplerPurpose::ModelLatents, n);
             let donor = donors.cells[random.random_range(0..donors.cells.len())];
             donors.give(donor, request.size_factor, &mut data, n);
-            network.draw_latents(chosen, &mut random, &mut z);
+            network.draw_latents(&members, None, &mut random, &mut z);
         }
         data.counts =
-            Team::with(settings.n_threads(), |team| draw_counts(team, network, &data, &z, request.seed)).into();
+            Team::with(settings.n_threads(), |team| draw_counts(team, network, &data, &z, |n| (request.seed, n)))
+                .into();
         (data, z.iter().map(|z| z.to_f64()).collect())
     }
 }
 
-/// Draws the counts of the cells of `data` from their latents `z` (cells x L).
-fn draw_counts<R: Real>(team: &Team, network: &Network<R>, data: &Dataset, z: &[R], seed: u64) -> Counts {
+/// Draws the counts of the cells of `data` from their latents `z` (cells x L); `stream` says from which seed and stream of it.
+pub(super) fn draw_counts<R: Real>(
+    team: &Team,
+    network: &Network<R>,
+    data: &Dataset,
+    z: &[R],
+    stream: impl Fn(usize) -> (u64, usize),
+) -> Counts {
     let (l, g) = (network.architecture.n_latents, network.architecture.n_genes);
     let sampler = network.count_sampler();
     let mut workspace = evaluation_workspace(network, data);
@@ -115,7 +123,8 @@ fn draw_counts<R: Real>(team: &Team, network: &Network<R>, data: &Dataset, z: &[
     for (batch, z) in all.chunks(capacity).zip(z.chunks(capacity * l)) {
         let log_rates = network.log_rates(team, &mut workspace, Batch::new(data, batch), z);
         for (&n, row) in batch.iter().zip(log_rates.chunks_exact(g)) {
-            let mut random = sampler_stream(seed, SamplerPurpose::ModelCounts, n);
+            let (seed, number) = stream(n);
+            let mut random = sampler_stream(seed, SamplerPurpose::ModelCounts, number);
             for (gene, log_rate) in row.iter().enumerate() {
                 let mean = data.library[n] * log_rate.to_f64().exp();
                 builder.push(gene, sampler.draw(gene, mean, &mut random));

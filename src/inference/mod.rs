@@ -8,6 +8,7 @@ pub mod gene_dispersion;
 pub mod linear;
 pub mod loadings;
 pub mod posterior;
+pub mod prediction;
 pub mod trained_model;
 
 use crate::data::dataset::Dataset;

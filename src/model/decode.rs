@@ -20,6 +20,53 @@ impl<R: Real> Network<R> {
     /// # Panics
     /// If `z` does not have that shape or the batch is larger than the workspace.
     pub fn log_rates<'w>(&self, team: &Team, workspace: &'w mut Workspace<R>, batch: Batch, z: &[R]) -> &'w mut [R] {
+        self.decode(team, workspace, batch, z, |row| {
+            let largest = row.iter().fold(-R::INFINITY, |m, &x| m.larger(x));
+            let total = vectorized(
+                #[inline(always)]
+                || {
+                    let mut total = R::ZERO;
+                    for &logit in row.iter() {
+                        total += (logit - largest).exp();
+                    }
+                    total
+                },
+            );
+            let constant = largest + Real::ln(total);
+            row.iter_mut().for_each(|logit| *logit -= constant);
+        })
+    }
+
+    /// As [`Network::log_rates`], the rates themselves.
+    ///
+    /// # Panics
+    /// As [`Network::log_rates`].
+    pub fn rates<'w>(&self, team: &Team, workspace: &'w mut Workspace<R>, batch: Batch, z: &[R]) -> &'w mut [R] {
+        self.decode(team, workspace, batch, z, |row| {
+            vectorized(
+                #[inline(always)]
+                || {
+                    let largest = row.iter().fold(-R::INFINITY, |m, &x| m.larger(x));
+                    for logit in row.iter_mut() {
+                        *logit = (*logit - largest).exp();
+                    }
+                    let total = row.iter().fold(R::ZERO, |total, &rate| total + rate);
+                    let factor = R::ONE / total;
+                    row.iter_mut().for_each(|rate| *rate = *rate * factor);
+                },
+            );
+        })
+    }
+
+    /// The decoder's last layer (cells x G), each row of it passed through `finish`.
+    fn decode<'w>(
+        &self,
+        team: &Team,
+        workspace: &'w mut Workspace<R>,
+        batch: Batch,
+        z: &[R],
+        finish: impl Fn(&mut [R]) + Sync,
+    ) -> &'w mut [R] {
         let a = &self.architecture;
         let (g, l, n) = (a.n_genes, a.n_latents, batch.cells.len());
         assert_eq!(z.len(), n * l, "cells x latents");
@@ -34,21 +81,7 @@ impl<R: Real> Network<R> {
                 pass.finish_hidden(Side::Decoder, layer, block, false);
             }
             pass.output(block);
-            for row in block.cells.logits.chunks_exact_mut(g) {
-                let largest = row.iter().fold(-R::INFINITY, |m, &x| m.larger(x));
-                let total = vectorized(
-                    #[inline(always)]
-                    || {
-                        let mut total = R::ZERO;
-                        for &logit in row.iter() {
-                            total += (logit - largest).exp();
-                        }
-                        total
-                    },
-                );
-                let constant = largest + Real::ln(total);
-                row.iter_mut().for_each(|logit| *logit -= constant);
-            }
+            block.cells.logits.chunks_exact_mut(g).for_each(&finish);
         });
         &mut workspace.cells.logits[..n * g]
     }

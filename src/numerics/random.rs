@@ -84,6 +84,14 @@ pub enum SamplerPurpose {
     ModelLatents,
     /// Their counts, a stream per cell.
     ModelCounts,
+    /// Latents of cells that predictions begin from, a stream per cell.
+    PredictedLatents,
+    /// Counts of predicted cells, a stream per cell.
+    PredictedCounts,
+    /// Shifts within their uncertainty, a stream per intervention.
+    PredictedShifts,
+    /// Cells drawn again to tell how sure a figure is, a stream per resample of each set of cells.
+    Resampled,
     /// Posterior sample of this number, a stream per cell.
     PosteriorSample(usize),
 }
@@ -109,6 +117,10 @@ impl SamplerPurpose {
             Self::SimulatedInteractions => 10 << 48,
             Self::ModelLatents => OF_A_MODEL,
             Self::ModelCounts => OF_A_MODEL | 1 << 40,
+            Self::PredictedLatents => 12 << 48,
+            Self::PredictedCounts => 13 << 48,
+            Self::PredictedShifts => 14 << 48,
+            Self::Resampled => 15 << 48,
             Self::PosteriorSample(number) => OF_A_MODEL | (number as u64 + 2) << 40,
         }
     }
@@ -372,8 +384,18 @@ mod tests {
     #[test]
     fn samplers_keep_their_streams_and_share_none() {
         use SamplerPurpose::*;
-        let by_cell =
-            [SimulatedLatents, SimulatedCounts, ModelLatents, ModelCounts, PosteriorSample(0), PosteriorSample(9)];
+        let by_cell = [
+            SimulatedLatents,
+            SimulatedCounts,
+            PredictedLatents,
+            PredictedCounts,
+            PredictedShifts,
+            Resampled,
+            ModelLatents,
+            ModelCounts,
+            PosteriorSample(0),
+            PosteriorSample(9),
+        ];
         let single = [
             SimulatedTargets,
             SimulatedShifts,
@@ -390,8 +412,8 @@ mod tests {
         let mut firsts: Vec<u64> = by_cell.iter().chain(&single[..9]).map(|purpose| purpose.first_stream()).collect();
         firsts.sort_unstable();
         assert!(firsts.windows(2).all(|pair| pair[1] - pair[0] >= 1 << 40), "{firsts:x?}");
-        assert_eq!(firsts[..11], std::array::from_fn::<u64, 11, _>(|i| (i as u64 + 1) << 48));
-        assert_eq!(firsts[11..], [0u64, 1, 2, 11].map(|number| 1 << 63 | number << 40));
+        assert_eq!(firsts[..15], std::array::from_fn::<u64, 15, _>(|i| (i as u64 + 1) << 48));
+        assert_eq!(firsts[15..], [0u64, 1, 2, 11].map(|number| 1 << 63 | number << 40));
         assert_eq!(
             single[9..].iter().map(|purpose| purpose.first_stream()).collect::<Vec<_>>(),
             [0x73_706c_6974u64, 0]

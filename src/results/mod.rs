@@ -10,6 +10,7 @@ pub mod manifest;
 pub mod model_file;
 pub mod output_file;
 pub mod page;
+pub mod predictions;
 mod read;
 pub mod record;
 pub mod tables;

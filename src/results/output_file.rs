@@ -15,7 +15,7 @@ use crate::system::files::write_atomically;
 /// What was written into an output file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Written {
-    /// Cells written.
+    /// Cells written, or combinations where a file has means of them.
     pub n_cells: usize,
     /// Plain sentences for the user.
     pub notes: Vec<String>,

@@ -89,6 +89,15 @@ impl GrowingTable {
         self.rows.write_record(row).map_err(|e| Error::io("writing", &self.path, e.into()))
     }
 
+    /// Appends whole lines of text, which are rows already.
+    ///
+    /// # Errors
+    /// [`Error::Io`] naming the table.
+    pub fn push_lines(&mut self, lines: &str) -> Result<()> {
+        let flushed = self.rows.flush().and_then(|()| self.rows.get_ref().as_file().write_all(lines.as_bytes()));
+        flushed.map_err(|e| Error::io("writing", &self.path, e))
+    }
+
     /// Completes the table.
     pub fn finish(self) -> Result<()> {
         let Self { path, rows } = self;

@@ -205,6 +205,24 @@ impl AnnDataWriter {
         self.array(name, shape, true, |range| next(range.len()))
     }
 
+    /// Begins arrays of single precision and one shape, which grow row by row together, `at_once` rows at a time.
+    ///
+    /// # Errors
+    /// [`Error::Io`], as for all others.
+    pub fn growing_arrays(&self, names: &[&str], shape: [usize; 2], at_once: usize) -> Result<GrowingArrays> {
+        let arrays = names.iter().map(|name| {
+            let builder = self.file.new_dataset::<f32>().shape(shape);
+            let builder = match shape[0] > at_once {
+                true => builder.chunk(&[at_once, shape[1]]).shuffle_deflate(LEVEL),
+                false => builder,
+            };
+            let dataset = self.check(builder.create(name))?;
+            self.encode_dataset(&dataset, "array")?;
+            Ok(dataset)
+        });
+        Ok(GrowingArrays { arrays: arrays.collect::<Result<_>>()?, width: shape[1], n_rows: 0 })
+    }
+
     /// Writes an array that is held in single precision.
     pub fn array_single(&self, name: &str, shape: &[usize], values: &[f32]) -> Result<()> {
         self.array(name, shape, true, |range| Ok(values[range].to_vec()))
@@ -347,6 +365,28 @@ impl AnnDataWriter {
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
         }
+        Ok(())
+    }
+}
+
+/// Arrays that grow row by row, all by as many.
+pub struct GrowingArrays {
+    arrays: Vec<H5Dataset>,
+    width: usize,
+    n_rows: usize,
+}
+
+impl GrowingArrays {
+    /// Appends rows to each array of `file`; all but the last ones are as many as was said at the beginning.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn push(&mut self, file: &AnnDataWriter, blocks: &[Vec<f32>]) -> Result<()> {
+        let n = blocks[0].len() / self.width;
+        for (array, values) in self.arrays.iter().zip(blocks) {
+            file.check(array.write_slice(&[self.n_rows, 0], &[n, self.width], values))?;
+        }
+        self.n_rows += n;
         Ok(())
     }
 }

@@ -158,15 +158,23 @@ impl<'a, R: Real> PriorTable<'a, R> {
         effects
     }
 
-    /// Draws the prior mean along a latent of a cell under these interventions of dose 1.
-    pub fn draw_mean(&self, interventions: &[usize], latent: usize, random: &mut ChaCha8Rng) -> f64 {
+    /// Draws the prior mean along a latent of a cell under these interventions, each with its dose.
+    pub fn draw_mean(&self, members: &[(u32, f32)], latent: usize, random: &mut ChaCha8Rng) -> f64 {
         let mut mean = 0.0;
-        for &a in interventions {
+        for &(a, dose) in members {
             // Drawn in any case, so that the noise of one cell does not depend on the masks of another.
-            let on = random.random::<f64>() < self.probability(a, latent).to_f64();
-            mean += if on { self.shift(a, latent).to_f64() } else { 0.0 };
+            let on = random.random::<f64>() < self.probability(a as usize, latent).to_f64();
+            mean += if on { f64::from(dose) * self.shift(a as usize, latent).to_f64() } else { 0.0 };
         }
         mean
+    }
+
+    /// The prior mean (L) of cells under these interventions, each with its dose, Eq. (P1), as expected over the masks.
+    pub fn expected_mean(&self, members: &[(u32, f32)]) -> Vec<f64> {
+        let mean = |&(a, dose): &(u32, f32), k| {
+            f64::from(dose) * (self.probability(a as usize, k) * self.shift(a as usize, k)).to_f64()
+        };
+        (0..self.n_latents).map(|k| members.iter().map(|member| mean(member, k)).sum()).collect()
     }
 
     /// Masks of some cells, drawn by Eqs. (M4)-(M7), or their probabilities where they are integrated out.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
+use crate::data::combinations::members_in;
 use crate::data::formats::npz::Npz;
 use crate::error::Result;
 use crate::evaluation::certainty::{Certainty, Edge};
@@ -226,9 +227,8 @@ pub(crate) fn read(folder: &Path, metrics: Option<&Metrics>) -> Result<Run> {
     let path = ResultsFile::Cells.within(folder);
     let interventions: Vec<u32>;
     (run.cells, interventions) = self::cells(&path)?;
-    let trained: HashMap<&str, bool> =
-        run.cells.names.iter().map(String::as_str).zip(run.cells.trained.iter().copied()).collect();
-    run.trained = run.interventions.iter().map(|name| trained.get(name.as_str()).copied().unwrap_or(false)).collect();
+    let labels = run.cells.names.iter().zip(&run.cells.trained).filter(|(_, trained)| **trained);
+    run.trained = members_in(labels.map(|(label, _)| label.as_str()), &run.interventions);
     run.space = space(&ResultsFile::Latents.within(folder), run.n_latents, &mut run.cells, interventions)?;
     columns(&path, &mut run.cells)?;
     Ok(run)
@@ -257,7 +257,10 @@ fn intervention_table(path: &Path, n_latents: usize) -> Result<(Vec<String>, Vec
 }
 
 /// Every pair of intervention and latent, the interventions by their places among `names`.
-fn edges(path: &Path, names: &[String], n_latents: usize) -> Result<Vec<Edge>> {
+///
+/// # Errors
+/// [`crate::InputError`] for a table that is damaged or of another model.
+pub(crate) fn edges(path: &Path, names: &[String], n_latents: usize) -> Result<Vec<Edge>> {
     let (header, rows) = rows(path)?;
     let columns: Vec<&str> =
         ["intervention", "latent"].into_iter().chain(EDGE_COLUMNS.map(|(name, _)| name)).chain(["block"]).collect();

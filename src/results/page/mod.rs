@@ -7,7 +7,7 @@ mod cluster;
 mod data;
 mod edges;
 mod effects;
-mod folder;
+pub(crate) mod folder;
 mod genes;
 mod held_out;
 mod latent_space;

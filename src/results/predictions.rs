@@ -1,0 +1,191 @@
+//! Predictions of combinations, as they are passed on and as the file that they are written to, a few combinations at a time.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use crate::data::formats::anndata_writer::{AnnDataWriter, FrameColumn, GrowingArrays};
+use crate::error::Result;
+use crate::parallel::team::{Team, tiles};
+use crate::system::files::GrowingTable;
+
+/// Columns of the table of predictions.
+const COLUMNS: [&str; 8] = [
+    "combination",
+    "gene",
+    "control",
+    "mean",
+    "effect",
+    "log2_fold_change",
+    "log2_fold_change_low",
+    "log2_fold_change_high",
+];
+/// Matrices of an AnnData file of predictions: the mean expression, and its layers.
+const MATRICES: [&str; 5] =
+    ["X", "layers/effect", "layers/log2_fold_change", "layers/log2_fold_change_low", "layers/log2_fold_change_high"];
+
+/// What is predicted of a combination, gene by gene.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prediction {
+    /// Its label.
+    pub label: String,
+    /// Number of its members.
+    pub n_members: usize,
+    /// Mean expression, counts per 10,000.
+    pub mean: Vec<f64>,
+    /// Effect against control: the difference in ln(1 + mean expression).
+    pub effect: Vec<f64>,
+    /// log2 of the mean expression over that of control.
+    pub log2_fold_change: Vec<f64>,
+    /// The 95 % interval of the fold change, by the uncertainty of the shifts; `None` where that is not known of a member.
+    pub interval: Option<[Vec<f64>; 2]>,
+}
+
+/// What is said before predictions.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PredictedControl {
+    /// Mean expression without any intervention, counts per 10,000.
+    pub mean: Vec<f64>,
+    /// Predictions passed on at a time, but for the last ones.
+    pub at_once: usize,
+    /// Whether they come from the model that was fitted to held-out interventions.
+    pub from_held_out_fit: bool,
+}
+
+/// Takes the control first, then the predictions, so many at a time.
+pub trait TakePredictions {
+    /// What is written of the control.
+    ///
+    /// # Errors
+    /// Those of writing; likewise below.
+    fn control(&mut self, control: &PredictedControl) -> Result<()>;
+
+    /// The next predictions.
+    ///
+    /// # Errors
+    /// As above.
+    fn predictions(&mut self, team: &Team, predictions: &[Prediction]) -> Result<()>;
+}
+
+/// A table of predictions with a row per combination and gene.
+pub struct PredictionTable {
+    table: GrowingTable,
+    /// Names of the genes as fields of the table.
+    genes: Vec<String>,
+    control: Vec<f64>,
+}
+
+impl PredictionTable {
+    /// Begins the table `path`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`] naming the file; likewise below.
+    pub fn create(path: &Path, genes: &[String]) -> Result<Self> {
+        let table = GrowingTable::create(path.to_path_buf(), &COLUMNS)?;
+        Ok(Self { table, genes: genes.iter().map(|gene| field(gene)).collect(), control: Vec::new() })
+    }
+
+    /// Completes it.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn finish(self) -> Result<()> {
+        self.table.finish()
+    }
+}
+
+impl TakePredictions for PredictionTable {
+    fn control(&mut self, control: &PredictedControl) -> Result<()> {
+        self.control.clone_from(&control.mean);
+        Ok(())
+    }
+
+    fn predictions(&mut self, team: &Team, predictions: &[Prediction]) -> Result<()> {
+        let mut lines = vec![String::new(); predictions.len()];
+        let (genes, control) = (&self.genes, &self.control);
+        team.run(predictions.len(), tiles(&mut lines, 1), |i, lines| {
+            let (found, text) = (&predictions[i], &mut lines[0]);
+            let label = field(&found.label);
+            for (g, gene) in genes.iter().enumerate() {
+                // Single precision is what the model computes in; more digits would be noise.
+                let numbers = [control[g], found.mean[g], found.effect[g], found.log2_fold_change[g]].map(|x| x as f32);
+                let [control, mean, effect, change] = numbers;
+                let _ = write!(text, "{label},{gene},{control},{mean},{effect},{change},");
+                let _ = match &found.interval {
+                    Some([low, high]) => writeln!(text, "{},{}", low[g] as f32, high[g] as f32),
+                    None => writeln!(text, ","),
+                };
+            }
+        });
+        lines.iter().try_for_each(|lines| self.table.push_lines(lines))
+    }
+}
+
+/// A name as a field of a table.
+fn field(name: &str) -> String {
+    match name.contains([',', '"', '\n', '\r']) {
+        true => format!("\"{}\"", name.replace('"', "\"\"")),
+        false => name.to_owned(),
+    }
+}
+
+/// An AnnData file of predictions with a row per combination: expression in `X`, effects and fold changes in `layers`.
+pub struct PredictionFile<'a> {
+    file: AnnDataWriter,
+    genes: &'a [String],
+    /// Labels of all combinations that will come.
+    labels: Vec<String>,
+    n_members: Vec<i64>,
+    control: Vec<f64>,
+    matrices: Option<GrowingArrays>,
+}
+
+impl<'a> PredictionFile<'a> {
+    /// Begins the file `path` for predictions of these combinations.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`] naming the file; likewise below.
+    pub fn create(path: &Path, genes: &'a [String], labels: Vec<String>) -> Result<Self> {
+        let file = AnnDataWriter::create(path)?;
+        Ok(Self { file, genes, labels, n_members: Vec::new(), control: Vec::new(), matrices: None })
+    }
+
+    /// Completes it.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn finish(self) -> Result<()> {
+        let Self { file, genes, labels, n_members, control, matrices } = self;
+        drop(matrices);
+        file.frame("obs", &labels, &[("n_members".to_owned(), FrameColumn::Integers(n_members))])?;
+        file.frame("var", genes, &[("control".to_owned(), FrameColumn::Numbers(control))])?;
+        file.finish()
+    }
+}
+
+impl TakePredictions for PredictionFile<'_> {
+    fn control(&mut self, control: &PredictedControl) -> Result<()> {
+        self.control.clone_from(&control.mean);
+        let shape = [self.labels.len(), self.genes.len()];
+        self.matrices = Some(self.file.growing_arrays(&MATRICES, shape, control.at_once)?);
+        Ok(())
+    }
+
+    fn predictions(&mut self, _: &Team, predictions: &[Prediction]) -> Result<()> {
+        self.n_members.extend(predictions.iter().map(|found| found.n_members as i64));
+        let unknown = vec![f64::NAN; self.genes.len()];
+        let end = |found: &'_ Prediction, i: usize| match &found.interval {
+            Some(interval) => interval[i].clone(),
+            None => unknown.clone(),
+        };
+        let of = |matrix: usize, found: &Prediction| match matrix {
+            0 => found.mean.clone(),
+            1 => found.effect.clone(),
+            2 => found.log2_fold_change.clone(),
+            matrix => end(found, matrix - 3),
+        };
+        let blocks: Vec<Vec<f32>> = (0..MATRICES.len())
+            .map(|matrix| predictions.iter().flat_map(|found| of(matrix, found)).map(|x| x as f32).collect())
+            .collect();
+        self.matrices.as_mut().expect("begun with the control").push(&self.file, &blocks)
+    }
+}
