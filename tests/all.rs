@@ -11,6 +11,7 @@ mod support;
 mod architecture;
 mod bench;
 mod cli;
+mod combinations;
 mod derivations;
 mod determinism;
 mod documentation;

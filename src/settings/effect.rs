@@ -14,12 +14,27 @@ struct Idle {
     remedy: &'static str,
 }
 
-const IDLE: [Idle; 9] = [
+const IDLE: [Idle; 11] = [
     Idle {
         keys: &DATA_KEYS,
         when: |config| config.simulation.is_some(),
         problem: "it describes a data file, but none is given",
         remedy: "add --data FILE",
+    },
+    Idle {
+        keys: &["label_key", "combination_separator", "dose_key"],
+        when: |config| config.input.reads_no_label(),
+        problem: "it is about labels, but interventions are read from columns or from counts of guides",
+        remedy: "leave it out, or leave out --intervention-columns and --guide-threshold",
+    },
+    Idle {
+        keys: &["several_interventions"],
+        when: |config| {
+            let input = &config.input;
+            !input.reads_no_label() && input.combination_separator.is_none() && input.labels.is_none()
+        },
+        problem: "it has no effect where each label is one intervention",
+        remedy: "leave it out, or add --combination-separator",
     },
     Idle {
         keys: &GUMBEL_KEYS,

@@ -11,11 +11,17 @@ pub(super) const UNSAVED_KEYS: [&str; 9] =
     ["checkpoint_every", "time_limit", "out", "overwrite", "resume", "h5ad", "json", "quiet", "log_format"];
 
 /// Settings that results do not depend on: how many threads, and where files are (their contents are compared).
-pub const INDIFFERENT_KEYS: [&str; 4] = ["threads", "data", "labels", "genes"];
+pub const INDIFFERENT_KEYS: [&str; 5] = ["threads", "data", "labels", "genes", "guide_targets"];
 
 /// Keys that describe a data file.
-pub(super) const DATA_KEYS: [&str; 18] = [
+pub(super) const DATA_KEYS: [&str; 24] = [
     "label_key",
+    "combination_separator",
+    "intervention_columns",
+    "dose_key",
+    "guide_targets",
+    "guide_threshold",
+    "several_interventions",
     "guide_key",
     "batch_key",
     "categorical_covariates",

@@ -130,6 +130,24 @@ pub(super) fn names(place: Place, value: Option<Vec<String>>) -> Result<Vec<Stri
     Ok(names)
 }
 
+/// Names, each once and at least one, or none at all.
+pub(super) fn names_or_none(place: Place, value: Option<Vec<String>>) -> Result<Option<Vec<String>>> {
+    match value {
+        Some(list) if list.is_empty() => Err(place.refused("it names nothing", "give names, separated by commas")),
+        value => value.map(|list| names(place, Some(list))).transpose(),
+    }
+}
+
+/// What separates the parts of a label, or none.
+pub(super) fn separator_or_none(place: Place, value: Option<String>) -> Result<Option<String>> {
+    match value {
+        Some(text) if text.is_empty() => {
+            Err(place.refused("the separator is empty", "give what stands between the parts of a label, such as +"))
+        }
+        value => Ok(value),
+    }
+}
+
 /// The path of something, or none; `what` is a file or a folder, `example` says which one to give.
 pub(super) fn path_or_none(
     what: &'static str,

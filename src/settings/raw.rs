@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::loading::options::{LoadOptions, USUAL_BUFFER};
+use crate::data::loading::options::{LoadOptions, SeveralInterventions, USUAL_BUFFER};
 use crate::data::simulate::SimulationKind;
 use crate::error::{InputError, Result};
 use crate::model::architecture::{LatentDistribution, MAX_LAYERS, MaskKind, PosteriorCovariance};
@@ -17,8 +17,8 @@ use crate::numerics::real::Precision;
 use crate::numerics::simd::Level;
 use crate::settings::origin::Origin;
 use crate::settings::ranges::{
-    NumberRange, any, any_or_none, column_or_none, labels_or_none, names, number, path_or_none, seed, time_or_none,
-    whole, whole_or_none,
+    NumberRange, any, any_or_none, column_or_none, labels_or_none, names, names_or_none, number, path_or_none, seed,
+    separator_or_none, time_or_none, whole, whole_or_none,
 };
 use crate::settings::time_limit::TimeLimit;
 use crate::system::console::LogFormat;
@@ -119,6 +119,28 @@ pub struct RawData {
     /// Column of obs that holds the intervention of each cell
     #[arg(long, value_name = "COLUMN")]
     pub label_key: Option<String>,
+    /// What stands between the interventions of a label, as in `A+B`: cells are then under several of them; order, repetition and
+    /// control labels among them do not matter
+    #[arg(long, value_name = "SEP", allow_hyphen_values = true)]
+    pub combination_separator: Option<String>,
+    /// Columns of obs with the dose of an intervention in each cell (0: none, 1), separated by commas: their names, what several
+    /// begin with (guide_*), or a matrix of obsm; instead of --label-key
+    #[arg(long, value_name = "COLUMN,...", value_delimiter = ',')]
+    pub intervention_columns: Option<Vec<String>>,
+    /// Column of obs with the dose of each cell: a number, or one for each intervention of its label (1+0.5)
+    #[arg(long, value_name = "COLUMN")]
+    pub dose_key: Option<String>,
+    /// Table of guides and their targets (CSV or TSV, such as CellRanger's feature reference): labels are guides, interventions
+    /// their targets
+    #[arg(long, value_name = "FILE")]
+    pub guide_targets: Option<PathBuf>,
+    /// Fewest counts of a guide in a cell that received it: guides are the CRISPR Guide Capture features of a 10x matrix, or the
+    /// --intervention-columns; instead of --label-key
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub guide_threshold: Option<i64>,
+    /// Cells under several interventions (by default kept, but several rows of --labels for a barcode are refused)
+    #[arg(long, value_name = "KIND")]
+    pub several_interventions: Option<SeveralInterventions>,
     /// Column of obs that holds the guide of each cell: each edge is checked by the guides of its intervention, and guides of
     /// control cells as if they were interventions (svae-plus with integrated masks, pca)
     #[arg(long, value_name = "COLUMN")]
@@ -181,6 +203,15 @@ impl RawData {
         let megabytes = whole(USUAL_BUFFER, 1, 1 << 24)(at("stream_buffer"), self.stream_buffer)?;
         Ok(LoadOptions {
             label_key: column_or_none(at("label_key"), self.label_key)?,
+            combination_separator: separator_or_none(at("combination_separator"), self.combination_separator)?,
+            intervention_columns: names_or_none(at("intervention_columns"), self.intervention_columns)?,
+            dose_key: column_or_none(at("dose_key"), self.dose_key)?,
+            guide_targets: path_or_none("file", "a table of guides and targets")(
+                at("guide_targets"),
+                self.guide_targets,
+            )?,
+            guide_threshold: whole_or_none(1, 1_000_000_000)(at("guide_threshold"), self.guide_threshold)?,
+            several_interventions: self.several_interventions,
             guide_key: column_or_none(at("guide_key"), self.guide_key)?,
             batch_key: column_or_none(at("batch_key"), self.batch_key)?,
             categorical_covariates: names(at("categorical_covariates"), self.categorical_covariates)?,

@@ -88,12 +88,20 @@ macro_rules! flag_tests {
 /// Masks that are drawn.
 const HARD: [&str; 2] = ["--mask", "hard"];
 const FILE: [&str; 2] = ["--data", "screen.h5ad"];
+const SEPARATOR: [&str; 4] = ["--data", "screen.h5ad", "--combination-separator", "+"];
 const STREAM: [&str; 3] = ["--data", "screen.h5ad", "--stream"];
 const STARTS: [&str; 2] = ["--starts", "3"];
 const COVARIATE: [&str; 4] = ["--data", "screen.h5ad", "--batch-key", "lane"];
 
 flag_tests! {
     label_key: FILE, ["--label-key", "gene"] => "label_key" = "\"gene\"";
+    combination_separator: FILE, ["--combination-separator", " || "] => "combination_separator" = "\" || \"";
+    intervention_columns: FILE, ["--intervention-columns", "guide_*,A"]
+        => "intervention_columns" = "[\"guide_*\", \"A\"]";
+    dose_key: FILE, ["--dose-key", "dose_val"] => "dose_key" = "\"dose_val\"";
+    guide_targets: FILE, ["--guide-targets", "feature_reference.csv"] => "guide_targets" = "\"feature_reference.csv\"";
+    guide_threshold: FILE, ["--guide-threshold", "5"] => "guide_threshold" = "5";
+    several_interventions: SEPARATOR, ["--several-interventions", "drop"] => "several_interventions" = "\"drop\"";
     guide_key: FILE, ["--guide-key", "guide"] => "guide_key" = "\"guide\"";
     batch_key: FILE, ["--batch-key", "lane"] => "batch_key" = "\"lane\"";
     categorical_covariates: FILE, ["--categorical-covariates", "a,b"] => "categorical_covariates" = "[\"a\", \"b\"]";

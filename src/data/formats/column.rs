@@ -5,6 +5,9 @@ use std::fmt::Display;
 
 use crate::error::{InputError, Result};
 
+/// Texts of a missing value.
+pub(crate) const MISSING: [&str; 5] = ["", "NA", "nan", "NaN", "None"];
+
 /// A column of cell annotations as stored.
 #[derive(Debug)]
 pub(crate) enum Column {
@@ -35,8 +38,7 @@ impl Column {
     /// A column of a text file: as text if it is the `label`, else as numbers where all values are. Missing values are
     /// empty, or have one of the usual names for that.
     pub fn from_texts<'a>(values: impl Iterator<Item = &'a str> + Clone, label: bool) -> Self {
-        let missing = |text: &str| matches!(text, "" | "NA" | "nan" | "NaN" | "None");
-        let values = values.map(|text| if missing(text) { "" } else { text });
+        let values = values.map(|text| if MISSING.contains(&text) { "" } else { text });
         if !label {
             if let Some(whole) = values.clone().map(|text| text.parse().ok()).collect::<Option<Vec<i64>>>() {
                 return Column::Integers(whole);

@@ -70,7 +70,7 @@ impl Delimited {
             return Err(InputError::new(problem, remedy).in_file(path).into());
         };
         let annotates = |(column, is_text): (&String, &bool)| {
-            rows_are_cells && (*is_text || options.columns.contains(&column.as_str()))
+            rows_are_cells && (*is_text || options.names_column(column, &columns))
         };
         let mut n = 0;
         let number: Vec<Option<u32>> = columns
@@ -366,7 +366,7 @@ impl Sides<'_> {
     /// Whether the rows are the cells; `None` if nothing tells.
     fn rows_are_cells(&self, corner: &str, options: &OpenOptions) -> Result<Option<bool>> {
         // Only cells have annotations.
-        if self.columns.iter().any(|column| options.columns.contains(&column.as_str())) {
+        if self.columns.iter().any(|column| options.names_column(column, self.columns)) {
             return Ok(Some(true));
         }
         if let Some(path) = options.labels {

@@ -1,12 +1,18 @@
 //! The names that 10x matrices come with: barcodes, and features, of which some are genes of some genome.
 
+use std::path::Path;
+
 use crate::data::formats::column::Column;
+use crate::data::formats::counts_sink::CountsSink;
+use crate::data::formats::screen_file::CellMatrix;
 use crate::data::names::Names;
-use crate::error::InputError;
+use crate::error::{InputError, Result};
 use crate::words::first_few;
 
 /// The kind of features whose counts are modelled.
 const GENE_EXPRESSION: &str = "Gene Expression";
+/// The kind of features that are guides.
+const GUIDE_CAPTURE: &str = "CRISPR Guide Capture";
 
 /// Features as listed.
 #[derive(Debug, Default)]
@@ -26,6 +32,10 @@ pub(crate) struct Genes {
     pub names: Vec<String>,
     /// Number among the genes of each listed feature; -1 if it is none.
     pub number: Vec<i64>,
+    /// Identifiers of the features that are guides.
+    pub guides: Vec<String>,
+    /// Number among these of each listed feature; -1 if it is none.
+    pub guide_number: Vec<i64>,
     /// What was left out.
     pub notes: Vec<String>,
 }
@@ -79,10 +89,16 @@ impl Features {
             let known = first_few(&genomes);
             notes.push(format!("genes of several genomes are read: {known}; choose one with --genome"));
         }
+        let mut guides = Vec::new();
+        let mut guide_number = vec![-1; self.names.len()];
+        for (n, _) in self.kinds.iter().enumerate().filter(|(_, kind)| *kind == GUIDE_CAPTURE) {
+            guide_number[n] = guides.len() as i64;
+            guides.push(self.ids[n].clone());
+        }
         let kept = |values: Vec<String>| -> Vec<String> {
             values.into_iter().zip(&number).filter(|(_, number)| **number >= 0).map(|(value, _)| value).collect()
         };
-        Ok(Genes { ids: kept(self.ids), names: kept(self.names), number, notes })
+        Ok(Genes { ids: kept(self.ids), names: kept(self.names), number, guides, guide_number, notes })
     }
 }
 
@@ -105,6 +121,33 @@ impl TenxNames {
     /// Barcodes of the cells.
     pub fn cells(&self) -> Names {
         self.barcodes.iter().collect()
+    }
+
+    /// Counts of the guides, if there are any; `read` passes the features with the numbers that it is given to a sink. `path` and
+    /// `place` are for messages.
+    ///
+    /// # Errors
+    /// As `read`.
+    pub fn guide_counts(
+        &self,
+        path: &Path,
+        place: &str,
+        read: impl FnOnce(&[i64], &mut CountsSink) -> Result<()>,
+    ) -> Result<Option<CellMatrix>> {
+        let Genes { guides, guide_number, .. } = &self.genes;
+        if guides.is_empty() {
+            return Ok(None);
+        }
+        let cells = self.cells();
+        let mut silent = |_, _| {};
+        let mut sink = CountsSink::new(path, place.to_owned(), &cells, guides, &mut silent);
+        read(guide_number, &mut sink)?;
+        let counts = sink.finish()?.counts;
+        let mut rows = vec![Vec::new(); cells.len()];
+        for (n, row) in rows.iter_mut().enumerate() {
+            counts.row(n).for_each(|guide, count| row.push((guide as u32, f64::from(count))));
+        }
+        Ok(Some(CellMatrix { names: guides.clone(), rows }))
     }
 
     /// Names of the columns of the cells.
@@ -146,6 +189,7 @@ mod tests {
         };
         let all = features().genes(None).unwrap();
         assert_eq!((all.names, all.number), (texts(&["a", "c", "d"]), vec![0, -1, 1, 2]));
+        assert_eq!((all.guides, all.guide_number), (texts(&["i1"]), vec![-1, 0, -1, -1]));
         assert_eq!(all.notes.len(), 2, "{:?}", all.notes);
         let human = features().genes(Some("GRCh38")).unwrap();
         assert_eq!((human.ids, human.number), (texts(&["i0", "i3"]), vec![0, -1, -1, 1]));

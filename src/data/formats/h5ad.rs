@@ -7,12 +7,15 @@ use crate::data::formats::anndata_writer::{Frame, FrameColumn};
 use crate::data::formats::column::Column;
 use crate::data::formats::counts_sink::CountsSink;
 use crate::data::formats::hdf5::{HDF5_ENDINGS, Hdf5, Matrix, RowReader, Storage, place};
-use crate::data::formats::screen_file::{RawTruth, ScreenFile, StoredMatrix, has_ending};
+use crate::data::formats::screen_file::{CellMatrix, RawTruth, ScreenFile, StoredMatrix, has_ending};
 use crate::data::names::Names;
 use crate::error::{InputError, Result};
 use crate::words::first_few;
 
 const WRITE_AGAIN: &str = "open the file with a current AnnData and write it again";
+
+/// Most columns of a matrix of `obsm`: more are a damaged index.
+const MOST_COLUMNS: usize = 10_000_000;
 
 /// An open .h5ad file and the matrix of it that is read.
 pub(crate) struct H5ad {
@@ -275,6 +278,71 @@ impl H5ad {
     }
 }
 
+/// Matrices of `obsm`.
+impl H5ad {
+    /// Names of at least `n` columns without any: the text in `uns/NAME_names`, if that fits, else numbers.
+    fn column_names_of(&self, path: &str, n: usize) -> Vec<String> {
+        let name = path.strip_prefix("obsm/").unwrap_or(path);
+        let stored = self.hdf5.strings(&format!("uns/{name}_names")).ok().filter(|names| names.len() >= n);
+        stored.unwrap_or_else(|| (0..n).map(|j| format!("{name}_{j}")).collect())
+    }
+
+    fn dense_matrix(&self, path: &str) -> Result<CellMatrix> {
+        let (shape, values) = self.hdf5.table(path)?.unwrap_or_default();
+        let [n_rows, n_columns] = shape[..] else {
+            return Err(self.fault(path, format!("it has shape {shape:?}"), "store a row per cell").into());
+        };
+        let mut names = self.column_names_of(path, n_columns);
+        names.truncate(n_columns);
+        Ok(CellMatrix::from_dense(names, n_rows, &values))
+    }
+
+    fn frame_matrix(&self, path: &str) -> Result<CellMatrix> {
+        let names = self.fields(path)?;
+        let mut rows = vec![Vec::new(); self.n_rows(path)?];
+        for (j, name) in names.iter().enumerate() {
+            let column = self.stored_column(path, name)?.into_numbers();
+            let values = column.map_err(|error| error.in_file(self.path()).at(place(&format!("{path}/{name}"))))?;
+            if values.len() != rows.len() {
+                let problem = format!("it has {} values for {} rows", values.len(), rows.len());
+                return Err(self.fault(&format!("{path}/{name}"), problem, "write the file again").into());
+            }
+            for (row, &value) in rows.iter_mut().zip(&values).filter(|(_, x)| **x != 0.0) {
+                row.push((j as u32, value));
+            }
+        }
+        Ok(CellMatrix { names, rows })
+    }
+
+    fn sparse_matrix(&self, path: &str, by_row: bool) -> Result<CellMatrix> {
+        let part = |part: &str| format!("{path}/{part}");
+        let (indptr, indices) = (self.hdf5.integers(&part("indptr"))?, self.hdf5.integers(&part("indices"))?);
+        let data = self.hdf5.plain_column(&part("data"))?.into_numbers().map_err(|error| error.in_file(self.path()))?;
+        let damaged = || self.fault(path, "the sparse matrix is damaged", "write the file again");
+        let ascends = indptr.windows(2).all(|pair| pair[0] <= pair[1]);
+        let fits = indptr.first() == Some(&0) && indptr.last() == Some(&(data.len() as i64));
+        if !ascends || !fits || indices.len() != data.len() || indices.iter().any(|index| *index < 0) {
+            return Err(damaged().into());
+        }
+        let (n_major, n_minor) = (indptr.len() - 1, indices.iter().max().map_or(0, |&index| index as usize + 1));
+        let (n_rows, n_columns) = if by_row { (n_major, n_minor) } else { (self.n_rows("obs")?, n_major) };
+        if n_columns > MOST_COLUMNS || (!by_row && n_minor > n_rows) {
+            return Err(damaged().into());
+        }
+        let mut rows = vec![Vec::new(); n_rows];
+        for (major, range) in indptr.windows(2).enumerate() {
+            for at in range[0] as usize..range[1] as usize {
+                let (row, column) = if by_row { (major, indices[at] as usize) } else { (indices[at] as usize, major) };
+                if data[at] != 0.0 {
+                    rows[row].push((column as u32, data[at]));
+                }
+            }
+        }
+        rows.iter_mut().for_each(|row: &mut Vec<(u32, f64)>| row.sort_by_key(|&(column, _)| column));
+        Ok(CellMatrix { names: self.column_names_of(path, n_columns), rows })
+    }
+}
+
 impl ScreenFile for H5ad {
     fn path(&self) -> &Path {
         self.hdf5.path()
@@ -337,6 +405,26 @@ impl ScreenFile for H5ad {
 
     fn column(&self, name: &str, _label: bool) -> Result<Column> {
         self.stored_column("obs", name)
+    }
+
+    fn cell_matrix_names(&self) -> Result<Vec<String>> {
+        self.hdf5.children("obsm")
+    }
+
+    fn cell_matrix(&self, name: &str) -> Result<CellMatrix> {
+        let path = format!("obsm/{name}");
+        let kind =
+            self.hdf5.attribute(&path, "encoding-type").or_else(|| self.hdf5.attribute(&path, "h5sparse_format"));
+        match kind.as_deref() {
+            _ if self.has(&path) => self.dense_matrix(&path),
+            Some("dataframe") => self.frame_matrix(&path),
+            Some(kind @ ("csr_matrix" | "csr" | "csc_matrix" | "csc")) => {
+                self.sparse_matrix(&path, kind.starts_with("csr"))
+            }
+            _ => Err(self
+                .fault(&path, "this kind of matrix is not read", "store a table, an array or a CSR matrix")
+                .into()),
+        }
     }
 
     fn truth(&self) -> Result<Option<RawTruth>> {

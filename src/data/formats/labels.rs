@@ -1,9 +1,9 @@
-//! A table of labels beside the counts (CSV or TSV): a row per barcode, and a column with its intervention.
+//! A table of labels beside the counts (CSV or TSV): a row per barcode, or one per barcode and intervention.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use crate::data::formats::column::Column;
+use crate::data::formats::column::{Column, MISSING};
 use crate::data::formats::text::read_text;
 use crate::data::names::Names;
 use crate::error::{InputError, Result};
@@ -12,6 +12,8 @@ use crate::words::first_few;
 /// Columns that usually hold the barcode; else it is the first.
 pub(crate) const USUAL_BARCODES: [&str; 8] =
     ["barcode", "barcodes", "cell_barcode", "cell", "cell_id", "cell_name", "cb", "index"];
+/// What a table of labels holds, in words.
+const BARCODES: &str = "barcode and intervention";
 /// Names of the columns of a table without header.
 const WITHOUT_HEADER: [&str; 2] = ["barcode", "intervention"];
 
@@ -20,20 +22,22 @@ const WITHOUT_HEADER: [&str; 2] = ["barcode", "intervention"];
 pub(crate) struct LabelTable {
     path: PathBuf,
     columns: Vec<String>,
-    /// Text of each column and cell; empty if missing.
+    /// Text of each column and cell; empty if missing. Of a cell with several rows, that of its first.
     values: Vec<Vec<String>>,
+    /// Further rows of cells: the cell, and its text in each column.
+    further: Vec<(usize, Vec<String>)>,
     /// What there is to say about the match.
     pub notes: Vec<String>,
 }
 
 impl LabelTable {
-    /// Reads the table at `path` and matches its barcodes to `cells`.
+    /// Reads the table at `path` and matches its barcodes to `cells`, each of which has one row unless `several` are allowed.
     ///
     /// # Errors
-    /// [`InputError`], with the line, if it is absent or no table, if a barcode comes twice with different values, or
-    /// if no barcode is that of a cell.
-    pub fn read(path: &Path, cells: &Names) -> Result<Self> {
-        let mut rows = parse(path)?;
+    /// [`InputError`], with the line, if it is absent or no table, if a barcode comes twice with different values that are not
+    /// allowed, or if no barcode is that of a cell.
+    pub fn read(path: &Path, cells: &Names, several: bool) -> Result<Self> {
+        let mut rows = text_rows(path, BARCODES)?;
         let width = rows[0].fields.len();
         let mut numbers: HashMap<&str, Vec<usize>> = HashMap::with_capacity(cells.len());
         cells.iter().enumerate().for_each(|(n, cell)| numbers.entry(cell).or_default().push(n));
@@ -49,14 +53,44 @@ impl LabelTable {
             false => rows.remove(0).fields,
         };
         let key = key_column(&header);
-        let (row_of, notes) = match_rows(path, &rows, key, cells, &numbers)?;
+        let MatchedRows { first, further, notes } = match_rows(path, &rows, key, cells, &numbers)?;
+        if let (false, Some(&(cell, row))) = (several, further.first()) {
+            return Err(repeated(path, &header, key, (&rows[first[cell].expect("a first row")], &rows[row])).into());
+        }
         let (mut columns, mut values) = (Vec::new(), Vec::new());
         for (c, name) in header.into_iter().enumerate().filter(|(c, _)| *c != key) {
             let value = |row: &Option<usize>| row.map_or_else(String::new, |r| rows[r].fields[c].clone());
             columns.push(name);
-            values.push(row_of.iter().map(value).collect());
+            values.push(first.iter().map(value).collect());
         }
-        Ok(Self { path: path.to_path_buf(), columns, values, notes })
+        let others = |row: usize| rows[row].fields.iter().enumerate().filter(|(c, _)| *c != key);
+        let further = further
+            .into_iter()
+            .map(|(cell, row)| (cell, others(row).map(|(_, text)| text.clone()).collect()))
+            .collect();
+        Ok(Self { path: path.to_path_buf(), columns, values, further, notes })
+    }
+
+    /// Whether any cell has several rows.
+    pub fn has_several_rows(&self) -> bool {
+        !self.further.is_empty()
+    }
+
+    /// All different values of each cell in a column, in the order of its rows; none where all are missing.
+    ///
+    /// # Errors
+    /// [`InputError`] if there is no such column.
+    pub fn all_values(&self, name: &str) -> Result<Vec<Vec<&str>>> {
+        let at = self.position(name)?;
+        let mut all: Vec<Vec<&str>> = vec![Vec::new(); self.values[at].len()];
+        let first = self.values[at].iter().enumerate();
+        let further = self.further.iter().map(|(cell, row)| (*cell, &row[at]));
+        for (cell, text) in first.chain(further) {
+            if !MISSING.contains(&text.as_str()) && !all[cell].contains(&text.as_str()) {
+                all[cell].push(text);
+            }
+        }
+        Ok(all)
     }
 
     /// The file.
@@ -72,27 +106,42 @@ impl LabelTable {
     /// One column; as text if it is the label, else as numbers where all values are.
     ///
     /// # Errors
-    /// [`InputError`] if there is no such column.
+    /// [`InputError`] if there is no such column, or if rows of a cell differ in it.
     pub fn column(&self, name: &str, label: bool) -> Result<Column> {
-        let at = self.columns.iter().position(|column| column == name).ok_or_else(|| {
+        let at = self.position(name)?;
+        if let Some((cell, row)) = self.further.iter().find(|(cell, row)| row[at] != self.values[at][*cell]) {
+            let (one, other) = (&self.values[at][*cell], &row[at]);
+            let problem = format!("rows of the same barcode differ in column `{name}`: `{one}` and `{other}`");
+            return Err(InputError::new(problem, "name a column with one value per barcode")
+                .in_file(&self.path)
+                .into());
+        }
+        Ok(Column::from_texts(self.values[at].iter().map(String::as_str), label))
+    }
+
+    fn position(&self, name: &str) -> Result<usize> {
+        let found = self.columns.iter().position(|column| column == name).ok_or_else(|| {
             InputError::new(
                 format!("there is no column `{name}`"),
                 format!("the columns are {}", first_few(&self.columns)),
             )
             .in_file(&self.path)
-        })?;
-        Ok(Column::from_texts(self.values[at].iter().map(String::as_str), label))
+        });
+        Ok(found?)
     }
 }
 
 /// A row of a table.
-struct LabelRow {
-    line: u64,
-    fields: Vec<String>,
+pub(crate) struct TextRow {
+    pub line: u64,
+    pub fields: Vec<String>,
 }
 
-/// The rows of a table of at least two columns, the header among them.
-fn parse(path: &Path) -> Result<Vec<LabelRow>> {
+/// The rows of a table of at least two columns, the header among them; `columns` says which, in words.
+///
+/// # Errors
+/// [`InputError`], with the line, if it is absent or no table.
+pub(crate) fn text_rows(path: &Path, columns: &str) -> Result<Vec<TextRow>> {
     let fault = |problem: String, remedy: &str| InputError::new(problem, remedy).in_file(path);
     let text = read_text(path)?;
     let first = text.lines().next().unwrap_or_default();
@@ -115,11 +164,11 @@ fn parse(path: &Path) -> Result<Vec<LabelRow>> {
             fault(problem, "mend the table").at(format!("line {line}"))
         })?;
         let line = record.position().map_or(0, |position| position.line());
-        rows.push(LabelRow { line, fields: record.iter().map(str::to_string).collect() });
+        rows.push(TextRow { line, fields: record.iter().map(str::to_string).collect() });
     }
     if rows.first().is_none_or(|row| row.fields.len() < 2) {
         let problem = "it is no table of at least two columns";
-        return Err(fault(problem.into(), "give barcode and intervention, separated by commas or tabs").into());
+        return Err(fault(problem.into(), &format!("give {columns}, separated by commas or tabs")).into());
     }
     Ok(rows)
 }
@@ -129,14 +178,39 @@ fn key_column(header: &[String]) -> usize {
     header.iter().position(|name| USUAL_BARCODES.contains(&name.to_lowercase().as_str())).unwrap_or(0)
 }
 
-/// The row of each cell, `None` if it has none, and what there is to say about the match; `numbers` finds cells by name.
+/// The rows of a table that belong to each cell.
+struct MatchedRows {
+    /// The first of each cell, `None` if it has none.
+    first: Vec<Option<usize>>,
+    /// Further ones that differ from it: the cell, and the row.
+    further: Vec<(usize, usize)>,
+    /// What there is to say about the match.
+    notes: Vec<String>,
+}
+
+/// A barcode that comes again with other values than `before`.
+fn repeated(path: &Path, header: &[String], key: usize, (before, again): (&TextRow, &TextRow)) -> InputError {
+    let differs = |c: &usize| before.fields[*c] != again.fields[*c];
+    let columns: Vec<&String> = (0..header.len()).filter(differs).map(|c| &header[c]).collect();
+    let problem = format!(
+        "the barcode `{}` comes again with other values of {}, it was first on line {}",
+        again.fields[key],
+        first_few(&columns),
+        before.line
+    );
+    let remedy = "keep one row per barcode, or read the rows of a barcode as several interventions of its cell with \
+                  --several-interventions keep";
+    InputError::new(problem, remedy).in_file(path).at(format!("line {}", again.line))
+}
+
+/// Finds the rows of each cell; `numbers` finds cells by name.
 fn match_rows(
     path: &Path,
-    rows: &[LabelRow],
+    rows: &[TextRow],
     key: usize,
     cells: &Names,
     numbers: &HashMap<&str, Vec<usize>>,
-) -> Result<(Vec<Option<usize>>, Vec<String>)> {
+) -> Result<MatchedRows> {
     let fault = |problem: String, remedy: &str| InputError::new(problem, remedy).in_file(path);
     // Barcodes without the suffix of their GEM well are matched too, where that is unambiguous.
     let mut bare: HashMap<&str, Vec<usize>> = HashMap::new();
@@ -146,7 +220,8 @@ fn match_rows(
             bare.entry(without_well(cell)).or_default().push(n);
         }
     }
-    let mut row_of: Vec<Option<usize>> = vec![None; cells.len()];
+    let mut first: Vec<Option<usize>> = vec![None; cells.len()];
+    let mut further = Vec::new();
     let mut n_strangers = 0;
     for (r, row) in rows.iter().enumerate() {
         let barcode = row.fields[key].as_str();
@@ -159,20 +234,14 @@ fn match_rows(
             continue;
         };
         for &n in found {
-            match row_of[n] {
-                Some(before) if rows[before].fields != row.fields => {
-                    let problem = format!(
-                        "the barcode `{barcode}` comes again with other values, it was first on line {}",
-                        rows[before].line
-                    );
-                    return Err(fault(problem, "keep one row per barcode").at(format!("line {}", row.line)).into());
-                }
+            match first[n] {
+                Some(before) if rows[before].fields != row.fields => further.push((n, r)),
                 Some(_) => {}
-                None => row_of[n] = Some(r),
+                None => first[n] = Some(r),
             }
         }
     }
-    if row_of.iter().all(Option::is_none) {
+    if first.iter().all(Option::is_none) {
         let example = rows.first().map_or("", |row| row.fields[key].as_str());
         let (n, cell) = (rows.len(), cells.get(0).unwrap_or(""));
         let problem = format!("none of its {n} barcodes (`{example}`, ...) is that of a cell (`{cell}`, ...)");
@@ -185,7 +254,7 @@ fn match_rows(
     if n_strangers > 0 {
         notes.push(format!("{n_strangers} of {} rows of the labels belong to no cell of the data", rows.len()));
     }
-    Ok((row_of, notes))
+    Ok(MatchedRows { first, further, notes })
 }
 
 /// The barcodes of a table, as they are and without their GEM wells, to tell cells from genes before either is known.
@@ -193,7 +262,7 @@ fn match_rows(
 /// # Errors
 /// As [`LabelTable::read`], but that none of them is a cell's.
 pub(crate) fn barcodes(path: &Path) -> Result<HashSet<String>> {
-    let rows = parse(path)?;
+    let rows = text_rows(path, BARCODES)?;
     let key = key_column(&rows[0].fields);
     let barcodes = rows.into_iter().map(|mut row| row.fields.swap_remove(key));
     Ok(barcodes.flat_map(|barcode| [without_well(&barcode).to_string(), barcode]).collect())
@@ -230,7 +299,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("labels.csv");
         std::fs::write(&path, text).unwrap();
-        LabelTable::read(&path, &cells.iter().collect())
+        LabelTable::read(&path, &cells.iter().collect(), false)
     }
 
     fn texts(column: Column) -> Vec<String> {

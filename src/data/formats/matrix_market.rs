@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::data::formats::column::Column;
 use crate::data::formats::counts_sink::{CountsSink, EntrySink};
 use crate::data::formats::features::{Features, TenxNames};
-use crate::data::formats::screen_file::{ScreenFile, StoredMatrix, has_ending};
+use crate::data::formats::screen_file::{CellMatrix, ScreenFile, StoredMatrix, has_ending};
 use crate::data::formats::text::{Lines, is_gzip, number, whole};
 use crate::data::names::Names;
 use crate::error::{Error, InputError, Result};
@@ -83,8 +83,12 @@ impl MatrixMarket {
         path.is_dir() || is_matrix(path)
     }
 
-    /// Delivers every entry as cell, gene (-1: no gene), value, with the bytes of the file read so far.
-    fn read_entries(&self, mut entry: impl FnMut(i64, i64, f64, Option<u64>) -> Result<bool>) -> Result<()> {
+    /// Delivers every entry as cell, feature by its `number` (-1: it has none), value, with the bytes of the file read so far.
+    fn read_entries(
+        &self,
+        number: &[i64],
+        mut entry: impl FnMut(i64, i64, f64, Option<u64>) -> Result<bool>,
+    ) -> Result<()> {
         let mut lines = Lines::open(&self.matrix, MAX_LINE)?;
         let header = read_header(&mut lines)?;
         if header != self.header {
@@ -110,7 +114,7 @@ impl MatrixMarket {
             }
             let (cell, feature) = if self.rows_are_cells { (row, column) } else { (column, row) };
             let bytes = (n % REPORT == 0).then(|| lines.bytes());
-            if !entry(cell as i64 - 1, self.names.genes.number[feature as usize - 1], value, bytes)? {
+            if !entry(cell as i64 - 1, number[feature as usize - 1], value, bytes)? {
                 return Ok(());
             }
         }
@@ -122,10 +126,10 @@ impl MatrixMarket {
     }
 
     /// Passes the cells in order; false as soon as they are found not to come in order.
-    fn read_in_order(&self, sink: &mut CountsSink) -> Result<bool> {
+    fn read_in_order(&self, number: &[i64], sink: &mut CountsSink) -> Result<bool> {
         let mut told = 0;
         let mut in_order = true;
-        self.read_entries(|cell, gene, value, bytes| {
+        self.read_entries(number, |cell, gene, value, bytes| {
             while (sink.n_ended() as i64) < cell {
                 sink.end_cell()?;
             }
@@ -143,6 +147,31 @@ impl MatrixMarket {
             sink.end_cell()?;
         }
         Ok(in_order)
+    }
+
+    /// Passes the features with a `number` to `sink`.
+    fn read_features(&self, number: &[i64], sink: &mut CountsSink) -> Result<()> {
+        let length = std::fs::metadata(&self.matrix).map_or(0, |metadata| metadata.len());
+        sink.expect_bytes(length);
+        if self.read_in_order(number, sink)? {
+            return Ok(());
+        }
+        // Sorted by gene, or not at all: entries are counted first, then put in their places.
+        sink.reset();
+        sink.expect_bytes(2 * length);
+        sink.receive_unordered(|sink, entry: EntrySink| {
+            let mut told = 0;
+            self.read_entries(number, |cell, gene, value, bytes| {
+                if gene >= 0 {
+                    entry(cell, gene, value)?;
+                }
+                if let Some(bytes) = bytes {
+                    sink.advance(bytes - told);
+                    told = bytes;
+                }
+                Ok(true)
+            })
+        })
     }
 }
 
@@ -176,27 +205,15 @@ impl ScreenFile for MatrixMarket {
     }
 
     fn read_counts(&self, sink: &mut CountsSink) -> Result<()> {
-        let length = std::fs::metadata(&self.matrix).map_or(0, |metadata| metadata.len());
-        sink.expect_bytes(length);
-        if self.read_in_order(sink)? {
-            return Ok(());
-        }
-        // Sorted by gene, or not at all: entries are counted first, then put in their places.
-        sink.reset();
-        sink.expect_bytes(2 * length);
-        sink.receive_unordered(|sink, entry: EntrySink| {
-            let mut told = 0;
-            self.read_entries(|cell, gene, value, bytes| {
-                if gene >= 0 {
-                    entry(cell, gene, value)?;
-                }
-                if let Some(bytes) = bytes {
-                    sink.advance(bytes - told);
-                    told = bytes;
-                }
-                Ok(true)
-            })
-        })
+        self.read_features(&self.names.genes.number, sink)
+    }
+
+    fn guide_names(&self) -> &[String] {
+        &self.names.genes.guides
+    }
+
+    fn guide_counts(&self) -> Result<Option<CellMatrix>> {
+        self.names.guide_counts(&self.matrix, "matrix", |number, sink| self.read_features(number, sink))
     }
 
     fn column_names(&self) -> Result<Vec<String>> {
@@ -217,7 +234,7 @@ impl ScreenFile for MatrixMarket {
 
     fn matrices(&self) -> Result<Vec<StoredMatrix>> {
         let mut sample = Vec::new();
-        self.read_entries(|_, _, value, _| {
+        self.read_entries(&self.names.genes.number, |_, _, value, _| {
             sample.push(value);
             Ok(sample.len() < SAMPLE)
         })?;

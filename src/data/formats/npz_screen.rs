@@ -10,7 +10,7 @@ use crate::data::formats::counts_sink::{
     BLOCK, CountsSink, SparseBlock, cell_place, check_indptr, push_dense, read_csc, read_csr,
 };
 use crate::data::formats::npz::{ArrayStream, ElementKind, Npz, NpzWriter};
-use crate::data::formats::screen_file::{RawTruth, ScreenFile, StoredMatrix, has_ending};
+use crate::data::formats::screen_file::{CellMatrix, RawTruth, ScreenFile, StoredMatrix, has_ending};
 use crate::data::names::Names;
 use crate::error::{InputError, Result};
 use crate::words::first_few;
@@ -247,6 +247,26 @@ impl ScreenFile for NpzScreen {
             ElementKind::Float => Column::Numbers(array.into_f64()?.1),
             ElementKind::Text => Column::Strings(array.into_strings()?.1),
         })
+    }
+
+    fn cell_matrix_names(&self) -> Result<Vec<String>> {
+        let names = self.column_names()?.into_iter();
+        names
+            .filter_map(|name| {
+                let array = self.npz.array(&name);
+                array.map(|array| (array.shape().len() == 2).then_some(name)).transpose()
+            })
+            .collect()
+    }
+
+    fn cell_matrix(&self, name: &str) -> Result<CellMatrix> {
+        let (shape, values) = self.npz.array_f64(name)?;
+        let [n_rows, n_columns] = shape[..] else {
+            return Err(self.fault(name, format!("it has shape {shape:?}"), "store a row per cell").into());
+        };
+        let stored = self.names(&format!("{name}_names"))?.filter(|names| names.len() == n_columns);
+        let names = stored.unwrap_or_else(|| (0..n_columns).map(|j| format!("{name}_{j}")).collect());
+        Ok(CellMatrix::from_dense(names, n_rows, &values))
     }
 
     fn stored_library(&self) -> Option<&'static str> {

@@ -35,6 +35,19 @@ pub(crate) struct OpenOptions<'a> {
     pub labels: Option<&'a Path>,
     /// Columns that are to annotate the cells.
     pub columns: Vec<&'a str>,
+    /// What further such columns begin with.
+    pub beginnings: Vec<&'a str>,
+}
+
+impl OpenOptions<'_> {
+    /// Whether the column `name`, one of `columns`, is to annotate the cells.
+    pub fn names_column(&self, name: &str, columns: &[String]) -> bool {
+        let begins = |beginning: &&str| match columns.iter().any(|column| column == beginning) {
+            true => name == *beginning,
+            false => !beginning.is_empty() && name.starts_with(*beginning),
+        };
+        self.columns.contains(&name) || self.beginnings.iter().any(begins)
+    }
 }
 
 /// Whether the name of a file ends in one of `endings` (in small letters), whatever its own letters.
@@ -75,6 +88,23 @@ pub(crate) trait ScreenFile {
     fn column_place(&self, name: &str) -> String;
     /// One column; `label` says that it is read as the intervention.
     fn column(&self, name: &str, label: bool) -> Result<Column>;
+    /// Names of the matrices with a row per cell beside the counts (`obsm` of AnnData).
+    fn cell_matrix_names(&self) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+    /// One of these matrices.
+    fn cell_matrix(&self, name: &str) -> Result<CellMatrix> {
+        let problem = format!("there is no matrix `{name}` of the cells");
+        Err(InputError::new(problem, "name columns of the cells").in_file(self.path()).into())
+    }
+    /// Names of the guides among the features.
+    fn guide_names(&self) -> &[String] {
+        &[]
+    }
+    /// Counts of the guides among the features, if there are any.
+    fn guide_counts(&self) -> Result<Option<CellMatrix>> {
+        Ok(None)
+    }
     /// A column that holds size factors even if none is named.
     fn stored_library(&self) -> Option<&'static str> {
         None
@@ -89,6 +119,27 @@ pub(crate) trait ScreenFile {
     }
     /// Every matrix that could hold counts, for `inspect`; the one that is read comes first.
     fn matrices(&self) -> Result<Vec<StoredMatrix>>;
+}
+
+/// A matrix with a row per cell and named columns.
+#[derive(Debug, Default)]
+pub(crate) struct CellMatrix {
+    /// Names of the columns.
+    pub names: Vec<String>,
+    /// Column and value of every entry of each cell that is not zero, by column.
+    pub rows: Vec<Vec<(u32, f64)>>,
+}
+
+impl CellMatrix {
+    /// The `n_rows` x `names.len()` values of a dense matrix, row-major.
+    pub fn from_dense(names: Vec<String>, n_rows: usize, values: &[f64]) -> Self {
+        let of_row = |row: &[f64]| (0_u32..).zip(row.iter().copied()).filter(|(_, x)| *x != 0.0).collect();
+        let rows = match names.len() {
+            0 => vec![Vec::new(); n_rows],
+            n_columns => values.chunks(n_columns).map(of_row).collect(),
+        };
+        Self { names, rows }
+    }
 }
 
 /// A matrix as `inspect` shows it.

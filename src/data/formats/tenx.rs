@@ -6,7 +6,7 @@ use crate::data::formats::column::Column;
 use crate::data::formats::counts_sink::CountsSink;
 use crate::data::formats::features::{Features, TenxNames};
 use crate::data::formats::hdf5::{HDF5_ENDINGS, Hdf5, Matrix, Storage};
-use crate::data::formats::screen_file::{ScreenFile, StoredMatrix, has_ending};
+use crate::data::formats::screen_file::{CellMatrix, ScreenFile, StoredMatrix, has_ending};
 use crate::data::names::Names;
 use crate::error::{InputError, Result};
 use crate::words::first_few;
@@ -82,6 +82,16 @@ impl Tenx {
         Ok(Self { hdf5, group, names: TenxNames::new(genes, barcodes), notes })
     }
 
+    /// Passes the features with a `number` to `sink`.
+    fn read_features(&self, number: &[i64], sink: &mut CountsSink) -> Result<()> {
+        // Features beyond the list go to a gene that does not exist, so that they are refused.
+        let gene_of = |feature: i64| match usize::try_from(feature) {
+            Ok(feature) => number.get(feature).copied().unwrap_or(i64::MAX),
+            Err(_) => feature,
+        };
+        self.hdf5.read_sparse(&self.group, Storage::Rows, sink, gene_of)
+    }
+
     fn matrix(&self) -> Matrix {
         // Genes x barcodes by columns is barcodes x genes by rows.
         Matrix { name: self.group.clone(), storage: Storage::Rows }
@@ -128,13 +138,15 @@ impl ScreenFile for Tenx {
     }
 
     fn read_counts(&self, sink: &mut CountsSink) -> Result<()> {
-        let number = &self.names.genes.number;
-        // Features beyond the list go to a gene that does not exist, so that they are refused.
-        let gene_of = |feature: i64| match usize::try_from(feature) {
-            Ok(feature) => number.get(feature).copied().unwrap_or(i64::MAX),
-            Err(_) => feature,
-        };
-        self.hdf5.read_sparse(&self.group, Storage::Rows, sink, gene_of)
+        self.read_features(&self.names.genes.number, sink)
+    }
+
+    fn guide_names(&self) -> &[String] {
+        &self.names.genes.guides
+    }
+
+    fn guide_counts(&self) -> Result<Option<CellMatrix>> {
+        self.names.guide_counts(self.path(), &self.group, |number, sink| self.read_features(number, sink))
     }
 
     fn column_names(&self) -> Result<Vec<String>> {

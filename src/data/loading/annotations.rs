@@ -7,9 +7,13 @@ use crate::data::dataset::{Categorical, Continuous, Covariates, Guides};
 use crate::data::formats::column::{Column, Levels};
 use crate::data::formats::labels::LabelTable;
 use crate::data::formats::screen_file::ScreenFile;
+use crate::data::loading::assignments::{Assignments, StoredLevels, doubtful_separator, from_table_rows};
+use crate::data::loading::intervention_columns::{InterventionColumns, doses_in};
+use crate::data::loading::members::{GuideTargets, Members};
 use crate::data::loading::options::LoadOptions;
+use crate::data::loading::separators::unread_combinations;
 use crate::error::{InputError, Result};
-use crate::words::first_few;
+use crate::words::{first_few, nearest};
 
 /// UsedColumns that usually hold the intervention, looked for when none is named.
 pub(crate) const USUAL_LABELS: [&str; 13] = [
@@ -57,7 +61,10 @@ impl Annotations<'_> {
     /// An error about a column.
     pub fn error(&self, name: &str, error: InputError) -> InputError {
         let (path, place) = self.place(name);
-        error.in_file(path).at(place)
+        match name {
+            "" => error.in_file(path),
+            _ => error.in_file(path).at(place),
+        }
     }
 
     fn read(&self, name: &str, label: bool) -> Result<Column> {
@@ -127,25 +134,28 @@ impl Annotations<'_> {
     }
 
     /// Every named column exists and no column is used for two things.
-    fn check_keys(&self, options: &LoadOptions, label_key: &str) -> Result<()> {
+    fn check_keys(&self, options: &LoadOptions, label_key: Option<&String>) -> Result<()> {
         let columns = self.names()?;
         let categorical = options.batch_key.iter().chain(&options.categorical_covariates);
         let covariates: Vec<&String> = categorical.chain(&options.continuous_covariates).collect();
-        let label_key = label_key.to_string();
-        let label = (!options.unlabelled).then_some(&label_key);
-        for key in covariates.iter().copied().chain(label).chain(&options.guide_key).chain(&options.size_factor_key) {
+        let label = label_key.filter(|_| !options.unlabelled);
+        let others =
+            label.into_iter().chain(&options.dose_key).chain(&options.guide_key).chain(&options.size_factor_key);
+        for key in covariates.iter().copied().chain(others) {
             if !columns.contains(key) {
-                let known = match columns.is_empty() {
-                    true => "the file says nothing of its cells: name a table of them with --labels".to_owned(),
-                    false => format!("the columns are {}", first_few(&columns)),
+                let known = match (columns.is_empty(), nearest(key, columns.iter().map(String::as_str))) {
+                    (true, _) => "the file says nothing of its cells: name a table of them with --labels".to_owned(),
+                    (false, Some(near)) => format!("did you mean `{near}`? the columns are {}", first_few(&columns)),
+                    (false, None) => format!("the columns are {}", first_few(&columns)),
                 };
                 return Err(self.error(key, InputError::new("there is no such column of the cells", known)).into());
             }
         }
-        if covariates.contains(&&label_key) {
+        let answers = label.into_iter().chain(&options.dose_key);
+        if let Some(key) = answers.into_iter().find(|key| covariates.contains(key)) {
             return Err(self
                 .error(
-                    &label_key,
+                    key,
                     InputError::new(
                         "the intervention label cannot be a covariate as well: the decoder would see the answer",
                         "leave it out of the covariates",
@@ -166,12 +176,24 @@ impl Annotations<'_> {
     /// [`InputError`] if the label cannot be told, a column is absent or used for two things, or its values are of the
     /// wrong kind or number.
     pub fn read_columns(&self, options: &LoadOptions, notes: &mut Vec<String>) -> Result<UsedColumns> {
-        let label_key = if options.unlabelled { String::new() } else { self.choose_label(options, notes)? };
-        self.check_keys(options, &label_key)?;
-        let labels = match options.unlabelled {
-            true => Levels { names: vec!["unlabelled".to_owned()], numbers: None, codes: vec![Some(0); self.n_cells] },
-            false => self.levels(&label_key, true)?,
+        let no_label = options.unlabelled || options.reads_no_label();
+        let label_key = if no_label { None } else { Some(self.choose_label(options, notes)?) };
+        self.check_keys(options, label_key.as_ref())?;
+        let (assigned, label_key) = match label_key {
+            Some(key) => (self.assigned_by_label(&key, options)?, key),
+            None if options.unlabelled => {
+                let codes = vec![Some(0); self.n_cells];
+                let labels = Levels { names: vec!["unlabelled".to_owned()], numbers: None, codes };
+                (Assignments::plain(labels), String::new())
+            }
+            None => self.assigned_by_columns(options, notes)?,
         };
+        let targets = options.guide_targets.as_ref().map(|path| GuideTargets::read(path)).transpose()?;
+        if let (Some(targets), Some(separator)) = (&targets, &options.combination_separator) {
+            targets.check_separator(separator)?;
+        }
+        let members = Members::new(&assigned, targets.as_ref(), &options.control)?;
+        let warnings = self.separator_warnings(&assigned, options, targets.is_some());
         let mut categorical = Vec::new();
         for key in options.batch_key.iter().chain(&options.categorical_covariates) {
             categorical.push((key.clone(), self.levels(key, false)?));
@@ -189,7 +211,147 @@ impl Annotations<'_> {
             Some(key) => Some((key.to_string(), self.numbers(key)?)),
             None => None,
         };
-        Ok(UsedColumns { label_key, labels, guides, categorical, continuous, size_factors })
+        let Assignments { labels, plain, stored, .. } = assigned;
+        let plain = plain && targets.is_none();
+        Ok(UsedColumns {
+            label_key,
+            labels,
+            members,
+            plain,
+            stored,
+            warnings,
+            guides,
+            categorical,
+            continuous,
+            size_factors,
+        })
+    }
+
+    /// What the label column says of each cell, and the doses of another.
+    fn assigned_by_label(&self, key: &str, options: &LoadOptions) -> Result<Assignments> {
+        let separator = options.combination_separator.as_deref();
+        let located = |error: InputError| self.error(key, error);
+        let rows = self.of_table(key).filter(|table| table.has_several_rows());
+        let assigned = match (rows, separator) {
+            (Some(table), _) => from_table_rows(&table.all_values(key)?, separator),
+            (None, Some(separator)) => {
+                Assignments::separated(self.levels(key, true)?, separator, &options.control).map_err(located)?
+            }
+            (None, None) => Assignments::plain(self.levels(key, true)?),
+        };
+        let Some(dose_key) = &options.dose_key else { return Ok(assigned) };
+        if rows.is_some() {
+            let problem = "doses are not read from a table with several rows per barcode";
+            let remedy = "write a row per barcode, with labels and doses such as `A+B` and `1+0.5`";
+            return Err(self.error(dose_key, InputError::new(problem, remedy)).into());
+        }
+        let doses = self.read(dose_key, false)?;
+        let place = |n: usize| format!("the first such cell is number {n}");
+        let dosed = assigned.with_doses(doses, separator, &options.control, place);
+        Ok(dosed.map_err(|error| self.error(dose_key, error))?)
+    }
+
+    /// What columns of numbers or counts of guides say of each cell, and the name of the first of them.
+    fn assigned_by_columns(&self, options: &LoadOptions, notes: &mut Vec<String>) -> Result<(Assignments, String)> {
+        let mut rows = InterventionColumns::new(self.n_cells);
+        let place = match &options.intervention_columns {
+            Some(entries) => {
+                for entry in entries {
+                    self.add_columns(entry, &mut rows, notes)?;
+                }
+                entries[0].clone()
+            }
+            None => {
+                let Some(guides) = self.file.guide_counts()? else {
+                    let problem =
+                        "it has no features of type CRISPR Guide Capture, whose counts --guide-threshold is about";
+                    let remedy =
+                        "name columns with counts of guides with --intervention-columns, or a label with --label-key";
+                    return Err(InputError::new(problem, remedy).in_file(self.file.path()).into());
+                };
+                rows.add_matrix(guides).map_err(|error| self.error("", error))?;
+                String::new()
+            }
+        };
+        rows.check_names().map_err(|error| self.error(&place, error))?;
+        Ok((rows.finish(options.guide_threshold), place))
+    }
+
+    /// Adds the columns that an entry of the intervention columns means: one of that name, those of a matrix of that name, or
+    /// all that begin with it and hold numbers, which are called after what follows.
+    fn add_columns(&self, entry: &str, rows: &mut InterventionColumns, notes: &mut Vec<String>) -> Result<()> {
+        let columns = self.names()?;
+        let matrices = self.file.cell_matrix_names()?;
+        if matrices.iter().any(|name| name == entry) {
+            let matrix = self.file.cell_matrix(entry)?;
+            if matrix.rows.len() != self.n_cells {
+                let problem = format!("it has {} rows for {} cells", matrix.rows.len(), self.n_cells);
+                return Err(InputError::new(problem, "write the file again")
+                    .in_file(self.file.path())
+                    .at(entry)
+                    .into());
+            }
+            let located = |error: InputError| error.in_file(self.file.path()).at(entry);
+            return Ok(rows.add_matrix(matrix).map_err(located)?);
+        }
+        if columns.iter().any(|column| column == entry) {
+            let values = doses_in(self.read(entry, false)?).map_err(|error| self.error(entry, error))?;
+            return Ok(rows.add(entry, &values).map_err(|error| self.error(entry, error))?);
+        }
+        let beginning = entry.strip_suffix('*').unwrap_or(entry);
+        let among = match (beginning, self.table) {
+            ("", Some(table)) => table.columns().to_vec(),
+            _ => columns.clone(),
+        };
+        let mut others = Vec::new();
+        let mut n_found = 0;
+        let begins = |column: &&String| {
+            column.starts_with(beginning) && column.len() > beginning.len() && !matrices.contains(column)
+        };
+        for column in among.iter().filter(begins) {
+            match self.read(column, false).and_then(|values| Ok(doses_in(values)?)) {
+                Ok(values) => {
+                    rows.add(&column[beginning.len()..], &values).map_err(|error| self.error(column, error))?;
+                    n_found += 1;
+                }
+                Err(_) => others.push(column),
+            }
+        }
+        if n_found == 0 {
+            let known = [&columns[..], &matrices[..]].concat();
+            let remedy = match nearest(beginning, known.iter().map(String::as_str)) {
+                Some(near) => format!("did you mean `{near}`? the columns are {}", first_few(&known)),
+                None => format!("the columns are {}", first_few(&known)),
+            };
+            let problem =
+                format!("no column of numbers is called `{entry}` or begins so, as --intervention-columns says");
+            let file = self.table.map_or(self.file.path(), |table| table.path());
+            return Err(InputError::new(problem, remedy).in_file(file).into());
+        }
+        match beginning {
+            "" => notes.push(format!("{n_found} columns of numbers are interventions")),
+            _ => notes.push(format!("{n_found} columns that begin with `{beginning}` are interventions")),
+        }
+        if !others.is_empty() {
+            notes.push(format!(
+                "columns that begin with `{beginning}` and hold no numbers are no interventions: {}",
+                first_few(&others)
+            ));
+        }
+        Ok(())
+    }
+
+    /// What might be wrong with the separator, or with its absence.
+    fn separator_warnings(&self, assigned: &Assignments, options: &LoadOptions, by_target: bool) -> Vec<String> {
+        let labels = &assigned.labels;
+        let warning = match &options.combination_separator {
+            Some(separator) => doubtful_separator(assigned, separator, &options.control),
+            None if assigned.plain && !by_target => {
+                unread_combinations(&labels.names, &labels.sizes(), &options.control)
+            }
+            None => None,
+        };
+        warning.into_iter().collect()
     }
 
     /// A level for each cell of a column.
@@ -276,9 +438,17 @@ impl Annotations<'_> {
 
 /// The columns that are used.
 pub(crate) struct UsedColumns {
-    /// Name of the column of the intervention; empty if none is read.
+    /// Name of the column of the intervention, or of the first of several; empty if none is read.
     pub label_key: String,
     pub labels: Levels,
+    /// The interventions, or controls, that each of the labels stands for.
+    pub members: Members,
+    /// Whether each label is one intervention of its own name.
+    pub plain: bool,
+    /// The levels of the column as it is stored, and their numbers; absent where there is none.
+    pub stored: Option<StoredLevels>,
+    /// What might be wrong with how they were read.
+    pub warnings: Vec<String>,
     /// Name of their column, and the guide of each cell.
     pub guides: Option<(String, Levels)>,
     /// By name, the batch first.

@@ -30,9 +30,11 @@ const USUAL_CONTROLS: [&str; 18] = [
     "mock",
 ];
 
-/// Whether a label usually marks control cells.
+/// Whether a label usually marks control cells; it may be numbered, as in `NT_1` and `NegCtrl0`.
 pub(crate) fn is_usual_control(label: &str) -> bool {
-    USUAL_CONTROLS.contains(&label.to_lowercase().as_str())
+    let label = label.to_lowercase();
+    let unnumbered = label.trim_end_matches(|c: char| c.is_ascii_digit()).trim_end_matches(['_', '-', ' ', '.']);
+    [label.as_str(), unnumbered].iter().any(|name| USUAL_CONTROLS.contains(name))
 }
 
 /// What a matrix holds, from some of its values.

@@ -10,21 +10,25 @@ use crate::data::formats::labels::LabelTable;
 use crate::data::formats::open;
 use crate::data::formats::screen_file::OpenOptions;
 use crate::data::loading::annotations::USUAL_LABELS;
+use crate::data::loading::assignments::{Assignments, from_table_rows};
 use crate::data::loading::guards;
 use crate::data::loading::guards::MatrixKind;
-use crate::data::loading::summary::LabelCount;
+use crate::data::loading::suggested_reading::{SuggestedReading, is_binary, shared_beginning};
+use crate::data::loading::summary::{LabelCount, NumberCount};
 use crate::error::Result;
+use crate::words::first_few;
 
 /// Parts of names of columns that may hold the intervention.
 const LABEL_PARTS: [&str; 11] =
     ["pert", "guide", "sgrna", "grna", "gene", "target", "treat", "drug", "compound", "condition", "interven"];
 /// Columns that usually hold a batch.
-const USUAL_BATCHES: [&str; 14] = [
+const USUAL_BATCHES: [&str; 15] = [
     "batch",
     "replicate",
     "rep",
     "lane",
     "gem_group",
+    "gemgroup",
     "gem_well",
     "donor",
     "donor_id",
@@ -39,6 +43,8 @@ const USUAL_BATCHES: [&str; 14] = [
 const SHOWN_LEVELS: usize = 12;
 /// Genes above which the most variable ones are suggested, and how many.
 const MANY_GENES: (usize, usize) = (5000, 2000);
+/// Counts of a guide from which on a cell is said to have received it.
+const GUIDE_COUNTS: &str = "5";
 /// Cells of an intervention below which little is learned of it.
 const FEW_CELLS: usize = 10;
 
@@ -57,6 +63,9 @@ pub struct Inspection {
     pub matrices: Vec<MatrixReport>,
     /// The columns that annotate cells.
     pub columns: Vec<ColumnReport>,
+    /// Cells by the number of their interventions, as the command reads them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cells_by_number: Vec<NumberCount>,
     /// What might mislead.
     pub warnings: Vec<String>,
     /// The command that would train on this file.
@@ -114,7 +123,7 @@ pub struct ColumnReport {
 /// # Errors
 /// As [`load`](crate::data::loading::load::load) for files that cannot be opened; a column that cannot be read is only reported.
 pub fn inspect(path: &Path, layer: Option<&str>, genome: Option<&str>, labels: Option<&Path>) -> Result<Inspection> {
-    let options = OpenOptions { layer, genome, labels, columns: Vec::new() };
+    let options = OpenOptions { layer, genome, labels, ..OpenOptions::default() };
     let file = open(path, &options)?;
     let (n_cells, n_genes) = file.shape()?;
     let cell_names = file.cell_names()?;
@@ -150,18 +159,19 @@ pub fn inspect(path: &Path, layer: Option<&str>, genome: Option<&str>, labels: O
     }
 
     let table = match (labels, &cell_names) {
-        (Some(labels), Some(names)) => Some(LabelTable::read(labels, names)?),
+        (Some(labels), Some(names)) => Some(LabelTable::read(labels, names, true)?),
         _ => None,
     };
     warnings.extend(table.iter().flat_map(|table| table.notes.clone()));
-    let (mut columns, mut levels) = (Vec::new(), Vec::new());
+    let (mut columns, mut levels, mut binary) = (Vec::new(), Vec::new(), Vec::new());
     let of_table = table.iter().flat_map(|table| table.columns().iter().cloned());
     let n_of_table = of_table.clone().count();
     for (at, name) in of_table.chain(file.column_names()?).enumerate() {
         let column = match (&table, at < n_of_table) {
-            (Some(table), true) => table.column(&name, false),
+            (Some(table), true) => table.column(&name, false).or_else(|_| joined_column(table, &name)),
             _ => file.column(&name, USUAL_LABELS.contains(&name.as_str())),
         };
+        binary.push(column.as_ref().is_ok_and(is_binary));
         let (report, found) = describe(name, column);
         columns.push(report);
         levels.push(found);
@@ -173,11 +183,31 @@ pub fn inspect(path: &Path, layer: Option<&str>, genome: Option<&str>, labels: O
         n_genes,
         matrices,
         columns,
+        cells_by_number: Vec::new(),
         warnings,
         command: String::new(),
     };
-    inspection.suggest(&levels, n_of_table, &options);
+    let looked = LookedAt { levels, binary, n_of_table, table: table.as_ref(), guides: file.guide_names() };
+    inspection.suggest(&looked, &options)?;
     Ok(inspection)
+}
+
+/// What the columns of the cells hold, by which a command is suggested.
+struct LookedAt<'a> {
+    levels: Vec<Option<Levels>>,
+    /// Whether each column holds 0 and 1 alone.
+    binary: Vec<bool>,
+    /// The first so many are those of the table of labels.
+    n_of_table: usize,
+    table: Option<&'a LabelTable>,
+    /// Guides among the features.
+    guides: &'a [String],
+}
+
+/// A column in which rows of the same cell differ: all values of each cell.
+fn joined_column(table: &LabelTable, name: &str) -> Result<Column> {
+    let values = table.all_values(name)?;
+    Ok(Column::Strings(values.iter().map(|texts| texts.join("+")).collect()))
 }
 
 fn describe(name: String, column: Result<Column>) -> (ColumnReport, Option<Levels>) {
@@ -238,9 +268,8 @@ impl SuggestedCommand {
 }
 
 impl Inspection {
-    /// Finds the columns to use and fills in the command; adds warnings about what it found. The first `n_of_table` columns
-    /// are those of the table of labels.
-    fn suggest(&mut self, levels: &[Option<Levels>], n_of_table: usize, options: &OpenOptions) {
+    /// Finds the columns to use and fills in the command; adds warnings about what it found.
+    fn suggest(&mut self, looked: &LookedAt, options: &OpenOptions) -> Result<()> {
         let mut command = SuggestedCommand(vec!["svae-cpu run --data".to_string(), quoted(&self.file)]);
         if let Some(genome) = options.genome {
             command.add("--genome", Some(genome));
@@ -249,16 +278,15 @@ impl Inspection {
         if let Some(labels) = options.labels {
             command.add("--labels", Some(&labels.display().to_string()));
         }
-        match self.best_label(levels, n_of_table) {
-            Some(at) => {
-                let found = levels[at].as_ref().expect("a label has levels");
-                self.suggest_label(at, found, &mut command);
-                self.suggest_batch(at, levels, &mut command);
+        match self.suggest_reading(looked, &mut command)? {
+            Some((at, reading)) => {
+                self.suggest_batch(at, &looked.levels, &reading, &mut command);
                 if self.n_genes > MANY_GENES.0 {
                     command.add("--top-genes", Some(&MANY_GENES.1.to_string()));
                 }
             }
-            None if levels.iter().any(Option::is_some) => {
+            None if !looked.guides.is_empty() => self.suggest_guides(looked.guides, &mut command),
+            None if looked.levels.iter().any(Option::is_some) => {
                 let problem = "no column of the cells looks like the intervention; name it with --label-key";
                 self.warnings.push(problem.to_string());
                 command.add("--label-key COLUMN", None);
@@ -270,6 +298,82 @@ impl Inspection {
             }
         }
         self.command = command.0.join(" ");
+        Ok(())
+    }
+
+    /// How the interventions are best read, and the column that they are read from, if it is one.
+    fn suggest_reading(
+        &mut self,
+        looked: &LookedAt,
+        command: &mut SuggestedCommand,
+    ) -> Result<Option<(Option<usize>, SuggestedReading)>> {
+        let reading = match self.best_label(&looked.levels, looked.n_of_table) {
+            Some(at) => {
+                let name = &self.columns[at].name;
+                command.add("--label-key", Some(name));
+                let of_rows = looked.table.filter(|table| at < looked.n_of_table && table.has_several_rows());
+                let reading = match of_rows {
+                    Some(table) => {
+                        command.add("--several-interventions", Some("keep"));
+                        SuggestedReading::of(&from_table_rows(&table.all_values(name)?, None), None)?
+                    }
+                    None => SuggestedReading::of_labels(looked.levels[at].as_ref().expect("a label has levels"))?,
+                };
+                (Some(at), reading)
+            }
+            None => match self.suggest_columns(looked, command)? {
+                Some(reading) => (None, reading),
+                None => return Ok(None),
+            },
+        };
+        self.suggest_interventions(&reading.1, command);
+        Ok(Some(reading))
+    }
+
+    /// Columns of 0 and 1 that are called alike, or all columns of a table that has no others.
+    fn suggest_columns(&self, looked: &LookedAt, command: &mut SuggestedCommand) -> Result<Option<SuggestedReading>> {
+        let binary = |at: &usize| looked.binary[*at];
+        let of_table: Vec<usize> = (0..looked.n_of_table).collect();
+        let (entry, chosen) = match of_table.len() > 1 && of_table.iter().all(binary) {
+            true => ("*".to_owned(), of_table),
+            false => {
+                let names = (0..self.columns.len()).filter(binary).map(|at| self.columns[at].name.as_str());
+                let Some(beginning) = shared_beginning(names) else { return Ok(None) };
+                let begins = |at: &usize| binary(at) && self.columns[*at].name.starts_with(&beginning);
+                let chosen = (0..self.columns.len()).filter(begins).collect();
+                (beginning, chosen)
+            }
+        };
+        command.add("--intervention-columns", Some(&entry));
+        let beginning = entry.trim_end_matches('*').len();
+        let names: Vec<String> = chosen.iter().map(|&at| self.columns[at].name[beginning..].to_owned()).collect();
+        let mut rows = vec![Some(Vec::new()); self.n_cells];
+        for (number, &at) in chosen.iter().enumerate() {
+            let Some(levels) = &looked.levels[at] else { continue };
+            let is_one = |code: &Option<u32>| {
+                code.is_some_and(|code| ["1", "True"].contains(&levels.names[code as usize].as_str()))
+            };
+            for (row, _) in rows.iter_mut().zip(&levels.codes).filter(|(_, code)| is_one(code)) {
+                row.get_or_insert_default().push((number as u32, 1.0));
+            }
+        }
+        SuggestedReading::of(&Assignments::from_rows(rows, &names), None).map(Some)
+    }
+
+    /// Guides among the features, called from their counts.
+    fn suggest_guides(&mut self, guides: &[String], command: &mut SuggestedCommand) {
+        self.warnings.push(format!(
+            "there are no labels, but counts of {} guides ({}); --guide-threshold says from which count on a cell received one",
+            guides.len(),
+            first_few(guides)
+        ));
+        command.add("--guide-threshold", Some(GUIDE_COUNTS));
+        let controls: Vec<&str> =
+            guides.iter().map(String::as_str).filter(|name| guards::is_usual_control(name)).collect();
+        if !controls.is_empty() {
+            command.add("--control", Some(&controls.join(",")));
+        }
+        command.add("--drop-unlabelled-cells", None);
     }
 
     /// The matrix to read: the first, if it holds counts, else one that does.
@@ -306,7 +410,7 @@ impl Inspection {
         let score = |at: usize| -> usize {
             let Some(found) = self.usable(at, levels) else { return 0 };
             let name = self.columns[at].name.to_lowercase();
-            let number = matches!(self.columns[at].kind.as_str(), "integer" | "number");
+            let number = matches!(self.columns[at].kind.as_str(), "integer" | "number" | "boolean");
             let usual = USUAL_LABELS.contains(&name.as_str());
             let similar = !number && LABEL_PARTS.iter().any(|part| name.contains(part));
             // The order of the usual names decides between two.
@@ -318,50 +422,53 @@ impl Inspection {
         (0..levels.len()).max_by_key(|&at| (score(at), std::cmp::Reverse(at))).filter(|&at| score(at) >= 2000)
     }
 
-    /// The column of the intervention, its controls, and what cells and interventions to leave out.
-    fn suggest_label(&mut self, at: usize, found: &Levels, command: &mut SuggestedCommand) {
-        command.add("--label-key", Some(&self.columns[at].name));
-        let controls: Vec<&str> =
-            found.names.iter().map(String::as_str).filter(|name| guards::is_usual_control(name)).collect();
-        if !controls.is_empty() {
-            command.add("--control", Some(&controls.join(",")));
+    /// What separates interventions, controls, and what cells and interventions to leave out.
+    fn suggest_interventions(&mut self, reading: &SuggestedReading, command: &mut SuggestedCommand) {
+        if let Some(separator) = reading.separator {
+            command.add("--combination-separator", Some(separator));
         }
-        if self.columns[at].n_missing > 0 {
-            let n = self.columns[at].n_missing;
-            self.warnings.push(format!("{n} of {} cells have no label in `{}`", self.n_cells, self.columns[at].name));
+        if reading.has_several() {
+            self.cells_by_number = reading.cells_by_number.clone();
+        }
+        if !reading.controls.is_empty() {
+            command.add("--control", Some(&reading.controls.join(",")));
+        }
+        if reading.n_missing > 0 {
+            self.warnings.push(format!("{} of {} cells have no label", reading.n_missing, self.n_cells));
             command.add("--drop-unlabelled-cells", None);
         }
-        let sizes = found.sizes();
-        let few = sizes.iter().filter(|size| (1..FEW_CELLS).contains(*size)).count();
-        if few > 0 && sizes.iter().any(|size| *size >= FEW_CELLS) {
+        self.warnings.extend(reading.look_like_guides());
+        let few = reading.sizes.iter().filter(|(_, size)| (1..FEW_CELLS).contains(size)).count();
+        if few > 0 && reading.sizes.iter().any(|(_, size)| *size >= FEW_CELLS) {
             self.warnings.push(format!("{few} interventions have fewer than {FEW_CELLS} cells"));
             command.add("--min-cells-per-label", Some(&FEW_CELLS.to_string()));
         }
     }
 
-    /// The column of the batch, if one has a usual name and can be told from the interventions of the column `label`.
-    fn suggest_batch(&mut self, label: usize, levels: &[Option<Levels>], command: &mut SuggestedCommand) {
+    /// The column of the batch, if one has a usual name and can be told from the interventions, whose column is `label`.
+    fn suggest_batch(
+        &mut self,
+        label: Option<usize>,
+        levels: &[Option<Levels>],
+        reading: &SuggestedReading,
+        command: &mut SuggestedCommand,
+    ) {
         let batch = USUAL_BATCHES.iter().find_map(|usual| {
             (0..levels.len()).find(|&at| {
-                at != label && self.usable(at, levels).is_some() && self.columns[at].name.to_lowercase() == *usual
+                Some(at) != label && self.usable(at, levels).is_some() && self.columns[at].name.to_lowercase() == *usual
             })
         });
-        let (Some(at), Some(found)) = (batch, &levels[label]) else { return };
+        let Some(at) = batch else { return };
         let Some(Levels { names, codes, .. }) = &levels[at] else { return };
         if codes.iter().any(Option::is_none) {
             return;
         }
         let mut rows = InterventionRows::default();
-        for code in &found.codes {
-            match code.filter(|&code| !guards::is_usual_control(&found.names[code as usize])) {
-                Some(code) => rows.push(&[(code, 1.0)]),
-                None => rows.push(&[]),
-            }
-        }
+        reading.rows.iter().for_each(|row| rows.push(row));
         let name = self.columns[at].name.clone();
         let codes = codes.iter().flatten().copied().collect();
         let covariate = Categorical { name: name.clone(), levels: names.clone(), codes };
-        match guards::confounding(&covariate, &rows, &found.names) {
+        match guards::confounding(&covariate, &rows, &reading.names) {
             Ok(warning) => {
                 self.warnings.extend(warning);
                 command.add("--batch-key", Some(&name));
@@ -417,6 +524,18 @@ impl Inspection {
                 text += &format!(": {}{}", shown.join(", "), if more { ", ..." } else { "" });
             }
             text.push('\n');
+        }
+        if !self.cells_by_number.is_empty() {
+            let of = |count: &NumberCount| match count.n_interventions {
+                0 => format!("{} under none", count.n_cells),
+                1 => format!("{} under one", count.n_cells),
+                n => format!("{} under {n}", count.n_cells),
+            };
+            let shown: Vec<String> = self.cells_by_number.iter().map(of).collect();
+            text += &format!(
+                "\nCells by number of interventions, as the command below reads them\n  {}\n",
+                shown.join(", ")
+            );
         }
         if !self.warnings.is_empty() {
             text += "\nNotice\n";
@@ -490,6 +609,8 @@ mod tests {
     fn a_file_without_labels_asks_for_them() {
         let path = fixture("tenx_v3.h5");
         let found = inspect(&path, None, None, None).unwrap();
+        assert_eq!(flags(&found), "--guide-threshold 5 --drop-unlabelled-cells", "its features include guides");
+        let found = inspect(&fixture("tenx_v2.h5"), None, None, None).unwrap();
         assert!(flags(&found).ends_with("--label-key COLUMN"), "{}", found.command);
         let labels = fixture("labels.csv");
         let found = inspect(&path, None, None, Some(&labels)).unwrap();

@@ -1,78 +1,65 @@
-//! Labels of cells become rows of doses over interventions.
+//! Sets of interventions become rows of doses over those that any cell received.
 
+use crate::data::combinations::CONTROL;
 use crate::data::dataset::InterventionRows;
 use crate::data::formats::column::Levels;
-use crate::data::loading::annotations::Annotations;
-use crate::data::loading::options::LoadOptions;
+use crate::data::loading::members::Members;
 use crate::data::loading::summary::LabelCount;
-use crate::error::{InputError, Result};
-use crate::words::{first_few, nearest};
-
-/// Numbers of the levels that are controls.
-pub(crate) fn control_levels(
-    labels: &Levels,
-    options: &LoadOptions,
-    annotations: &Annotations,
-    label_key: &str,
-) -> Result<Vec<usize>> {
-    let sizes = labels.sizes();
-    let mut controls = Vec::new();
-    for name in &options.control {
-        match labels.names.iter().position(|level| level == name).filter(|&level| sizes[level] > 0) {
-            Some(level) => controls.push(level),
-            None => {
-                let remedy = match nearest(name, labels.names.iter().map(String::as_str)) {
-                    Some(near) => format!("did you mean \"{near}\"?"),
-                    None => format!("the labels are {}", first_few(&labels.names)),
-                };
-                let error = InputError::new(format!("no cell has the label \"{name}\" that --control names"), remedy);
-                return Err(annotations.error(label_key, error).into());
-            }
-        }
-    }
-    Ok(controls)
-}
+use crate::error::InputError;
 
 /// The interventions of a screen.
 pub(crate) struct Interventions {
     /// Those of each cell.
     pub rows: InterventionRows,
-    /// Levels of the labels that they are, in their order.
-    pub levels: Vec<usize>,
+    /// Members of the labels that they are, in their order.
+    pub members: Vec<usize>,
     /// Cells of each.
     pub counts: Vec<LabelCount>,
-    /// Cells of the labels that are controls.
+    /// Cells of each control on which no intervention acts.
     pub controls: Vec<LabelCount>,
 }
 
 impl Interventions {
-    /// One intervention of dose 1 for each cell, as its label (a level of `codes` each) says; none where the label is one
-    /// of `controls`, which are numbered no more.
+    /// Those of each cell, as its label (a level of `codes` each) says, without `controls`, which are numbered no more.
     ///
     /// # Errors
-    /// [`InputError`] if every label is a control, without file.
-    pub fn from_labels(labels: &Levels, codes: &[u32], controls: &[String]) -> Result<Self, InputError> {
+    /// [`InputError`] if no label has any, without file.
+    pub fn new(labels: &Levels, codes: &[u32], members: &Members, controls: &[u32]) -> Result<Self, InputError> {
         let sizes = labels.sizes();
-        let (controls, levels): (Vec<usize>, Vec<usize>) =
-            (0..labels.names.len()).partition(|&level| controls.contains(&labels.names[level]));
-        if levels.is_empty() {
-            return Err(InputError::new("every labelled cell is a control", "name fewer labels with --control"));
-        }
-        let mut number = vec![None; labels.names.len()];
-        levels.iter().enumerate().for_each(|(a, &level)| number[level] = Some(a as u32));
-        let mut rows = InterventionRows::default();
-        for &code in codes {
-            match number[code as usize] {
-                Some(a) => rows.push(&[(a, 1.0)]),
-                None => rows.push(&[]),
+        let acting = members.acting(controls);
+        // Cells of each member, and those of them on which nothing acts.
+        let (mut carried, mut idle) = (vec![0; members.names.len()], vec![0; members.names.len()]);
+        let mut n_bare = 0;
+        for ((all, acting), &size) in members.of.iter().zip(&acting).zip(&sizes) {
+            all.iter().for_each(|&(a, _)| carried[a as usize] += size);
+            match (&all[..], &acting[..]) {
+                ([], _) => n_bare += size,
+                (_, []) => all.iter().for_each(|&(a, _)| idle[a as usize] += size),
+                _ => {}
             }
         }
-        let count = |level: &usize| LabelCount { label: labels.names[*level].clone(), n_cells: sizes[*level] };
-        let (counts, controls) = (levels.iter().map(count).collect(), controls.iter().map(count).collect());
-        Ok(Self { rows, levels, counts, controls })
+        let is_control = |a: &usize| controls.contains(&(*a as u32));
+        let acting_members: Vec<usize> = (0..carried.len()).filter(|a| carried[*a] > 0 && !is_control(a)).collect();
+        if acting_members.is_empty() {
+            return Err(InputError::new("every labelled cell is a control", "name fewer labels with --control"));
+        }
+        let mut number = vec![0; carried.len()];
+        acting_members.iter().enumerate().for_each(|(new, &a)| number[a] = new as u32);
+        let of_level: Vec<Vec<(u32, f32)>> =
+            acting.iter().map(|set| set.iter().map(|&(a, dose)| (number[a as usize], dose)).collect()).collect();
+        let mut rows = InterventionRows::default();
+        codes.iter().for_each(|&code| rows.push(&of_level[code as usize]));
+        let count = |a: &usize, sizes: &[usize]| LabelCount { label: members.names[*a].clone(), n_cells: sizes[*a] };
+        let counts = acting_members.iter().map(|a| count(a, &carried)).collect();
+        let mut controls: Vec<LabelCount> =
+            (0..carried.len()).filter(|a| is_control(a) && idle[*a] > 0).map(|a| count(&a, &idle)).collect();
+        if n_bare > 0 {
+            controls.push(LabelCount { label: CONTROL.to_owned(), n_cells: n_bare });
+        }
+        Ok(Self { rows, members: acting_members, counts, controls })
     }
 
-    /// Their names.
+    /// Names of the interventions.
     pub fn names(&self) -> Vec<String> {
         self.counts.iter().map(|count| count.label.clone()).collect()
     }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::data::formats::column::Levels;
 use crate::data::formats::counts_sink::cell_place;
+use crate::data::loading::members::Members;
 use crate::data::loading::summary::Dropped;
 use crate::data::names::Names;
 use crate::error::{InputError, Result};
@@ -111,27 +112,60 @@ impl<'a> CellFilter<'a> {
         Ok(())
     }
 
+    /// Leaves out the cells with several of the interventions of `acting`, which has those of each level.
+    ///
+    /// # Errors
+    /// [`InputError`] if no cell is left, without file.
+    pub fn drop_several(&mut self, labels: &Levels, acting: &[Vec<(u32, f32)>]) -> Result<(), InputError> {
+        let several = |n: usize| labels.codes[n].is_some_and(|code| acting[code as usize].len() > 1);
+        self.retain(|n| !several(n), "they are under several interventions");
+        match self.is_empty() {
+            true => {
+                let remedy = "keep them with --several-interventions keep";
+                Err(InputError::new("every cell is under several interventions", remedy))
+            }
+            false => Ok(()),
+        }
+    }
+
     /// Leaves out the cells of interventions that have fewer than `least` of those still kept; controls stay.
     ///
     /// # Errors
     /// [`InputError`] if none is left, without file.
-    pub fn drop_rare_labels(&mut self, labels: &Levels, controls: &[usize], least: usize) -> Result<(), InputError> {
+    pub fn drop_rare_labels(
+        &mut self,
+        labels: &Levels,
+        members: &Members,
+        controls: &[u32],
+        least: usize,
+    ) -> Result<(), InputError> {
         if least <= 1 {
             return Ok(());
         }
-        let mut sizes = vec![0; labels.names.len()];
-        self.cells().filter_map(|n| labels.codes[n]).for_each(|code| sizes[code as usize] += 1);
-        let rare: Vec<bool> = sizes
-            .iter()
-            .enumerate()
-            .map(|(level, &size)| size > 0 && size < least && !controls.contains(&level))
-            .collect();
-        let n_rare = rare.iter().filter(|rare| **rare).count();
-        let n_levels = sizes.iter().filter(|size| **size > 0).count();
-        self.record("interventions", n_rare, n_levels, format!("they have fewer than {least} cells"));
+        let mut is_rare = vec![false; members.names.len()];
+        let mut n_before = None;
+        // Cells under several interventions go with the rare ones, which may make others rare.
+        let none_left = loop {
+            let mut sizes = vec![0; members.names.len()];
+            let of_cell = |n: usize| labels.codes[n].map(|code| &members.of[code as usize]);
+            let kept = |set: &Vec<(u32, f32)>| !set.iter().any(|&(a, _)| is_rare[a as usize]);
+            let sets = self.cells().filter_map(of_cell).filter(|set| kept(set));
+            sets.flatten().for_each(|&(a, _)| sizes[a as usize] += 1);
+            n_before.get_or_insert(sizes.iter().filter(|size| **size > 0).count());
+            let rare = |a: &usize| (1..least).contains(&sizes[*a]) && !controls.contains(&(*a as u32));
+            let found: Vec<usize> = (0..sizes.len()).filter(rare).collect();
+            if found.is_empty() {
+                break (0..sizes.len()).all(|a| sizes[a] == 0 || controls.contains(&(a as u32)));
+            }
+            found.into_iter().for_each(|a| is_rare[a] = true);
+        };
+        let n_rare = is_rare.iter().filter(|rare| **rare).count();
+        let n_before = n_before.unwrap_or_default();
+        self.record("interventions", n_rare, n_before, format!("they have fewer than {least} cells"));
         let reason = format!("their intervention has fewer than {least} cells");
-        self.retain(|n| !labels.codes[n].is_some_and(|code| rare[code as usize]), reason);
-        match self.is_empty() {
+        let has_rare = |code: u32| members.of[code as usize].iter().any(|&(a, _)| is_rare[a as usize]);
+        self.retain(|n| !labels.codes[n].is_some_and(has_rare), reason);
+        match self.is_empty() || none_left {
             true => {
                 let problem = format!("no intervention has {least} cells or more");
                 Err(InputError::new(problem, "choose a smaller --min-cells-per-label"))

@@ -11,11 +11,12 @@ use crate::data::formats::labels::LabelTable;
 use crate::data::formats::open;
 use crate::data::formats::screen_file::ScreenFile;
 use crate::data::loading::annotations::{Annotations, UsedColumns, pick};
+use crate::data::loading::assignments::parts_of_label;
 use crate::data::loading::genes::{GeneNumbers, listed_genes, numbered, variable_genes};
 use crate::data::loading::guards;
-use crate::data::loading::interventions::{Interventions, control_levels};
+use crate::data::loading::interventions::Interventions;
 use crate::data::loading::kept::CellFilter;
-pub use crate::data::loading::options::LoadOptions;
+pub use crate::data::loading::options::{LoadOptions, SeveralInterventions};
 pub use crate::data::loading::summary::{DataSummary, Dropped, LabelCount};
 use crate::data::loading::truth::read_truth;
 use crate::data::names::Names;
@@ -65,10 +66,12 @@ fn assemble(file: &dyn ScreenFile, options: &LoadOptions, progress: ByteProgress
     warnings.extend(guards::doubled_names(&gene_names, "genes", "the later ones get the endings -1, -2, ..."));
 
     // Annotations first: they are quick to read and often where the mistake is.
-    let table = options.labels.as_ref().map(|path| LabelTable::read(path, &cell_names)).transpose()?;
+    let several_rows = options.several_interventions.is_some();
+    let table = options.labels.as_ref().map(|path| LabelTable::read(path, &cell_names, several_rows)).transpose()?;
     notes.extend(table.iter().flat_map(|table| table.notes.clone()));
     let annotations = Annotations { file, table: table.as_ref(), n_cells };
     let mut columns = annotations.read_columns(options, &mut notes)?;
+    warnings.append(&mut columns.warnings);
     let listed = options.genes.as_ref().map(|path| listed_genes(path, file, &gene_names, &mut notes)).transpose()?;
     guards::make_unique(&mut gene_names);
 
@@ -86,33 +89,54 @@ fn assemble(file: &dyn ScreenFile, options: &LoadOptions, progress: ByteProgress
 
     cells.drop_small(&read.totals, options.min_counts)?;
     cells.drop_empty(|n| read.totals[n], options.drop_empty_cells, "")?;
-    let controls = control_levels(&columns.labels, options, &annotations, &columns.label_key)?;
-    cells
-        .drop_rare_labels(&columns.labels, &controls, options.min_cells_per_label)
-        .map_err(|error| annotations.error(&columns.label_key, error))?;
-    let controls: Vec<String> = controls.iter().map(|&level| columns.labels.names[level].clone()).collect();
+    let located = |error: InputError| annotations.error(&columns.label_key, error);
+    let controls = columns.members.controls(&columns.labels, &options.control).map_err(located)?;
+    if options.several_interventions == Some(SeveralInterventions::Drop) {
+        cells.drop_several(&columns.labels, &columns.members.acting(&controls)).map_err(located)?;
+    }
+    let least = options.min_cells_per_label;
+    cells.drop_rare_labels(&columns.labels, &columns.members, &controls, least).map_err(located)?;
 
     let batch = options.batch_key.as_ref().map(|_| &columns.categorical[0].1);
     let (counts, totals) = select_genes(read, &mut cells, &mut gene_names, listed, (options, batch))?;
     let library = size_factors(totals, columns.size_factors.take(), &cells, &annotations, (options, &mut notes))?;
-    let truth = if options.unlabelled { None } else { read_truth(file, n_cells, &columns.labels, &mut notes)? };
+    let truth = match &columns.stored {
+        Some(stored) if !options.unlabelled => {
+            read_truth(file, n_cells, (stored.names.len(), stored.numbers.as_deref()), &mut notes)?
+        }
+        _ => None,
+    };
 
     // Numbers in the file of the cells that are used, unless all are.
     let chosen: Option<Vec<usize>> = (!cells.are_all()).then(|| cells.cells().collect());
     notes.append(&mut cells.notes);
     columns.select(chosen.as_deref());
     let place = |n: usize| cells.place(chosen.as_ref().map_or(n, |chosen| chosen[n]));
-    let UsedColumns { label_key, mut labels, guides, categorical, continuous, .. } = columns;
-    let levels = annotations.drop_unused(&label_key, &mut labels, &mut notes);
+    let UsedColumns { label_key, mut labels, mut members, plain, stored, guides, categorical, continuous, .. } =
+        columns;
+    let used = match plain {
+        true => annotations.drop_unused(&label_key, &mut labels, &mut notes),
+        false => labels.drop_unused(),
+    };
+    members.keep_levels(&used);
     let missing = ("intervention label", "leave them out with --drop-unlabelled-cells, or label them");
     let codes = annotations.complete(&label_key, &labels, missing, place)?;
     let covariates = annotations.covariates(categorical, continuous, place, &mut notes)?;
     let guides = guides.map(|guides| annotations.guides(guides, &mut notes)).transpose()?;
-    let interventions =
-        Interventions::from_labels(&labels, &codes, &controls).map_err(|error| annotations.error(&label_key, error))?;
+    let interventions = Interventions::new(&labels, &codes, &members, &controls)
+        .map_err(|error| annotations.error(&label_key, error))?;
     drop((labels, codes));
-    let acting = interventions.levels.iter().map(|&level| levels[level]);
-    let truth = truth.map(|truth| truth.select(chosen.as_deref(), acting));
+    let truth = truth.and_then(|truth| match (&stored, plain) {
+        (Some(stored), false) => {
+            let parts = |name: &str| parts_of_label(name, options.combination_separator.as_deref());
+            let truth = truth.of_sets(chosen.as_deref(), &interventions.names(), &stored.names, parts);
+            if truth.is_none() {
+                notes.push("the stored truth is ignored: an intervention has no label of its own".to_owned());
+            }
+            truth
+        }
+        _ => Some(truth.select(chosen.as_deref(), interventions.members.iter().copied())),
+    });
 
     let dropped = std::mem::take(&mut cells.dropped);
     let dataset = Dataset {
@@ -134,6 +158,7 @@ fn assemble(file: &dyn ScreenFile, options: &LoadOptions, progress: ByteProgress
     let mut summary = DataSummary { dropped, warnings, notes: notes.clone(), ..DataSummary::of(file, &dataset) };
     (summary.n_cells_read, summary.n_genes_read) = (n_cells, n_genes);
     (summary.interventions, summary.controls) = (interventions.counts, interventions.controls);
+    summary.count_combinations(&dataset);
     Ok(Loaded { dataset, notes, summary })
 }
 

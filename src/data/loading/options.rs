@@ -3,10 +3,20 @@
 use std::path::PathBuf;
 
 use serde::ser::SerializeMap;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::data::formats::screen_file::OpenOptions;
 use crate::error::InputError;
+
+/// What becomes of cells under several interventions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum SeveralInterventions {
+    /// They are cells of a combination
+    Keep,
+    /// They are left out
+    Drop,
+}
 
 /// Which cells, genes and annotations to use, and how; it is written with the names of its settings.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
@@ -21,6 +31,20 @@ pub struct LoadOptions {
     pub label_key: Option<String>,
     /// Labels of control cells, on which no intervention acts.
     pub control: Vec<String>,
+    /// What separates the interventions of a label; if absent, a label is one intervention.
+    pub combination_separator: Option<String>,
+    /// Columns that say of each cell at which dose (0: not at all) it received the intervention that each is called after: names
+    /// of columns, or what several begin with, or of a matrix of the cells. They stand in for the label.
+    pub intervention_columns: Option<Vec<String>>,
+    /// Column of the doses of a cell: one for all of its interventions, or one for each.
+    pub dose_key: Option<String>,
+    /// Table of guides and their targets: each guide stands for its target.
+    pub guide_targets: Option<PathBuf>,
+    /// Fewest counts of a guide in a cell that received it; guides are features of the matrix of counts, or the
+    /// `intervention_columns`. They stand in for the label.
+    pub guide_threshold: Option<usize>,
+    /// What becomes of cells under several interventions. If absent they are kept, but a table of labels has one row per cell.
+    pub several_interventions: Option<SeveralInterventions>,
     /// Column of the guide of each cell, by which edges are checked.
     pub guide_key: Option<String>,
     /// Column of the batch label: the first categorical covariate.
@@ -66,21 +90,43 @@ impl LoadOptions {
     /// # Errors
     /// [`InputError`] if two options exclude each other.
     pub(crate) fn check(&self) -> Result<(), InputError> {
-        match self.genes.is_some() && self.top_genes.is_some() {
-            true => Err(InputError::new("genes are both listed and to be selected", "choose one of the two")),
+        if self.genes.is_some() && self.top_genes.is_some() {
+            return Err(InputError::new("genes are both listed and to be selected", "choose one of the two"));
+        }
+        if self.combination_separator.as_deref() == Some("") {
+            return Err(InputError::new(
+                "the separator of combinations is empty",
+                "give what stands between the parts",
+            ));
+        }
+        let of_labels = self.label_key.is_some() || self.combination_separator.is_some() || self.dose_key.is_some();
+        match self.reads_no_label() && of_labels {
+            true => Err(InputError::new(
+                "interventions are read from columns or guide counts, but something is said of labels too",
+                "choose one of the two",
+            )),
             false => Ok(()),
         }
+    }
+
+    /// Whether interventions are read from elsewhere than a label.
+    pub fn reads_no_label(&self) -> bool {
+        self.intervention_columns.is_some() || self.guide_threshold.is_some()
     }
 
     /// What matters before the file is opened.
     pub(crate) fn for_opening(&self) -> OpenOptions<'_> {
         let keys = self.label_key.iter().chain(&self.guide_key).chain(&self.batch_key).chain(&self.size_factor_key);
-        let keys = keys.chain(&self.categorical_covariates).chain(&self.continuous_covariates);
+        let keys = keys.chain(&self.categorical_covariates).chain(&self.continuous_covariates).chain(&self.dose_key);
         OpenOptions {
             layer: self.layer.as_deref(),
             genome: self.genome.as_deref(),
             labels: self.labels.as_deref(),
             columns: keys.map(String::as_str).collect(),
+            beginnings: match self.labels {
+                Some(_) => Vec::new(),
+                None => self.intervention_columns.iter().flatten().map(|entry| entry.trim_end_matches('*')).collect(),
+            },
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What was read from a data file, and what was left out and why: saved beside the results.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use crate::data::dataset::{Dataset, Guides};
@@ -32,6 +34,12 @@ pub struct DataSummary {
     pub controls: Vec<LabelCount>,
     /// Cells of each intervention.
     pub interventions: Vec<LabelCount>,
+    /// Cells by the number of their interventions, where any has several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cells_by_number: Vec<NumberCount>,
+    /// Cells of each combination of several interventions, or of one at another dose than 1.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub combinations: Vec<CombinationCount>,
     /// Cells of each guide, where guides were named.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub guides: Vec<LabelCount>,
@@ -61,6 +69,51 @@ impl DataSummary {
             ..Self::default()
         }
     }
+
+    /// Counts combinations of several interventions, and cells by the number of theirs, where there are any.
+    pub(crate) fn count_combinations(&mut self, dataset: &Dataset) {
+        let rows = &dataset.interventions;
+        let at_dose_1 = |n: usize| matches!(rows.row(n), ([] | [_], [] | [1.0]));
+        if (0..rows.n_cells()).all(at_dose_1) {
+            return;
+        }
+        let found = dataset.combinations(0..rows.n_cells());
+        let mut by_number: BTreeMap<usize, usize> = BTreeMap::new();
+        found.iter().for_each(|of| *by_number.entry(of.members.len()).or_default() += of.cells.len());
+        let count = |(n_interventions, n_cells)| NumberCount { n_interventions, n_cells };
+        self.cells_by_number = by_number.into_iter().map(count).collect();
+        let listed = found.iter().filter(|of| !matches!(of.members[..], [] | [(_, 1.0)]));
+        self.combinations = listed
+            .map(|of| CombinationCount {
+                label: of.label.clone(),
+                members: of.members.iter().map(|&(a, _)| dataset.intervention_names[a as usize].clone()).collect(),
+                doses: of.members.iter().map(|&(_, dose)| dose).collect(),
+                n_cells: of.cells.len(),
+            })
+            .collect();
+    }
+}
+
+/// A number of interventions, and the cells that are under so many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct NumberCount {
+    /// Number of interventions; 0 for controls.
+    pub n_interventions: usize,
+    /// Cells under so many.
+    pub n_cells: usize,
+}
+
+/// A combination and its cells.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CombinationCount {
+    /// Its name.
+    pub label: String,
+    /// Names of its members, ascending.
+    pub members: Vec<String>,
+    /// Their doses.
+    pub doses: Vec<f32>,
+    /// Cells under exactly these.
+    pub n_cells: usize,
 }
 
 /// A label and its number of cells.

@@ -1,7 +1,6 @@
 //! The truth of a simulation, where a file holds it.
 
-use crate::data::dataset::Truth;
-use crate::data::formats::column::Levels;
+use crate::data::dataset::{TrueInteraction, Truth};
 use crate::data::formats::screen_file::{RawTruth, ScreenFile};
 use crate::error::Result;
 
@@ -27,16 +26,56 @@ impl StoredTruth {
         truth.prior_means = levels.flat_map(|level| select(&truth.prior_means, rows[level])).collect();
         truth
     }
+
+    /// As [`StoredTruth::select`], where the levels called `stored` are sets of the interventions called `names`, as `parts` tells:
+    /// the prior means of levels of one part are those of the interventions, and what those of several parts have beyond the sum
+    /// is their interaction. `None` if an intervention has no level of its own.
+    pub fn of_sets(
+        self,
+        cells: Option<&[usize]>,
+        names: &[String],
+        stored: &[String],
+        parts: impl Fn(&str) -> Vec<String>,
+    ) -> Option<Truth> {
+        let l = self.truth.n_latents;
+        let number = |name: &String| names.binary_search(name).ok();
+        let mut alone = vec![None; names.len()];
+        let mut joint: Vec<(Vec<u32>, usize)> = Vec::new();
+        for (level, name) in stored.iter().enumerate() {
+            let mut members: Vec<u32> = parts(name).iter().filter_map(|part| Some(number(part)? as u32)).collect();
+            members.sort_unstable();
+            members.dedup();
+            match members[..] {
+                [] => {}
+                [a] => alone[a as usize] = Some(level),
+                _ => joint.push((members, level)),
+            }
+        }
+        let alone: Vec<usize> = alone.into_iter().collect::<Option<_>>()?;
+        joint.sort();
+        let of_joint: Vec<f64> =
+            joint.iter().flat_map(|(_, level)| self.truth.prior_means[self.rows[*level] * l..][..l].to_vec()).collect();
+        let mut truth = self.select(cells, alone.into_iter());
+        let deviations = joint.into_iter().zip(of_joint.chunks(l)).map(|((members, _), mean)| {
+            let sum = truth.prior_mean((&members, &vec![1.0; members.len()]));
+            TrueInteraction { members, deviation: mean.iter().zip(&sum).map(|(mean, sum)| mean - sum).collect() }
+        });
+        // Sums in another order differ in their last digits.
+        let acts = |of: &TrueInteraction| of.deviation.iter().any(|d| d.abs() > 1e-9);
+        truth.interactions = deviations.filter(acts).collect();
+        Some(truth)
+    }
 }
 
-/// The truth, if stored; `None` (and a note) if it does not fit.
+/// The truth, if stored, for so many levels of the labels, with the numbers that they stand for; `None` (and a note) if it does
+/// not fit.
 ///
 /// # Errors
 /// What the file's reader says of arrays that are damaged.
 pub(crate) fn read_truth(
     file: &dyn ScreenFile,
     n_cells: usize,
-    labels: &Levels,
+    (n_levels, numbers): (usize, Option<&[i64]>),
     notes: &mut Vec<String>,
 ) -> Result<Option<StoredTruth>> {
     let Some(RawTruth { latents, prior_means, escaped }) = file.truth()? else { return Ok(None) };
@@ -45,9 +84,8 @@ pub(crate) fn read_truth(
         return Ok(None);
     };
     let finite = latents.1.iter().chain(&prior_means.1).all(|x| x.is_finite());
-    let n_levels = labels.names.len();
     // Numbered interventions number the rows too; named ones are counted.
-    let by_number = labels.numbers.as_ref().and_then(|numbers| {
+    let by_number = numbers.and_then(|numbers| {
         numbers.iter().map(|&a| usize::try_from(a).ok().filter(|a| a < n_means)).collect::<Option<Vec<usize>>>()
     });
     let level_rows = by_number.or_else(|| (*n_means == n_levels).then(|| (0..n_levels).collect()));
