@@ -21,6 +21,7 @@ mod golden;
 mod gradients;
 mod guides;
 mod held_out;
+mod judge;
 mod known_answer;
 mod malformed_input;
 mod negative_binomial;

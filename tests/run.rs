@@ -55,7 +55,7 @@ fn read(path: &Path) -> Vec<u8> {
 fn files() -> Vec<&'static str> {
     let left = |file: &ResultsFile| match file.when() {
         When::AtStart | When::AfterTraining | When::AfterHeldOut | When::AtEnd => *file != ResultsFile::DataSummary,
-        When::WhileRunning | When::OnRequest => false,
+        When::WhileRunning | When::OnRequest | When::AfterJudgement => false,
     };
     let mut names: Vec<&str> = ResultsFile::ALL.iter().filter(|file| left(file)).map(|file| file.name()).collect();
     names.sort_unstable();

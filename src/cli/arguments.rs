@@ -1,8 +1,8 @@
 //! The program's arguments and subcommands, each with the help that it shows.
 
 use crate::cli::{
-    bench, embed, evaluate, fit_shifts, inspect, normalize, predict, report, run, sample, shell, simulate, sweep,
-    verify,
+    bench, embed, evaluate, fit_shifts, inspect, judge, normalize, predict, report, run, sample, shell, simulate,
+    sweep, verify,
 };
 
 /// Arguments of the program.
@@ -62,6 +62,13 @@ pub enum Command {
     /// Mean expression of each gene with its effect and log fold change against control, and the 95 % interval that the
     /// uncertainty of the shifts leaves; or, with --cells, simulated cells. Combinations add up their shifts.
     Predict(predict::PredictArgs),
+    /// Judge predictions of held-out combinations beside baselines, and write them for an independent judge
+    ///
+    /// What `svae-cpu run` does at its end where combinations of known interventions are held out. Baselines (no change, mean of
+    /// the perturbed, mean of the members, additive, linear) know training cells alone; half of the cells of a combination are the
+    /// ceiling. Says where the model is worse. Writes judgement.json, judgement.csv, non_additive.csv and the pair of files
+    /// that cell-eval reads into the folder.
+    Judge(judge::JudgePredictionsArgs),
     /// Do a grid of runs as one job, and make a table of means over seeds
     ///
     /// Data are read or simulated once and shared; there is one run per core when runs outnumber cores. Runs that are

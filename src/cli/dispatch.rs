@@ -11,6 +11,7 @@ use crate::commands::embed::embed;
 use crate::commands::evaluate::evaluate;
 use crate::commands::fit_shifts::fit_shifts;
 use crate::commands::inspect::inspect;
+use crate::commands::judge::judge;
 use crate::commands::normalize::normalize;
 use crate::commands::predict::predict;
 use crate::commands::report::report;
@@ -22,6 +23,7 @@ use crate::commands::sweep::table::Status;
 use crate::commands::verify::verify;
 use crate::commands::{run, sweep};
 use crate::display::json::to_json;
+use crate::display::judgement::judgement_text;
 use crate::display::linear_rival::linear_sentence;
 use crate::display::metrics_table::metrics_table;
 use crate::display::progress::ProgressKind;
@@ -77,6 +79,10 @@ pub fn dispatch(cli: Cli, ranks: &Ranks) -> Result<()> {
         Command::Sample(args) => {
             let (model, request, kind) = args.checked()?;
             applied(&args.out, &sample(&model, &request, &args.out, kind)?)
+        }
+        Command::Judge(args) => {
+            let judgement = judge(&args.checked()?, &args.folder)?;
+            console::print(&if args.json { to_json(&judgement) } else { judgement_text(&judgement) })
         }
         Command::Predict(args) => {
             let (model, request, kind) = args.checked()?;

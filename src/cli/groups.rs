@@ -47,8 +47,15 @@ impl ModelArgs {
 /// # Errors
 /// A folder without a run.
 pub(crate) fn open_model(folder: &Path, threads: Option<i64>) -> Result<Fitted> {
-    let config = settings_of(folder, RawTraining::default(), threads, RawOutput::default())?;
-    Fitted::open_with(config, folder)
+    Fitted::open_with(folder_settings(folder, threads)?, folder)
+}
+
+/// The settings of a results folder, to be used with so many threads.
+///
+/// # Errors
+/// A folder without a run.
+pub(crate) fn folder_settings(folder: &Path, threads: Option<i64>) -> Result<Settings> {
+    settings_of(folder, RawTraining::default(), threads, RawOutput::default())
 }
 
 /// A results folder whose models are judged.

@@ -8,6 +8,7 @@ pub mod evaluate;
 pub mod fit_shifts;
 pub mod groups;
 pub mod inspect;
+pub mod judge;
 mod manual;
 pub mod normalize;
 pub mod predict;

@@ -5,6 +5,7 @@ pub mod embed;
 pub mod evaluate;
 pub mod fit_shifts;
 pub mod inspect;
+pub mod judge;
 pub(crate) mod new_cells;
 pub mod normalize;
 pub mod predict;

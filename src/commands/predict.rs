@@ -8,7 +8,9 @@ use crate::error::{InputError, Result};
 use crate::fit::{Fitted, Wanted};
 use crate::parallel::team::Team;
 use crate::results::output_file::{OutputKind, Written, write_simulated};
-use crate::results::predictions::{PredictedControl, Prediction, PredictionFile, PredictionTable, TakePredictions};
+use crate::results::predictions::{
+    PredictedControl, PredictedEffects, PredictionFile, PredictionTable, TakePredictions,
+};
 
 /// Which cells predictions begin from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -101,7 +103,7 @@ impl TakePredictions for Noting<'_> {
         self.to.control(control)
     }
 
-    fn predictions(&mut self, team: &Team, predictions: &[Prediction]) -> Result<()> {
+    fn predictions(&mut self, team: &Team, predictions: &[PredictedEffects]) -> Result<()> {
         self.to.predictions(team, predictions)
     }
 }

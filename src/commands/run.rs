@@ -5,6 +5,7 @@ use std::time::Instant;
 use serde_json::json;
 
 use crate::checkpoint::{ResumableRun, file as checkpoint};
+use crate::commands::judge::judge_at_end;
 use crate::commands::run_folder::{self, Judged, finish};
 use crate::commands::run_linear::run_linear;
 use crate::commands::screen;
@@ -120,6 +121,7 @@ where
         match protocol.run(team, &mut network, resumable, observer) {
             Ok(adapted) => {
                 write_held_out_fit(folder, config, data, &network, &adapted)?;
+                judge_at_end(folder, team, config, screen, &network, (&adapted.metrics, progress))?;
                 metrics.heldout = Some(adapted.metrics);
             }
             // There are results without it; everything else can be done again.

@@ -2,7 +2,7 @@
 
 use faer::Mat;
 use rand::Rng;
-use rand_distr::{Distribution, StandardNormal};
+use rand_distr::{Distribution, Gamma, Poisson, StandardNormal};
 
 use crate::numerics::random::{SamplerPurpose, sampler_stream};
 use crate::numerics::real::Real;
@@ -39,6 +39,26 @@ pub struct GeneratingModel {
     pub dispersion: Option<f64>,
     /// Probability that a cell under an intervention escaped it, so that its latents have the prior N(0, I).
     pub escaped: f64,
+}
+
+impl GeneratingModel {
+    /// Draws the counts (G) of cell number `n` with latents `z` (L), of the batch whose turn it is.
+    pub fn draw(&self, z: &[f64], n: usize, random: &mut impl Rng) -> Vec<u32> {
+        let batch = n % self.mixing.n_batches().max(1);
+        let rates = self.mixing.log_rates(z, batch);
+        rates.into_iter().map(|log_rate| draw_count(log_rate.exp(), self.dispersion, random)).collect()
+    }
+}
+
+/// A count of this mean: negative binomial with the inverse dispersion that is given, else Poisson.
+pub(crate) fn draw_count(mean: f64, dispersion: Option<f64>, random: &mut impl Rng) -> u32 {
+    let rate = match dispersion {
+        None => mean,
+        // Poisson with a mean from a gamma distribution: variance mean + mean^2 / theta.
+        Some(theta) => Gamma::new(theta, mean / theta).map_or(0.0, |gamma| gamma.sample(random)),
+    };
+    // Means below the smallest positive number count nothing; those the sampler refuses do not arise.
+    Poisson::new(rate).map_or(0, |poisson| poisson.sample(random) as u32)
 }
 
 /// What the rates of a simulation are normalised to, and its batches.
@@ -147,6 +167,11 @@ impl MixingNetwork {
     /// Number of latents, L.
     pub fn n_latents(&self) -> usize {
         self.layers[0].n_in
+    }
+
+    /// Number of batches with an effect; 0 without batches.
+    pub fn n_batches(&self) -> usize {
+        self.batch_effects.len() / self.n_genes()
     }
 
     /// Number of genes, G.

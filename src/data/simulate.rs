@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 
 use rand::seq::index;
 use rand::{Rng, RngExt};
-use rand_distr::{Distribution, Gamma, Normal, Poisson, StandardNormal};
+use rand_distr::{Distribution, Normal, StandardNormal};
 use serde::Deserialize;
 use serde::Serialize;
 
 use crate::data::counts::in_memory::{Counts, CountsBuilder};
 use crate::data::dataset::{Categorical, Covariates, Dataset, InterventionRows, TrueInteraction, Truth};
-use crate::data::mixing::{GeneratingModel, MixingNetwork, MixingPlan, by_cell};
+use crate::data::mixing::{GeneratingModel, MixingNetwork, MixingPlan, by_cell, draw_count};
 use crate::error::{InputError, Result};
 use crate::numerics::random::{SamplerPurpose, sampler_stream};
 use crate::parallel::team::Team;
@@ -455,11 +455,7 @@ fn draw_counts(team: &Team, settings: &Simulation, log_rates: Vec<f64>) -> Resul
     by_cell(team, &mut table, n_genes, |n, x| {
         let mut random = sampler_stream(seed, SamplerPurpose::SimulatedCounts, n);
         for (x, log_rate) in x.iter_mut().zip(&log_rates[n * n_genes..]) {
-            let mean = log_rate.exp();
-            *x = match settings.dispersion {
-                None => poisson(mean, &mut random),
-                Some(theta) => negative_binomial(mean, theta, &mut random),
-            };
+            *x = draw_count(log_rate.exp(), settings.dispersion, &mut random);
         }
     });
     drop(log_rates);
@@ -480,17 +476,6 @@ fn draw_counts(team: &Team, settings: &Simulation, log_rates: Vec<f64>) -> Resul
         library.push(total as f64);
     }
     Ok((counts.finish(), library))
-}
-
-fn poisson(mean: f64, random: &mut impl Rng) -> u32 {
-    // Means below the smallest positive number count nothing; those the sampler refuses do not arise.
-    Poisson::new(mean).map_or(0, |poisson| poisson.sample(random) as u32)
-}
-
-/// A negative binomial count of mean `mean` and variance `mean + mean^2 / theta`: Poisson with a mean from a gamma distribution.
-fn negative_binomial(mean: f64, theta: f64, random: &mut impl Rng) -> u32 {
-    let rate = Gamma::new(theta, mean / theta).map_or(0.0, |gamma| gamma.sample(random));
-    poisson(rate, random)
 }
 
 fn numbered(prefix: &str, n: usize) -> Vec<String> {

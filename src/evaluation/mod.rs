@@ -18,6 +18,7 @@ pub mod mcc;
 pub mod metrics;
 pub mod oracle;
 pub mod pooled;
+pub mod predictions;
 pub mod recovery;
 pub mod regression;
 pub mod target_graph;

@@ -21,7 +21,7 @@ use crate::numerics::real::Real;
 use crate::parallel::team::Team;
 use crate::results::catalogue::ResultsFile;
 use crate::results::page::folder::edges;
-use crate::results::predictions::{PredictedControl, Prediction, TakePredictions};
+use crate::results::predictions::{PredictedControl, PredictedEffects, TakePredictions};
 
 /// Cells whose mean is a prediction.
 const CELLS: usize = 128;
@@ -184,7 +184,7 @@ impl Fitted {
             for wanted in wanted.chunks(at_once) {
                 let means: Vec<Vec<f64>> = wanted.iter().map(|wanted| prior.expected_mean(&wanted.members)).collect();
                 let expression = mean_expression(&mut predictor, &means);
-                let predictions: Vec<Prediction> = wanted
+                let predictions: Vec<PredictedEffects> = wanted
                     .iter()
                     .zip(expression.chunks_exact(g))
                     .map(|(wanted, mean)| prediction(wanted, mean, &control, &variances))
@@ -209,8 +209,9 @@ impl Fitted {
             let all: Vec<usize> = (0..wanted.len()).flat_map(|_| 0..cells).collect();
             let names: Vec<String> =
                 wanted.iter().flat_map(|wanted| (0..cells).map(|n| format!("{}_{n}", wanted.label))).collect();
-            let mut data = start.data.select(&all);
-            data.cell_names = names.into();
+            let mut data = self.trained_on.dataset(Counts::from_dense(self.trained_on.genes.len(), &[]), names.into());
+            data.library = all.iter().map(|&n| start.data.library[n]).collect();
+            data.covariates = start.data.covariates.select(&all);
             data.interventions = InterventionRows::one_hot((0..wanted.len()).flat_map(|c| vec![c; cells]));
             data.intervention_names = wanted.iter().map(|wanted| wanted.label.clone()).collect();
             let mut z = Vec::with_capacity(all.len() * l);
@@ -360,7 +361,7 @@ fn mean_expression<R: Real>(predictor: &mut Predictor<'_, R>, means: &[Vec<f64>]
 }
 
 /// The prediction of a combination from its mean expression and that of control (G each), Eqs. (Cb4) and (Cb5).
-fn prediction(wanted: &Wanted, mean: &[f64], control: &[f64], variances: &Variances) -> Prediction {
+fn prediction(wanted: &Wanted, mean: &[f64], control: &[f64], variances: &Variances) -> PredictedEffects {
     let genes = || mean.iter().zip(control);
     let log2 = |mean: &f64| Real::ln(mean.max(LEAST)) / std::f64::consts::LN_2;
     let log2_fold_change: Vec<f64> = genes().map(|(mean, control)| log2(mean) - log2(control)).collect();
@@ -375,7 +376,7 @@ fn prediction(wanted: &Wanted, mean: &[f64], control: &[f64], variances: &Varian
             log2_fold_change.iter().enumerate().map(end).collect()
         })
     });
-    Prediction {
+    PredictedEffects {
         label: wanted.label.clone(),
         n_members: wanted.members.len(),
         mean: mean.to_vec(),

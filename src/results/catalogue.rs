@@ -18,6 +18,8 @@ pub enum When {
     AfterTraining,
     /// When the model has been through the held-out protocol.
     AfterHeldOut,
+    /// When held-out combinations have been judged; by `svae-cpu judge` too.
+    AfterJudgement,
     /// When all figures are known.
     AtEnd,
     /// By `svae-cpu evaluate` and `svae-cpu fit-shifts`.
@@ -100,6 +102,20 @@ files! {
     /// Epochs of the second training. Writer: [`crate::results::tables`].
     RetrainingHistory = "history_retrain.csv", AfterHeldOut,
         "a row per epoch of the second training, on fixed masks";
+
+    /// Predictions of held-out combinations beside baselines. Writer: [`crate::results::judgement`].
+    Judgement = "judgement.json", AfterJudgement,
+        "how well held-out combinations are predicted, beside baselines and a noise ceiling";
+    /// The same by combination. Writer: [`crate::results::judgement`].
+    JudgementScores = "judgement.csv", AfterJudgement, "the scores of each held-out combination by each predictor";
+    /// Combinations that deviate from the sum. Writer: [`crate::results::judgement`].
+    NonAdditive = "non_additive.csv", AfterJudgement,
+        "how far every combination is from the sum of its members in log expression, and whether beyond noise";
+    /// Held-out and control cells for cell-eval. Writer: [`crate::results::judgement`].
+    CellEvalReal = "cell_eval_real.h5ad", AfterJudgement, "held-out and control cells, log-normalised, for cell-eval";
+    /// Predicted and control cells for cell-eval. Writer: [`crate::results::judgement`].
+    CellEvalPrediction = "cell_eval_pred.h5ad", AfterJudgement,
+        "as many predicted cells and the same control cells, for cell-eval";
 
     /// Settings. Writer: [`crate::results::record`].
     Config = "config.toml", AtStart, "all settings as used; `svae-cpu run config.toml` repeats the run";

@@ -6,6 +6,7 @@ pub mod cells;
 pub mod findings;
 pub mod folder;
 pub mod graph;
+pub mod judgement;
 pub mod manifest;
 pub mod model_file;
 pub mod output_file;

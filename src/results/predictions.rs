@@ -25,7 +25,7 @@ const MATRICES: [&str; 5] =
 
 /// What is predicted of a combination, gene by gene.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Prediction {
+pub struct PredictedEffects {
     /// Its label.
     pub label: String,
     /// Number of its members.
@@ -63,7 +63,7 @@ pub trait TakePredictions {
     ///
     /// # Errors
     /// As above.
-    fn predictions(&mut self, team: &Team, predictions: &[Prediction]) -> Result<()>;
+    fn predictions(&mut self, team: &Team, predictions: &[PredictedEffects]) -> Result<()>;
 }
 
 /// A table of predictions with a row per combination and gene.
@@ -99,7 +99,7 @@ impl TakePredictions for PredictionTable {
         Ok(())
     }
 
-    fn predictions(&mut self, team: &Team, predictions: &[Prediction]) -> Result<()> {
+    fn predictions(&mut self, team: &Team, predictions: &[PredictedEffects]) -> Result<()> {
         let mut lines = vec![String::new(); predictions.len()];
         let (genes, control) = (&self.genes, &self.control);
         team.run(predictions.len(), tiles(&mut lines, 1), |i, lines| {
@@ -170,14 +170,14 @@ impl TakePredictions for PredictionFile<'_> {
         Ok(())
     }
 
-    fn predictions(&mut self, _: &Team, predictions: &[Prediction]) -> Result<()> {
+    fn predictions(&mut self, _: &Team, predictions: &[PredictedEffects]) -> Result<()> {
         self.n_members.extend(predictions.iter().map(|found| found.n_members as i64));
         let unknown = vec![f64::NAN; self.genes.len()];
-        let end = |found: &'_ Prediction, i: usize| match &found.interval {
+        let end = |found: &'_ PredictedEffects, i: usize| match &found.interval {
             Some(interval) => interval[i].clone(),
             None => unknown.clone(),
         };
-        let of = |matrix: usize, found: &Prediction| match matrix {
+        let of = |matrix: usize, found: &PredictedEffects| match matrix {
             0 => found.mean.clone(),
             1 => found.effect.clone(),
             2 => found.log2_fold_change.clone(),

@@ -28,7 +28,7 @@ pub(super) fn text(path: &Path) -> Result<String> {
 }
 
 /// The object in a file of JSON.
-pub(super) fn json(path: &Path) -> Result<serde_json::Value> {
+pub(crate) fn json(path: &Path) -> Result<serde_json::Value> {
     let value: serde_json::Value =
         serde_json::from_str(&text(path)?).map_err(|e| damaged(path, &format!("it is not valid JSON ({e})")))?;
     match value.is_object() {

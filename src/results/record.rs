@@ -6,9 +6,28 @@ use crate::data::loading::load::DataSummary;
 use crate::display::json::to_json;
 use crate::error::Result;
 use crate::evaluation::metrics::Metrics;
+use crate::evaluation::predictions::judge::HeldOutBounds;
 use crate::results::catalogue::ResultsFile;
 use crate::results::folder::ResultsFolder;
+use crate::results::read::json;
 use crate::settings::Settings;
+
+/// The importance-weighted bounds of held-out combinations that a run of the folder has found; `None` where it has not.
+///
+/// # Errors
+/// [`crate::InputError`] for figures that are damaged.
+pub fn held_out_bounds(folder: &ResultsFolder) -> Result<Option<HeldOutBounds>> {
+    for file in [ResultsFile::Evaluation, ResultsFile::Metrics].map(|file| folder.file(file)) {
+        if file.is_file() {
+            let figures = json(&file)?;
+            let of = |key: &str| figures["heldout"][key].as_f64();
+            if let (Some(by_combination), Some(by_cell)) = (of("nll_iwelbo"), of("nll_iwelbo_by_cell")) {
+                return Ok(Some(HeldOutBounds::new(by_combination, by_cell)));
+            }
+        }
+    }
+    Ok(None)
+}
 
 impl ResultsFolder {
     /// Writes `config.toml`.

@@ -152,7 +152,7 @@ impl ResultsFolder {
         })
     }
 
-    fn write_csv<T>(
+    pub(super) fn write_csv<T>(
         &self,
         file: ResultsFile,
         header: &[&str],

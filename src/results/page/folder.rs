@@ -40,6 +40,8 @@ pub(crate) struct Run {
     pub interventions: Vec<String>,
     /// Whether each was trained on.
     pub trained: Vec<bool>,
+    /// The judgement of predictions, if one was made.
+    pub judgement: Option<serde_json::Value>,
     pub n_latents: usize,
     /// Probabilities, interventions x L.
     pub masks: Option<Vec<f64>>,
@@ -176,6 +178,8 @@ pub(crate) fn read(folder: &Path, metrics: Option<&Metrics>) -> Result<Run> {
     {
         run.metrics["heldout"] = heldout.clone();
     }
+    let judgement = ResultsFile::Judgement.within(folder);
+    run.judgement = judgement.is_file().then(|| json(&judgement)).transpose()?;
     let summary = ResultsFile::DataSummary.within(folder);
     if summary.is_file() {
         run.summary = Some(json(&summary)?);

@@ -13,6 +13,7 @@ mod held_out;
 mod latent_space;
 mod parts;
 mod pca;
+mod predictions;
 mod settings;
 mod summary;
 mod svg;
@@ -57,6 +58,7 @@ fn page(run: &Run) -> String {
         ("latents", "Latent space", latent_space::latent_space(run)),
         ("genes", "Genes of each latent", genes::genes(run, &effects)),
         ("heldout", "Held-out interventions", held_out::held_out(run)),
+        ("predictions", "Predictions of combinations", predictions::predictions(run)),
         ("data", "Data", data::data(run)),
         ("repeat", "Settings, and how to repeat this run", settings::settings(run)),
     ]

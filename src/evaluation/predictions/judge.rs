@@ -1,0 +1,591 @@
+//! The judgement of a model's predictions of held-out combinations, beside baselines and a noise ceiling.
+//! Derivation: `derivations/judgement.md`.
+
+use rand_distr::{Distribution, StandardNormal};
+use serde::Serialize;
+
+use crate::data::combinations::Combination;
+use crate::data::dataset::{Dataset, Truth};
+use crate::data::mixing::GeneratingModel;
+use crate::data::screen::Screen;
+use crate::error::Result;
+use crate::evaluation::held_out::TOO_FEW_CELLS;
+use crate::evaluation::predictions::baselines::{Baselines, PlainPrediction};
+use crate::evaluation::predictions::non_additive::{Item, NonAdditive, RESAMPLES, non_additive, resample};
+use crate::evaluation::predictions::profiles::{LogExpression, TrainingProfiles};
+use crate::evaluation::predictions::scores::{
+    ENERGY_CELLS, N_SCORES, Score, ScoreFrame, Scores, energy_distance, pearson, squared_distance, strongest,
+    weights_of, welch,
+};
+use crate::inference::prediction::{Basis, Predictor, log_normalise, prior_latents};
+use crate::model::network::Network;
+use crate::numerics::random::{SamplerPurpose, sampler_stream};
+use crate::numerics::real::Real;
+use crate::parallel::team::{Team, tiles};
+
+/// Name of the model among the predictors.
+pub const MODEL: &str = "model";
+/// Name of the model that a simulation was drawn from.
+pub const TRUE_MODEL: &str = "true model";
+/// Cells that a prediction is the mean of: at least, at most, and the counts to be drawn for all predictions together.
+const CELLS: (usize, usize, usize) = (256, 2048, 400_000_000);
+/// Control cells by which genes are weighed, at most.
+const MOST_CONTROLS: usize = 2000;
+/// Deviations on either side of a mean that hold 95 % of a normal distribution.
+const DEVIATIONS_OF_95: f64 = 1.959_963_984_540_054;
+/// Scores in which the model is compared with the baselines.
+const COMPARED: [Score; 3] = [Score::WeightedMse, Score::CentroidAccuracy, Score::PearsonControl];
+
+/// How well held-out combinations are predicted.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PredictionJudgement {
+    /// Combinations judged: held out, of members that were trained on, with more than ten cells.
+    pub n_combinations: usize,
+    /// Their cells.
+    pub n_cells: usize,
+    /// Whether differences are from control cells; if not, from the mean of the perturbed.
+    pub from_controls: bool,
+    /// Importance-weighted bounds of the held-out cells, nats per cell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bounds: Option<HeldOutBounds>,
+    /// Means over the combinations, of each predictor.
+    pub predictors: Vec<PredictorFigures>,
+    /// The range that the cells leave each score.
+    pub ranges: Vec<ScoreRange>,
+    /// The model beside each baseline.
+    pub comparisons: Vec<ModelComparison>,
+    /// Each combination, by each predictor.
+    pub combinations: Vec<CombinationFigures>,
+    /// How far combinations, held out or not, are from the sum of their members.
+    pub non_additive: Vec<NonAdditive>,
+}
+
+/// The importance-weighted bound of held-out cells by both definitions, nats per cell.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct HeldOutBounds {
+    /// Mean within each combination first, then over combinations.
+    pub by_combination: f64,
+    /// Mean over all cells.
+    pub by_cell: f64,
+}
+
+impl HeldOutBounds {
+    /// Of these bounds, to a billionth of a nat: what is read from a file may differ in its last digit from what was written.
+    pub fn new(by_combination: f64, by_cell: f64) -> Self {
+        let rounded = |bound: f64| (bound * 1e9).round() / 1e9;
+        Self { by_combination: rounded(by_combination), by_cell: rounded(by_cell) }
+    }
+}
+
+/// What a predictor reaches in the mean over combinations.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PredictorFigures {
+    /// Its name.
+    pub predictor: &'static str,
+    /// Its scores.
+    pub scores: Vec<ScoreFigure>,
+    /// Pearson correlation of all differences from control at once, combinations x genes.
+    pub flat_pearson: f64,
+    /// Share of their variance that is explained.
+    pub flat_r2: f64,
+}
+
+/// A score in the mean over combinations.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct ScoreFigure {
+    /// Its name.
+    pub score: &'static str,
+    /// Its value; absent where a prediction has none, as the direction of no change.
+    pub value: Option<f64>,
+    /// Half the width of its 95 % interval over resampled cells; absent for scores that are not resampled.
+    pub margin: Option<f64>,
+    /// How far it is from the negative control (0) to the ceiling of the cells (1), against half of the cells.
+    pub of_range: Option<f64>,
+}
+
+/// The range between a prediction that knows nothing of a combination and half of its own cells, as its other half is judged.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct ScoreRange {
+    /// Name of the score.
+    pub score: &'static str,
+    /// The negative control: the mean of the perturbed or, for differences from it, no change.
+    pub floor: f64,
+    /// The other half of the cells.
+    pub ceiling: f64,
+    /// Share of the way from the negative control to a perfect score that the other half goes.
+    pub dynamic_range: f64,
+}
+
+/// The model beside a baseline.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct ModelComparison {
+    /// Name of the baseline.
+    pub baseline: &'static str,
+    /// Name of the score.
+    pub score: &'static str,
+    /// Value of the model less that of the baseline.
+    pub difference: f64,
+    /// Half the width of its 95 % interval over resampled cells.
+    pub margin: f64,
+    /// Whether the model is worse, beyond the interval.
+    pub worse: bool,
+    /// Whether the model is better, beyond the interval.
+    pub better: bool,
+}
+
+/// The scores of one prediction.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CombinationFigures {
+    /// Label of the combination.
+    pub combination: String,
+    /// Its cells.
+    pub n_cells: usize,
+    /// Name of the predictor.
+    pub predictor: &'static str,
+    /// Values in the order of [`Score::ALL`], not a number where there is none.
+    pub scores: Scores,
+}
+
+/// Cells as observed and as predicted, for a judge of another make.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JudgedCells {
+    /// Label of each combination.
+    pub labels: Vec<String>,
+    /// Observed cells of each.
+    pub observed: Vec<LogExpression>,
+    /// As many predicted cells.
+    pub predicted: Vec<LogExpression>,
+    /// Control cells.
+    pub controls: LogExpression,
+}
+
+/// A predictor and what it says.
+struct Predicted {
+    name: &'static str,
+    /// Mean log expression of each combination, G.
+    means: Vec<Vec<f64>>,
+    /// Some cells of each.
+    cells: Vec<LogExpression>,
+}
+
+/// The combinations that are judged: those held out of members that were all trained on, with enough cells.
+pub fn judged_combinations(screen: &Screen) -> Vec<Combination> {
+    let Screen { data, split, .. } = screen;
+    let known = |combination: &Combination| {
+        let members = &combination.members;
+        members.len() > 1 && members.iter().all(|&(a, _)| split.trained[a as usize])
+    };
+    let enough = |combination: &Combination| combination.cells.len() > TOO_FEW_CELLS;
+    data.combinations(split.held_out.iter().copied()).into_iter().filter(known).filter(enough).collect()
+}
+
+/// Judges the predictions of a network on the held-out combinations of a screen; `None` where none can be judged. Also returns cells for
+/// a judge of another make, where there are control cells.
+///
+/// # Errors
+/// Counts on disk that cannot be read.
+pub fn judge_predictions<R: Real>(
+    team: &Team,
+    network: &Network<R>,
+    screen: &Screen,
+    bounds: Option<HeldOutBounds>,
+    seed: u64,
+) -> Result<Option<(PredictionJudgement, Option<JudgedCells>)>> {
+    let Screen { data, split, .. } = screen;
+    let combinations = judged_combinations(screen);
+    if combinations.is_empty() {
+        return Ok(None);
+    }
+    let training = TrainingProfiles::new(data, split)?;
+    let controls = LogExpression::of(data, &training.reference_cells)?.spread(MOST_CONTROLS);
+    let mut predictors = by_baselines(&training, &combinations, &controls);
+    predictors.push(by_model(team, network, screen, &training, &combinations, seed));
+    if let (Some(generating), Some(truth)) = (&screen.generating, &data.truth) {
+        predictors.push(by_true_model(team, data, generating, truth, &training, &combinations, seed));
+    }
+    let mut trial = JudgementTrial::new(team, data, &training, &controls, &combinations, seed)?;
+    for number in 0..combinations.len() {
+        trial.judge(number, &predictors)?;
+    }
+    let non_additive = non_additive(team, data, split, &training, seed)?;
+    let judged = training.has_controls.then(|| trial.cells(&predictors, controls.clone()));
+    Ok(Some((trial.judgement(&predictors, bounds, non_additive), judged)))
+}
+
+/// What the baselines say; their cells are control cells moved by the effect, none of it below 0.
+fn by_baselines(training: &TrainingProfiles, combinations: &[Combination], controls: &LogExpression) -> Vec<Predicted> {
+    let baselines = Baselines::new(training);
+    let some = controls.spread(ENERGY_CELLS);
+    let of = |baseline: PlainPrediction| {
+        let means: Vec<Vec<f64>> =
+            combinations.iter().map(|combination| baselines.predict(baseline, &combination.members)).collect();
+        let cells = means.iter().map(|mean| moved(&some, mean, &training.reference)).collect();
+        Predicted { name: baseline.name(), means, cells }
+    };
+    PlainPrediction::ALL.into_iter().map(of).collect()
+}
+
+/// Cells moved by the difference of two profiles, none of it below 0.
+fn moved(cells: &LogExpression, to: &[f64], from: &[f64]) -> LogExpression {
+    let values = cells.rows().flat_map(|row| {
+        let places = row.iter().zip(to.iter().zip(from));
+        places.map(|(&x, (to, from))| (f64::from(x) + to - from).max(0.0) as f32)
+    });
+    LogExpression { n_genes: cells.n_genes, values: values.collect() }
+}
+
+/// Number of cells that each of so many predictions is the mean of.
+fn n_cells(n_predictions: usize, n_genes: usize) -> usize {
+    (CELLS.2 / (n_predictions * n_genes)).clamp(CELLS.0, CELLS.1)
+}
+
+/// What the network says: its effects, on the observed reference.
+fn by_model<R: Real>(
+    team: &Team,
+    network: &Network<R>,
+    screen: &Screen,
+    training: &TrainingProfiles,
+    combinations: &[Combination],
+    seed: u64,
+) -> Predicted {
+    let Screen { data, split, .. } = screen;
+    let prior = network.prior();
+    let means: Vec<Vec<f64>> = combinations.iter().map(|found| prior.expected_mean(&found.members)).collect();
+    // What the reference is a mean of.
+    let references: Vec<Vec<f64>> = match training.has_controls {
+        true => vec![prior.expected_mean(&[])],
+        false => training.profiles.iter().map(|found| prior.expected_mean(&found.combination.members)).collect(),
+    };
+    let donors: Vec<usize> = split.train.iter().copied().filter(|&n| data.library[n] > 0.0).collect();
+    let most = combinations.iter().map(|found| found.cells.len()).max().unwrap_or(0).max(ENERGY_CELLS);
+    let n = n_cells(means.len() + references.len(), data.n_genes()).max(most);
+    let cells: Vec<usize> = (0..n).map(|i| donors[i * donors.len() / n]).collect();
+    let latents = prior_latents(n, network.architecture.n_latents, seed);
+    let mut predictor = Predictor::new(team, network, Basis { data, cells: &cells, latents: &latents });
+    let base = mean_row(&predictor.mean_log_expression(&references, seed), data.n_genes());
+    let logs = predictor.mean_log_expression(&means, seed);
+    let on_reference = |log: &[f64]| -> Vec<f64> {
+        log.iter().zip(&base).zip(&training.reference).map(|((log, base), reference)| log - base + reference).collect()
+    };
+    let drawn = means.iter().zip(combinations).map(|(mean, found)| {
+        let wanted = found.cells.len().max(ENERGY_CELLS);
+        let values = predictor.log_expression_of_cells(mean, wanted, seed);
+        moved(&LogExpression { n_genes: data.n_genes(), values }, &training.reference, &base)
+    });
+    let cells = drawn.collect();
+    Predicted { name: MODEL, means: logs.chunks_exact(data.n_genes()).map(on_reference).collect(), cells }
+}
+
+/// Mean over the rows of a table of `width` columns.
+fn mean_row(values: &[f64], width: usize) -> Vec<f64> {
+    let n = (values.len() / width) as f64;
+    let mut mean = vec![0.0; width];
+    values.chunks_exact(width).for_each(|row| mean.iter_mut().zip(row).for_each(|(mean, x)| *mean += x / n));
+    mean
+}
+
+/// What the model says that the screen was drawn from, by cells drawn from it again.
+fn by_true_model(
+    team: &Team,
+    data: &Dataset,
+    generating: &GeneratingModel,
+    truth: &Truth,
+    training: &TrainingProfiles,
+    combinations: &[Combination],
+    seed: u64,
+) -> Predicted {
+    let (g, l) = (data.n_genes(), truth.n_latents);
+    let n = n_cells(combinations.len() + 1, g);
+    let draw = |members: &[(u32, f32)]| -> LogExpression {
+        let (numbers, doses): (Vec<u32>, Vec<f32>) = members.iter().copied().unzip();
+        let mean = truth.prior_mean((&numbers, &doses));
+        let mut values = vec![0.0f32; n * g];
+        team.run(n, tiles(&mut values, g), |i, row| {
+            let mut random = sampler_stream(seed, SamplerPurpose::PredictedLatents, i);
+            let escaped = (i as f64 + 0.5) / (n as f64) < generating.escaped;
+            let z: Vec<f64> = (0..l)
+                .map(|k| {
+                    let noise: f64 = StandardNormal.sample(&mut random);
+                    if escaped { noise } else { mean[k] + noise }
+                })
+                .collect();
+            let mut random = sampler_stream(seed, SamplerPurpose::PredictedCounts, i);
+            let mut counts: Vec<f64> = generating.draw(&z, i, &mut random).into_iter().map(f64::from).collect();
+            log_normalise(&mut counts);
+            row.iter_mut().zip(&counts).for_each(|(to, &x)| *to = x as f32);
+        });
+        LogExpression { n_genes: g, values }
+    };
+    let mean_of = |cells: &LogExpression| cells.mean_weighted(&vec![1; cells.n_cells()]);
+    let base = match training.has_controls {
+        true => mean_of(&draw(&[])),
+        false => {
+            let rows: Vec<f64> =
+                training.profiles.iter().flat_map(|found| mean_of(&draw(&found.combination.members))).collect();
+            mean_row(&rows, g)
+        }
+    };
+    let (mut means, mut cells) = (Vec::new(), Vec::new());
+    for combination in combinations {
+        let drawn = draw(&combination.members);
+        let effect = mean_of(&drawn);
+        means.push(effect.iter().zip(&base).zip(&training.reference).map(|((e, b), r)| e - b + r).collect());
+        cells.push(drawn.spread(ENERGY_CELLS));
+    }
+    Predicted { name: TRUE_MODEL, means, cells }
+}
+
+/// The scores under way.
+struct JudgementTrial<'a> {
+    team: &'a Team<'a>,
+    data: &'a Dataset,
+    training: &'a TrainingProfiles,
+    /// Mean, variance and number of control cells.
+    controls: (Vec<f64>, Vec<f64>, usize),
+    combinations: &'a [Combination],
+    seed: u64,
+    /// Mean log expression observed of each combination.
+    truths: Vec<Vec<f64>>,
+    /// Observed cells of each combination that has been judged.
+    observed: Vec<LogExpression>,
+    /// Scores of each combination and predictor.
+    scores: Vec<Vec<Scores>>,
+    /// The same against half of the cells.
+    half_scores: Vec<Vec<Scores>>,
+    /// Scores of the other half against it.
+    ceilings: Vec<Scores>,
+    /// Sums over combinations of the scores of each resample and predictor.
+    resampled: Vec<Vec<Scores>>,
+}
+
+impl<'a> JudgementTrial<'a> {
+    fn new(
+        team: &'a Team<'a>,
+        data: &'a Dataset,
+        training: &'a TrainingProfiles,
+        controls: &LogExpression,
+        combinations: &'a [Combination],
+        seed: u64,
+    ) -> Result<Self> {
+        let mut truths = Vec::with_capacity(combinations.len());
+        for combination in combinations {
+            let cells = LogExpression::of(data, &combination.cells)?;
+            truths.push(cells.mean_weighted(&vec![1; cells.n_cells()]));
+        }
+        let (mean, variance) = controls.moments();
+        Ok(Self {
+            team,
+            data,
+            training,
+            controls: (mean, variance, controls.n_cells()),
+            combinations,
+            seed,
+            truths,
+            observed: Vec::new(),
+            scores: Vec::new(),
+            half_scores: Vec::new(),
+            ceilings: Vec::new(),
+            resampled: Vec::new(),
+        })
+    }
+
+    /// Judges what all predictors say of a combination.
+    fn judge(&mut self, number: usize, predictors: &[Predicted]) -> Result<()> {
+        let cells = LogExpression::of(self.data, &self.combinations[number].cells)?;
+        let (mean, variance, n) = &self.controls;
+        let of_controls = (&mean[..], &variance[..], *n);
+        let halves = [cells.half(0), cells.half(1)].map(|half| (half.mean_weighted(&vec![1; half.n_cells()]), half));
+        let others = |predicted: &[f64]| -> Vec<f64> {
+            let truths = self.truths.iter().enumerate().filter(|(other, _)| *other != number).map(|(_, truth)| truth);
+            let all = truths.chain(self.training.profiles.iter().map(|profile| &profile.mean));
+            all.map(|other| squared_distance(predicted, other)).collect()
+        };
+        let mut predictions: Vec<&[f64]> = predictors.iter().map(|predictor| &predictor.means[number][..]).collect();
+        // The other half of the cells stands in for a prediction.
+        predictions.push(&halves[1].0);
+        let scale = ScoreFrame {
+            reference: &self.training.reference,
+            centroid: &self.training.centroid,
+            weights: weights_of(&welch(&halves[0].1, of_controls)),
+            strongest: strongest(&welch(&cells, of_controls)),
+            others: predictions.iter().map(|predicted| others(predicted)).collect(),
+        };
+        let p = predictors.len();
+        let against = |truth: &[f64]| -> Vec<Scores> {
+            (0..=p).map(|which| scale.scores(which, truth, predictions[which])).collect()
+        };
+        let truth = &self.truths[number];
+        let mut scores = against(truth);
+        scores.truncate(p);
+        let few = cells.spread(ENERGY_CELLS);
+        for (scores, predictor) in scores.iter_mut().zip(predictors) {
+            scores[Score::Rank as usize] = rank(truth, number, &predictor.means);
+            let predicted = predictor.cells[number].spread(ENERGY_CELLS);
+            scores[Score::EnergyDistance as usize] = energy_distance(self.team, &predicted, &few);
+        }
+        let mut half_scores = against(&halves[0].0);
+        self.ceilings.push(half_scores.pop().expect("the other half"));
+        let mut again = vec![vec![[f64::NAN; N_SCORES]; p]; RESAMPLES];
+        self.team.run(RESAMPLES, tiles(&mut again, 1), |b, again| {
+            let times = resample(cells.n_cells(), self.seed, Item::Combination(number), b);
+            let truth = cells.mean_weighted(&times);
+            for (which, scores) in again[0].iter_mut().enumerate() {
+                *scores = scale.scores(which, &truth, predictions[which]);
+            }
+        });
+        if self.resampled.is_empty() {
+            self.resampled = vec![vec![[0.0; N_SCORES]; p]; RESAMPLES];
+        }
+        for (sums, again) in self.resampled.iter_mut().flatten().zip(again.iter().flatten()) {
+            sums.iter_mut().zip(again).for_each(|(sum, score)| *sum += score);
+        }
+        self.scores.push(scores);
+        self.half_scores.push(half_scores);
+        self.observed.push(cells);
+        Ok(())
+    }
+
+    /// Mean over combinations of a score of a predictor.
+    fn mean(&self, of: &[Vec<Scores>], predictor: usize, score: Score) -> f64 {
+        of.iter().map(|scores| scores[predictor][score as usize]).sum::<f64>() / of.len() as f64
+    }
+
+    /// Half the width of the 95 % interval of what `of` says of the scores (sums over combinations) of the predictors.
+    fn margin(&self, of: impl Fn(&[Scores]) -> f64) -> f64 {
+        let n = self.combinations.len() as f64;
+        let values: Vec<f64> = self.resampled.iter().map(|scores| of(scores) / n).collect();
+        let mean = values.iter().sum::<f64>() / values.len() as f64;
+        let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+        DEVIATIONS_OF_95 * (squares / (values.len() - 1) as f64).sqrt()
+    }
+
+    fn ranges(&self, predictors: &[Predicted]) -> Vec<ScoreRange> {
+        let place = |name: &str| predictors.iter().position(|predictor| predictor.name == name).expect("a baseline");
+        let n = self.combinations.len() as f64;
+        let of = |score: Score| {
+            let floor = match score {
+                Score::PearsonCentroid => PlainPrediction::NoChange,
+                _ => PlainPrediction::PerturbedMean,
+            };
+            let floor = place(floor.name());
+            let ceiling = self.ceilings.iter().map(|scores| scores[score as usize]).sum::<f64>() / n;
+            let share = self.half_scores.iter().zip(&self.ceilings).map(|(scores, ceiling)| {
+                let (low, high) = (scores[floor][score as usize], ceiling[score as usize]);
+                ((high - low) / (score.perfect() - low)).clamp(-1.0, 1.0)
+            });
+            let dynamic_range = share.sum::<f64>() / n;
+            ScoreRange {
+                score: score.name(),
+                floor: self.mean(&self.half_scores, floor, score),
+                ceiling,
+                dynamic_range,
+            }
+        };
+        let resampled = |score: &Score| !matches!(score, Score::Rank | Score::EnergyDistance);
+        Score::ALL.into_iter().filter(resampled).map(of).collect()
+    }
+
+    fn figures(&self, which: usize, predicted: &Predicted, ranges: &[ScoreRange]) -> PredictorFigures {
+        let known = |value: f64| Some(value).filter(|value| value.is_finite());
+        let of = |score: Score| {
+            let range = ranges.iter().find(|range| range.score == score.name());
+            let half = self.mean(&self.half_scores, which, score);
+            ScoreFigure {
+                score: score.name(),
+                value: known(self.mean(&self.scores, which, score)),
+                margin: range.and_then(|_| known(self.margin(|scores| scores[which][score as usize]))),
+                of_range: range.and_then(|range| known((half - range.floor) / (range.ceiling - range.floor))),
+            }
+        };
+        let flat = |profiles: &[Vec<f64>]| -> Vec<f64> {
+            profiles.iter().flat_map(|mean| mean.iter().zip(&self.training.reference).map(|(x, r)| x - r)).collect()
+        };
+        let (truth, predictions) = (flat(&self.truths), flat(&predicted.means));
+        let mean = truth.iter().sum::<f64>() / truth.len() as f64;
+        let total: f64 = truth.iter().map(|t| (t - mean).powi(2)).sum();
+        PredictorFigures {
+            predictor: predicted.name,
+            scores: Score::ALL.into_iter().map(of).collect(),
+            flat_pearson: pearson(&truth, &predictions, &vec![0.0; truth.len()]),
+            flat_r2: 1.0 - squared_distance(&truth, &predictions) / total,
+        }
+    }
+
+    fn comparisons(&self, predictors: &[Predicted]) -> Vec<ModelComparison> {
+        let model = predictors.iter().position(|predictor| predictor.name == MODEL).expect("the model");
+        let mut found = Vec::new();
+        for (which, predictor) in predictors[..model].iter().enumerate() {
+            for score in COMPARED {
+                let at = score as usize;
+                let difference = self.mean(&self.scores, model, score) - self.mean(&self.scores, which, score);
+                let margin = self.margin(|scores| scores[model][at] - scores[which][at]);
+                let gain = if score.higher_is_better() { difference } else { -difference };
+                // A direction that a baseline does not have is not compared.
+                if difference.is_finite() {
+                    let (worse, better) = (gain < -margin, gain > margin);
+                    let (baseline, score) = (predictor.name, score.name());
+                    found.push(ModelComparison { baseline, score, difference, margin, worse, better });
+                }
+            }
+        }
+        found
+    }
+
+    fn judgement(
+        &self,
+        predictors: &[Predicted],
+        bounds: Option<HeldOutBounds>,
+        non_additive: Vec<NonAdditive>,
+    ) -> PredictionJudgement {
+        let ranges = self.ranges(predictors);
+        let figures = |(which, predicted)| self.figures(which, predicted, &ranges);
+        let each = self.combinations.iter().zip(&self.scores).flat_map(|(combination, scores)| {
+            scores.iter().zip(predictors).map(|(&scores, predictor)| CombinationFigures {
+                combination: combination.label.clone(),
+                n_cells: combination.cells.len(),
+                predictor: predictor.name,
+                scores,
+            })
+        });
+        PredictionJudgement {
+            n_combinations: self.combinations.len(),
+            n_cells: self.combinations.iter().map(|combination| combination.cells.len()).sum(),
+            from_controls: self.training.has_controls,
+            bounds,
+            predictors: predictors.iter().enumerate().map(figures).collect(),
+            comparisons: self.comparisons(predictors),
+            combinations: each.collect(),
+            ranges,
+            non_additive,
+        }
+    }
+
+    fn cells(&self, predictors: &[Predicted], controls: LogExpression) -> JudgedCells {
+        let model = predictors.iter().find(|predictor| predictor.name == MODEL).expect("the model");
+        let g = self.data.n_genes();
+        let as_many = |(observed, predicted): (&LogExpression, &LogExpression)| LogExpression {
+            n_genes: g,
+            values: predicted.values[..observed.values.len().min(predicted.values.len())].to_vec(),
+        };
+        JudgedCells {
+            labels: self.combinations.iter().map(|combination| combination.label.clone()).collect(),
+            observed: self.observed.clone(),
+            predicted: self.observed.iter().zip(&model.cells).map(as_many).collect(),
+            controls,
+        }
+    }
+}
+
+/// Share of the other predictions that are closer to what is observed than its own; equal ones count half.
+fn rank(truth: &[f64], number: usize, predictions: &[Vec<f64>]) -> f64 {
+    let own = squared_distance(truth, &predictions[number]);
+    let others = || predictions.iter().enumerate().filter(|(other, _)| *other != number);
+    let closer: f64 = others()
+        .map(|(_, other)| match squared_distance(truth, other).total_cmp(&own) {
+            std::cmp::Ordering::Less => 1.0,
+            std::cmp::Ordering::Equal => 0.5,
+            std::cmp::Ordering::Greater => 0.0,
+        })
+        .sum();
+    closer / others().count() as f64
+}

@@ -1,0 +1,8 @@
+//! Predictions of held-out combinations beside plain baselines: what they are compared with, how, and what comes of it.
+//! Derivation: `derivations/judgement.md`.
+
+pub mod baselines;
+pub mod judge;
+pub mod non_additive;
+pub mod profiles;
+pub mod scores;
