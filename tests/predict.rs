@@ -92,6 +92,8 @@ fn intervals_of_a_pair_add_up_those_of_its_members() {
 
     // Order, threads and what else is asked for change nothing.
     predict(folder, &["--interventions", "all-pairs", "--out", "b.csv", "--threads", "3"]);
+    predict(folder, &["--interventions", wanted, "--model-alone", "--out", "m.csv"]);
+    assert_ne!(table(&folder.join("m.csv")), found, "cells show more than a model trained in a moment");
     let all = table(&folder.join("b.csv"));
     assert_eq!(all.len(), 10 * 20);
     for ((label, gene), numbers) in

@@ -29,6 +29,9 @@ pub struct PredictArgs {
     /// Simulate so many cells under each combination (by default mean expression and effects are predicted)
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub cells: Option<i64>,
+    /// Predict by the model alone, without what the training cells of the members show beyond it; does not need the run's data
+    #[arg(long, conflicts_with = "cells")]
+    pub model_alone: bool,
     /// Seed
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
     pub seed: i64,
@@ -69,6 +72,6 @@ impl PredictArgs {
         let seed = in_range(self.seed, 0, i64::MAX, "--seed")? as u64;
         let model = open_model(&self.folder, self.threads)?;
         let wanted = model.wanted(&listed(&self.interventions, "--interventions")?, self.dose)?;
-        Ok((model, Predict { wanted, from: self.from, cells, seed }, kind))
+        Ok((model, Predict { wanted, from: self.from, cells, model_alone: self.model_alone, seed }, kind))
     }
 }

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use crate::commands::screen;
 use crate::data::dataset::Dataset;
+use crate::data::screen::Screen;
 use crate::error::{InputError, Result};
+use crate::evaluation::predictions::observed::observed_effects;
 use crate::fit::{Fitted, Wanted};
 use crate::parallel::team::Team;
 use crate::results::output_file::{OutputKind, Written, write_simulated};
@@ -31,6 +33,8 @@ pub struct Predict {
     pub from: Beginning,
     /// Cells to simulate under each; `None`: means are predicted.
     pub cells: Option<usize>,
+    /// Whether the model predicts by itself, without what the training cells of the members show beyond it.
+    pub model_alone: bool,
     /// Seed.
     pub seed: u64,
 }
@@ -40,12 +44,23 @@ pub struct Predict {
 /// # Errors
 /// As [`Fitted::predict`]; as reading the run's data and writing do; control cells of a run that has none.
 pub fn predict(model: &Fitted, request: &Predict, out: &Path, kind: OutputKind) -> Result<Written> {
-    let controls = match request.from {
-        Beginning::ControlCells => Some(controls(model)?),
-        Beginning::Prior => None,
+    let corrects = request.cells.is_none() && !request.model_alone;
+    let from_controls = request.from == Beginning::ControlCells;
+    let screen = match corrects || from_controls {
+        true => Some(Team::with(model.settings().n_threads(), |team| screen::read(team, model.settings()))?),
+        false => None,
     };
+    let controls = screen.as_ref().filter(|_| from_controls).map(|screen| controls(&screen.data)).transpose()?;
     let (controls, wanted) = (controls.as_ref(), &request.wanted[..]);
     let mut notes = Vec::new();
+    let members = wanted.iter().flat_map(|wanted| &wanted.members).map(|&(a, _)| a).collect();
+    let observed = match screen.as_ref().filter(|_| corrects) {
+        Some(Screen { data, split, .. }) => observed_effects(data, split, &members)?,
+        None => None,
+    };
+    if corrects && observed.is_none() {
+        notes.push("predictions are those of the model alone: the run has no control cells".to_owned());
+    }
     let mut fitted = false;
     let n_cells = if let Some(cells) = request.cells {
         let sampled = model.predict_cells(wanted, controls, cells, request.seed)?;
@@ -56,7 +71,7 @@ pub fn predict(model: &Fitted, request: &Predict, out: &Path, kind: OutputKind) 
         let genes = &model.trained_on().genes;
         let mut predict = |to: &mut dyn TakePredictions| {
             let mut noting = Noting { to, fitted: &mut fitted };
-            model.predict(wanted, controls, request.seed, &mut noting)
+            model.predict(wanted, (controls, observed.as_ref()), request.seed, &mut noting)
         };
         match kind {
             OutputKind::H5ad => {
@@ -80,8 +95,7 @@ pub fn predict(model: &Fitted, request: &Predict, out: &Path, kind: OutputKind) 
 }
 
 /// The control cells of the run's data.
-fn controls(model: &Fitted) -> Result<Dataset> {
-    let data = Team::with(model.settings().n_threads(), |team| screen::load(team, model.settings()))?.data;
+fn controls(data: &Dataset) -> Result<Dataset> {
     let cells: Vec<usize> = (0..data.n_cells()).filter(|&n| data.interventions.row(n).0.is_empty()).collect();
     if cells.is_empty() {
         let problem = "no cell of the run is a control";

@@ -10,12 +10,15 @@ use crate::data::combinations::{combination_label, parse_combination};
 use crate::data::counts::in_memory::Counts;
 use crate::data::dataset::{Dataset, InterventionRows};
 use crate::error::Result;
+use crate::evaluation::predictions::correction::correction;
+use crate::evaluation::predictions::observed::ObservedEffect;
 use crate::fit::fitted::{Fitted, ModelSource, TrainedNetwork};
 use crate::fit::sample::{SampledCells, draw_counts};
 use crate::inference::prediction::{Basis, Predictor, TOTAL, prior_latents};
 use crate::inference::{Inference, evaluation_workspace};
 use crate::model::latent;
 use crate::model::network::Network;
+use crate::model::prior::table::PriorTable;
 use crate::numerics::random::{SamplerPurpose, sampler_stream};
 use crate::numerics::real::Real;
 use crate::parallel::team::Team;
@@ -108,21 +111,23 @@ impl Fitted {
     /// does not grow with their number.
     ///
     /// The same cells are decoded under every combination and without one: `controls`, or cells drawn from the prior with the
-    /// covariates of training cells. Where a member was held out, the model fitted to it is used for all.
+    /// covariates of training cells. What the members' own training cells show (`observed`) beyond the model, noise apart, is added,
+    /// Eq. (Cb7). Where a member was held out, the model fitted to it is used for all.
     ///
     /// # Errors
     /// [`crate::InputError`] for an intervention that the model was never fitted to, or a model that cannot predict; those of `take`.
     pub fn predict(
         &self,
         wanted: &[Wanted],
-        controls: Option<&Dataset>,
+        (controls, observed): (Option<&Dataset>, Option<&BTreeMap<u32, ObservedEffect>>),
         seed: u64,
         take: &mut dyn TakePredictions,
     ) -> Result<()> {
         let held_out = self.check_predicts(wanted)?;
+        let known = (controls, observed);
         match &*self.weights_for(held_out)? {
-            TrainedNetwork::Single(network) => self.predict_in(network, wanted, controls, seed, take),
-            TrainedNetwork::Double(network) => self.predict_in(network, wanted, controls, seed, take),
+            TrainedNetwork::Single(network) => self.predict_in(network, wanted, known, seed, take),
+            TrainedNetwork::Double(network) => self.predict_in(network, wanted, known, seed, take),
             TrainedNetwork::Linear(_) => unreachable!("refused before"),
         }
     }
@@ -165,7 +170,7 @@ impl Fitted {
         &self,
         network: &Network<R>,
         wanted: &[Wanted],
-        controls: Option<&Dataset>,
+        (controls, observed): (Option<&Dataset>, Option<&BTreeMap<u32, ObservedEffect>>),
         seed: u64,
         take: &mut dyn TakePredictions,
     ) -> Result<()> {
@@ -180,14 +185,18 @@ impl Fitted {
             let at_once = (HELD / g).clamp(1, 1024);
             let from_held_out_fit = self.check_predicts(wanted)?.is_some();
             take.control(&PredictedControl { mean: control.clone(), at_once, from_held_out_fit })?;
-            let variances = self.variances(team, network, wanted, &start, seed)?;
+            let mut of_members = self.variances(team, network, wanted, &start, seed)?;
+            let beyond = match observed {
+                Some(observed) => beyond_model(&mut predictor, prior, observed, &control, &mut of_members),
+                None => BTreeMap::new(),
+            };
             for wanted in wanted.chunks(at_once) {
                 let means: Vec<Vec<f64>> = wanted.iter().map(|wanted| prior.expected_mean(&wanted.members)).collect();
                 let expression = mean_expression(&mut predictor, &means);
                 let predictions: Vec<PredictedEffects> = wanted
                     .iter()
                     .zip(expression.chunks_exact(g))
-                    .map(|(wanted, mean)| prediction(wanted, mean, &control, &variances))
+                    .map(|(wanted, mean)| predicted(wanted, mean, &control, &of_members, &beyond))
                     .collect();
                 take.predictions(team, &predictions)?;
             }
@@ -360,11 +369,63 @@ fn mean_expression<R: Real>(predictor: &mut Predictor<'_, R>, means: &[Vec<f64>]
     rates
 }
 
-/// The prediction of a combination from its mean expression and that of control (G each), Eqs. (Cb4) and (Cb5).
-fn prediction(wanted: &Wanted, mean: &[f64], control: &[f64], variances: &Variances) -> PredictedEffects {
-    let genes = || mean.iter().zip(control);
+/// What the cells of each observed intervention show beyond the model, noise apart, in ln(1 + mean expression), Eq. (Cb7). The variances
+/// of fold changes at each of its doses become those of both together, Eq. (Cb8).
+fn beyond_model<R: Real>(
+    predictor: &mut Predictor<'_, R>,
+    prior: PriorTable<'_, R>,
+    observed: &BTreeMap<u32, ObservedEffect>,
+    control: &[f64],
+    variances: &mut Variances,
+) -> BTreeMap<u32, Vec<f64>> {
+    let mut beyond = BTreeMap::new();
+    for (&a, found) in observed {
+        let mean = mean_expression(predictor, &[prior.expected_mean(&[(a, 1.0)])]);
+        let effect: Vec<f64> =
+            mean.iter().zip(control).map(|(mean, control)| logarithm(*mean) - logarithm(*control)).collect();
+        let (left, share) = correction(&found.effect, &effect, found.variance.iter().sum());
+        for ((_, bits), variances) in variances.iter_mut().filter(|((member, _), _)| *member == a) {
+            let dose = f64::from(f32::from_bits(*bits));
+            for (variance, (noise, control)) in variances.iter_mut().zip(found.variance.iter().zip(control)) {
+                // From ln(1 + m) to log2 m.
+                let slope = (1.0 + control) / control.max(LEAST) / std::f64::consts::LN_2;
+                *variance = (1.0 - share).powi(2) * *variance + (share * dose * slope).powi(2) * noise;
+            }
+        }
+        beyond.insert(a, left);
+    }
+    beyond
+}
+
+/// ln(1 + m) of a mean expression m.
+fn logarithm(mean: f64) -> f64 {
+    Real::ln(1.0 + mean)
+}
+
+/// The prediction of a combination from the model's mean expression of it and of control (G each), and from what the cells of its members
+/// show `beyond` it, Eqs. (Cb4), (Cb5) and (Cb7).
+fn predicted(
+    wanted: &Wanted,
+    mean: &[f64],
+    control: &[f64],
+    variances: &Variances,
+    beyond: &BTreeMap<u32, Vec<f64>>,
+) -> PredictedEffects {
+    let mut effect: Vec<f64> =
+        mean.iter().zip(control).map(|(mean, control)| logarithm(*mean) - logarithm(*control)).collect();
+    let mut mean = mean.to_vec();
+    for (a, dose) in &wanted.members {
+        let Some(beyond) = beyond.get(a) else { continue };
+        effect.iter_mut().zip(beyond).for_each(|(effect, beyond)| *effect += f64::from(*dose) * beyond);
+    }
+    if wanted.members.iter().any(|(a, _)| beyond.contains_key(a)) {
+        for (mean, (effect, control)) in mean.iter_mut().zip(effect.iter().zip(control)) {
+            *mean = ((1.0 + control) * Real::exp(*effect) - 1.0).max(LEAST);
+        }
+    }
     let log2 = |mean: &f64| Real::ln(mean.max(LEAST)) / std::f64::consts::LN_2;
-    let log2_fold_change: Vec<f64> = genes().map(|(mean, control)| log2(mean) - log2(control)).collect();
+    let log2_fold_change: Vec<f64> =
+        mean.iter().zip(control).map(|(mean, control)| log2(mean) - log2(control)).collect();
     let of_members: Option<Vec<&Vec<f64>>> =
         wanted.members.iter().map(|&(a, dose)| variances.get(&(a, dose.to_bits()))).collect();
     let interval = of_members.map(|of_members| {
@@ -376,12 +437,6 @@ fn prediction(wanted: &Wanted, mean: &[f64], control: &[f64], variances: &Varian
             log2_fold_change.iter().enumerate().map(end).collect()
         })
     });
-    PredictedEffects {
-        label: wanted.label.clone(),
-        n_members: wanted.members.len(),
-        mean: mean.to_vec(),
-        effect: genes().map(|(mean, control)| Real::ln(1.0 + mean) - Real::ln(1.0 + control)).collect(),
-        log2_fold_change,
-        interval,
-    }
+    let (label, n_members) = (wanted.label.clone(), wanted.members.len());
+    PredictedEffects { label, n_members, mean, effect, log2_fold_change, interval }
 }

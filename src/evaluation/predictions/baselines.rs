@@ -118,6 +118,7 @@ mod tests {
         let profile = |members: &[(u32, f32)], mean: [f64; 2]| Profile {
             combination: Combination { label: String::new(), members: members.to_vec(), cells: vec![0] },
             mean: mean.to_vec(),
+            squares: 0.0,
         };
         let profiles = vec![
             profile(&[(0, 1.0)], [2.0, 1.0]),
@@ -131,6 +132,7 @@ mod tests {
             centroid: vec![7.0 / 3.0, 2.0],
             profiles,
             effects: vec![Some(vec![1.0, 0.0]), Some(vec![0.0, 2.0]), None],
+            variances: vec![None; 3],
         }
     }
 

@@ -1,6 +1,8 @@
 //! The judgement of a model's predictions of held-out combinations, beside baselines and a noise ceiling.
 //! Derivation: `derivations/judgement.md`.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use rand_distr::{Distribution, StandardNormal};
 use serde::Serialize;
 
@@ -11,6 +13,7 @@ use crate::data::screen::Screen;
 use crate::error::Result;
 use crate::evaluation::held_out::TOO_FEW_CELLS;
 use crate::evaluation::predictions::baselines::{Baselines, PlainPrediction};
+use crate::evaluation::predictions::correction::correction;
 use crate::evaluation::predictions::non_additive::{Item, NonAdditive, RESAMPLES, non_additive, resample};
 use crate::evaluation::predictions::profiles::{LogExpression, TrainingProfiles};
 use crate::evaluation::predictions::scores::{
@@ -23,8 +26,10 @@ use crate::numerics::random::{SamplerPurpose, sampler_stream};
 use crate::numerics::real::Real;
 use crate::parallel::team::{Team, tiles};
 
-/// Name of the model among the predictors.
+/// Name of the model among the predictors, with what the cells of the members say beyond it.
 pub const MODEL: &str = "model";
+/// Name of the model without that.
+pub const MODEL_ALONE: &str = "model alone";
 /// Name of the model that a simulation was drawn from.
 pub const TRUE_MODEL: &str = "true model";
 /// Cells that a prediction is the mean of: at least, at most, and the counts to be drawn for all predictions together.
@@ -199,7 +204,7 @@ pub fn judge_predictions<R: Real>(
     let training = TrainingProfiles::new(data, split)?;
     let controls = LogExpression::of(data, &training.reference_cells)?.spread(MOST_CONTROLS);
     let mut predictors = by_baselines(&training, &combinations, &controls);
-    predictors.push(by_model(team, network, screen, &training, &combinations, seed));
+    predictors.extend(by_model(team, network, screen, &training, &combinations, seed));
     if let (Some(generating), Some(truth)) = (&screen.generating, &data.truth) {
         predictors.push(by_true_model(team, data, generating, truth, &training, &combinations, seed));
     }
@@ -239,7 +244,7 @@ fn n_cells(n_predictions: usize, n_genes: usize) -> usize {
     (CELLS.2 / (n_predictions * n_genes)).clamp(CELLS.0, CELLS.1)
 }
 
-/// What the network says: its effects, on the observed reference.
+/// What the network says: its effects on the observed reference, and the same with what the members' own cells say beyond it.
 fn by_model<R: Real>(
     team: &Team,
     network: &Network<R>,
@@ -247,33 +252,60 @@ fn by_model<R: Real>(
     training: &TrainingProfiles,
     combinations: &[Combination],
     seed: u64,
-) -> Predicted {
+) -> [Predicted; 2] {
     let Screen { data, split, .. } = screen;
-    let prior = network.prior();
+    let (g, prior) = (data.n_genes(), network.prior());
     let means: Vec<Vec<f64>> = combinations.iter().map(|found| prior.expected_mean(&found.members)).collect();
     // What the reference is a mean of.
     let references: Vec<Vec<f64>> = match training.has_controls {
         true => vec![prior.expected_mean(&[])],
         false => training.profiles.iter().map(|found| prior.expected_mean(&found.combination.members)).collect(),
     };
+    let members: BTreeSet<u32> = combinations.iter().flat_map(|found| &found.members).map(|&(a, _)| a).collect();
+    let alone: Vec<Vec<f64>> = members.iter().map(|&a| prior.expected_mean(&[(a, 1.0)])).collect();
     let donors: Vec<usize> = split.train.iter().copied().filter(|&n| data.library[n] > 0.0).collect();
     let most = combinations.iter().map(|found| found.cells.len()).max().unwrap_or(0).max(ENERGY_CELLS);
-    let n = n_cells(means.len() + references.len(), data.n_genes()).max(most);
+    let n = n_cells(means.len() + references.len() + alone.len(), g).max(most);
     let cells: Vec<usize> = (0..n).map(|i| donors[i * donors.len() / n]).collect();
     let latents = prior_latents(n, network.architecture.n_latents, seed);
     let mut predictor = Predictor::new(team, network, Basis { data, cells: &cells, latents: &latents });
-    let base = mean_row(&predictor.mean_log_expression(&references, seed), data.n_genes());
+    let base = mean_row(&predictor.mean_log_expression(&references, seed), g);
     let logs = predictor.mean_log_expression(&means, seed);
+    let of_members = predictor.mean_log_expression(&alone, seed);
+    let beyond: BTreeMap<u32, Vec<f64>> = members
+        .iter()
+        .zip(of_members.chunks_exact(g))
+        .filter_map(|(&a, log)| {
+            let predicted: Vec<f64> = log.iter().zip(&base).map(|(log, base)| log - base).collect();
+            let (observed, variance) = (training.effects[a as usize].as_ref()?, training.variances[a as usize]?);
+            Some((a, correction(observed, &predicted, variance).0))
+        })
+        .collect();
     let on_reference = |log: &[f64]| -> Vec<f64> {
         log.iter().zip(&base).zip(&training.reference).map(|((log, base), reference)| log - base + reference).collect()
     };
-    let drawn = means.iter().zip(combinations).map(|(mean, found)| {
-        let wanted = found.cells.len().max(ENERGY_CELLS);
-        let values = predictor.log_expression_of_cells(mean, wanted, seed);
-        moved(&LogExpression { n_genes: data.n_genes(), values }, &training.reference, &base)
-    });
-    let cells = drawn.collect();
-    Predicted { name: MODEL, means: logs.chunks_exact(data.n_genes()).map(on_reference).collect(), cells }
+    let corrected = |(mean, found): (&Vec<f64>, &Combination)| -> Vec<f64> {
+        let mut mean = mean.clone();
+        for (a, dose) in &found.members {
+            let beyond = beyond.get(a).map_or(&[][..], |beyond| beyond);
+            mean.iter_mut().zip(beyond).for_each(|(mean, beyond)| *mean += f64::from(*dose) * beyond);
+        }
+        mean
+    };
+    let alone: Vec<Vec<f64>> = logs.chunks_exact(g).map(on_reference).collect();
+    let both = alone.iter().zip(combinations).map(corrected).collect::<Vec<_>>();
+    let drawn: Vec<LogExpression> = means
+        .iter()
+        .zip(combinations)
+        .map(|(mean, found)| {
+            let values = predictor.log_expression_of_cells(mean, found.cells.len().max(ENERGY_CELLS), seed);
+            LogExpression { n_genes: g, values }
+        })
+        .collect();
+    [(MODEL_ALONE, alone), (MODEL, both)].map(|(name, means)| {
+        let cells = drawn.iter().zip(means.iter().zip(logs.chunks_exact(g)));
+        Predicted { name, cells: cells.map(|(cells, (to, from))| moved(cells, to, from)).collect(), means }
+    })
 }
 
 /// Mean over the rows of a table of `width` columns.
@@ -514,7 +546,7 @@ impl<'a> JudgementTrial<'a> {
     fn comparisons(&self, predictors: &[Predicted]) -> Vec<ModelComparison> {
         let model = predictors.iter().position(|predictor| predictor.name == MODEL).expect("the model");
         let mut found = Vec::new();
-        for (which, predictor) in predictors[..model].iter().enumerate() {
+        for (which, predictor) in predictors[..PlainPrediction::ALL.len()].iter().enumerate() {
             for score in COMPARED {
                 let at = score as usize;
                 let difference = self.mean(&self.scores, model, score) - self.mean(&self.scores, which, score);

@@ -2,7 +2,9 @@
 //! Derivation: `derivations/judgement.md`.
 
 pub mod baselines;
+pub mod correction;
 pub mod judge;
 pub mod non_additive;
+pub mod observed;
 pub mod profiles;
 pub mod scores;

@@ -97,6 +97,8 @@ pub struct Profile {
     pub combination: Combination,
     /// Mean log expression, G.
     pub mean: Vec<f64>,
+    /// Sum over cells and genes of squared differences from it.
+    pub squares: f64,
 }
 
 /// What the training cells tell of interventions.
@@ -114,6 +116,8 @@ pub struct TrainingProfiles {
     pub profiles: Vec<Profile>,
     /// Effect of each intervention at dose 1 by its own cells, Eq. (J2), G; `None` where it has none.
     pub effects: Vec<Option<Vec<f64>>>,
+    /// Variance of each effect, summed over genes, by how its cells scatter; `None` where there is no effect or a single cell.
+    pub variances: Vec<Option<f64>>,
 }
 
 impl TrainingProfiles {
@@ -125,10 +129,12 @@ impl TrainingProfiles {
         let mut profiles = Vec::new();
         let mut control = None;
         for combination in data.combinations(split.train.iter().copied()) {
-            let mean = mean_of(data, &combination.cells)?;
-            match combination.members.is_empty() {
-                true => control = Some(Profile { combination, mean }),
-                false => profiles.push(Profile { combination, mean }),
+            let (mean, squares) = mean_and_squares(data, &combination.cells)?;
+            let without = combination.members.is_empty();
+            let profile = Profile { combination, mean, squares };
+            match without {
+                true => control = Some(profile),
+                false => profiles.push(profile),
             }
         }
         let mut centroid = vec![0.0; data.n_genes()];
@@ -141,22 +147,43 @@ impl TrainingProfiles {
             None => (centroid.clone(), split.train.clone()),
         };
         let effects = effects(data.n_interventions(), &profiles, &reference);
-        Ok(Self { reference, reference_cells, has_controls, centroid, profiles, effects })
+        let variances = variances(data.n_interventions(), &profiles);
+        Ok(Self { reference, reference_cells, has_controls, centroid, profiles, effects, variances })
     }
 }
 
-/// Mean log expression of cells, G, without a table of them.
-fn mean_of(data: &Dataset, cells: &[usize]) -> Result<Vec<f64>> {
+/// Mean log expression of cells, G, and the sum over cells and genes of squared differences from it, without a table of them.
+fn mean_and_squares(data: &Dataset, cells: &[usize]) -> Result<(Vec<f64>, f64)> {
     let mut mean = vec![0.0; data.n_genes()];
-    each_log_expression(data, cells, |row| mean.iter_mut().zip(row).for_each(|(mean, x)| *mean += x))?;
-    mean.iter_mut().for_each(|mean| *mean /= cells.len() as f64);
-    Ok(mean)
+    let mut squares = 0.0;
+    each_log_expression(data, cells, |row| {
+        mean.iter_mut().zip(row).for_each(|(mean, x)| *mean += x);
+        squares += row.iter().map(|x| x * x).sum::<f64>();
+    })?;
+    let n = cells.len() as f64;
+    mean.iter_mut().for_each(|mean| *mean /= n);
+    squares -= n * mean.iter().map(|x| x * x).sum::<f64>();
+    Ok((mean, squares.max(0.0)))
+}
+
+/// Variances of [`effects`] about the reference as it is, summed over genes: the pooled variance of an intervention's own cells over
+/// their squared doses.
+fn variances(n_interventions: usize, profiles: &[Profile]) -> Vec<Option<f64>> {
+    let mut sums = vec![(0.0, 0.0, 0.0); n_interventions];
+    for Profile { combination, squares, .. } in profiles {
+        let [(a, dose)] = combination.members[..] else { continue };
+        let (n, sum) = (combination.cells.len() as f64, &mut sums[a as usize]);
+        *sum = (sum.0 + squares, sum.1 + n - 1.0, sum.2 + n * f64::from(dose).powi(2));
+    }
+    let variance =
+        |(squares, freedom, doses): (f64, f64, f64)| (freedom > 0.0 && doses > 0.0).then(|| squares / freedom / doses);
+    sums.into_iter().map(variance).collect()
 }
 
 /// The least squares through the reference of each intervention's own profiles on their doses, Eq. (J2), by cells.
 fn effects(n_interventions: usize, profiles: &[Profile], reference: &[f64]) -> Vec<Option<Vec<f64>>> {
     let mut sums: Vec<Option<(f64, Vec<f64>)>> = vec![None; n_interventions];
-    for Profile { combination, mean } in profiles {
+    for Profile { combination, mean, .. } in profiles {
         let [(a, dose)] = combination.members[..] else { continue };
         let (dose, n) = (f64::from(dose), combination.cells.len() as f64);
         let (squares, sum) = sums[a as usize].get_or_insert_with(|| (0.0, vec![0.0; reference.len()]));
