@@ -163,7 +163,7 @@ fn bench_run(config: &Settings, duration: Duration) -> Result<(Speed, Prediction
     let settings = config.training_settings(split.train.len());
     let objective = config.objective(data.n_interventions(), split.train.len());
     let architecture = config.architecture(data);
-    let batch = config.training.batch_size;
+    let batch = settings.batch_size;
     // Counts on disk are timed by as many cells as are in memory at once.
     let sample = match data.counts.disk() {
         Some(disk) => Some(data.resident(&(0..disk.window_cells().min(data.n_cells())).collect::<Vec<_>>())?),

@@ -11,10 +11,11 @@ use crate::training::components::LinearSettings;
 use crate::training::trainer::TrainingSettings;
 
 impl Settings {
-    /// The network for a screen.
+    /// The network for a screen, for which settings are [resolved](Settings::resolved).
     pub fn architecture(&self, data: &Dataset) -> Architecture {
+        let capacity = self.capacity_for(data.n_cells());
         Architecture {
-            n_hidden: self.model.hidden,
+            n_hidden: capacity.hidden,
             n_layers: self.model.layers,
             categorical_levels: data.covariates.categorical.iter().map(|column| column.levels.len()).collect(),
             n_continuous: data.covariates.continuous.len(),
@@ -24,7 +25,7 @@ impl Settings {
             layer_norm: self.model.layer_norm,
             dropout_rate: self.model.dropout,
             latent_distribution: self.model.latent_distribution,
-            full_covariance: self.model.posterior_covariance == PosteriorCovariance::Full,
+            full_covariance: capacity.posterior_covariance == PosteriorCovariance::Full,
             prior: self.model.method.prior(self.model.ivae_mask, self.model.mask, self.model.temperature),
             likelihood: self.model.likelihood,
             likelihood_epsilon: self.model.likelihood_epsilon,
@@ -54,10 +55,11 @@ impl Settings {
 
     /// The training on `n_training` cells.
     pub fn training_settings(&self, n_training: usize) -> TrainingSettings {
+        let capacity = self.capacity_for(n_training);
         TrainingSettings {
             epochs: self.epochs_for(n_training),
-            retraining_epochs: self.training.retraining_epochs.unwrap_or_else(|| self.epochs_for(n_training)),
-            batch_size: self.training.batch_size,
+            retraining_epochs: self.retraining_epochs_for(n_training),
+            batch_size: capacity.batch_size,
             warmup_epochs: self.warmup_epochs_for(n_training),
             patience: self.training.patience,
             keep: self.training.keep,
@@ -65,7 +67,7 @@ impl Settings {
             dense_epochs: (self.training.dense_share * self.epochs_for(n_training) as f64).round() as usize,
             prune_masks_below: self.training.prune_masks_below,
             adam: AdamSettings {
-                learning_rate: self.training.learning_rate,
+                learning_rate: capacity.learning_rate,
                 epsilon: self.training.adam_epsilon,
                 weight_decay: self.training.weight_decay,
                 ..AdamSettings::default()

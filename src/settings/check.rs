@@ -119,12 +119,12 @@ impl Settings {
         if model.alpha.is_some() {
             number(1.0, range)(origin.place("alpha"), model.alpha)?;
         }
-        if model.latents == 1 && model.posterior_covariance == PosteriorCovariance::Full {
+        if model.latents == 1 && model.posterior_covariance == Some(PosteriorCovariance::Full) {
             if is_given("posterior_covariance") {
                 let problem = "a single latent has nothing to correlate with";
                 return Err(origin.error("posterior_covariance", problem, "leave it out, or take more --latents"));
             }
-            model.posterior_covariance = PosteriorCovariance::Diagonal;
+            model.posterior_covariance = Some(PosteriorCovariance::Diagonal);
         }
         Ok(())
     }

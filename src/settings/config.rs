@@ -12,7 +12,7 @@ use crate::data::loading::options::LoadOptions;
 use crate::data::simulate::Simulation;
 use crate::data::split::HeldOut;
 use crate::error::{Error, InputError, Result};
-use crate::model::architecture::MaskKind;
+use crate::model::architecture::{MaskKind, PosteriorCovariance};
 use crate::model::method::Method;
 use crate::settings::raw::{ExecutionKeys, InterruptionKeys, ModelKeys, OutputKeys, TrainingKeys};
 use crate::system::interruption::{Interval, SaveSchedule};
@@ -27,6 +27,22 @@ pub enum Source<'a> {
     Simulation(&'a Simulation),
 }
 
+/// Training cells from which on a screen has many, where masks are integrated out.
+const MANY_CELLS: usize = 30_000;
+
+/// Size of a network and of the steps of its training.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Capacity {
+    /// Width of the hidden layers.
+    pub hidden: usize,
+    /// Covariance of the latents in a cell's posterior.
+    pub posterior_covariance: PosteriorCovariance,
+    /// Cells per minibatch.
+    pub batch_size: usize,
+    /// Adam's step size.
+    pub learning_rate: f64,
+}
+
 /// Checked settings: every value is in its range and every setting takes effect.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Settings {
@@ -35,11 +51,12 @@ pub struct Settings {
     /// Which cells, genes and annotations of it are read, and how.
     #[serde(flatten)]
     pub input: LoadOptions,
-    /// The model. `alpha`: `None` is the number of interventions (see [`Settings::alpha_for`]).
+    /// The model. `alpha`: `None` is the number of interventions (see [`Settings::alpha_for`]); `hidden`, `posterior_covariance`: `None`
+    /// leaves it to the number of training cells (see [`Settings::capacity_for`]).
     #[serde(flatten)]
     pub model: ModelKeys,
-    /// The training. `holdout`: `None` is the default of the data (see [`Settings::held_out`]); `epochs`: `None` leaves it to the
-    /// number of training cells (see [`Settings::epochs_for`]).
+    /// The training. `holdout`: `None` is the default of the data (see [`Settings::held_out`]); `epochs`, `batch_size`,
+    /// `learning_rate`: `None` leaves it to the number of training cells (see [`Settings::epochs_for`], [`Settings::capacity_for`]).
     #[serde(flatten)]
     pub training: TrainingKeys,
     /// Seed and threads; `None` is as many threads as the machine allows (see [`Settings::n_threads`]).
@@ -84,27 +101,64 @@ impl Settings {
     /// Adam moves a mask logit by about the learning rate a step, and logits start at 5: at a rate of 1e-3 no mask can
     /// switch off before 5,000 steps. A small screen gets enough epochs for 20,000 steps.
     ///
-    /// Where masks are integrated out, the evidence sets them, and 8,000 steps are enough (`docs/recipe.md`).
+    /// Where masks are integrated out, the evidence sets them, and 8,000 steps are enough, or more for more than
+    /// 20 latents (`docs/recipe.md`).
     pub fn epochs_for(&self, n_training: usize) -> usize {
-        let (fewest, steps) = if self.model.integrates_mask() { (120, 8000usize) } else { (500, 20_000) };
+        let (fewest, steps) = match self.model.integrates_mask() {
+            true if n_training >= MANY_CELLS => (30, self.by_latents(8000)),
+            true => (120, self.by_latents(8000)),
+            false => (500, 20_000),
+        };
         let enough = steps.div_ceil(self.steps_per_epoch(n_training));
         self.training.epochs.unwrap_or_else(|| usize::max(fewest, enough))
     }
 
+    /// Epochs of the second training on `n_training` cells: as set, else those of the first, or a third of them where masks are
+    /// integrated out: it starts from weights that know the edges.
+    pub fn retraining_epochs_for(&self, n_training: usize) -> usize {
+        let share = if self.model.integrates_mask() { 3 } else { 1 };
+        self.training.retraining_epochs.unwrap_or_else(|| self.epochs_for(n_training).div_ceil(share))
+    }
+
     /// Epochs of the warm-up on `n_training` cells: as set, else 50.
     ///
-    /// Where masks are integrated out, as many as 1,200 steps take: in a shorter warm-up latents that matter are lost, in a longer one
+    /// Where masks are integrated out, as many as 1,200 steps take (more for more than 20 latents): in a shorter warm-up latents that matter are lost, in a longer one
     /// those that do not are kept.
     pub fn warmup_epochs_for(&self, n_training: usize) -> usize {
         let by_steps = || match self.model.integrates_mask() {
-            true => 1200usize.div_ceil(self.steps_per_epoch(n_training)),
+            true => self.by_latents(1200).div_ceil(self.steps_per_epoch(n_training)),
             false => 50,
         };
         self.training.warmup_epochs.unwrap_or_else(by_steps)
     }
 
+    /// Steps that `of_20` become with more than 20 latents: more by the square of their number.
+    fn by_latents(&self, of_20: usize) -> usize {
+        of_20 * self.model.latents.max(20).pow(2) / 400
+    }
+
     fn steps_per_epoch(&self, n_training: usize) -> usize {
-        n_training.div_ceil(self.training.batch_size).max(1)
+        n_training.div_ceil(self.capacity_for(n_training).batch_size).max(1)
+    }
+
+    /// Size of the network and of its steps on `n_training` cells: as set, else that of the published code.
+    ///
+    /// Where masks are integrated out and cells are many, a wider network and a full covariance recover latents better; on fewer cells
+    /// they lose axes (`docs/recipe.md`).
+    pub fn capacity_for(&self, n_training: usize) -> Capacity {
+        let (model, training) = (&self.model, &self.training);
+        let integrates = model.integrates_mask();
+        let (hidden, covariance, batch_size, learning_rate) = match integrates && n_training >= MANY_CELLS {
+            true if model.latents > 1 => (256, PosteriorCovariance::Full, 512, 0.004),
+            true => (256, PosteriorCovariance::Diagonal, 512, 0.004),
+            false => (128, PosteriorCovariance::Diagonal, 128, if integrates { 0.002 } else { 0.001 }),
+        };
+        Capacity {
+            hidden: model.hidden.unwrap_or(hidden),
+            posterior_covariance: model.posterior_covariance.unwrap_or(covariance),
+            batch_size: training.batch_size.unwrap_or(batch_size),
+            learning_rate: training.learning_rate.unwrap_or(learning_rate),
+        }
     }
 
     /// Epochs, of `epochs`, after which only the best of several starts goes on; `None`: each is trained to its end.
@@ -245,8 +299,8 @@ impl Settings {
         )
     }
 
-    /// The same settings with the defaults that depend on the data filled in: `epochs`, `retraining_epochs`, `alpha` (where
-    /// the method has one) and `holdout`.
+    /// The same settings with the defaults that depend on the data filled in: those of [`Settings::capacity_for`], `epochs`,
+    /// `retraining_epochs`, `alpha` (where the method has one) and `holdout`.
     ///
     /// # Errors
     /// As [`Settings::held_out`].
@@ -257,11 +311,16 @@ impl Settings {
             config.model.alpha = Some(self.alpha_for(intervention_names.len()));
         }
         if self.model.method.trains_network() {
+            let Capacity { hidden, posterior_covariance, batch_size, learning_rate } = self.capacity_for(n_training);
+            config.model.hidden = Some(hidden);
+            config.model.posterior_covariance = Some(posterior_covariance);
+            config.training.batch_size = Some(batch_size);
+            config.training.learning_rate = Some(learning_rate);
             config.training.epochs = Some(self.epochs_for(n_training));
             config.training.warmup_epochs = Some(self.warmup_epochs_for(n_training));
         }
         if self.training.heldout {
-            config.training.retraining_epochs = self.training.retraining_epochs.or(config.training.epochs);
+            config.training.retraining_epochs = Some(self.retraining_epochs_for(n_training));
         }
         let single = held_out.interventions.iter().map(|&a| intervention_names[a].clone());
         let joint = held_out.combinations.iter().map(|set| joint_label(intervention_names, set));

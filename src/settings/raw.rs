@@ -17,8 +17,8 @@ use crate::numerics::real::Precision;
 use crate::numerics::simd::Level;
 use crate::settings::origin::Origin;
 use crate::settings::ranges::{
-    NumberRange, any, any_or_none, column_or_none, labels_or_none, names, names_or_none, number, path_or_none, seed,
-    separator_or_none, time_or_none, whole, whole_or_none,
+    NumberRange, any, any_or_none, column_or_none, labels_or_none, names, names_or_none, number, number_or_none,
+    path_or_none, seed, separator_or_none, time_or_none, whole, whole_or_none,
 };
 use crate::settings::time_limit::TimeLimit;
 use crate::system::console::LogFormat;
@@ -245,9 +245,9 @@ settings! {
         /// Number of latents [default: 15; 20 where masks are integrated out]
         #[arg(long, value_name = "N", allow_negative_numbers = true)]
         latents: i64 => usize = whole(15, 1, 4096);
-        /// Width of the hidden layers [default: 128]
+        /// Width of the hidden layers (default: 128; where masks are integrated out, 256 from 30,000 training cells on)
         #[arg(long, value_name = "N", allow_negative_numbers = true)]
-        hidden: i64 => usize = whole(128, 1, 65_536);
+        hidden: i64 => Option<usize> = whole_or_none(1, 65_536);
         /// Number of hidden layers of the encoder, and of the decoder [default: 2]
         #[arg(long, value_name = "N", allow_negative_numbers = true)]
         layers: i64 => usize = whole(2, 1, MAX_LAYERS as i64);
@@ -271,9 +271,10 @@ settings! {
         /// Distribution of the latents [default: normal]
         #[arg(long, value_name = "KIND")]
         latent_distribution: LatentDistribution => LatentDistribution = any(LatentDistribution::Normal);
-        /// Covariance of the latents in a cell's posterior [default: diagonal]
+        /// Covariance of the latents in a cell's posterior (default: diagonal; where masks are integrated out, full from 30,000
+        /// training cells on)
         #[arg(long, value_name = "KIND")]
-        posterior_covariance: PosteriorCovariance => PosteriorCovariance = any(PosteriorCovariance::Diagonal);
+        posterior_covariance: PosteriorCovariance => Option<PosteriorCovariance> = any_or_none();
         /// Dropout rate in the encoder [default: 0.1; 0 where masks are integrated out]
         #[arg(long, value_name = "X", allow_negative_numbers = true)]
         dropout: f64 => f64 = number(0.1, NumberRange::below(0.0, 1.0));
@@ -306,24 +307,24 @@ settings! {
         /// interventions, or a quarter of its combinations, and none of a data file's; an empty list holds out none)
         #[arg(long, value_name = "LABEL,...|@FILE", value_delimiter = ',')]
         holdout: Vec<String> => Option<Vec<String>> = labels_or_none;
-        /// Largest number of epochs (default: 500, or enough for 20,000 steps if that is more; where masks are integrated out
-        /// 120, or enough for 8,000 steps)
+        /// Largest number of epochs (default: 500, or enough for 20,000 steps if that is more; where masks are integrated out,
+        /// enough for 8,000 steps, more for more than 20 latents, and at least 120, or 30 from 30,000 training cells on)
         #[arg(long, value_name = "N", allow_negative_numbers = true)]
         epochs: i64 => Option<usize> = whole_or_none(1, 1_000_000);
-        /// Cells per minibatch [default: 128]
+        /// Cells per minibatch (default: 128; where masks are integrated out, 512 from 30,000 training cells on)
         #[arg(long, value_name = "N", allow_negative_numbers = true)]
-        batch_size: i64 => usize = whole(128, 3, 1_000_000);
+        batch_size: i64 => Option<usize> = whole_or_none(3, 1_000_000);
         /// Epochs over which the weight of the KL divergence rises from 0 to 1 (default: 50; where masks are integrated out,
-        /// those of 1,200 steps)
+        /// those of 1,200 steps, more for more than 20 latents)
         #[arg(long, value_name = "N", allow_negative_numbers = true)]
         warmup_epochs: i64 => Option<usize> = whole_or_none(0, 1_000_000);
         /// Stop after this many epochs without a better validation ELBO; 0 never stops early [default: 45; 0 where masks are integrated
         /// out]
         #[arg(long, value_name = "N", allow_negative_numbers = true)]
         patience: i64 => usize = whole(45, 0, 1_000_000);
-        /// Adam's step size [default: 0.001; 0.002 where masks are integrated out]
+        /// Adam's step size (default: 0.001; where masks are integrated out 0.002, and 0.004 from 30,000 training cells on)
         #[arg(long, value_name = "X", allow_negative_numbers = true)]
-        learning_rate: f64 => f64 = number(1e-3, NumberRange::above(0.0, 1.0));
+        learning_rate: f64 => Option<f64> = number_or_none(NumberRange::above(0.0, 1.0));
         /// Course of the step size: constant, falling to a hundredth along half a cosine over the epochs, or doing so over
         /// their second half [default: constant; late-cosine where masks are integrated out]
         #[arg(long, value_name = "COURSE")]
@@ -362,7 +363,8 @@ settings! {
         #[arg(long = "no-heldout", value_name = "BOOL", num_args = 0..=1, require_equals = true,
             default_missing_value = "true", value_parser = negated)]
         heldout: bool => bool = any(true);
-        /// Largest number of epochs of the retraining with fixed masks (by default that of --epochs)
+        /// Largest number of epochs of the retraining with fixed masks (default: that of --epochs; where masks are integrated
+        /// out, a third of it)
         #[arg(long, value_name = "N", allow_negative_numbers = true)]
         retraining_epochs: i64 => Option<usize> = whole_or_none(1, 1_000_000);
         /// Samples per cell of the importance-weighted bound on held-out cells [default: 1000]

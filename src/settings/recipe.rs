@@ -56,7 +56,6 @@ fn integrated_defaults(raw: &mut RawSettings) {
     raw.model.mask = Some(MaskKind::Integrated);
     raw.model.latents = Some(20);
     raw.model.dropout = Some(0.0);
-    raw.training.learning_rate = Some(0.002);
     raw.training.schedule = Some(Schedule::LateCosine);
     raw.training.patience = Some(0);
 }

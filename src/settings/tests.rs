@@ -1,7 +1,7 @@
 //! One test per flag, and what a configuration file may and may not say.
 
 use crate::data::dataset::InterventionRows;
-use crate::model::architecture::MaskKind;
+use crate::model::architecture::{MaskKind, PosteriorCovariance};
 use crate::model::method::{IvaeMask, Method};
 use crate::settings::time_limit::TimeLimit;
 use crate::training::history::KeepEpoch;
@@ -9,6 +9,7 @@ use crate::training::schedule::Schedule;
 use clap::{Args as _, FromArgMatches as _};
 
 use crate::error::Result;
+use crate::settings::config::Capacity;
 use crate::settings::keys::known_keys;
 use crate::settings::origin::flag_of;
 use crate::settings::*;
@@ -255,7 +256,7 @@ fn help_states_the_true_defaults() {
         checked += 1;
     }
     assert!(checked > 25, "only {checked} defaults were found in the help");
-    assert_eq!(twice, 6, "mask, latents, dropout, learning rate and its schedule, patience");
+    assert_eq!(twice, 5, "mask, latents, dropout, schedule, patience");
 }
 
 #[test]
@@ -289,7 +290,7 @@ fn a_method_given_as_a_flag_drops_what_it_does_not_use_from_the_file() {
     for flags in [&["--mask", "soft"][..], &["--method", "svae"], &["--method", "ivae"], &["--method", "beta-vae"]] {
         let changed = from_file(&Settings::default().to_toml(), flags).unwrap_or_else(|error| panic!("{error}"));
         assert!(!changed.model.integrates_mask(), "{flags:?}");
-        assert_eq!((changed.model.latents, changed.training.learning_rate), (20, 0.002), "{flags:?}");
+        assert_eq!((changed.model.latents, changed.training.schedule), (20, Schedule::LateCosine), "{flags:?}");
     }
     let integrated = from_file(&saved, &["--mask", "integrated"]).expect("valid");
     assert!(integrated.model.integrates_mask() && !integrated.to_toml().contains("alpha"));
@@ -301,7 +302,7 @@ fn masks_decide_defaults() {
     let of = |flags: &[&str]| config(flags).expect("valid");
     let defaults = |config: &Settings| {
         let (model, training) = (&config.model, &config.training);
-        let of_training = (training.learning_rate, training.schedule, training.patience);
+        let of_training = (config.capacity_for(1_000).learning_rate, training.schedule, training.patience);
         (model.mask, model.latents, model.dropout, of_training)
     };
     let integrated = (MaskKind::Integrated, 20, 0.0, (0.002, Schedule::LateCosine, 0));
@@ -321,9 +322,12 @@ fn masks_decide_defaults() {
     assert_eq!(defaults(&said), (MaskKind::Integrated, 7, 0.0, (0.002, Schedule::Constant, 0)));
     let refused = message(config(&["--method", "svae", "--mask", "integrated"]));
     assert!(refused.starts_with("--mask") && refused.contains("svae-plus"), "{refused}");
-    // Steps of 128 cells: 282 an epoch of 36,000 cells, 24 of 3,037. 8,000 of them, or 120 epochs; a warm-up of 1,200.
+    // Steps: 71 of 512 an epoch of 36,000 cells, 24 of 128 one of 3,037. 8,000 of them; a warm-up of 1,200.
     let epochs = |config: &Settings, n| (config.epochs_for(n), config.warmup_epochs_for(n));
-    assert_eq!((epochs(&of(&[]), 36_000), epochs(&of(&[]), 3_037)), ((120, 5), (334, 50)));
+    assert_eq!((epochs(&of(&[]), 36_000), epochs(&of(&[]), 3_037)), ((113, 17), (334, 50)));
+    assert_eq!(epochs(&of(&["--latents", "30"]), 36_000), (254, 39));
+    // At least 120 epochs, or 30 where cells are many.
+    assert_eq!((epochs(&of(&[]), 29_999), epochs(&of(&[]), 1_000_000)), ((120, 6), (30, 1)));
     // 20,000 of them, or 500 epochs; a warm-up of 50 epochs.
     assert_eq!((epochs(&of(&HARD), 36_000), epochs(&of(&HARD), 3_037)), ((500, 50), (834, 50)));
     assert_eq!(epochs(&of(&["--epochs", "7", "--warmup-epochs", "3"]), 36_000), (7, 3));
@@ -392,7 +396,8 @@ fn the_default_is_the_simulation_of_the_paper() {
     assert_eq!(config.held_out(&names, &rows).expect("valid").interventions, (80..100).collect::<Vec<_>>());
     let resolved = config.resolved(&names, &rows, 36_000).expect("valid");
     assert_eq!((resolved.model.mask, resolved.model.alpha), (MaskKind::Integrated, None));
-    assert_eq!((resolved.training.epochs, resolved.training.warmup_epochs), (Some(120), Some(5)));
+    assert_eq!((resolved.training.epochs, resolved.training.warmup_epochs), (Some(113), Some(17)));
+    assert_eq!(resolved.training.retraining_epochs, Some(38));
     assert_eq!(resolved.training.holdout.as_ref().map(Vec::len), Some(20));
     assert_eq!(from_file(&resolved.to_toml(), &[]).expect("valid"), resolved);
     let drawn = Settings::load(None, raw(&HARD)).expect("valid").resolved(&names, &rows, 36_000).expect("valid");
@@ -400,6 +405,27 @@ fn the_default_is_the_simulation_of_the_paper() {
         (drawn.model.alpha, drawn.training.epochs, drawn.training.warmup_epochs),
         (Some(100.0), Some(500), Some(50))
     );
+    assert_eq!(drawn.training.retraining_epochs, Some(500));
+}
+
+#[test]
+fn a_network_grows_with_the_screen_where_masks_are_integrated_out() {
+    use PosteriorCovariance::{Diagonal, Full};
+    let capacity = |flags: &[&str], n_training: usize| {
+        let Capacity { hidden, posterior_covariance, batch_size, learning_rate } =
+            config(flags).expect("valid").capacity_for(n_training);
+        (hidden, posterior_covariance, batch_size, learning_rate)
+    };
+    assert_eq!(capacity(&[], 29_999), (128, Diagonal, 128, 0.002));
+    assert_eq!(capacity(&[], 30_000), (256, Full, 512, 0.004));
+    assert_eq!(capacity(&["--latents", "1"], 30_000), (256, Diagonal, 512, 0.004));
+    let said =
+        ["--hidden", "64", "--posterior-covariance", "diagonal", "--batch-size", "256", "--learning-rate", "0.01"];
+    assert_eq!(capacity(&said, 30_000), (64, Diagonal, 256, 0.01));
+    for n_training in [100, 1_000_000] {
+        assert_eq!(capacity(&HARD, n_training), (128, Diagonal, 128, 0.001));
+        assert_eq!(capacity(&["--method", "vae"], n_training), (128, Diagonal, 128, 0.001));
+    }
 }
 
 #[test]

@@ -30,8 +30,8 @@ pub enum Due {
     Turn,
     /// The first turn, with which the dense phase ends.
     FirstTurn,
-    /// The last turn, on the evidence of the weights that are kept.
-    LastTurn,
+    /// The evidence of every edge, by the weights that are kept.
+    LastEvidence,
 }
 
 /// Whether the masks of a network are integrated out, so that its graph is found in this way.
@@ -59,9 +59,9 @@ pub(crate) fn identify<R: Real>(
 ) -> bool {
     let l = network.architecture.n_latents;
     let starts = match due {
-        Due::Nothing | Due::Evidence => 0,
+        Due::Nothing | Due::Evidence | Due::LastEvidence => 0,
         Due::FirstTurn => STARTS,
-        Due::Turn | Due::LastTurn => LATER_STARTS,
+        Due::Turn => LATER_STARTS,
     };
     let mut whitened = found.whitened();
     // A softmax of latents has axes of its own.
@@ -74,7 +74,7 @@ pub(crate) fn identify<R: Real>(
         network.rotate_latents(rotation, &found.effects, &vec![true; l], 0.0);
         network.turn_variances(rotation);
     }
-    let WeighedShifts { origin, rows } = WeighedShifts::new(&found, &whitened, starts > 0);
+    let WeighedShifts { origin, rows } = WeighedShifts::new(&found, &whitened, due != Due::Evidence);
     if is_free {
         // Where no intervention acts is where the prior has its mean.
         network.translate_latents(&origin);

@@ -136,7 +136,7 @@ encode_fields! {
 }
 
 encode_choices! {
-    Due { 0 = Nothing, 1 = Evidence, 2 = Turn, 3 = FirstTurn, 4 = LastTurn }
+    Due { 0 = Nothing, 1 = Evidence, 2 = Turn, 3 = FirstTurn, 4 = LastEvidence }
 }
 
 /// Where a training stands that finds the graph.
@@ -503,7 +503,7 @@ impl<'a, R: Real> Trainer<'a, R> {
                 Due::FirstTurn
             }
             None => Due::Nothing,
-            Some(_) if self.ended || epoch >= settings.epochs => Due::LastTurn,
+            Some(_) if self.ended || epoch >= settings.epochs => Due::LastEvidence,
             Some(from) => {
                 let (done, all) = (epoch - from, settings.epochs - from);
                 let is_turn = (1..=LATER_TURNS).any(|i| done == i * all / (LATER_TURNS + 1));
@@ -514,7 +514,7 @@ impl<'a, R: Real> Trainer<'a, R> {
                 }
             }
         };
-        if matches!(phases.due, Due::FirstTurn | Due::LastTurn)
+        if matches!(phases.due, Due::FirstTurn | Due::LastEvidence)
             && settings.keep == KeepEpoch::Best
             && self.stopping.best.is_finite()
         {
@@ -540,7 +540,7 @@ impl<'a, R: Real> Trainer<'a, R> {
             self.stopping = EarlyStopping::new(settings.patience);
         }
         self.last_good.take(self.network);
-        if due == Due::LastTurn {
+        if due == Due::LastEvidence {
             self.best.take(self.network);
             self.ended = true;
         }

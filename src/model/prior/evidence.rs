@@ -23,6 +23,8 @@ const MOST_LEVERAGE: f64 = 0.95;
 const SPREAD: [f64; 2] = [0.2, 2.0];
 /// Distortion of a shift by the mixing of its own latent, in units of the leakage.
 const DISTORTION: f64 = 1.4;
+/// Distortion of a shift by an encoder that is not linear, as a share of it, Eq. (E15).
+const CURVATURE: f64 = 0.08;
 /// Rounds of empirical Bayes.
 const ROUNDS: usize = 30;
 /// Those without mixing, at the start.
@@ -282,10 +284,11 @@ impl WeighedPair {
         }
     }
 
-    /// Posterior mean and deviation of the shift, given an edge.
+    /// Posterior mean and deviation of the shift, given an edge, Eq. (E15).
     fn shift(&self, model: &EdgeModel, k: usize) -> (f64, f64) {
         let spread = 1.0 - WIDE_SHARE + WIDE_SHARE * WIDE * WIDE;
-        let variance = self.mean + DISTORTION * DISTORTION * model.leakage[k] * spread * self.y * self.y;
+        let distortion = DISTORTION * DISTORTION * model.leakage[k] * spread + CURVATURE * CURVATURE;
+        let variance = self.mean + distortion * self.y * self.y;
         let weight = model.variance / (model.variance + variance);
         let (_, is_upper) = slab(self.y, model.size, variance + model.variance);
         let upper = model.size + weight * (self.y - model.size);
@@ -623,7 +626,7 @@ mod tests {
         near(entry.gain, (0.8 + 0.2 * slab / spike).ln());
         near(entry.spike, spike.ln());
         // A mixture of two normal priors and a normal observation: nearly all on the upper side.
-        let variance = mean + 1.96 * 0.01 * 2.05 * y * y;
+        let variance = mean + (1.96 * 0.01 * 2.05 + 0.0064) * y * y;
         let weight = 0.5 / (0.5 + variance);
         let (upper, lower) = (3.0 + weight * (y - 3.0), -3.0 + weight * (y + 3.0));
         let sides = [density(y - 3.0, variance + 0.5), density(y + 3.0, variance + 0.5)];
