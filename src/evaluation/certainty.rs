@@ -97,11 +97,11 @@ impl Certainty {
 }
 
 /// The edges of the graph alone, as [`Certainty::found`] of [`Certainty::new`] gives them.
-pub(crate) fn edges_found(
+pub(crate) fn edges_found<R: Real>(
     team: &Team,
     data: &Dataset,
     cells: &[usize],
-    means: &[f64],
+    means: &[R],
     fdr: f64,
     seed: u64,
 ) -> Vec<Edge> {
@@ -196,11 +196,10 @@ fn permutation_check<R: Real>(
         for batch in taken.chunk_by_mut(|&a, &b| levels(a) == levels(b)) {
             shuffle(batch, random);
         }
-        let mut permuted = means.to_vec();
-        for (&to, &from) in order.iter().zip(&taken) {
-            permuted[to * l..(to + 1) * l].copy_from_slice(&means[from * l..(from + 1) * l]);
-        }
-        let whitened = InterventionEffects::new(data, cells, &permuted, l).whitened();
+        // The cell whose labels each posterior mean gets.
+        let mut labelled = vec![0; cells.len()];
+        order.iter().zip(&taken).for_each(|(&to, &from)| labelled[from] = cells[to]);
+        let whitened = InterventionEffects::new(data, &labelled, means, l).whitened();
         let found = evidence(whitened.to_weigh(), true);
         count[0] = q_values(&found.probability).into_iter().filter(|&q| q <= fdr).count();
     });

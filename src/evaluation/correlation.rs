@@ -5,21 +5,22 @@ use faer::{Accum, MatMut, MatRef, Par};
 use serde::Serialize;
 
 use crate::evaluation::columns::{Columns, TILE};
+use crate::numerics::real::Real;
 use crate::parallel::team::{Team, tiles};
 
 /// A table of latents, cells x latents, row-major.
 #[derive(Debug, Clone, Copy)]
-pub struct Latents<'a> {
-    values: &'a [f64],
+pub struct Latents<'a, R = f64> {
+    values: &'a [R],
     n_latents: usize,
 }
 
-impl<'a> Latents<'a> {
+impl<'a, R: Real> Latents<'a, R> {
     /// Views `values` as rows of `n_latents`.
     ///
     /// # Panics
     /// If `values` is no whole number of rows.
-    pub fn new(values: &'a [f64], n_latents: usize) -> Self {
+    pub fn new(values: &'a [R], n_latents: usize) -> Self {
         assert!(n_latents > 0 && values.len().is_multiple_of(n_latents), "a table of latents has whole rows");
         Self { values, n_latents }
     }
@@ -37,7 +38,7 @@ impl<'a> Latents<'a> {
     /// Latent `k` of cell `n`.
     #[inline(always)]
     pub fn at(&self, n: usize, k: usize) -> f64 {
-        self.values[n * self.n_latents + k]
+        self.values[n * self.n_latents + k].to_f64()
     }
 }
 
@@ -83,7 +84,12 @@ impl CorrelationMatrix {
 ///
 /// # Panics
 /// If the tables differ in their number of cells.
-pub fn correlation_matrix(team: &Team, first: Latents, second: Latents, kind: Correlation) -> CorrelationMatrix {
+pub fn correlation_matrix<R: Real>(
+    team: &Team,
+    first: Latents<R>,
+    second: Latents<R>,
+    kind: Correlation,
+) -> CorrelationMatrix {
     let n = first.n_cells();
     assert_eq!(n, second.n_cells(), "both tables hold the same cells");
     match kind {
@@ -139,7 +145,7 @@ where
 ///
 /// Doubled ranks are whole numbers even where ties share a half-integer one. A column with a NaN gets rank 0
 /// throughout.
-pub(crate) fn doubled_ranks(team: &Team, table: Latents) -> Vec<u32> {
+pub(crate) fn doubled_ranks<R: Real>(team: &Team, table: Latents<R>) -> Vec<u32> {
     let n = table.n_cells();
     let mut ranks = vec![0u32; n * table.n_latents];
     team.run(table.n_latents, tiles(&mut ranks, n), |c, ranks| {

@@ -182,7 +182,6 @@ impl<R: Real, M: TrainedModel<R>> Judge<'_, R, M> {
         }
         let means = self.model.posterior_means(&self.screen.split.train)?;
         if self.team.ranks().is_first() {
-            let means: Vec<f64> = means.iter().map(|z| z.to_f64()).collect();
             let bound = self.metrics.reconstruction_validation + self.metrics.kl_validation;
             self.metrics.linear = Some(linear_rival(self.team, self.config, self.screen, &means, bound)?);
         }

@@ -13,27 +13,35 @@ use crate::evaluation::recovery::Recovery;
 use crate::evaluation::target_graph::{score_targets, targets_from_prior_means};
 use crate::inference::linear::{LinearInference, LinearModel};
 use crate::inference::trained_model::TrainedModel;
+use crate::numerics::real::Real;
 use crate::parallel::team::Team;
 use crate::settings::Settings;
+
+/// Cells whose latents are held at double precision at once.
+const CELLS_AT_A_TIME: usize = 8192;
 
 /// The linear model beside a network whose posterior means of the training cells are `means` (cells x L) and whose bound on the
 /// validation cells is `bound`, nats per cell.
 ///
 /// # Errors
 /// Counts on disk that cannot be read.
-pub fn linear_rival(
+pub fn linear_rival<R: Real>(
     team: &Team,
     config: &Settings,
     screen: &Screen,
-    means: &[f64],
+    means: &[R],
     bound: f64,
 ) -> Result<LinearMetrics> {
     let Screen { data, split, .. } = screen;
     let (l, seed) = (config.model.latents, config.execution.seed);
     let linear = LinearModel::fit(team, data, &split.train, config.linear_settings())?;
     let mut model = LinearInference { team, model: &linear, data };
-    let linear_means = model.posterior_means(&split.train)?;
-    let found = |means: &[f64]| -> BTreeSet<(usize, usize)> {
+    // No more precisely, and in no more memory, than those of the network.
+    let mut linear_means = Vec::with_capacity(means.len());
+    for cells in split.train.chunks(CELLS_AT_A_TIME) {
+        linear_means.extend(model.posterior_means(cells)?.into_iter().map(R::from_f64));
+    }
+    let found = |means: &[R]| -> BTreeSet<(usize, usize)> {
         let edges = edges_found(team, data, &split.train, means, config.output.fdr, seed);
         edges.iter().map(|edge| (edge.intervention, edge.latent)).collect()
     };

@@ -2,6 +2,7 @@
 
 use crate::evaluation::assignment::largest_assignment;
 use crate::evaluation::correlation::{Correlation, CorrelationMatrix, Latents, correlation_matrix};
+use crate::numerics::real::Real;
 use crate::parallel::team::Team;
 
 /// A one-to-one matching of true and inferred latents.
@@ -23,7 +24,7 @@ pub struct Matching {
 ///
 /// # Panics
 /// If the tables differ in their number of cells.
-pub fn mcc(team: &Team, truth: Latents, inferred: Latents, kind: Correlation) -> Matching {
+pub fn mcc<R: Real>(team: &Team, truth: Latents<R>, inferred: Latents<R>, kind: Correlation) -> Matching {
     let correlation = correlation_matrix(team, truth, inferred, kind);
     let absolute = correlation.clone().abs();
     let pairs = largest_assignment(&absolute.values, absolute.n_rows, absolute.n_columns);
