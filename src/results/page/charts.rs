@@ -67,7 +67,10 @@ pub(crate) fn lines(
         svg.line("mark", x.of(epoch), top, x.of(epoch), bottom);
         let near_end = epoch > first + 0.6 * (last - first);
         let (dx, anchor) = if near_end { (-4.0, "end") } else { (4.0, "start") };
-        svg.text("note", x.of(epoch) + dx, top + 9.0, anchor, &format!("kept: epoch {epoch}"));
+        // Below the name of a level that lies near the top.
+        let has_name = levels.iter().any(|level| level.value <= y.high && y.of(level.value) < top + 24.0);
+        let height = if has_name { 33.0 } else { 9.0 };
+        svg.text("note", x.of(epoch) + dx, top + height, anchor, &format!("kept: epoch {epoch}"));
     }
     for level in levels.iter().filter(|level| (y.low..=y.high).contains(&level.value)) {
         let at = y.of(level.value);
@@ -450,7 +453,7 @@ pub(crate) struct IntervalRow {
 pub(crate) fn intervals(title: &str, x_name: &str, columns: &[&str], divider: &str, rows: &[IntervalRow]) -> String {
     let (height, gap, top) = (15.0, 18.0, 18.0);
     let longest = rows.iter().map(|row| row.name.chars().count()).max().unwrap_or(0).min(20);
-    let left = 12.0 + 6.2 * longest as f64;
+    let left = 12.0 + 6.8 * longest as f64;
     let column = |number: usize| WIDTH - 4.0 - 47.0 * (columns.len() - 1 - number) as f64;
     let right = column(0) - 47.0;
     let n_sure = rows.iter().filter(|row| !row.uncertain).count();

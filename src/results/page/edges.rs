@@ -14,6 +14,8 @@ pub(super) const STYLE: &str = include_str!("edges.css");
 
 /// Most edges with their intervals.
 const MOST_EDGES: usize = 40;
+/// Most latents of a block that are named beside an edge.
+const MOST_NAMED: usize = 3;
 /// Most pairs below them that are no edges.
 const MOST_UNCERTAIN: usize = 8;
 /// Most edges of guides of control cells that are named.
@@ -188,7 +190,11 @@ fn row(run: &Run, certainty: &Certainty, edge: &Edge, with_guides: bool) -> Inte
     // An edge into a latent that others could stand for is one into all of them.
     let blocks = &certainty.limits.blocks;
     let block = blocks.iter().find(|block| block.contains(&edge.latent)).cloned().unwrap_or(vec![edge.latent]);
-    let latents: Vec<String> = block.iter().map(usize::to_string).collect();
+    let mut latents: Vec<String> = block.iter().map(usize::to_string).collect();
+    if latents.len() > MOST_NAMED {
+        latents.truncate(MOST_NAMED);
+        latents.push("\u{2026}".to_owned());
+    }
     IntervalRow {
         name: format!("{} \u{2192} {}", shortened(&run.interventions[edge.intervention], 15), latents.join("+")),
         value: edge.shift,
