@@ -122,7 +122,8 @@ fn the_metrics_hold_every_promised_figure() {
     let (first, fitted) = (table("shifts.csv"), table("shifts_heldout.csv"));
     assert_eq!(fitted.len(), 10);
     assert!((0..10).all(|a| first[a][0] == fitted[a][0] && first[a][1..] != fitted[a][1..]));
-    assert_eq!(csv::Reader::from_path(dir.join("history_retrain.csv")).expect("a table").records().count(), 3);
+    // A third of the three epochs of the first training.
+    assert_eq!(csv::Reader::from_path(dir.join("history_retrain.csv")).expect("a table").records().count(), 1);
 }
 
 #[test]

@@ -471,7 +471,8 @@ fn the_grids_of_the_scripts_are_valid() {
         ("table4", 100),
         ("table10", 25),
         ("alpha_sweep", 60),
-        ("grid", 570),
+        ("grid", 406),
+        ("grid_reference", 66),
     ] {
         let path = scripts.join(format!("{name}.toml"));
         assert!(

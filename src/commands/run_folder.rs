@@ -20,7 +20,7 @@ use crate::results::catalogue::ResultsFile;
 use crate::results::findings::write_figures;
 use crate::results::folder::{Earlier, ResultsFolder, check_destination, is_finished};
 use crate::results::manifest::Manifest;
-use crate::settings::{INDIFFERENT_KEYS, RawSettings, Settings};
+use crate::settings::{INDIFFERENT_KEYS, KEYS_BY_DATA, RawSettings, Settings};
 use crate::system::console::Console;
 use crate::training::history::EpochRecord;
 
@@ -101,7 +101,7 @@ pub(crate) fn finished(config: &Settings) -> Result<Option<PathBuf>> {
     let path = ResultsFile::Config.within(folder);
     let found = Settings::load(Some(&path), RawSettings::default())?.saved_keys();
     // What is not set is a default that depends on the data; files may lie elsewhere.
-    let by_data = |key: &str| ["epochs", "warmup_epochs", "retraining_epochs", "alpha", "holdout"].contains(&key);
+    let by_data = |key: &str| KEYS_BY_DATA.contains(&key);
     let wanted = config.saved_keys();
     let value = |keys: &[(String, toml::Value)], key: &str| {
         keys.iter().find(|(name, _)| name == key).map_or("not set".to_owned(), |(_, value)| value.to_string())

@@ -180,11 +180,8 @@ impl<R: Real, M: TrainedModel<R>> Judge<'_, R, M> {
         if !self.config.model.integrates_mask() {
             return Ok(());
         }
-        let means = self.model.posterior_means(&self.screen.split.train)?;
-        if self.team.ranks().is_first() {
-            let bound = self.metrics.reconstruction_validation + self.metrics.kl_validation;
-            self.metrics.linear = Some(linear_rival(self.team, self.config, self.screen, &means, bound)?);
-        }
+        let bound = self.metrics.reconstruction_validation + self.metrics.kl_validation;
+        self.metrics.linear = linear_rival(self.team, self.config, self.screen, self.model, bound)?;
         Ok(())
     }
 

@@ -20,8 +20,8 @@ use crate::settings::Settings;
 /// Cells whose latents are held at double precision at once.
 const CELLS_AT_A_TIME: usize = 8192;
 
-/// The linear model beside a network whose posterior means of the training cells are `means` (cells x L) and whose bound on the
-/// validation cells is `bound`, nats per cell.
+/// The linear model beside `network`, whose bound on the validation cells is `bound`, nats per cell; `None` on all ranks but the
+/// first.
 ///
 /// # Errors
 /// Counts on disk that cannot be read.
@@ -29,12 +29,18 @@ pub fn linear_rival<R: Real>(
     team: &Team,
     config: &Settings,
     screen: &Screen,
-    means: &[R],
+    network: &mut impl TrainedModel<R>,
     bound: f64,
-) -> Result<LinearMetrics> {
+) -> Result<Option<LinearMetrics>> {
     let Screen { data, split, .. } = screen;
     let (l, seed) = (config.model.latents, config.execution.seed);
+    if !team.ranks().is_first() {
+        network.posterior_means(&split.train)?;
+        return Ok(None);
+    }
+    // Before there are posterior means: it holds some of its own.
     let linear = LinearModel::fit(team, data, &split.train, config.linear_settings())?;
+    let means = network.posterior_means(&split.train)?;
     let mut model = LinearInference { team, model: &linear, data };
     // No more precisely, and in no more memory, than those of the network.
     let mut linear_means = Vec::with_capacity(means.len());
@@ -45,17 +51,17 @@ pub fn linear_rival<R: Real>(
         let edges = edges_found(team, data, &split.train, means, config.output.fdr, seed);
         edges.iter().map(|edge| (edge.intervention, edge.latent)).collect()
     };
-    let (of_network, of_linear) = (found(means), found(&linear_means));
-    let matched = mcc(team, Latents::new(means, l), Latents::new(&linear_means, l), Correlation::Pearson);
+    let (of_network, of_linear) = (found(&means), found(&linear_means));
+    let matched = mcc(team, Latents::new(&means, l), Latents::new(&linear_means, l), Correlation::Pearson);
     let n_shared = shared(&of_network, &of_linear, &matched.pairs);
-    drop(linear_means);
+    drop((means, linear_means));
     let objective = config.objective(data.n_interventions(), split.train.len());
     let bound_validation = model.elbo(&split.validation, &objective, seed)?.total;
     let (mcc_pearson, f1) = match recovered(team, data, &mut model, &split.trained)? {
         Some((mcc, f1)) => (Some(mcc), Some(f1)),
         None => (None, None),
     };
-    Ok(LinearMetrics {
+    Ok(Some(LinearMetrics {
         n_edges: of_linear.len(),
         n_edges_of_network: of_network.len(),
         n_shared,
@@ -63,7 +69,7 @@ pub fn linear_rival<R: Real>(
         advantage_of_network: Some(bound_validation - bound).filter(|gap| gap.is_finite()),
         mcc_pearson,
         f1,
-    })
+    }))
 }
 
 /// How many edges of one graph the other has too, given which latents match.

@@ -27,6 +27,19 @@ pub enum Source<'a> {
     Simulation(&'a Simulation),
 }
 
+/// Keys whose default depends on the data: [`Settings::resolved`] fills them in.
+pub(crate) const KEYS_BY_DATA: [&str; 9] = [
+    "hidden",
+    "posterior_covariance",
+    "batch_size",
+    "learning_rate",
+    "epochs",
+    "warmup_epochs",
+    "retraining_epochs",
+    "alpha",
+    "holdout",
+];
+
 /// Training cells from which on a screen has many, where masks are integrated out.
 const MANY_CELLS: usize = 30_000;
 

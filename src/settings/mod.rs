@@ -24,6 +24,7 @@ mod recipe;
 mod saved;
 mod time_limit;
 
+pub(crate) use config::KEYS_BY_DATA;
 pub use config::{Settings, Source, threads_or_all};
 pub use grid::{Criterion, Grid, GridRun, Selection};
 pub use keys::INDIFFERENT_KEYS;
