@@ -318,3 +318,39 @@ fn named_combinations_are_held_out_whatever_the_order_of_their_members() {
     let error = refused(folder.path(), &[&all[..], &["--holdout", "intervention_0+intervention_7"]].concat());
     assert!(error.contains("intervention_0+intervention_7") && error.contains("did you mean"), "{error}");
 }
+
+#[test]
+fn a_member_that_no_training_cell_has_is_said_and_its_shift_is_fitted() {
+    let folder = folder();
+    let simulated =
+        ["simulate", "--out", "s.npz", "--sim-interventions", "2", "--sim-cells", "60", "--sim-genes", "30"];
+    let (code, _, err) = said(&run(folder.path(), &simulated));
+    assert_eq!(code, 0, "{err}");
+    // C comes in held-out combinations alone.
+    let label = |n: usize| ["A", "B", "A", "B", "A+C", "C+B"][n % 6];
+    let rows: String = (0..120).map(|n| format!("cell_{n:03},{}\n", label(n))).collect();
+    fs::write(folder.path().join("labels.csv"), format!("barcode,guide\n{rows}")).expect("a table");
+    let args = [
+        &["run", "--data", "s.npz", "--labels", "labels.csv", "--label-key", "guide", "--combination-separator", "+"][..],
+        &["--holdout", "A+C,B+C", "--epochs", "3", "--warmup-epochs", "1", "--hidden", "16", "--particles", "20"],
+        &["--json", "--out", "a"],
+    ];
+    let (code, out, err) = said(&run(folder.path(), &args.concat()));
+    assert_eq!(code, 0, "{err}");
+    assert!(err.contains("no training cell has `C`, which held-out combinations contain"), "{err}");
+    let metrics: Value = serde_json::from_str(&out).expect("JSON");
+    let labels: Vec<&str> = metrics["heldout"]["per_intervention"]
+        .as_array()
+        .expect("combinations")
+        .iter()
+        .filter_map(|each| each["intervention"].as_str())
+        .collect();
+    assert_eq!(labels, ["A+C", "B+C"]);
+    // Fitted to these cells, and so no prediction to be judged.
+    let files = names(&folder.path().join("a"));
+    assert!(files.iter().any(|file| file == "model_heldout.safetensors"), "{files:?}");
+    assert!(!files.iter().any(|file| file == "judgement.json"), "{files:?}");
+    let predicted = ["predict", "a", "--interventions", "A+C", "--model-alone", "--out", "p.csv"];
+    let (code, _, err) = said(&run(folder.path(), &predicted));
+    assert!(code == 0 && err.contains("fitted to held-out interventions"), "{err}");
+}

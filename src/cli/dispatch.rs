@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::cli::arguments::{Cli, Command};
 use crate::cli::manual;
+use crate::cli::predict::PredictArgs;
 use crate::commands::bench::bench;
 use crate::commands::embed::embed;
 use crate::commands::evaluate::evaluate;
@@ -84,15 +85,7 @@ pub fn dispatch(cli: Cli, ranks: &Ranks) -> Result<()> {
             let judgement = judge(&args.checked()?, &args.folder)?;
             console::print(&if args.json { to_json(&judgement) } else { judgement_text(&judgement) })
         }
-        Command::Predict(args) => {
-            let (model, request, kind) = args.checked()?;
-            let written = predict(&model, &request, &args.out, kind)?;
-            if request.cells.is_some() {
-                return applied(&args.out, &written);
-            }
-            noted(&written);
-            console::print(&format!("{}: {} combinations.", args.out.display(), grouped(written.n_cells as u64)))
-        }
+        Command::Predict(args) => predicted(&args),
         Command::Completions(args) => console::print(manual::completions(args.shell).trim_end()),
         Command::Man(args) => match &args.out {
             None => console::print(manual::manual().trim_end()),
@@ -198,6 +191,17 @@ fn finished_before(config: &Settings, folder: &Path) -> Result<()> {
 fn applied(out: &Path, applied: &Written) -> Result<()> {
     noted(applied);
     console::print(&format!("{}: {} cells.", out.display(), grouped(applied.n_cells as u64)))
+}
+
+/// Predicts combinations, and says what was written.
+fn predicted(args: &PredictArgs) -> Result<()> {
+    let (model, request, kind) = args.checked()?;
+    let written = predict(&model, &request, &args.out, kind)?;
+    if request.cells.is_some() {
+        return applied(&args.out, &written);
+    }
+    noted(&written);
+    console::print(&format!("{}: {} combinations.", args.out.display(), grouped(written.n_cells as u64)))
 }
 
 fn noted(written: &Written) {

@@ -52,7 +52,7 @@ impl<R: Real> Network<R> {
                     }
                     let total = row.iter().fold(R::ZERO, |total, &rate| total + rate);
                     let factor = R::ONE / total;
-                    row.iter_mut().for_each(|rate| *rate = *rate * factor);
+                    row.iter_mut().for_each(|rate| *rate *= factor);
                 },
             );
         })

@@ -20,6 +20,7 @@ use crate::evaluation::predictions::scores::{
     ENERGY_CELLS, N_SCORES, Score, ScoreFrame, Scores, energy_distance, pearson, squared_distance, strongest,
     weights_of, welch,
 };
+use crate::inference::loadings::spread;
 use crate::inference::prediction::{Basis, Predictor, log_normalise, prior_latents};
 use crate::model::network::Network;
 use crate::numerics::random::{SamplerPurpose, sampler_stream};
@@ -202,7 +203,7 @@ pub fn judge_predictions<R: Real>(
         return Ok(None);
     }
     let training = TrainingProfiles::new(data, split)?;
-    let controls = LogExpression::of(data, &training.reference_cells)?.spread(MOST_CONTROLS);
+    let controls = LogExpression::of(data, &spread(&training.reference_cells, MOST_CONTROLS))?;
     let mut predictors = by_baselines(&training, &combinations, &controls);
     predictors.extend(by_model(team, network, screen, &training, &combinations, seed));
     if let (Some(generating), Some(truth)) = (&screen.generating, &data.truth) {
@@ -213,8 +214,8 @@ pub fn judge_predictions<R: Real>(
         trial.judge(number, &predictors)?;
     }
     let non_additive = non_additive(team, data, split, &training, seed)?;
-    let judged = training.has_controls.then(|| trial.cells(&predictors, controls.clone()));
-    Ok(Some((trial.judgement(&predictors, bounds, non_additive), judged)))
+    let judgement = trial.judgement(&predictors, bounds, non_additive);
+    Ok(Some((judgement, training.has_controls.then(|| trial.into_cells(predictors, controls)))))
 }
 
 /// What the baselines say; their cells are control cells moved by the effect, none of it below 0.
@@ -304,7 +305,12 @@ fn by_model<R: Real>(
         .collect();
     [(MODEL_ALONE, alone), (MODEL, both)].map(|(name, means)| {
         let cells = drawn.iter().zip(means.iter().zip(logs.chunks_exact(g)));
-        Predicted { name, cells: cells.map(|(cells, (to, from))| moved(cells, to, from)).collect(), means }
+        // Of one of them as many as were held out are wanted later.
+        let of = |(cells, (to, from)): (&LogExpression, (&Vec<f64>, &[f64]))| match name {
+            MODEL => moved(cells, to, from),
+            _ => moved(&cells.spread(ENERGY_CELLS), to, from),
+        };
+        Predicted { name, cells: cells.map(of).collect(), means }
     })
 }
 
@@ -592,17 +598,16 @@ impl<'a> JudgementTrial<'a> {
         }
     }
 
-    fn cells(&self, predictors: &[Predicted], controls: LogExpression) -> JudgedCells {
-        let model = predictors.iter().find(|predictor| predictor.name == MODEL).expect("the model");
-        let g = self.data.n_genes();
-        let as_many = |(observed, predicted): (&LogExpression, &LogExpression)| LogExpression {
-            n_genes: g,
-            values: predicted.values[..observed.values.len().min(predicted.values.len())].to_vec(),
+    fn into_cells(self, predictors: Vec<Predicted>, controls: LogExpression) -> JudgedCells {
+        let model = predictors.into_iter().find(|predictor| predictor.name == MODEL).expect("the model");
+        let as_many = |(mut predicted, observed): (LogExpression, &LogExpression)| {
+            predicted.values.truncate(observed.values.len());
+            predicted
         };
         JudgedCells {
             labels: self.combinations.iter().map(|combination| combination.label.clone()).collect(),
-            observed: self.observed.clone(),
-            predicted: self.observed.iter().zip(&model.cells).map(as_many).collect(),
+            predicted: model.cells.into_iter().zip(&self.observed).map(as_many).collect(),
+            observed: self.observed,
             controls,
         }
     }

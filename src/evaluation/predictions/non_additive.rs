@@ -10,6 +10,7 @@ use crate::data::split::ScreenSplit;
 use crate::error::Result;
 use crate::evaluation::held_out::TOO_FEW_CELLS;
 use crate::evaluation::predictions::profiles::{LogExpression, TrainingProfiles};
+use crate::inference::loadings::spread;
 use crate::numerics::random::{SamplerPurpose, sampler_stream};
 use crate::parallel::team::{Team, tiles};
 
@@ -67,7 +68,7 @@ pub fn non_additive(
             _ => None,
         })
         .collect();
-    let controls = LogExpression::of(data, &training.reference_cells)?.spread(MOST_CONTROLS);
+    let controls = LogExpression::of(data, &spread(&training.reference_cells, MOST_CONTROLS))?;
     let noise_of_controls = resampled(team, &controls, seed, Item::Control);
     let mut noise_of: BTreeMap<u32, (Vec<f64>, Vec<f32>)> = BTreeMap::new();
     let mut found = Vec::new();
@@ -182,6 +183,7 @@ fn root_mean_square(values: impl ExactSizeIterator<Item = f64>) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::dataset::InterventionRows;
     use crate::data::simulate::{Simulated, Simulation, simulate};
     use crate::data::split::{HeldOut, ScreenSplit};
 
@@ -207,38 +209,45 @@ mod tests {
     }
 
     #[test]
-    fn a_combination_that_repeats_its_only_active_member_is_additive_and_a_large_interaction_is_not() {
-        // Small shifts, so that log expression is nearly linear in the latents.
+    fn what_adds_up_by_construction_is_additive_and_what_does_not_is_found() {
         let settings = Simulation {
-            n_interventions: 6,
-            n_combinations: Some(8),
-            interactions: Some(0.25),
-            n_controls: Some(400),
-            cells_per_intervention: 200,
+            n_interventions: 2,
+            n_controls: Some(1200),
+            cells_per_intervention: 400,
             n_genes: 40,
             n_latents: 4,
             depth: Some(2000),
-            shift: Some(0.4),
-            seed: 5,
+            shift: Some(2.0),
             ..Simulation::default()
         };
         let Simulated { mut dataset, .. } = simulate(&settings).expect("a simulation");
-        let truth = dataset.truth.take().expect("the truth");
-        let split = ScreenSplit::new("", &dataset.interventions, 6, HeldOut::default(), 0.1, 0).expect("enough cells");
+        // Intervention 2 does nothing, so half of the cells of 0 stand for 0 and 2 together; half of those of 1 stand for 0 and 1, as if
+        // 0 did nothing beside 1.
+        let mut rows = InterventionRows::default();
+        for n in 0..2000 {
+            let row: &[(u32, f32)] = match n {
+                0..200 => &[(0, 1.0)],
+                200..400 => &[(0, 1.0), (2, 1.0)],
+                400..600 => &[(1, 1.0)],
+                600..800 => &[(0, 1.0), (1, 1.0)],
+                800..1400 => &[],
+                _ => &[(2, 1.0)],
+            };
+            rows.push(row);
+        }
+        dataset.interventions = rows;
+        dataset.intervention_names = ["a", "b", "c"].map(str::to_owned).to_vec();
+        let split = ScreenSplit::new("", &dataset.interventions, 3, HeldOut::default(), 0.1, 0).expect("enough cells");
         let training = TrainingProfiles::new(&dataset, &split).expect("in memory");
         let on = |threads| {
             Team::with(threads, |team| non_additive(team, &dataset, &split, &training, 1).expect("in memory"))
         };
         let found = on(1);
         assert_eq!(found, on(3));
-        assert_eq!((found.len(), truth.interactions.len()), (8, 2));
-        let label = |members: &[u32]| crate::data::combinations::joint_label(&dataset.intervention_names, members);
-        let interacting: Vec<String> = truth.interactions.iter().map(|found| label(&found.members)).collect();
-        let ratio = |found: &NonAdditive| found.deviation / found.noise;
-        let (with, without): (Vec<&NonAdditive>, Vec<&NonAdditive>) =
-            found.iter().partition(|found| interacting.contains(&found.combination));
-        let least = with.iter().map(|found| ratio(found)).fold(f64::INFINITY, f64::min);
-        let most = without.iter().map(|found| ratio(found)).fold(0.0, f64::max);
-        assert!(least > most && with.iter().all(|found| found.non_additive), "{found:?}");
+        let [both, other] = &found[..] else { panic!("{found:?}") };
+        assert_eq!((both.combination.as_str(), other.combination.as_str()), ("a+b", "a+c"));
+        assert!(both.non_additive && both.deviation > 3.0 * both.noise, "{both:?}");
+        assert!(!other.non_additive && (0.5..1.5).contains(&(other.deviation / other.noise)), "{other:?}");
+        assert!(other.effect > 3.0 * other.noise, "{other:?}");
     }
 }

@@ -26,12 +26,8 @@ pub(super) fn predictions(run: &Run) -> String {
             let _ = writeln!(text, "<p><b>{sentence}</b></p>");
         }),
     }
-    let names: Vec<&str> = each("predictors")
-        .next()
-        .into_iter()
-        .flat_map(|first| scores(first))
-        .map(|score| name(score, "score"))
-        .collect();
+    let names: Vec<&str> =
+        each("predictors").next().into_iter().flat_map(scores).map(|score| name(score, "score")).collect();
     let header: String =
         names.iter().map(|name| format!("<th class=\"n\">{}</th>", escape(&name.replace('_', " ")))).collect();
     let rows: String = each("predictors")
