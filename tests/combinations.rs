@@ -208,7 +208,7 @@ fn labels_that_look_like_combinations_are_told_and_separators_that_do_not_too() 
     let warnings = |options: &LoadOptions| load(&path, options).unwrap().summary.warnings.join("\n");
     let plain = |key: &str, control: &[&str]| LoadOptions { combination_separator: None, ..options(key, "+", control) };
     let told = warnings(&plain("condition", &["ctrl"]));
-    assert!(told.contains("60 cells have labels") && told.contains("--combination-separator '+'"), "{told}");
+    assert!(told.contains("180 cells have labels") && told.contains("--combination-separator '+'"), "{told}");
     let told = warnings(&plain("perturbation", &["control"]));
     assert!(told.contains("--combination-separator '_'"), "{told}");
     let absent = warnings(&options("perturbation", "+", &["control"]));
@@ -367,4 +367,62 @@ fn a_simulation_of_combinations_is_read_back() {
     let explained: f64 = (0..106).map(|n| deviation(n, &truth.prior_mean(data.interventions.row(n)))).sum();
     let mean = explained / (3.0 * 106.0);
     assert!((mean - 1.0).abs() < 5.0 * (2.0_f64 / 318.0).sqrt(), "{mean}");
+}
+
+#[test]
+fn combinations_are_compared_with_the_sums_of_their_members() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let sizes = ["--sim-interventions", "20", "--sim-cells", "40", "--sim-genes", "40", "--sim-latents", "4"];
+    let joint = ["--sim-combinations", "12", "--sim-interactions", "0.25", "--sim-controls", "100", "--holdout", ""];
+    let training = ["--epochs", "60", "--hidden", "32", "--latents", "6", "--quiet", "--no-h5ad", "--out", "a"];
+    let (code, _, err) = said(&run(folder.path(), &[&["run"][..], &sizes, &joint, &training].concat()));
+    assert_eq!(code, 0, "{err}");
+    let read = |file: &str| fs::read_to_string(folder.path().join("a").join(file)).expect("a file");
+    let metrics: Value = serde_json::from_str(&read("metrics.json")).expect("JSON");
+    let found = &metrics["interactions"];
+    assert_eq!((&found["n_compared"], &found["n_not_compared"]), (&12.into(), &0.into()));
+    assert_eq!(found["recovery"]["n_true"], 3);
+    let classes: u64 = found["classes"].as_array().expect("a list").iter().map(|of| of["n"].as_u64().unwrap()).sum();
+    assert_eq!(classes, 12);
+    // A row for each combination and latent, and as many interactions as the figures say.
+    let table = read("interactions.csv");
+    let mut rows = csv::Reader::from_reader(table.as_bytes());
+    let q_value = rows.headers().unwrap().iter().position(|name| name == "q_value").unwrap();
+    let rows: Vec<csv::StringRecord> = rows.records().map(|row| row.unwrap()).collect();
+    assert_eq!(rows.len(), 12 * 6);
+    let n_found = rows.iter().filter(|row| row[q_value].parse::<f64>().unwrap() <= 0.05).count();
+    assert_eq!(found["n_interactions"], n_found);
+    let additive = rows.iter().filter(|row| &row[2] == "additive").count() / 6;
+    assert_eq!(found["classes"][0]["n"], additive);
+    let report = read("report.html");
+    assert!(report.contains("Classes of combinations") && report.contains(&rows[0][0]));
+}
+
+#[test]
+fn interactions_that_are_learned_leave_the_latents_straight() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let trained = |out: &str, flags: &[&str]| -> Value {
+        let usual = ["run", "--holdout", "", "--sim-controls", "200", "--quiet", "--no-h5ad", "--out", out];
+        let (code, _, err) = said(&run(folder.path(), &[&usual[..], flags].concat()));
+        assert_eq!(code, 0, "{err}");
+        let text = fs::read(folder.path().join(out).join("metrics.json")).expect("a file");
+        serde_json::from_slice(&text).expect("JSON")
+    };
+    // Few interventions, of whose combinations nearly half do not add up.
+    let sizes = ["--sim-interventions", "20", "--sim-cells", "60", "--sim-genes", "60", "--sim-latents", "5"];
+    let joint = ["--sim-combinations", "20", "--sim-interactions", "0.4"];
+    let small = [&sizes[..], &joint, &["--epochs", "80", "--hidden", "32", "--latents", "7"]].concat();
+    let (plain, learned) = (trained("a", &small), trained("b", &[&small[..], &["--learn-interactions"]].concat()));
+    let figure = |of: &Value, key: &str| of[key].as_f64().expect("a number");
+    assert!(figure(&learned, "mcc_pearson") > figure(&plain, "mcc_pearson"), "{learned}\n{plain}");
+    // The model that is kept is one of the interventions, and is judged again as it was.
+    let shifts = fs::read_to_string(folder.path().join("b/shifts.csv")).expect("a table");
+    assert_eq!(shifts.lines().count(), 1 + 20);
+    let (code, _, err) = said(&run(folder.path(), &["evaluate", "b", "--quiet"]));
+    assert_eq!(code, 0, "{err}");
+    let text = fs::read(folder.path().join("b/evaluation.json")).expect("a file");
+    let again: Value = serde_json::from_slice(&text).expect("JSON");
+    for key in ["elbo_validation", "interactions", "edges"] {
+        assert_eq!(again[key], learned[key], "{key}");
+    }
 }

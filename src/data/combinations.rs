@@ -7,6 +7,9 @@ use crate::data::dataset::{Dataset, InterventionRows};
 /// What cells are called under which no intervention acts.
 pub const CONTROL: &str = "(control)";
 
+/// Cells of a combination, and of each of its members alone, below which the two are not compared.
+pub const FEWEST_TO_COMPARE: usize = 10;
+
 /// Interventions that cells received together, each at its dose: none for controls, one for most cells of most screens.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Combination {
@@ -128,6 +131,45 @@ impl Dataset {
     }
 }
 
+impl Dataset {
+    /// The combinations of `cells` that can be compared with their members, then the others: those of several members, at the same
+    /// doses.
+    pub fn comparable(&self, cells: &[usize]) -> (Vec<Combination>, Vec<Combination>) {
+        let mut alone = vec![0; self.n_interventions()];
+        cells.iter().filter_map(|&n| self.interventions.single(n)).for_each(|a| alone[a] += 1);
+        let enough = |of: &Combination| {
+            of.cells.len() >= FEWEST_TO_COMPARE
+                && of.members.iter().all(|&(a, _)| alone[a as usize] >= FEWEST_TO_COMPARE)
+        };
+        let all = self.combinations(cells.iter().copied());
+        all.into_iter().filter(|of| of.members.len() > 1).partition(enough)
+    }
+
+    /// The screen with an intervention more for each set of interventions that can be compared with its members on `cells`: all cells
+    /// under exactly these receive it, at the product of their doses, Eq. (Ia6) of `derivations/interactions.md`. `None` where there is
+    /// no such set.
+    pub fn with_interactions(&self, cells: &[usize]) -> Option<Self> {
+        let members = |of: Combination| of.members.into_iter().map(|(a, _)| a).collect::<Vec<u32>>();
+        let sets: BTreeSet<Vec<u32>> = self.comparable(cells).0.into_iter().map(members).collect();
+        if sets.is_empty() {
+            return None;
+        }
+        let number: BTreeMap<Vec<u32>, u32> = sets.iter().cloned().zip(self.n_interventions() as u32..).collect();
+        let mut interventions = InterventionRows::default();
+        for n in 0..self.n_cells() {
+            let (members, doses) = self.interventions.row(n);
+            let mut row: Vec<(u32, f32)> = members.iter().copied().zip(doses.iter().copied()).collect();
+            if let Some(&number) = joint_members(members).and_then(|members| number.get(&members)) {
+                row.push((number, doses.iter().product()));
+            }
+            interventions.push(&row);
+        }
+        let mut intervention_names = self.intervention_names.clone();
+        intervention_names.extend(sets.iter().map(|set| joint_label(&self.intervention_names, set)));
+        Some(Self { interventions, intervention_names, ..self.clone() })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -179,5 +221,30 @@ mod tests {
         let names = ["b", "x", "a"].map(str::to_owned);
         assert_eq!(joint_label(&names, &[0, 2]), "a+b");
         assert_eq!(members_in(["a+b x 0.5", "c", "(control)"], &names), [true, false, true]);
+    }
+
+    #[test]
+    fn sets_that_can_be_compared_become_interventions() {
+        let kinds: [&[(u32, f32)]; 6] =
+            [&[(0, 1.0)], &[(1, 1.0)], &[(0, 1.0), (1, 0.5)], &[(1, 1.0), (2, 1.0)], &[], &[(0, 2.0), (1, 2.0)]];
+        let mut interventions = InterventionRows::default();
+        (0..72).for_each(|n| interventions.push(kinds[n % 6]));
+        let base = five_genes();
+        let cells: Vec<usize> = (0..72).collect();
+        let intervention_names = ["A", "B", "C"].map(str::to_owned).to_vec();
+        let of_base: Vec<usize> = cells.iter().map(|n| n % base.n_cells()).collect();
+        let data = Dataset { interventions, intervention_names, ..base.select(&of_base) };
+        let extended = data.with_interactions(&cells).expect("A and B can be compared");
+        assert_eq!(extended.intervention_names, ["A", "B", "C", "A+B"]);
+        for n in 0..72 {
+            let (members, doses) = extended.interventions.row(n);
+            match n % 6 {
+                2 => assert_eq!((members, doses), (&[0, 1, 3][..], &[1.0, 0.5, 0.5][..])),
+                5 => assert_eq!((members, doses), (&[0, 1, 3][..], &[2.0, 2.0, 4.0][..])),
+                kind => assert_eq!((members.len(), members), (kinds[kind].len(), data.interventions.row(n).0)),
+            }
+        }
+        let few: Vec<usize> = (0..48).collect();
+        assert!(data.with_interactions(&few).is_none(), "8 cells of each");
     }
 }

@@ -1,7 +1,8 @@
 //! The figures of a run, as a table for people.
 
 use crate::display::table::Table;
-use crate::evaluation::metrics::{EdgeMetrics, HeldoutMetrics, Metrics};
+use crate::evaluation::interactions::InteractionClass;
+use crate::evaluation::metrics::{EdgeMetrics, HeldoutMetrics, InteractionMetrics, Metrics};
 use crate::training::history::StopReason;
 use crate::training::shift_fit::HeldoutBatchNorm;
 use crate::words::{grouped, percent, rate, seconds};
@@ -53,6 +54,9 @@ pub fn metrics_table(metrics: &Metrics) -> Table {
     if let Some(edges) = &metrics.edges {
         edge_rows(edges, &mut row);
     }
+    if let Some(interactions) = &metrics.interactions {
+        interaction_rows(interactions, &mut row);
+    }
     if let Some(linear) = &metrics.linear {
         let note = format!("{} of them among those above", grouped(linear.n_shared as u64));
         row("edges, linear model", grouped(linear.n_edges as u64), &note);
@@ -84,6 +88,27 @@ fn edge_rows(edges: &EdgeMetrics, row: &mut impl FnMut(&str, String, &str)) {
         if let Some(coverage) = found.interval_coverage {
             row("95 % intervals right", percent(coverage), "of the shifts of true edges");
         }
+    }
+}
+
+/// The rows of combinations beside the sums of their members.
+fn interaction_rows(found: &InteractionMetrics, row: &mut impl FnMut(&str, String, &str)) {
+    let n_additive =
+        found.classes.iter().filter(|of| of.class == InteractionClass::Additive).map(|of| of.n).sum::<usize>();
+    let note = match found.n_not_compared {
+        0 => "compared with the sums of their members".to_owned(),
+        n => format!(
+            "compared with the sums of their members; {n} with too few cells, of them or of a member alone, are not"
+        ),
+    };
+    row("combinations", grouped(found.n_compared as u64), &note);
+    let note =
+        format!("a combination and a latent off the sum; {} combinations are additive", grouped(n_additive as u64));
+    row("interactions", grouped(found.n_interactions as u64), &note);
+    if let Some(of) = &found.recovery {
+        let note =
+            format!("of the interactions; {} of {} true ones found", percent(of.recall), grouped(of.n_true as u64));
+        row("false interactions", percent(of.false_discovery_proportion), &note);
     }
 }
 
@@ -133,9 +158,9 @@ mod tests {
     use crate::display::json::to_json;
     use crate::evaluation::certainty::PermutationCheck;
     use crate::evaluation::metrics::{
-        BaselineMetrics, BoundMetrics, CalibrationMetrics, GraphMetrics, HeldoutSeconds, InterventionMetrics,
-        LatentOracleMetrics, LinearMetrics, MaskMetrics, OracleMetrics, PrecisionRecall, RecoveryMetrics,
-        RetrainingMetrics, StageMetrics, Timing,
+        BaselineMetrics, BoundMetrics, CalibrationMetrics, ClassCount, GraphMetrics, HeldoutSeconds,
+        InteractionRecovery, InterventionMetrics, LatentOracleMetrics, LinearMetrics, MaskMetrics, OracleMetrics,
+        PrecisionRecall, RecoveryMetrics, RetrainingMetrics, StageMetrics, Timing,
     };
     use crate::model::method::Method;
 
@@ -179,6 +204,18 @@ mod tests {
         }
     }
 
+    fn interactions() -> InteractionMetrics {
+        let of = |class, n| ClassCount { class, n };
+        InteractionMetrics {
+            n_compared: 40,
+            n_not_compared: 3,
+            n_interactions: 14,
+            expected_false: 0.25,
+            classes: vec![of(InteractionClass::Additive, 28), of(InteractionClass::Suppression, 12)],
+            recovery: Some(InteractionRecovery { n_true: 16, false_discovery_proportion: 0.0, recall: 0.875 }),
+        }
+    }
+
     fn metrics() -> Metrics {
         Metrics {
             method: Method::SvaePlus,
@@ -203,6 +240,7 @@ mod tests {
             }),
             mask: Some(MaskMetrics { fraction_on: 0.125, interventions_with_target: 80 }),
             edges: Some(edges()),
+            interactions: Some(interactions()),
             linear: Some(linear()),
             oracle: Some(LatentOracleMetrics {
                 mcc_pearson: 0.982,
@@ -275,6 +313,7 @@ mod tests {
                 "graph",
                 "mask",
                 "edges",
+                "interactions",
                 "linear",
                 "oracle",
                 "baseline",

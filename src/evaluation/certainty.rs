@@ -7,9 +7,10 @@ use crate::data::dataset::Dataset;
 use crate::data::split::ScreenSplit;
 use crate::error::Result;
 pub use crate::evaluation::edge::Edge;
-use crate::evaluation::edge::{LARGE_SHIFT, averaged, normal_cdf};
+use crate::evaluation::edge::{DEVIATIONS_OF_95, LARGE_SHIFT, averaged, normal_cdf, q_values};
 use crate::evaluation::guides::{ControlGuides, agreement, control_guides};
 use crate::evaluation::identifiability::Identifiability;
+use crate::evaluation::interactions::Interactions;
 use crate::inference::effects::{InterventionEffects, WhitenedEffects};
 use crate::inference::trained_model::TrainedModel;
 use crate::model::prior::evidence::{Weighed, evidence};
@@ -21,8 +22,6 @@ use crate::training::turn::{STARTS, TurnedEvidence, evidence_of_turns};
 
 /// Permutations of the labels.
 pub const PERMUTATIONS: usize = 20;
-/// Deviations on either side of a mean that hold 95 % of a normal distribution.
-const DEVIATIONS_OF_95: f64 = 1.959_963_984_540_054;
 
 /// How many edges there would be if labels meant nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -51,6 +50,8 @@ pub struct Certainty {
     pub control_guides: Option<ControlGuides>,
     /// What the screen leaves open.
     pub limits: Identifiability,
+    /// Combinations that act otherwise than by the sum of their members, where there are any combinations.
+    pub interactions: Option<Interactions>,
 }
 
 impl Certainty {
@@ -87,7 +88,8 @@ impl Certainty {
         let control_guides = control_guides(data, cells, means, &effects, &turns, |p| q_value(p) <= fdr);
         let permutation = permutation_check(team, data, cells, means, fdr, seed, found.len());
         let limits = Identifiability::new(data, cells, means, &effects, &whitened, &turns[0].evidence, &found);
-        Self { fdr, edges, permutation, control_guides, limits }
+        let interactions = Interactions::new(data, cells, means, &turns, fdr);
+        Self { fdr, edges, permutation, control_guides, limits, interactions }
     }
 
     /// The edges of the graph: those with a q-value up to the false discovery rate.
@@ -143,24 +145,6 @@ fn edges(interventions: &[usize], l: usize, weighed: Weighed) -> Vec<Edge> {
     q_values.into_iter().enumerate().map(edge).collect()
 }
 
-/// Mean of 1 - probability over all at least as probable, Eq. (E8), for each; equal ones share it. What is likelier no edge than an
-/// edge has no lower value than 1 - probability, so that many certain edges do not carry it along.
-fn q_values(probabilities: &[f64]) -> Vec<f64> {
-    let mut order: Vec<usize> = (0..probabilities.len()).collect();
-    order.sort_by(|&i, &j| probabilities[j].total_cmp(&probabilities[i]).then(i.cmp(&j)));
-    let mut values = vec![0.0; probabilities.len()];
-    let (mut sum, mut from) = (0.0, 0);
-    while from < order.len() {
-        let to = from + order[from..].iter().take_while(|&&i| probabilities[i] == probabilities[order[from]]).count();
-        sum += order[from..to].iter().map(|&i| 1.0 - probabilities[i]).sum::<f64>();
-        let alone = 1.0 - probabilities[order[from]];
-        let value = if alone > 0.5 { alone } else { sum / to as f64 };
-        order[from..to].iter().for_each(|&i| values[i] = value);
-        from = to;
-    }
-    values
-}
-
 /// The q-value, Eq. (E8), that one more pair of a probability would have beside these.
 fn q_value_among(edges: &[Edge]) -> impl Fn(f64) -> f64 + use<> {
     let mut doubts: Vec<f64> = edges.iter().map(|edge| 1.0 - edge.probability).collect();
@@ -209,17 +193,5 @@ fn permutation_check<R: Real>(
         mean_edges,
         share_with_edges: counts.iter().filter(|&&n| n > 0).count() as f64 / PERMUTATIONS as f64,
         permutation_fdr: (n_edges > 0).then(|| mean_edges / n_edges as f64),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn q_values_are_the_share_of_false_edges_to_expect() {
-        assert_eq!(q_values(&[0.5, 1.0, 0.75, 0.75]), [0.25, 0.0, 0.5 / 3.0, 0.5 / 3.0]);
-        assert_eq!(q_values(&[1.0, 1.0, 1.0, 0.25, 1.0]), [0.0, 0.0, 0.0, 0.75, 0.0]);
-        assert_eq!(q_values(&[]), [0.0; 0]);
     }
 }

@@ -10,6 +10,9 @@ pub const LARGE_SHIFT: f64 = 0.25;
 /// Exponent of the likelihoods by which turns are weighed: effects of one training are less certain than they say.
 const TEMPER: f64 = 0.25;
 
+/// Deviations on either side of a mean that hold 95 % of a normal distribution.
+pub(super) const DEVIATIONS_OF_95: f64 = 1.959_963_984_540_054;
+
 /// What is known of one pair of intervention and latent.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Edge {
@@ -86,4 +89,34 @@ impl Weighed {
 /// Normal distribution function.
 pub(super) fn normal_cdf(z: f64) -> f64 {
     0.5 * libm::erfc(-z * std::f64::consts::FRAC_1_SQRT_2)
+}
+
+/// Mean of 1 - probability over all at least as probable, Eq. (E8), for each; equal ones share it. What is likelier no edge than an
+/// edge has no lower value than 1 - probability, so that many certain edges do not carry it along.
+pub(super) fn q_values(probabilities: &[f64]) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..probabilities.len()).collect();
+    order.sort_by(|&i, &j| probabilities[j].total_cmp(&probabilities[i]).then(i.cmp(&j)));
+    let mut values = vec![0.0; probabilities.len()];
+    let (mut sum, mut from) = (0.0, 0);
+    while from < order.len() {
+        let to = from + order[from..].iter().take_while(|&&i| probabilities[i] == probabilities[order[from]]).count();
+        sum += order[from..to].iter().map(|&i| 1.0 - probabilities[i]).sum::<f64>();
+        let alone = 1.0 - probabilities[order[from]];
+        let value = if alone > 0.5 { alone } else { sum / to as f64 };
+        order[from..to].iter().for_each(|&i| values[i] = value);
+        from = to;
+    }
+    values
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn q_values_are_the_share_of_false_edges_to_expect() {
+        assert_eq!(q_values(&[0.5, 1.0, 0.75, 0.75]), [0.25, 0.0, 0.5 / 3.0, 0.5 / 3.0]);
+        assert_eq!(q_values(&[1.0, 1.0, 1.0, 0.25, 1.0]), [0.0, 0.0, 0.0, 0.75, 0.0]);
+        assert_eq!(q_values(&[]), [0.0; 0]);
+    }
 }

@@ -118,7 +118,14 @@ mod tests {
     fn certainty(edges: Vec<Edge>) -> Certainty {
         let permutation =
             PermutationCheck { n_permutations: 4, mean_edges: 0.5, share_with_edges: 0.25, permutation_fdr: None };
-        Certainty { fdr: 0.05, edges, permutation, control_guides: None, limits: Identifiability::default() }
+        Certainty {
+            fdr: 0.05,
+            edges,
+            permutation,
+            control_guides: None,
+            limits: Identifiability::default(),
+            interactions: None,
+        }
     }
 
     fn truth(n_latents: usize, prior_means: Vec<f64>) -> Truth {

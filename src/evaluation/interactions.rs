@@ -12,10 +12,10 @@ use crate::numerics::real::Real;
 use crate::numerics::symmetric::inverse;
 use crate::training::turn::TurnedEvidence;
 
-/// Training cells of a combination, and of each of its members alone, below which nothing is said of it.
-pub const FEWEST_CELLS: usize = 10;
 /// Weight with which interactions without evidence lie at 0, in cells: a sum is what is expected.
 const FIXED_ORIGIN: f64 = 1e12;
+/// How much of the length of a sum leaks, as a share of how much of other deviations does, Eq. (Ia3).
+const FROM_SUMS: f64 = 0.5;
 /// Share of a deviation outside of the span of the members above which it is new, Eq. (Ia5).
 const NEW_SHARE: f64 = 0.5;
 /// By which factor one member must weigh more than another to dominate it.
@@ -136,17 +136,10 @@ impl Interactions {
         fdr: f64,
     ) -> Option<Self> {
         let l = means.len() / cells.len().max(1);
-        let all: Vec<Combination> =
-            data.combinations(cells.iter().copied()).into_iter().filter(|of| of.members.len() > 1).collect();
-        if all.is_empty() {
+        let (compared, others) = data.comparable(cells);
+        if compared.is_empty() && others.is_empty() {
             return None;
         }
-        let mut alone = vec![0; data.n_interventions()];
-        cells.iter().filter_map(|&n| data.interventions.single(n)).for_each(|a| alone[a] += 1);
-        let enough = |of: &Combination| {
-            of.cells.len() >= FEWEST_CELLS && of.members.iter().all(|&(a, _)| alone[a as usize] >= FEWEST_CELLS)
-        };
-        let (compared, others): (Vec<Combination>, Vec<Combination>) = all.into_iter().partition(enough);
         let not_compared = others.into_iter().map(|of| of.label).collect();
         if compared.is_empty() {
             return Some(Self { combinations: Vec::new(), pairs: Vec::new(), not_compared });
@@ -255,7 +248,8 @@ impl Deviations {
         for row in self.rows.chunks_exact(l) {
             turned.extend(rotation.chunks_exact(l).map(|axis| along(axis, row)));
         }
-        let background: Vec<f64> = self.sums.chunks_exact(l).map(|row| row.iter().map(|x| x * x).sum()).collect();
+        let square = |row: &[f64]| row.iter().map(|x| x * x).sum::<f64>();
+        let background: Vec<f64> = self.sums.chunks_exact(l).map(|row| FROM_SUMS * FROM_SUMS * square(row)).collect();
         let of = EffectsToWeigh {
             effects: &turned,
             cells: &self.worth,
@@ -401,9 +395,9 @@ mod tests {
     fn planted_interactions_are_found_and_sums_are_not() {
         let (mut n_found, mut n_true, mut n_false) = (0, 0, 0);
         for seed in 0..10 {
-            // Every fourth pair deviates in one latent by 1.5.
+            // Every fourth pair deviates in one latent by 2.
             let planted = |i: usize| i.is_multiple_of(4).then_some((i / 4 + seed as usize) % L);
-            let toy = toy(&twenty(), seed, |i, mean| planted(i).into_iter().for_each(|k| mean[k] -= 1.5));
+            let toy = toy(&twenty(), seed, |i, mean| planted(i).into_iter().for_each(|k| mean[k] -= 2.0));
             let interactions = found(&toy);
             assert_eq!(interactions.combinations.len(), 20);
             // Combinations are in the order of their members.

@@ -8,7 +8,8 @@ use crate::evaluation::correlation::Correlation;
 use crate::evaluation::linear_rival::linear_rival;
 use crate::evaluation::mcc::Matching;
 use crate::evaluation::metrics::{
-    BaselineMetrics, EdgeMetrics, GraphMetrics, LatentOracleMetrics, MaskMetrics, Metrics, PrecisionRecall, Timing,
+    BaselineMetrics, EdgeMetrics, GraphMetrics, InteractionMetrics, LatentOracleMetrics, MaskMetrics, Metrics,
+    PrecisionRecall, Timing,
 };
 use crate::evaluation::oracle::latent_oracle;
 use crate::evaluation::pooled;
@@ -33,7 +34,12 @@ impl Judgement {
     /// All figures: those of the edges too, for a model of which these are known.
     pub fn with_edges(self, data: &Dataset, certainty: Option<&Certainty>) -> Metrics {
         let truth = data.truth.as_ref().zip(self.matched.as_deref());
-        Metrics { edges: certainty.map(|certainty| EdgeMetrics::new(certainty, truth)), ..self.metrics }
+        let interactions = certainty.and_then(|certainty| Some((certainty.interactions.as_ref()?, certainty.fdr)));
+        Metrics {
+            edges: certainty.map(|certainty| EdgeMetrics::new(certainty, truth)),
+            interactions: interactions.map(|(found, fdr)| InteractionMetrics::new(found, fdr, truth)),
+            ..self.metrics
+        }
     }
 }
 
@@ -257,6 +263,7 @@ fn unjudged(config: &Settings, screen: &Screen, training: Option<&Training>) -> 
         graph: None,
         mask: None,
         edges: None,
+        interactions: None,
         linear: None,
         oracle: None,
         baseline: None,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::evaluation::certainty::PermutationCheck;
 use crate::evaluation::guides::{ControlGuides, GuideReplication};
 use crate::evaluation::identifiability::Identifiability;
+use crate::evaluation::interactions::InteractionClass;
 use crate::model::method::Method;
 use crate::training::history::StopReason;
 use crate::training::shift_fit::HeldoutBatchNorm;
@@ -62,6 +63,10 @@ pub struct Metrics {
     /// How many edges there are and how sure they are, for models whose masks are integrated out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub edges: Option<EdgeMetrics>,
+    /// Which combinations act otherwise than by the sum of their members, where edges are known and cells are under several
+    /// interventions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interactions: Option<InteractionMetrics>,
     /// What the linear model of the same cells finds, beside a network whose masks are integrated out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub linear: Option<LinearMetrics>,
@@ -100,6 +105,44 @@ pub struct LinearMetrics {
     /// Its F1 of the targets (corrected), where the truth is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub f1: Option<f64>,
+}
+
+/// Combinations beside the sums of their members.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct InteractionMetrics {
+    /// Combinations that were compared with their members.
+    pub n_compared: usize,
+    /// Combinations with too few cells, or with a member that has too few alone.
+    pub n_not_compared: usize,
+    /// Pairs of a combination and a latent that deviate from the sum, at the false discovery rate of the edges.
+    pub n_interactions: usize,
+    /// Those of them to expect to be false.
+    pub expected_false: f64,
+    /// Combinations of each class.
+    pub classes: Vec<ClassCount>,
+    /// How they compare with the true ones, where these are known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<InteractionRecovery>,
+}
+
+/// Combinations of a class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct ClassCount {
+    /// The class.
+    pub class: InteractionClass,
+    /// How many there are.
+    pub n: usize,
+}
+
+/// Interactions beside the true ones.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct InteractionRecovery {
+    /// True interactions of the combinations that were compared.
+    pub n_true: usize,
+    /// Share of those found that are none.
+    pub false_discovery_proportion: f64,
+    /// Share of the true ones that are found.
+    pub recall: f64,
 }
 
 /// Identification of targets by the two protocols.

@@ -11,6 +11,8 @@ pub mod guides;
 pub mod held_out;
 pub mod held_out_protocol;
 pub mod identifiability;
+mod interaction_metrics;
+pub mod interactions;
 pub mod interpretation;
 pub mod judge;
 pub mod linear_rival;

@@ -136,11 +136,31 @@ fn fitted(
     }
 }
 
-/// Trains the network of resolved settings on the training cells of a screen, in as far as `run` has not seen it done.
+/// Trains the network of resolved settings on the training cells of a screen, in as far as `run` has not seen it done. Where interactions
+/// are learned, they are forgotten again: the network is that of the interventions.
 ///
 /// # Errors
 /// As [`train_from_starts`]. A training that ends in values that are not finite is no error here: it says so.
 pub(crate) fn train<R: Real>(
+    team: &Team,
+    data: &Dataset,
+    split: &ScreenSplit,
+    settings: &Settings,
+    run: &mut ResumableRun<'_>,
+    observer: &mut dyn Observer,
+) -> Result<(Network<R>, Training, Option<StartsMetrics>)> {
+    if settings.learns_interactions()
+        && let Some(extended) = data.with_interactions(&split.train)
+    {
+        let trained = train_on(team, &extended, split, settings, run, observer)?;
+        let (network, training, starts) = trained;
+        return Ok((network.of_first(data.n_interventions()), training, starts));
+    }
+    train_on(team, data, split, settings, run, observer)
+}
+
+/// As [`train`], on all interventions of `data`.
+fn train_on<R: Real>(
     team: &Team,
     data: &Dataset,
     split: &ScreenSplit,

@@ -190,7 +190,7 @@ impl WhitenedEffects {
     /// What the evidence weighs.
     pub fn to_weigh(&self) -> EffectsToWeigh<'_> {
         let Self { effects, cells, controls, n_used, n_latents, .. } = self;
-        EffectsToWeigh { effects, cells, controls: *controls, n_used: *n_used, n_latents: *n_latents }
+        EffectsToWeigh { effects, cells, background: &[], controls: *controls, n_used: *n_used, n_latents: *n_latents }
     }
 
     /// The effects along turned latents: `rotation` (L x L) times each row. Whitening commutes with the turn.

@@ -39,6 +39,25 @@ impl<R: Real> Network<R> {
         Self { architecture, tensors, parameters, running, frozen_mask: None, plan }
     }
 
+    /// The same network with the first `n_interventions` of its interventions alone.
+    ///
+    /// # Panics
+    /// If its masks are frozen.
+    pub fn of_first(self, n_interventions: usize) -> Self {
+        assert!(self.frozen_mask.is_none(), "masks are frozen later");
+        let architecture = Architecture { n_interventions, ..self.architecture };
+        let tensors = Tensors::new(&architecture);
+        let mut parameters = Buffer::zeros(&tensors.parameters);
+        for entry in tensors.parameters.entries() {
+            // Only tables of interventions differ, and their last rows are the ones that go.
+            let from = self.parameters.layout.find(&entry.name).expect("a tensor of both").range.start;
+            parameters.values[entry.range.clone()]
+                .copy_from_slice(&self.parameters.values[from..from + entry.range.len()]);
+        }
+        let plan = GradientPlan::new(&tensors);
+        Self { architecture, tensors, parameters, running: self.running, frozen_mask: None, plan }
+    }
+
     /// Shifts and masks of all interventions.
     pub fn prior(&self) -> PriorTable<'_, R> {
         let values = |tensor: &Option<Tensor>| tensor.as_ref().map(|tensor| &self.parameters[tensor]);

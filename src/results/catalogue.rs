@@ -70,6 +70,10 @@ files! {
     /// Pairs of intervention and latent that are edges of the graph. Writer: [`crate::results::tables`].
     Targets = "targets.csv", AfterTraining,
         "intervention, latent, probability and shift of every pair that is an edge of the graph";
+    /// Combinations beside the sums of their members; only where there are combinations and masks are integrated out. Writer:
+    /// [`crate::results::tables`].
+    Interactions = "interactions.csv", AfterTraining,
+        "of every combination and latent: how sure it is that the combination deviates from the sum of its members, and by how much";
     /// Probabilities of the masks. Writer: [`crate::results::tables`].
     Masks = "masks.csv", AfterTraining, "probability that an intervention (row) targets a latent (column)";
     /// Shifts. Writer: [`crate::results::tables`].

@@ -53,6 +53,9 @@ pub fn write_findings(folder: &ResultsFolder, findings: &Findings<'_>) -> Result
     }
     if let Some(certainty) = &found.certainty {
         folder.write_edges(names, certainty)?;
+        if let Some(interactions) = &certainty.interactions {
+            folder.write_interactions(interactions)?;
+        }
     }
     if let Some(shifts) = &found.shifts {
         folder.write_intervention_table(ResultsFile::Shifts, names, l, shifts)?;

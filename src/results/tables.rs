@@ -5,6 +5,7 @@ use std::io;
 use crate::error::Result;
 use crate::evaluation::certainty::{Certainty, Edge};
 use crate::evaluation::gene_effects::GeneEffects;
+use crate::evaluation::interactions::Interactions;
 use crate::evaluation::interpretation::Interpretation;
 use crate::results::catalogue::ResultsFile;
 use crate::results::folder::ResultsFolder;
@@ -33,6 +34,22 @@ pub(crate) const EDGE_COLUMNS: [EdgeColumn; 9] = [
 pub(crate) fn target_columns() -> impl Iterator<Item = EdgeColumn> + Clone {
     EDGE_COLUMNS.into_iter().filter(|(name, _)| !["probability", "shift"].contains(name))
 }
+
+/// The columns of `interactions.csv`.
+pub(crate) const INTERACTION_COLUMNS: [&str; 12] = [
+    "combination",
+    "n_cells",
+    "class",
+    "magnitude",
+    "latent",
+    "probability",
+    "lfsr",
+    "q_value",
+    "deviation",
+    "deviation_low",
+    "deviation_high",
+    "sum",
+];
 
 /// The columns of `genes_per_latent.csv`.
 pub(crate) const GENE_COLUMNS: [&str; 7] =
@@ -99,6 +116,23 @@ impl ResultsFolder {
             let mut row = pair(intervention_names, edge.intervention, edge.latent);
             row.extend(EDGE_COLUMNS.iter().map(|(_, of)| field(of(edge))));
             row.push(certainty.limits.block_name(edge.latent));
+            row
+        })
+    }
+
+    /// Writes `interactions.csv`, a row per pair of a combination and a latent.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`] naming the file.
+    pub fn write_interactions(&self, found: &Interactions) -> Result<()> {
+        self.write_csv(ResultsFile::Interactions, &INTERACTION_COLUMNS, &found.pairs, |pair| {
+            let of = &found.combinations[pair.combination];
+            let mut row =
+                vec![of.label.clone(), of.n_cells.to_string(), of.class.name().to_owned(), of.magnitude().to_string()];
+            row.push(format!("latent_{}", pair.latent));
+            let numbers = [pair.probability, pair.lfsr, pair.q_value, pair.deviation];
+            let ends = [pair.deviation_low, pair.deviation_high, pair.sum];
+            row.extend(numbers.into_iter().chain(ends).map(field));
             row
         })
     }

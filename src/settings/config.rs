@@ -192,6 +192,11 @@ impl Settings {
         Err(InputError::new(problem, "train a network, for example with --method svae-plus"))
     }
 
+    /// Whether combinations may deviate from the sums of their members in the training.
+    pub fn learns_interactions(&self) -> bool {
+        self.training.learn_interactions && self.model.integrates_mask()
+    }
+
     /// Number of threads: as set, else `RAYON_NUM_THREADS`, else what the operating system grants the process.
     pub fn n_threads(&self) -> usize {
         threads_or_all(self.execution.threads)

@@ -102,7 +102,7 @@ pub(super) fn without_effect(config: &Settings) -> impl Iterator<Item = WithoutE
         problem: format!("it has no effect with method {}", method.name()),
         remedy: match (method, key) {
             (Method::Pca, _) => "leave it out, or choose a method that trains a network",
-            (_, "dense_share") => "leave it out, or choose --method svae-plus",
+            (_, "dense_share" | "learn_interactions") => "leave it out, or choose --method svae-plus",
             (_, "fdr") => "leave it out, or choose --method svae-plus or --method pca",
             (_, "ivae_mask") => "leave it out, or choose --method ivae",
             (_, "heldout_batch_norm") => "leave it out, or choose a method whose interventions have shifts",

@@ -48,13 +48,13 @@ pub(super) const HELDOUT_KEYS: [&str; 3] = ["retraining_epochs", "particles", "h
 pub(super) const GUMBEL_KEYS: [&str; 3] = ["alpha", "temperature", "prune_masks_below"];
 
 /// Keys of a training that integrates masks out.
-pub(super) const INTEGRATED_KEYS: [&str; 1] = ["dense_share"];
+pub(super) const INTEGRATED_KEYS: [&str; 2] = ["dense_share", "learn_interactions"];
 
 /// Keys of edges that are weighed by their evidence.
 pub(super) const EVIDENCE_KEYS: [&str; 2] = ["fdr", "guide_key"];
 
 /// Keys of a network and its training.
-const NETWORK_KEYS: [&str; 33] = [
+const NETWORK_KEYS: [&str; 34] = [
     "recipe",
     "hidden",
     "layers",
@@ -81,6 +81,7 @@ const NETWORK_KEYS: [&str; 33] = [
     "adam_epsilon",
     "keep",
     "dense_share",
+    "learn_interactions",
     "prune_masks_below",
     "starts",
     "trial_share",
@@ -102,6 +103,7 @@ pub(super) fn unused_by(method: Method) -> &'static [&'static str] {
             "mask",
             "temperature",
             "dense_share",
+            "learn_interactions",
             "prune_masks_below",
             "fdr",
             "ivae_mask",
@@ -112,13 +114,16 @@ pub(super) fn unused_by(method: Method) -> &'static [&'static str] {
             "mask",
             "temperature",
             "dense_share",
+            "learn_interactions",
             "prune_masks_below",
             "fdr",
             "ivae_mask",
             "heldout_batch_norm",
         ],
-        Method::Ivae => &["alpha", "mask", "temperature", "dense_share", "prune_masks_below", "fdr"],
-        Method::Svae => &["dense_share", "fdr", "ivae_mask"],
+        Method::Ivae => {
+            &["alpha", "mask", "temperature", "dense_share", "learn_interactions", "prune_masks_below", "fdr"]
+        }
+        Method::Svae => &["dense_share", "learn_interactions", "fdr", "ivae_mask"],
         Method::SvaePlus => &["ivae_mask"],
         Method::Pca => &NETWORK_KEYS,
     }

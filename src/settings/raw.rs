@@ -345,6 +345,10 @@ settings! {
         /// are weighed (svae-plus with integrated masks) [default: 0.4]
         #[arg(long, value_name = "X", allow_negative_numbers = true)]
         dense_share: f64 => f64 = number(0.4, NumberRange::closed(0.0, 1.0));
+        /// Let the combinations of the training cells deviate from the sums of their members during the training, so that those
+        /// that interact do not bend the latents (svae-plus with integrated masks) [default: false]
+        #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+        learn_interactions: bool => bool = any(false);
         /// Four times in the training, turn the latents to where interventions act on fewer of them, and switch off the
         /// masks whose probability is lower; those that matter come back; 0: do neither [default: 0]
         #[arg(long, value_name = "P", allow_negative_numbers = true)]

@@ -151,6 +151,7 @@ flag_tests! {
     validation_fraction: [], ["--validation-fraction", "0.2"] => "validation_fraction" = "0.2";
     keep: [], ["--keep", "last"] => "keep" = "\"last\"";
     dense_share: [], ["--dense-share", "0.3"] => "dense_share" = "0.3";
+    learn_interactions: [], ["--learn-interactions"] => "learn_interactions" = "true";
     prune_masks_below: HARD, ["--prune-masks-below", "0.75"] => "prune_masks_below" = "0.75";
     starts: [], ["--starts", "3"] => "starts" = "3";
     trial_share: STARTS, ["--trial-share", "0.2"] => "trial_share" = "0.2";

@@ -307,7 +307,7 @@ impl Inspection {
         looked: &LookedAt,
         command: &mut SuggestedCommand,
     ) -> Result<Option<(Option<usize>, SuggestedReading)>> {
-        let reading = match self.best_label(&looked.levels, looked.n_of_table) {
+        let reading = match self.best_label(looked) {
             Some(at) => {
                 let name = &self.columns[at].name;
                 command.add("--label-key", Some(name));
@@ -405,18 +405,23 @@ impl Inspection {
     }
 
     /// The column that most likely holds the intervention, if one is likely to.
-    fn best_label(&self, levels: &[Option<Levels>], n_of_table: usize) -> Option<usize> {
+    fn best_label(&self, looked: &LookedAt) -> Option<usize> {
+        let LookedAt { levels, n_of_table, .. } = looked;
         let has_control = |found: &Levels| found.names.iter().any(|name| guards::is_usual_control(name));
         let score = |at: usize| -> usize {
             let Some(found) = self.usable(at, levels) else { return 0 };
             let name = self.columns[at].name.to_lowercase();
-            let number = matches!(self.columns[at].kind.as_str(), "integer" | "number" | "boolean");
+            // A column of 0 and 1 is one of many interventions at most.
+            if looked.binary[at] {
+                return 0;
+            }
+            let number = matches!(self.columns[at].kind.as_str(), "integer" | "number");
             let usual = USUAL_LABELS.contains(&name.as_str());
             let similar = !number && LABEL_PARTS.iter().any(|part| name.contains(part));
             // The order of the usual names decides between two.
             let rank = USUAL_LABELS.iter().rev().position(|usual| *usual == name).unwrap_or(0);
             1000 * (4 * usual as usize + 3 * has_control(found) as usize + 2 * similar as usize)
-                + 10_000 * (at < n_of_table) as usize
+                + 10_000 * (at < *n_of_table) as usize
                 + rank
         };
         (0..levels.len()).max_by_key(|&at| (score(at), std::cmp::Reverse(at))).filter(|&at| score(at) >= 2000)

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::data::counts::ScreenCounts;
 use crate::data::counts::on_disk::{DiskCounts, Identity};
-use crate::data::dataset::Dataset;
+use crate::data::dataset::{Dataset, Truth};
 use crate::data::formats::column::Levels;
 use crate::data::formats::counts_sink::{ByteProgress, CountsRead, CountsSink, Sizes};
 use crate::data::formats::labels::LabelTable;
@@ -18,7 +18,7 @@ use crate::data::loading::interventions::Interventions;
 use crate::data::loading::kept::CellFilter;
 pub use crate::data::loading::options::{LoadOptions, SeveralInterventions};
 pub use crate::data::loading::summary::{DataSummary, Dropped, LabelCount};
-use crate::data::loading::truth::read_truth;
+use crate::data::loading::truth::{StoredTruth, read_truth};
 use crate::data::names::Names;
 use crate::error::{Error, InputError, Result};
 
@@ -89,13 +89,7 @@ fn assemble(file: &dyn ScreenFile, options: &LoadOptions, progress: ByteProgress
 
     cells.drop_small(&read.totals, options.min_counts)?;
     cells.drop_empty(|n| read.totals[n], options.drop_empty_cells, "")?;
-    let located = |error: InputError| annotations.error(&columns.label_key, error);
-    let controls = columns.members.controls(&columns.labels, &options.control).map_err(located)?;
-    if options.several_interventions == Some(SeveralInterventions::Drop) {
-        cells.drop_several(&columns.labels, &columns.members.acting(&controls)).map_err(located)?;
-    }
-    let least = options.min_cells_per_label;
-    cells.drop_rare_labels(&columns.labels, &columns.members, &controls, least).map_err(located)?;
+    let controls = leave_out(&mut cells, &columns, options).map_err(|e| annotations.error(&columns.label_key, e))?;
 
     let batch = options.batch_key.as_ref().map(|_| &columns.categorical[0].1);
     let (counts, totals) = select_genes(read, &mut cells, &mut gene_names, listed, (options, batch))?;
@@ -126,17 +120,8 @@ fn assemble(file: &dyn ScreenFile, options: &LoadOptions, progress: ByteProgress
     let interventions = Interventions::new(&labels, &codes, &members, &controls)
         .map_err(|error| annotations.error(&label_key, error))?;
     drop((labels, codes));
-    let truth = truth.and_then(|truth| match (&stored, plain) {
-        (Some(stored), false) => {
-            let parts = |name: &str| parts_of_label(name, options.combination_separator.as_deref());
-            let truth = truth.of_sets(chosen.as_deref(), &interventions.names(), &stored.names, parts);
-            if truth.is_none() {
-                notes.push("the stored truth is ignored: an intervention has no label of its own".to_owned());
-            }
-            truth
-        }
-        _ => Some(truth.select(chosen.as_deref(), interventions.members.iter().copied())),
-    });
+    let sets = stored.as_ref().filter(|_| !plain).map(|stored| &stored.names[..]);
+    let truth = truth.and_then(|truth| truth_of(truth, chosen.as_deref(), &interventions, (sets, options), &mut notes));
 
     let dropped = std::mem::take(&mut cells.dropped);
     let dataset = Dataset {
@@ -160,6 +145,37 @@ fn assemble(file: &dyn ScreenFile, options: &LoadOptions, progress: ByteProgress
     (summary.interventions, summary.controls) = (interventions.counts, interventions.controls);
     summary.count_combinations(&dataset);
     Ok(Loaded { dataset, notes, summary })
+}
+
+/// Leaves out cells of several interventions, if that is wanted, and those of rare ones; the numbers of the controls.
+fn leave_out(cells: &mut CellFilter, columns: &UsedColumns, options: &LoadOptions) -> Result<Vec<u32>, InputError> {
+    let UsedColumns { labels, members, .. } = columns;
+    let controls = members.controls(labels, &options.control)?;
+    if options.several_interventions == Some(SeveralInterventions::Drop) {
+        cells.drop_several(labels, &members.acting(&controls))?;
+    }
+    cells.drop_rare_labels(labels, members, &controls, options.min_cells_per_label)?;
+    Ok(controls)
+}
+
+/// The truth of the cells that are used, whose labels are `sets` of interventions if their names are given; `None` (and a note) if it does
+/// not say of each intervention what it does alone.
+fn truth_of(
+    truth: StoredTruth,
+    cells: Option<&[usize]>,
+    interventions: &Interventions,
+    (sets, options): (Option<&[String]>, &LoadOptions),
+    notes: &mut Vec<String>,
+) -> Option<Truth> {
+    let Some(stored) = sets else {
+        return Some(truth.select(cells, interventions.members.iter().copied()));
+    };
+    let parts = |name: &str| parts_of_label(name, options.combination_separator.as_deref());
+    let found = truth.of_sets(cells, &interventions.names(), stored, parts);
+    if found.is_none() {
+        notes.push("the stored truth is ignored: an intervention has no label of its own".to_owned());
+    }
+    found
 }
 
 /// Numbers of cells and genes, of which there are some.

@@ -58,10 +58,11 @@ impl StoredTruth {
         let mut truth = self.select(cells, alone.into_iter());
         let deviations = joint.into_iter().zip(of_joint.chunks(l)).map(|((members, _), mean)| {
             let sum = truth.prior_mean((&members, &vec![1.0; members.len()]));
-            TrueInteraction { members, deviation: mean.iter().zip(&sum).map(|(mean, sum)| mean - sum).collect() }
+            // Sums in another order differ in their last digits.
+            let beyond = |(mean, sum): (&f64, &f64)| if (mean - sum).abs() > 1e-9 { mean - sum } else { 0.0 };
+            TrueInteraction { members, deviation: mean.iter().zip(&sum).map(beyond).collect() }
         });
-        // Sums in another order differ in their last digits.
-        let acts = |of: &TrueInteraction| of.deviation.iter().any(|d| d.abs() > 1e-9);
+        let acts = |of: &TrueInteraction| of.deviation.iter().any(|d| *d != 0.0);
         truth.interactions = deviations.filter(acts).collect();
         Some(truth)
     }

@@ -43,9 +43,11 @@ pub struct EffectsToWeigh<'a> {
     pub effects: &'a [f64],
     /// Cells of each intervention, A.
     pub cells: &'a [f64],
+    /// What leaks besides the other effects of each intervention, as a squared length, A; empty: nothing.
+    pub background: &'a [f64],
     /// Cells that effects are relative to; 0 without controls.
     pub controls: f64,
-    /// Latents about which cells say something.
+    /// Latents about which cells say something, and whose axes may be aimed at these effects; 0: none is.
     pub n_used: usize,
     /// L.
     pub n_latents: usize,
@@ -78,6 +80,13 @@ pub struct Weighed {
     pub shift: Vec<f64>,
     /// Its posterior deviation.
     pub deviation: Vec<f64>,
+}
+
+impl EffectsToWeigh<'_> {
+    /// What leaks into the effects of an intervention besides its other effects.
+    fn background(&self, a: usize) -> f64 {
+        self.background.get(a).copied().unwrap_or(0.0)
+    }
 }
 
 impl Evidence {
@@ -204,7 +213,7 @@ pub fn evidence(of: EffectsToWeigh<'_>, mixes: bool) -> Evidence {
         let totals: Vec<f64> = x.chunks_exact(l).map(|row| row.iter().map(|x| x * x).sum()).collect();
         for at in 0..n {
             let y = x[at] - mixing.mean[at];
-            let others = (totals[at / l] - x[at] * x[at]).max(0.0);
+            let others = (totals[at / l] - x[at] * x[at]).max(0.0) + of.background(at / l);
             found[at] = WeighedPair::new(&model, at % l, y, others, sampling(at) + mixing.variance[at]);
             probability[at] = found[at].probability;
         }
@@ -238,6 +247,9 @@ pub fn least_gain(n_used: usize) -> f64 {
 
 /// Takes the probability of edges (rows of L) from latents whose gain does not pay for their axis, Eq. (E7).
 fn discount(probability: &mut [f64], gain: &[f64], n_used: usize) {
+    if n_used == 0 {
+        return;
+    }
     let l = gain.len();
     for (at, probability) in probability.iter_mut().enumerate() {
         *probability *= sigmoid(gain[at % l] - least_gain(n_used));
@@ -303,7 +315,9 @@ impl WeighedPair {
 fn first_probabilities(of: EffectsToWeigh<'_>) -> Vec<f64> {
     let (l, n) = (of.n_latents, of.effects.len());
     let totals: Vec<f64> = of.effects.chunks_exact(l).map(|row| row.iter().map(|e| e * e).sum()).collect();
-    let spike: Vec<f64> = (0..n).map(|at| 1.0 / of.cells[at / l] + 1.44 * LEAKAGE * LEAKAGE * totals[at / l]).collect();
+    let leaking = |a: usize| totals[a] + of.background(a);
+    let spike: Vec<f64> =
+        (0..n).map(|at| 1.0 / of.cells[at / l] + 1.44 * LEAKAGE * LEAKAGE * leaking(at / l)).collect();
     let (mut share, mut slabs) = (0.1, vec![9.0; l]);
     let mut probability = vec![0.0; n];
     for _ in 0..FIRST_ROUNDS {
@@ -561,7 +575,7 @@ mod tests {
     }
 
     fn weigh(effects: &[f64], cells: &[f64], l: usize) -> Evidence {
-        evidence(EffectsToWeigh { effects, cells, controls: 0.0, n_used: l, n_latents: l }, true)
+        evidence(EffectsToWeigh { effects, cells, background: &[], controls: 0.0, n_used: l, n_latents: l }, true)
     }
 
     #[test]
@@ -658,7 +672,14 @@ mod tests {
                 }
             }
             let cells = vec![50.0; a];
-            let of = EffectsToWeigh { effects: &effects, cells: &cells, controls: 0.0, n_used: l, n_latents: l };
+            let of = EffectsToWeigh {
+                effects: &effects,
+                cells: &cells,
+                background: &[],
+                controls: 0.0,
+                n_used: l,
+                n_latents: l,
+            };
             let losses = turn_losses(of, &evidence(of, true));
             assert_eq!(losses[5] < 6.0, together, "{}", losses[5]);
             for (j, k) in [(0, 1), (1, 2), (2, 3), (3, 4)] {

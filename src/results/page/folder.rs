@@ -17,7 +17,7 @@ use crate::results::cells::{CellRow, each_cell};
 use crate::results::page::charts::{Histogram, MovedGene};
 use crate::results::page::pca::Covariance;
 use crate::results::read::{damaged, json, number, rows, text};
-use crate::results::tables::{EDGE_COLUMNS, GENE_COLUMNS};
+use crate::results::tables::{EDGE_COLUMNS, GENE_COLUMNS, INTERACTION_COLUMNS};
 use crate::training::history::EpochRecord;
 
 /// Most cells that are drawn.
@@ -49,6 +49,8 @@ pub(crate) struct Run {
     pub shifts: Option<Vec<f64>>,
     /// How sure every pair of intervention and latent is, where that is known.
     pub certainty: Option<Certainty>,
+    /// Every pair of a combination and a latent, where combinations were compared with the sums of their members.
+    pub interactions: Vec<ShownInteraction>,
     /// Shifts fitted to the held-out cells, interventions x L.
     pub held_out_shifts: Option<Vec<f64>>,
     /// Strongest genes of each latent.
@@ -76,6 +78,22 @@ impl Run {
     pub fn trained_names(&self) -> usize {
         self.cells.trained.iter().filter(|&&trained| trained).count()
     }
+}
+
+/// A row of `interactions.csv`.
+#[derive(Debug, Clone)]
+pub(crate) struct ShownInteraction {
+    pub combination: String,
+    pub n_cells: f64,
+    pub class: String,
+    pub magnitude: f64,
+    pub latent: String,
+    pub probability: f64,
+    pub q_value: f64,
+    pub deviation: f64,
+    pub low: f64,
+    pub high: f64,
+    pub sum: f64,
 }
 
 /// The epoch with the lowest watched ELBO.
@@ -225,7 +243,12 @@ pub(crate) fn read(folder: &Path, metrics: Option<&Metrics>) -> Result<Run> {
         let (fdr, permutation, control_guides, limits) =
             of_run.ok_or_else(|| damaged(&ResultsFile::Metrics.within(folder), "it has no figures of the edges"))?;
         let edges = edges(&path, &run.interventions, run.n_latents)?;
-        run.certainty = Some(Certainty { fdr, edges, permutation, control_guides, limits });
+        // Interactions are shown from their own table.
+        run.certainty = Some(Certainty { fdr, edges, permutation, control_guides, limits, interactions: None });
+    }
+    let path = ResultsFile::Interactions.within(folder);
+    if path.is_file() {
+        run.interactions = interactions(&path)?;
     }
 
     let path = ResultsFile::Cells.within(folder);
@@ -297,6 +320,30 @@ pub(crate) fn edges(path: &Path, names: &[String], n_latents: usize) -> Result<V
         })
     };
     rows.iter().enumerate().map(edge).collect()
+}
+
+fn interactions(path: &Path) -> Result<Vec<ShownInteraction>> {
+    let (header, rows) = rows(path)?;
+    if header.iter().ne(INTERACTION_COLUMNS) {
+        return Err(damaged(path, &format!("its columns are not {}", INTERACTION_COLUMNS.join(", "))).into());
+    }
+    let interaction = |(i, row): (usize, &csv::StringRecord)| {
+        let value = |column: usize| number(path, i, &row[column]);
+        Ok(ShownInteraction {
+            combination: row[0].to_owned(),
+            n_cells: value(1)?,
+            class: row[2].to_owned(),
+            magnitude: value(3)?,
+            latent: row[4].strip_prefix("latent_").unwrap_or(&row[4]).to_owned(),
+            probability: value(5)?,
+            q_value: value(7)?,
+            deviation: value(8)?,
+            low: value(9)?,
+            high: value(10)?,
+            sum: value(11)?,
+        })
+    };
+    rows.iter().enumerate().map(interaction).collect()
 }
 
 fn genes(path: &Path) -> Result<Vec<Vec<MovedGene>>> {

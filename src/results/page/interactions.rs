@@ -67,9 +67,9 @@ fn classes(run: &Run) -> String {
         if of.len() > MOST_NAMES {
             names.push(format!("{} more", of.len() - MOST_NAMES));
         }
-        let _ = write!(
+        let _ = writeln!(
             rows,
-            "<tr><td>{}</td><td class=\"n\">{}</td><td>{}</td></tr>\n",
+            "<tr><td>{}</td><td class=\"n\">{}</td><td>{}</td></tr>",
             class.name(),
             of.len(),
             names.join(", ")

@@ -10,6 +10,7 @@ mod effects;
 pub(crate) mod folder;
 mod genes;
 mod held_out;
+mod interactions;
 mod latent_space;
 mod parts;
 mod pca;
@@ -55,6 +56,7 @@ fn page(run: &Run) -> String {
     let sections: Vec<(&str, &str, String)> = [
         ("training", "Training", training::training(run)),
         ("targets", "Interventions and latents", targets::targets(run, &effects)),
+        ("interactions", "Combinations of interventions", interactions::interactions(run)),
         ("latents", "Latent space", latent_space::latent_space(run)),
         ("genes", "Genes of each latent", genes::genes(run, &effects)),
         ("heldout", "Held-out interventions", held_out::held_out(run)),
