@@ -30,8 +30,8 @@ pub enum Due {
     Turn,
     /// The first turn, with which the dense phase ends.
     FirstTurn,
-    /// The evidence of every edge, by the weights that are kept.
-    LastEvidence,
+    /// The last turn, if it costs nothing, and the evidence of every edge, by the weights that are kept.
+    LastTurn,
 }
 
 /// Whether the masks of a network are integrated out, so that its graph is found in this way.
@@ -49,20 +49,28 @@ pub(crate) fn begin<R: Real>(network: &mut Network<R>) {
     }
 }
 
-/// Turns the latents if that is due, and sets masks and shifts by the evidence. Returns whether a turn was made.
+impl Due {
+    /// Bases from which a turn is sought.
+    pub(crate) fn starts(self) -> usize {
+        match self {
+            Due::Nothing | Due::Evidence => 0,
+            Due::FirstTurn => STARTS,
+            Due::Turn | Due::LastTurn => LATER_STARTS,
+        }
+    }
+}
+
+/// Turns the latents, if a turn from any of `starts` bases makes the effects likelier, and sets masks and shifts by the evidence;
+/// `mixes` says whether that estimates the mixing of latents too. Returns whether a turn was made.
 pub(crate) fn identify<R: Real>(
     team: &Team,
     network: &mut Network<R>,
     mut found: InterventionEffects,
-    due: Due,
+    starts: usize,
+    mixes: bool,
     seed: u64,
 ) -> bool {
     let l = network.architecture.n_latents;
-    let starts = match due {
-        Due::Nothing | Due::Evidence | Due::LastEvidence => 0,
-        Due::FirstTurn => STARTS,
-        Due::Turn => LATER_STARTS,
-    };
     let mut whitened = found.whitened();
     // A softmax of latents has axes of its own.
     let is_free = network.architecture.latent_distribution == LatentDistribution::Normal;
@@ -74,7 +82,7 @@ pub(crate) fn identify<R: Real>(
         network.rotate_latents(rotation, &found.effects, &vec![true; l], 0.0);
         network.turn_variances(rotation);
     }
-    let WeighedShifts { origin, rows } = WeighedShifts::new(&found, &whitened, due != Due::Evidence);
+    let WeighedShifts { origin, rows } = WeighedShifts::new(&found, &whitened, mixes);
     if is_free {
         // Where no intervention acts is where the prior has its mean.
         network.translate_latents(&origin);

@@ -101,7 +101,7 @@ fn a_training_that_is_left_after_any_step_ends_with_the_same_bits() {
 }
 
 /// Twelve epochs in which masks are integrated out, two of them dense: after these the first turn, later ones within the ten that
-/// follow, the evidence between them and at the end.
+/// follow, the evidence between them, and the last turn.
 fn with_turns() -> TrainingSettings {
     TrainingSettings { epochs: 14, dense_epochs: 2, ..settings() }
 }
@@ -122,8 +122,8 @@ fn pieces_with_turns<R: Real>(data: &Dataset, architecture: &Architecture, setti
 fn a_training_with_turns_that_is_left_after_any_step_ends_with_the_same_bits() {
     let data = screen(1);
     let architecture = architecture(&data);
-    // Four pieces an epoch as above; of 12 sparse epochs a turn after the 3rd, the 6th and the 9th, the evidence after the 10th and the
-    // last; the first turn before them; the end.
+    // Four pieces an epoch as above; of 12 sparse epochs a turn after the 3rd, the 6th, the 9th and the last, the evidence after the
+    // 10th; the first turn before them; the end.
     let expected = 14 * 4 + 4 + 1 + 1 + 1;
     assert_eq!(pieces_with_turns::<f32>(&data, &architecture, &with_turns()), expected);
     assert_eq!(pieces_with_turns::<f64>(&data, &architecture, &with_turns()), expected);

@@ -7,6 +7,7 @@ use crate::checkpoint::encoding::{
 use crate::data::dataset::Dataset;
 use crate::data::minibatch::{Minibatches, Order};
 use crate::error::{NonFinite, Result};
+use crate::inference::effects::InterventionEffects;
 use crate::inference::{Inference, evaluation_workspace};
 use crate::model::adam::{Adam, AdamSettings};
 use crate::model::network::Network;
@@ -30,6 +31,9 @@ use std::time::Instant;
 
 /// A last minibatch with fewer cells is left out (scvi-tools; batch statistics of so few mean nothing).
 pub(crate) const SMALLEST_BATCH: usize = 3;
+
+/// How much worse the bound may be after the last turn, in nats per cell.
+const COST_OF_LAST_TURN: f64 = 0.1;
 
 /// Shares of the epochs after which latents are rotated and weak masks pruned: late enough for masks to have converged, early enough
 /// for them to converge again.
@@ -136,7 +140,7 @@ encode_fields! {
 }
 
 encode_choices! {
-    Due { 0 = Nothing, 1 = Evidence, 2 = Turn, 3 = FirstTurn, 4 = LastEvidence }
+    Due { 0 = Nothing, 1 = Evidence, 2 = Turn, 3 = FirstTurn, 4 = LastTurn }
 }
 
 /// Where a training stands that finds the graph.
@@ -503,7 +507,7 @@ impl<'a, R: Real> Trainer<'a, R> {
                 Due::FirstTurn
             }
             None => Due::Nothing,
-            Some(_) if self.ended || epoch >= settings.epochs => Due::LastEvidence,
+            Some(_) if self.ended || epoch >= settings.epochs => Due::LastTurn,
             Some(from) => {
                 let (done, all) = (epoch - from, settings.epochs - from);
                 let is_turn = (1..=LATER_TURNS).any(|i| done == i * all / (LATER_TURNS + 1));
@@ -514,7 +518,7 @@ impl<'a, R: Real> Trainer<'a, R> {
                 }
             }
         };
-        if matches!(phases.due, Due::FirstTurn | Due::LastEvidence)
+        if matches!(phases.due, Due::FirstTurn | Due::LastTurn)
             && settings.keep == KeepEpoch::Best
             && self.stopping.best.is_finite()
         {
@@ -530,9 +534,11 @@ impl<'a, R: Real> Trainer<'a, R> {
         let workspace = &mut self.evaluation;
         let mut inference = Inference { team, network: &*self.network, data, workspace };
         let found = inference.intervention_effects(train)?;
-        // Nothing has changed so far, and nothing below can fail.
         let seed = settings.seed.wrapping_add(self.progress.epoch as u64);
-        if identification::identify(team, self.network, found, due, seed) {
+        // Nothing has changed so far, and nothing below can fail.
+        if due == Due::LastTurn {
+            self.last_turn(team, found, seed)?;
+        } else if identification::identify(team, self.network, found, due.starts(), due != Due::Evidence, seed) {
             self.adam = Adam::new(&self.network.parameters);
         }
         if due == Due::FirstTurn {
@@ -540,7 +546,7 @@ impl<'a, R: Real> Trainer<'a, R> {
             self.stopping = EarlyStopping::new(settings.patience);
         }
         self.last_good.take(self.network);
-        if due == Due::LastEvidence {
+        if due == Due::LastTurn {
             self.best.take(self.network);
             self.ended = true;
         }
@@ -548,6 +554,39 @@ impl<'a, R: Real> Trainer<'a, R> {
             phases.due = Due::Nothing;
         }
         Ok(Advance::Step)
+    }
+
+    /// Weighs edges along the present axes and along turned ones, and keeps the turn if cells are described as well: no step follows in which
+    /// posteriors could adapt to it.
+    ///
+    /// # Errors
+    /// Counts on disk that cannot be read; the network is then as before.
+    fn last_turn(&mut self, team: &Team, found: InterventionEffects, seed: u64) -> Result<()> {
+        let TrainingTask { data, train, validation, objective, settings } = self.task;
+        let cells = if validation.is_empty() { train } else { validation };
+        let before = Snapshot::of(self.network);
+        let mut bound = |network: &Network<R>| -> Result<f64> {
+            let mut inference = Inference { team, network, data, workspace: &mut self.evaluation };
+            Ok(inference.elbo(cells, objective, settings.seed)?.total)
+        };
+        identification::identify(team, self.network, found.clone(), 0, true, seed);
+        let along_present = Snapshot::of(self.network);
+        let bounds = bound(self.network).and_then(|present| {
+            before.restore(self.network);
+            let turned = identification::identify(team, self.network, found, Due::LastTurn.starts(), true, seed);
+            Ok((present, if turned { bound(self.network)? } else { f64::INFINITY }))
+        });
+        match bounds {
+            Ok((present, turned)) if turned <= present + COST_OF_LAST_TURN => Ok(()),
+            Ok(_) => {
+                along_present.restore(self.network);
+                Ok(())
+            }
+            Err(error) => {
+                before.restore(self.network);
+                Err(error)
+            }
+        }
     }
 
     /// From now on shifts, as masks, are set by the evidence alone.
