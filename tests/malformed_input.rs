@@ -675,9 +675,15 @@ fn a_written_data_set_comes_back() {
     let mut dataset = simulate(&Simulation { cells_per_intervention: 1, ..Simulation::default() }).unwrap().dataset;
     let error = write_npz(&dataset, &folder.path().join("absent/a.npz")).unwrap_err();
     assert!(matches!(error, Error::Io { .. }), "{error}");
-    dataset.interventions.push(&[(0, 1.0), (1, 1.0)]);
-    dataset.interventions = dataset.interventions.select(&[100].repeat(100));
-    assert!(write_npz(&dataset, &path).unwrap_err().to_string().contains("several interventions"));
+    // One dose for all interventions of a cell can be written, several cannot.
+    dataset.interventions.push(&[(0, 2.0), (1, 2.0)]);
+    dataset.interventions.push(&[(0, 1.0), (1, 2.0)]);
+    let same_in_all = |row: usize| dataset.interventions.select(&[row].repeat(100));
+    let (one_dose, two_doses) = (same_in_all(100), same_in_all(101));
+    dataset.interventions = one_dose;
+    write_npz(&dataset, &path).unwrap();
+    dataset.interventions = two_doses;
+    assert!(write_npz(&dataset, &path).unwrap_err().to_string().contains("different doses"));
 }
 
 #[test]

@@ -54,7 +54,10 @@ fn read(path: &Path) -> Vec<u8> {
 /// Names of the files that a whole run on a simulation leaves behind, by the catalogue.
 fn files() -> Vec<&'static str> {
     let left = |file: &ResultsFile| match file.when() {
-        When::AtStart | When::AfterTraining | When::AfterHeldOut | When::AtEnd => *file != ResultsFile::DataSummary,
+        When::AtStart | When::AfterTraining | When::AfterHeldOut | When::AtEnd => {
+            // Those of data from a file, and of combinations.
+            ![ResultsFile::DataSummary, ResultsFile::Interactions].contains(file)
+        }
         When::WhileRunning | When::OnRequest | When::AfterJudgement => false,
     };
     let mut names: Vec<&str> = ResultsFile::ALL.iter().filter(|file| left(file)).map(|file| file.name()).collect();
