@@ -127,9 +127,13 @@ impl Settings {
     }
 
     /// Epochs of the second training on `n_training` cells: as set, else those of the first, or a third of them where masks are
-    /// integrated out: it starts from weights that know the edges.
+    /// integrated out (a ninth where cells are many): it starts from weights that know the edges.
     pub fn retraining_epochs_for(&self, n_training: usize) -> usize {
-        let share = if self.model.integrates_mask() { 3 } else { 1 };
+        let share = match self.model.integrates_mask() {
+            true if n_training >= MANY_CELLS => 9,
+            true => 3,
+            false => 1,
+        };
         self.training.retraining_epochs.unwrap_or_else(|| self.epochs_for(n_training).div_ceil(share))
     }
 

@@ -398,7 +398,7 @@ fn the_default_is_the_simulation_of_the_paper() {
     let resolved = config.resolved(&names, &rows, 36_000).expect("valid");
     assert_eq!((resolved.model.mask, resolved.model.alpha), (MaskKind::Integrated, None));
     assert_eq!((resolved.training.epochs, resolved.training.warmup_epochs), (Some(113), Some(17)));
-    assert_eq!(resolved.training.retraining_epochs, Some(38));
+    assert_eq!(resolved.training.retraining_epochs, Some(13));
     assert_eq!(resolved.training.holdout.as_ref().map(Vec::len), Some(20));
     assert_eq!(from_file(&resolved.to_toml(), &[]).expect("valid"), resolved);
     let drawn = Settings::load(None, raw(&HARD)).expect("valid").resolved(&names, &rows, 36_000).expect("valid");

@@ -32,9 +32,6 @@ use std::time::Instant;
 /// A last minibatch with fewer cells is left out (scvi-tools; batch statistics of so few mean nothing).
 pub(crate) const SMALLEST_BATCH: usize = 3;
 
-/// How much worse the bound may be after the last turn, in nats per cell.
-const COST_OF_LAST_TURN: f64 = 0.1;
-
 /// Shares of the epochs after which latents are rotated and weak masks pruned: late enough for masks to have converged, early enough
 /// for them to converge again.
 pub const ROTATE_AFTER: [f64; 4] = [0.25, 0.4, 0.55, 0.7];
@@ -577,7 +574,7 @@ impl<'a, R: Real> Trainer<'a, R> {
             Ok((present, if turned { bound(self.network)? } else { f64::INFINITY }))
         });
         match bounds {
-            Ok((present, turned)) if turned <= present + COST_OF_LAST_TURN => Ok(()),
+            Ok((present, turned)) if turned <= present => Ok(()),
             Ok(_) => {
                 along_present.restore(self.network);
                 Ok(())
