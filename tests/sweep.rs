@@ -263,6 +263,17 @@ fn finished_runs_are_kept_and_damaged_ones_done_again() {
 }
 
 #[test]
+fn runs_of_the_linear_model_count_as_finished() {
+    let grid = format!("heldout = false\nlatents = 2\n{SIMULATION}[grid]\nseed = [0, 1]\n[[runs]]\nmethod = \"pca\"\n");
+    let folder = folder(&grid);
+    succeed(folder.path(), &["--quiet", "--out", "s"]);
+    let rows = table(folder.path().join("s/table_medians.csv"));
+    assert!(rows.iter().any(|row| row.values().any(|value| value == "pca")), "{rows:?}");
+    let (_, err) = succeed(folder.path(), &["--out", "s"]);
+    assert!(err.contains("2 of 2") && !err.contains("begins"), "{err}");
+}
+
+#[test]
 fn a_failed_run_is_reported_and_the_others_finish() {
     let folder = folder(&grid());
     let dir = folder.path().join("s");

@@ -254,6 +254,7 @@ impl Deviations {
             effects: &turned,
             cells: &self.worth,
             background: &background,
+            unseen: &[],
             controls: FIXED_ORIGIN,
             n_used: 0,
             n_latents: l,

@@ -55,6 +55,8 @@ pub struct WhitenedEffects {
     pub n_latents: usize,
     /// From whitened latents to those of the model, L x L, Eq. (E2).
     pub colour: Vec<f64>,
+    /// Share of the variance of each latent within interventions that the cells do not show, L.
+    pub unseen: Vec<f64>,
 }
 
 /// Cells that the design does not tell apart.
@@ -166,6 +168,7 @@ impl InterventionEffects {
             controls: self.controls,
             n_used: values.iter().filter(|&&value| value >= UNUSED).count(),
             n_latents: l,
+            unseen: (0..l).map(|k| (1.0 - self.within[k * (l + 1)]).clamp(0.0, 1.0)).collect(),
             colour: power(f64::sqrt),
         }
     }
@@ -189,14 +192,19 @@ impl InterventionEffects {
 impl WhitenedEffects {
     /// What the evidence weighs.
     pub fn to_weigh(&self) -> EffectsToWeigh<'_> {
-        let Self { effects, cells, controls, n_used, n_latents, .. } = self;
-        EffectsToWeigh { effects, cells, background: &[], controls: *controls, n_used: *n_used, n_latents: *n_latents }
+        let Self { effects, cells, controls, n_used, n_latents, unseen, .. } = self;
+        let (controls, n_used, n_latents) = (*controls, *n_used, *n_latents);
+        EffectsToWeigh { effects, cells, background: &[], unseen, controls, n_used, n_latents }
     }
 
     /// The effects along turned latents: `rotation` (L x L) times each row. Whitening commutes with the turn.
     pub fn turned(&self, rotation: &[f64]) -> Self {
-        let effects = self.effects.chunks_exact(self.n_latents).flat_map(|row| times(rotation, row)).collect();
-        Self { effects, ..self.clone() }
+        let l = self.n_latents;
+        let effects = self.effects.chunks_exact(l).flat_map(|row| times(rotation, row)).collect();
+        // Of the covariance, the square of the matrix of colours, along the turned axes.
+        let shown = |axis: &[f64]| times(&self.colour, axis).iter().map(|x| x * x).sum::<f64>();
+        let unseen = rotation.chunks_exact(l).map(|axis| (1.0 - shown(axis)).clamp(0.0, 1.0)).collect();
+        Self { effects, unseen, ..self.clone() }
     }
 }
 

@@ -265,6 +265,7 @@ mod tests {
             n_used: l,
             n_latents: l,
             colour: identity(l),
+            unseen: vec![0.0; l],
         };
         let sparse = effects(sparse);
         let team = Team::single();

@@ -75,7 +75,7 @@ pub struct Figures {
     pub latent_kl: Vec<f64>,
     /// Epochs of the first training.
     pub epochs: Option<u64>,
-    /// Why it ended.
+    /// Why it ended; empty for the linear model.
     pub stop_reason: String,
     /// Whether there are held-out figures.
     pub heldout: bool,
@@ -98,7 +98,8 @@ impl Figures {
         let at = |path: &[&str]| path.iter().try_fold(&metrics, |value, key| value.get(key));
         let number = |path: &[&str]| at(path).and_then(Value::as_f64);
         let list = |path: &[&str]| at(path).and_then(Value::as_array).cloned().unwrap_or_default();
-        let stop_reason = at(&["stop_reason"]).and_then(Value::as_str).ok_or_else(damaged)?.to_owned();
+        let words = |path: &[&str]| at(path).and_then(Value::as_str).map(str::to_owned);
+        words(&["method"]).ok_or_else(damaged)?;
         let unpenalised = number(&["reconstruction_validation"]).zip(number(&["kl_validation"])).map(|(r, k)| r + k);
         let value = |metric: &Metric| match metric.key {
             CRITERION_ELBO => unpenalised,
@@ -111,7 +112,7 @@ impl Figures {
             times: TIMES.iter().map(|metric| number(metric.path)).collect(),
             latent_kl: list(&["latent_kl"]).iter().map(|v| v.as_f64().unwrap_or(f64::NAN)).collect(),
             epochs: at(&["epochs"]).and_then(Value::as_u64),
-            stop_reason,
+            stop_reason: words(&["stop_reason"]).unwrap_or_default(),
             heldout: at(&["heldout"]).is_some(),
             n_heldout: at(&["heldout", "n_interventions"]).and_then(Value::as_u64),
             left_out: list(&["heldout", "left_out"]).iter().filter_map(text).collect(),

@@ -25,9 +25,14 @@ const MOST_LEVERAGE: f64 = 0.95;
 /// Spread of the shifts of edges about their size, as a share of it, before there is evidence; its weight in edges.
 const SPREAD: [f64; 2] = [0.2, 2.0];
 /// Distortion of a shift by the mixing of its own latent, in units of the leakage.
-const DISTORTION: f64 = 1.4;
-/// Distortion of a shift by an encoder that is not linear, as a share of it, Eq. (E15).
-const CURVATURE: f64 = 0.08;
+const DISTORTION: f64 = 1.27;
+/// Distortion of a shift by an encoder that is not linear, as a share of it, Eq. (E15): where cells show all of a latent, and what
+/// is added to that where they show nothing of it.
+const CURVATURE: [f64; 2] = [0.056, 0.145];
+/// Share of a latent's variance that cells do not show, where nobody says: that of simulated screens of 2,000 counts per cell.
+const UNSEEN: f64 = 0.15;
+/// Least share of the leakage that is left where axes are aimed at the very effects that show it.
+const LEAST_LEFT: f64 = 0.2;
 /// Rounds of empirical Bayes.
 const ROUNDS: usize = 30;
 /// Those without mixing, at the start.
@@ -48,6 +53,8 @@ pub struct EffectsToWeigh<'a> {
     pub cells: &'a [f64],
     /// What leaks besides the other effects of each intervention, as a squared length, A; empty: nothing.
     pub background: &'a [f64],
+    /// Share of the variance of each latent that the cells do not show, L; empty: that of a typical screen.
+    pub unseen: &'a [f64],
     /// Cells that effects are relative to; 0 without controls.
     pub controls: f64,
     /// Latents about which cells say something, and whose axes may be aimed at these effects; 0: none is.
@@ -141,10 +148,16 @@ struct EdgeModel {
     size: f64,
     /// ... with this variance.
     variance: f64,
+    /// Variance of that size itself: few edges say little about it.
+    size_variance: f64,
     /// Squared leakage into each latent, L.
     leakage: Vec<f64>,
     /// Variance of effects without an edge beyond that of sampling, L: interventions differ in more than what they are meant to do.
     scatter: Vec<f64>,
+    /// Squared distortion of shifts by the encoder, as a share of them, L.
+    curvature: Vec<f64>,
+    /// Share of the leakage that shows: axes are aimed at the effects.
+    left: f64,
 }
 
 /// Logarithm of the density of N(0, v) at y, without its constant.
@@ -210,7 +223,7 @@ pub fn evidence(of: EffectsToWeigh<'_>, mixes: bool) -> Evidence {
 fn evidence_from(leakage: f64, of: EffectsToWeigh<'_>, mixes: bool) -> Evidence {
     let (l, n) = (of.n_latents, of.effects.len());
     let mut probability = first_probabilities(leakage, of);
-    let mut model = first_model(leakage, of.effects, &probability, l);
+    let mut model = first_model(leakage, of, &probability);
     let mut mixing = Mixing { mean: vec![0.0; n], variance: vec![0.0; n], prior: MIXING[0] * MIXING[0] };
     let mut origin = vec![0.0; l];
     let mixes = mixes && l > 1 && l <= MOST_MIXED;
@@ -317,10 +330,11 @@ impl WeighedPair {
     /// Posterior mean and deviation of the shift, given an edge, Eq. (E15).
     fn shift(&self, model: &EdgeModel, k: usize) -> (f64, f64) {
         let spread = 1.0 - WIDE_SHARE + WIDE_SHARE * WIDE * WIDE;
-        let distortion = DISTORTION * DISTORTION * model.leakage[k] * spread + CURVATURE * CURVATURE;
-        let variance = self.mean + distortion * self.y * self.y;
-        let weight = model.variance / (model.variance + variance);
-        let (_, is_upper) = slab(self.y, model.size, variance + model.variance);
+        let leakage = model.leakage[k] / model.left;
+        let variance = self.mean + (DISTORTION * DISTORTION * leakage * spread + model.curvature[k]) * self.y * self.y;
+        let slab_variance = model.variance + model.size_variance;
+        let weight = slab_variance / (slab_variance + variance);
+        let (_, is_upper) = slab(self.y, model.size, variance + slab_variance);
         let upper = model.size + weight * (self.y - model.size);
         let lower = -model.size + weight * (self.y + model.size);
         let distance = upper - lower;
@@ -362,9 +376,10 @@ fn first_probabilities(leakage: f64, of: EffectsToWeigh<'_>) -> Vec<f64> {
     probability
 }
 
-fn first_model(leakage: f64, effects: &[f64], probability: &[f64], l: usize) -> EdgeModel {
+fn first_model(leakage: f64, of: EffectsToWeigh<'_>, probability: &[f64]) -> EdgeModel {
+    let l = of.n_latents;
     let sum: f64 = probability.iter().sum();
-    let squares: f64 = probability.iter().zip(effects).map(|(p, e)| p * e * e).sum();
+    let squares: f64 = probability.iter().zip(of.effects).map(|(p, e)| p * e * e).sum();
     let size = (squares / sum.max(f64::MIN_POSITIVE)).sqrt().max(1e-3);
     EdgeModel {
         share: 0.1,
@@ -372,7 +387,16 @@ fn first_model(leakage: f64, effects: &[f64], probability: &[f64], l: usize) -> 
         variance: 0.25 * size * size,
         leakage: vec![leakage * leakage; l],
         scatter: vec![SCATTER * SCATTER; l],
+        size_variance: size * size,
+        curvature: (0..l).map(|k| curvature(of.unseen.get(k).copied().unwrap_or(UNSEEN))).collect(),
+        left: (1.0 - of.n_used.saturating_sub(1) as f64 / of.cells.len().max(1) as f64).max(LEAST_LEFT),
     }
+}
+
+/// Square of the distortion of shifts along a latent of which the cells do not show this share.
+fn curvature(unseen: f64) -> f64 {
+    let share = CURVATURE[0] + CURVATURE[1] * unseen.clamp(0.0, 1.0);
+    share * share
 }
 
 impl EdgeModel {
@@ -408,7 +432,8 @@ impl EdgeModel {
         let variance = (squares + SPREAD[1] * expected * expected) / (sum + SPREAD[1]);
         let leakage = self.leakage_after(found, l);
         let scatter = self.scatter_after(found, l);
-        *self = Self { share, size, variance, leakage, scatter };
+        let size_variance = size * size / (1.0 + sum);
+        *self = Self { share, size, variance, size_variance, leakage, scatter, ..self.clone() };
     }
 
     /// Expected square of the scatter of every entry, Eq. (E3), weighed by how much of it can be seen.
@@ -614,7 +639,10 @@ mod tests {
     }
 
     fn weigh(effects: &[f64], cells: &[f64], l: usize) -> Evidence {
-        evidence(EffectsToWeigh { effects, cells, background: &[], controls: 0.0, n_used: l, n_latents: l }, true)
+        evidence(
+            EffectsToWeigh { effects, cells, background: &[], unseen: &[], controls: 0.0, n_used: l, n_latents: l },
+            true,
+        )
     }
 
     #[test]
@@ -685,7 +713,16 @@ mod tests {
 
     #[test]
     fn one_entry_by_hand() {
-        let model = EdgeModel { share: 0.2, size: 3.0, variance: 0.5, leakage: vec![0.01], scatter: vec![0.003] };
+        let model = EdgeModel {
+            share: 0.2,
+            size: 3.0,
+            variance: 0.5,
+            leakage: vec![0.01],
+            scatter: vec![0.003],
+            size_variance: 0.1,
+            curvature: vec![0.0064],
+            left: 0.8,
+        };
         let (y, others, sampling) = (2.2f64, 9.0, 0.017);
         let entry = WeighedPair::new(&model, 0, y, others, sampling);
         let density = |y: f64, v: f64| f64::exp(-0.5 * y * y / v) / v.sqrt();
@@ -734,6 +771,7 @@ mod tests {
                 effects: &effects,
                 cells: &cells,
                 background: &[],
+                unseen: &[],
                 controls: 0.0,
                 n_used: l,
                 n_latents: l,
