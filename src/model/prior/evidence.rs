@@ -28,7 +28,7 @@ const SPREAD: [f64; 2] = [0.2, 2.0];
 const DISTORTION: f64 = 1.27;
 /// Distortion of a shift by an encoder that is not linear, as a share of it, Eq. (E15): where cells show all of a latent, and what
 /// is added to that where they show nothing of it.
-const CURVATURE: [f64; 2] = [0.056, 0.145];
+const CURVATURE: [f64; 2] = [0.06, 0.17];
 /// Share of a latent's variance that cells do not show, where nobody says: that of simulated screens of 2,000 counts per cell.
 const UNSEEN: f64 = 0.15;
 /// Least share of the leakage that is left where axes are aimed at the very effects that show it.
@@ -735,16 +735,49 @@ mod tests {
         near(entry.gain, (0.8 + 0.2 * slab / spike).ln());
         near(entry.spike, spike.ln());
         // A mixture of two normal priors and a normal observation: nearly all on the upper side.
-        let variance = mean + (1.96 * 0.01 * 2.05 + 0.0064) * y * y;
-        let weight = 0.5 / (0.5 + variance);
+        let variance = mean + (1.27 * 1.27 * 0.01 / 0.8 * 2.05 + 0.0064) * y * y;
+        let weight = 0.6 / (0.6 + variance);
         let (upper, lower) = (3.0 + weight * (y - 3.0), -3.0 + weight * (y + 3.0));
-        let sides = [density(y - 3.0, variance + 0.5), density(y + 3.0, variance + 0.5)];
+        let sides = [density(y - 3.0, variance + 0.6), density(y + 3.0, variance + 0.6)];
         let is_upper = sides[0] / (sides[0] + sides[1]);
-        assert!(is_upper > 0.999_999);
+        assert!(is_upper > 0.999_99);
         let (shift, deviation) = entry.shift(&model, 0);
         near(shift, is_upper * upper + (1.0 - is_upper) * lower);
         let of_sides = is_upper * (1.0 - is_upper) * (upper - lower) * (upper - lower);
         near(deviation, (weight * variance + of_sides).sqrt());
+        // Where cells show nothing of a latent, a shift is known to 23 % at best.
+        near(curvature(1.0), 0.23 * 0.23);
+    }
+
+    #[test]
+    fn a_latent_that_cells_hardly_show_has_wider_intervals() {
+        let (effects, _) = planted([60, 6], 5.0, 0.04, 60.0, 3);
+        let cells = [60.0; 60];
+        let unseen = [0.05, 0.05, 0.05, 0.6, 0.6, 0.6];
+        let weigh = |n_used: usize| {
+            let of = EffectsToWeigh {
+                effects: &effects,
+                cells: &cells,
+                background: &[],
+                unseen: &unseen,
+                controls: 0.0,
+                n_used,
+                n_latents: 6,
+            };
+            evidence(of, true)
+        };
+        // Mean deviation, as a share of the shift, of the sure edges into half of the latents.
+        let share = |found: &Evidence, of: std::ops::Range<usize>| {
+            let sure = (0..effects.len()).filter(|&at| of.contains(&(at % 6)) && found.probability[at] > 0.9);
+            let shares: Vec<f64> = sure.map(|at| found.deviation[at] / found.shift[at].abs()).collect();
+            shares.iter().sum::<f64>() / shares.len() as f64
+        };
+        let found = weigh(6);
+        let (shown, unseen) = (share(&found, 0..3), share(&found, 3..6));
+        assert!(unseen > 1.2 * shown, "{unseen} {shown}");
+        // Many axes, aimed at few effects.
+        let aimed = weigh(48);
+        assert!(share(&aimed, 0..3) > 1.1 * shown, "{} {shown}", share(&aimed, 0..3));
     }
 
     #[test]
