@@ -264,10 +264,10 @@ fn finished_runs_are_kept_and_damaged_ones_done_again() {
 
 #[test]
 fn runs_of_the_linear_model_count_as_finished() {
-    let grid = format!("heldout = false\nlatents = 2\n{SIMULATION}[grid]\nseed = [0, 1]\n[[runs]]\nmethod = \"pca\"\n");
+    let grid = format!("latents = 2\n{SIMULATION}[grid]\nseed = [0, 1]\n[[runs]]\nmethod = \"pca\"\n");
     let folder = folder(&grid);
     succeed(folder.path(), &["--quiet", "--out", "s"]);
-    let rows = table(folder.path().join("s/table_medians.csv"));
+    let rows = table(folder.path().join("s/table.csv"));
     assert!(rows.iter().any(|row| row.values().any(|value| value == "pca")), "{rows:?}");
     let (_, err) = succeed(folder.path(), &["--out", "s"]);
     assert!(err.contains("2 of 2") && !err.contains("begins"), "{err}");
@@ -482,8 +482,8 @@ fn the_grids_of_the_scripts_are_valid() {
         ("table4", 100),
         ("table10", 25),
         ("alpha_sweep", 60),
-        ("grid", 406),
-        ("grid_reference", 66),
+        ("grid", 400),
+        ("grid_reference", 22),
     ] {
         let path = scripts.join(format!("{name}.toml"));
         assert!(
