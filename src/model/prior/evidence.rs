@@ -11,10 +11,10 @@ const WIDE_SHARE: f64 = 0.2;
 const WIDE: f64 = 2.5;
 /// Leakage of the other effects of an intervention into a latent, as a share of their length, before there is evidence of it.
 const LEAKAGE: f64 = 0.1;
-/// Leakages at which empirical Bayes begins: of the models that it ends at, the likeliest counts.
-const STARTS: [f64; 2] = [LEAKAGE, 0.02];
 /// Weight of that, in entries, over all latents, and of all latents in each.
 const LEAKAGE_WEIGHTS: [f64; 2] = [20.0, 10.0];
+/// Leakages at which empirical Bayes begins: of the models that it ends at, the likeliest counts.
+const STARTS: [f64; 2] = [LEAKAGE, 0.02];
 /// Deviation of effects without an edge beyond that of sampling, before there is evidence of it, and the weights of that as those of
 /// the leakage.
 const SCATTER: f64 = 0.02;
@@ -719,7 +719,7 @@ mod tests {
             variance: 0.5,
             leakage: vec![0.01],
             scatter: vec![0.003],
-            size_variance: 0.1,
+            size_variance: 0.01,
             curvature: vec![0.0064],
             left: 0.8,
         };
@@ -736,11 +736,11 @@ mod tests {
         near(entry.spike, spike.ln());
         // A mixture of two normal priors and a normal observation: nearly all on the upper side.
         let variance = mean + (1.27 * 1.27 * 0.01 / 0.8 * 2.05 + 0.0064) * y * y;
-        let weight = 0.6 / (0.6 + variance);
+        let weight = 0.51 / (0.51 + variance);
         let (upper, lower) = (3.0 + weight * (y - 3.0), -3.0 + weight * (y + 3.0));
-        let sides = [density(y - 3.0, variance + 0.6), density(y + 3.0, variance + 0.6)];
+        let sides = [density(y - 3.0, variance + 0.51), density(y + 3.0, variance + 0.51)];
         let is_upper = sides[0] / (sides[0] + sides[1]);
-        assert!(is_upper > 0.999_99);
+        assert!(is_upper > 0.999_999);
         let (shift, deviation) = entry.shift(&model, 0);
         near(shift, is_upper * upper + (1.0 - is_upper) * lower);
         let of_sides = is_upper * (1.0 - is_upper) * (upper - lower) * (upper - lower);
