@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Writes the small files of tests/formats with the tools that people use.
 
-Usage: make_fixtures.py FOLDER [KIND ...]   (KIND: anndata, tenx, matrix_market, tables, npz, variable_genes; default: all)
+Usage: make_fixtures.py FOLDER [KIND ...]
+(KIND: anndata, tenx, matrix_market, tables, npz, variable_genes, public; default: all)
 
 Run it once per version of AnnData, with KIND `anndata`, and once with a current scanpy for the rest: the names of AnnData
 files carry its version, and FOLDER/versions.json records what wrote each file. Every file holds the same screen: 12
@@ -259,10 +260,66 @@ def make_variable_genes(folder):
            numpy=np.__version__)
 
 
+def make_public(folder):
+    """What files that people hand on are like: labels and columns of every kind, guides among the features, names of genes."""
+    import anndata
+    import h5py
+
+    folder = folder / "public"
+    folder.mkdir(exist_ok=True)
+    drugs = ["[('DMSO_TF', 0.0, 'uM')]", "[('A', 5.0, 'uM')]", "[('B', 5.0, 'uM')]"]
+    guides = ["non-targeting_0000%d" % i for i in range(1, 5)] + ["STAT1_+_1.23-P1P2", "JAK2_-_1.23-P1P2"]
+    missing = ["nan", "None", "NA", "N/A", "<NA>", ""] + LABELS[6:]
+    some = lambda values: [None if n == 2 else v for n, v in enumerate(values)]
+    n = np.arange(N_CELLS)
+    obs = pd.DataFrame(index=pd.Index(BARCODES, name="cell_barcode"))
+    obs["z_first"] = n
+    obs["condition"] = pd.Categorical(LABELS, categories=["control", "TP53", "KLF1"])
+    obs["missing_category"] = pd.Categorical(missing)
+    obs["missing_text"] = missing
+    obs["drug"] = pd.Categorical([drugs[i % 3] for i in n])
+    obs["guide"] = pd.Categorical([guides[i % 6] for i in n])
+    obs["blanks"] = pd.Categorical([["TP53 ", "TP53", "KLF1", "klf1"][i % 4] for i in n])
+    obs["dose"] = pd.Categorical(np.array([10.0, 0.1, 1.0])[n % 3], categories=[0.1, 1.0, 10.0], ordered=True)
+    obs["stimulated"] = pd.Categorical(n % 2 == 0)
+    obs["passed"] = pd.array(some(n % 2 == 0), dtype="boolean")
+    obs["n_guides"] = pd.array(some(n % 4), dtype="Int64")
+    obs["small"] = n.astype("uint8")
+    obs["single"] = n.astype("float32") / 3
+    obs["empty"] = pd.Categorical([None] * N_CELLS)
+    obs["follows"] = np.array([1.0, 2.5, 4.0])[n % 3]
+    obs["svae_batch"] = pd.Categorical(["s%d" % (i % 2) for i in n])
+    kinds = ["Gene Expression"] * N_GENES + ["CRISPR Guide Capture"] * 2 + ["Antibody Capture"]
+    var = pd.DataFrame(index=pd.Index(["ENSG%011d.%d" % (g, g % 3 + 1) for g in range(N_GENES)] + ["g1", "g2", "a1"], name="gene"))
+    var["gene_symbols"] = [""] + ["GENE%d" % g for g in range(1, N_GENES)] + ["guide1", "guide2", "CD3"]
+    var["feature_types"] = pd.Categorical(kinds)
+    x = np.hstack([counts(), 40 * (np.arange(N_CELLS)[:, None] % 3 == [1, 2]), np.full((N_CELLS, 1), 3)])
+    a = anndata.AnnData(sp.csr_matrix(x.astype("float32")), obs=obs, var=var)
+    a.write_h5ad(folder / "screen.h5ad")
+    with h5py.File(folder / "screen.h5ad", "r+") as f:
+        # AnnData makes categories of text, and no more writes a name with a slash.
+        del f["obs/missing_text"]
+        f["obs/missing_text"] = np.array(missing, dtype=h5py.string_dtype())
+        f["obs/missing_text"].attrs.update({"encoding-type": "string-array", "encoding-version": "0.2.0"})
+        f["obs/part/of"] = n
+        f["obs/part/of"].attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+        order = list(f["obs"].attrs["column-order"])
+        f["obs"].attrs["column-order"] = np.array(order[:2] + ["part/of"] + order[2:], dtype=h5py.string_dtype())
+    assert list(anndata.read_h5ad(folder / "screen.h5ad").obs)[:3] == ["z_first", "condition", "part/of"]
+    # The same without a word on the features: guides are genes.
+    del a.var["feature_types"]
+    a.write_h5ad(folder / "guides_as_genes.h5ad")
+    binary = anndata.AnnData(sp.csr_matrix(counts() > 0), obs=obs[["condition"]], var=var.iloc[:N_GENES][[]])
+    binary.layers["counts"] = sp.csr_matrix(counts())
+    binary.write_h5ad(folder / "binary.h5ad")
+    record(folder.parent, ["public/screen.h5ad", "public/guides_as_genes.h5ad", "public/binary.h5ad"],
+           anndata=anndata.__version__, numpy=np.__version__, pandas=pd.__version__, scipy=scipy.__version__, h5py=h5py.__version__)
+
+
 def main():
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
-    kinds = sys.argv[2:] or ["anndata", "tenx", "matrix_market", "tables", "npz", "variable_genes"]
+    kinds = sys.argv[2:] or ["anndata", "tenx", "matrix_market", "tables", "npz", "variable_genes", "public"]
     for kind in kinds:
         globals()["make_" + kind](folder)
 
