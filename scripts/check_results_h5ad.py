@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 import scanpy as sc
@@ -30,8 +31,49 @@ def read(path):
     return pd.read_csv(path, keep_default_na=False, float_precision="round_trip")
 
 
+def check_storage(path):
+    """No text of length 0 has a place in the file, which HDF5 1.14.4 and newer take for damage."""
+    def visit(name, item):
+        if isinstance(item, h5py.Dataset) and item.size == 0:
+            assert item.id.get_offset() is None, f"{path}: {name} is empty, yet has an address"
+
+    with h5py.File(path) as file:
+        file.visititems(visit)
+
+
+def check_embedding(adata):
+    """As cellxgene asks of an embedding, and of a file."""
+    names = [name for name in adata.obsm if name.startswith("X_")]
+    assert "X_svae" in names
+    z = adata.obsm["X_svae"]
+    assert isinstance(z, np.ndarray) and z.dtype.kind == "f" and z.shape[0] == adata.n_obs and z.shape[1] >= 2
+    assert not np.isinf(z).any() and not np.isnan(z).all()
+    assert adata.obs_names.is_unique and adata.var_names.is_unique
+    assert not any("/" in name for name in adata.obsm)
+
+
+def check_copy(adata, original):
+    """Columns, index and order of the input, of the rows that are left."""
+    # Not of a part of an AnnData object, which forgets levels without rows.
+    tables = [(adata.obs, original.obs.loc[adata.obs_names]), (adata.var, original.var.loc[adata.var_names])]
+    for ours, theirs in tables:
+        assert ours.index.name == theirs.index.name
+        kept = [name for name in theirs.columns if not name.startswith("svae_") or name in ours.columns]
+        new = [name for name in kept if name in RESULTS]
+        kept = [name for name in kept if name not in new]
+        assert list(ours.columns[: len(kept)]) == kept, (list(ours.columns), kept)
+        pd.testing.assert_frame_equal(ours[kept], theirs[kept])
+
+
+# Columns that a run adds, in the place of those of an earlier run.
+RESULTS = ["svae_" + name for name in
+           ["intervention", "split", "size_factor", "reconstruction", "kl", "nearest_intervention", "mean_count"]]
+
+
 def check(folder, source=None):
+    check_storage(folder / "results.h5ad")
     adata = sc.read_h5ad(folder / "results.h5ad")
+    check_embedding(adata)
     metrics = json.loads((folder / "metrics.json").read_text())
     assert adata.shape == (metrics["n_cells"], metrics["n_genes"]), adata.shape
     assert adata.obs_names.is_unique or source is not None
@@ -101,7 +143,9 @@ def check(folder, source=None):
     np.testing.assert_allclose(adata.var["svae_mean_count"], means, rtol=1e-4)
 
     if source is not None:
-        original = anndata.read_h5ad(source)[adata.obs_names, adata.var_names]
+        original = anndata.read_h5ad(source)
+        check_copy(adata, original)
+        original = original[adata.obs_names, adata.var_names]
         for ours, theirs in [(adata.obs, original.obs), (adata.var, original.var)]:
             for column in theirs.columns[~theirs.columns.str.startswith("svae_")]:
                 assert column in ours.columns, f"{column} was not copied"

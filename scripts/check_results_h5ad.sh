@@ -30,6 +30,35 @@ settings=(--epochs 100 --hidden 16 --latents 5 --particles 10 --quiet)
 "$program" sample --model "$folder/a" --intervention intervention_03 --cells 50 --out "$folder/s.h5ad" >"$folder/log"
 target/python/bin/python -W ignore scripts/check_results_h5ad.py "$folder/a"
 target/python/bin/python -W ignore scripts/check_results_h5ad.py "$folder/b" "$folder/a/results.h5ad"
+# Where nothing acts, and of some cells and genes of a screen whose columns are of every kind.
+"$program" run --sim-cells 40 --sim-interventions 12 --sim-genes 60 --sim-shift 0 "${settings[@]}" --out "$folder/none" >"$folder/log"
+"$program" run --data tests/formats/public/screen.h5ad --label-key missing_category --drop-unlabelled-cells --control control \
+    "${settings[@]}" --out "$folder/some" >"$folder/log"
+[ "$(wc -l <"$folder/none/targets.csv")" = 1 ] || { echo "check_results_h5ad: there are targets where nothing acts"; exit 1; }
+target/python/bin/python -W ignore scripts/check_results_h5ad.py "$folder/none"
+target/python/bin/python -W ignore - "$folder" <<'PYTHON'
+import sys
+from pathlib import Path
+
+import anndata
+
+sys.path.insert(0, "scripts")
+from check_results_h5ad import check_copy, check_storage
+
+folder = Path(sys.argv[1])
+for path in [*folder.glob("*/results.h5ad"), *folder.glob("*.h5ad")]:
+    check_storage(path)
+results = anndata.read_h5ad(folder / "some/results.h5ad")
+assert results.shape == (6, 9)
+check_copy(results, anndata.read_h5ad("tests/formats/public/screen.h5ad"))
+print("columns of the input, of every kind: as they were")
+PYTHON
+# As R reads it, where R is.
+if command -v Rscript >/dev/null && Rscript -e 'quit(status = !requireNamespace("rhdf5", quietly = TRUE))' 2>/dev/null; then
+    Rscript scripts/check_results_h5ad.R "$folder/none/results.h5ad" "$folder/some/results.h5ad"
+else
+    echo "check_results_h5ad: there is no R with rhdf5 (Debian: r-bioc-rhdf5), what R reads was not checked"
+fi
 target/python/bin/python -W ignore - "$folder" <<'PYTHON'
 import sys
 from pathlib import Path
