@@ -76,6 +76,47 @@ pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .map(|(_, candidate)| candidate)
 }
 
+/// Names of a list that was cut at commas: pieces that make a known name together are that name, the longest one first; other
+/// pieces are names without the blanks around them. Empty ones are none, and each comes once.
+pub fn rejoined(pieces: &[String], is_known: impl Fn(&str) -> bool) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    let mut from = 0;
+    while from < pieces.len() {
+        // No name has more pieces than the list, and few have many.
+        let most = pieces.len().min(from + MOST_PIECES);
+        let whole = (from + 1..=most).rev().find_map(|to| {
+            let joined = pieces[from..to].join(",");
+            let found = [joined.as_str(), joined.trim()].into_iter().find(|name| is_known(name))?.to_owned();
+            Some((to, found))
+        });
+        let (to, name) = whole.unwrap_or_else(|| (from + 1, pieces[from].trim().to_owned()));
+        if !name.is_empty() && !names.contains(&name) {
+            names.push(name);
+        }
+        from = to;
+    }
+    names
+}
+
+/// Most commas in a name, and one more.
+const MOST_PIECES: usize = 32;
+
+/// Whether a name has the form of a pattern, in which `*` stands for anything: `non-targeting*`.
+pub fn fits(pattern: &str, name: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let first = parts.next().unwrap_or_default();
+    let Some(mut rest) = name.strip_prefix(first) else { return false };
+    let mut parts: Vec<&str> = parts.collect();
+    let Some(last) = parts.pop() else { return rest.is_empty() };
+    for part in parts {
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
 /// A time in UTC as RFC 3339 writes it, to the millisecond.
 pub fn timestamp(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -99,6 +140,33 @@ pub fn timestamp(time: SystemTime) -> String {
 mod tests {
     use super::*;
     use std::time::Duration;
+
+    #[test]
+    fn lists_that_were_cut_are_whole_again() {
+        let cut = |text: &str| text.split(',').map(str::to_owned).collect::<Vec<_>>();
+        let known = ["[('A', 0.0, 'uM')]", "[('B', 0.0, 'uM')]", "x", "x,y"];
+        let names = |text: &str| rejoined(&cut(text), |name| known.contains(&name));
+        assert_eq!(names("[('A', 0.0, 'uM')],[('B', 0.0, 'uM')]"), [known[0], known[1]]);
+        assert_eq!(names("x, [('B', 0.0, 'uM')],new , x,,"), ["x", known[1], "new"]);
+        assert_eq!(names("x,y"), ["x,y"]);
+    }
+
+    #[test]
+    fn patterns_stand_for_names() {
+        for (pattern, name, fit) in [
+            ("non-targeting*", "non-targeting_00001", true),
+            ("non-targeting*", "non-target", false),
+            ("*ctrl*", "A_ctrl_1", true),
+            ("a*b*c", "aXbYc", true),
+            ("a*b*c", "aXcYb", false),
+            ("ab*ba", "aba", false),
+            ("ab", "ab", true),
+            ("ab", "abc", false),
+            ("*", "", true),
+        ] {
+            assert_eq!(fits(pattern, name), fit, "{pattern} {name}");
+        }
+    }
 
     #[test]
     fn times_are_those_of_the_calendar() {

@@ -28,6 +28,7 @@ mod negative_binomial;
 mod poisson;
 mod predict;
 mod principal_components;
+mod public_files;
 mod results;
 mod resume;
 mod run;

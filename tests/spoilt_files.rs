@@ -116,7 +116,7 @@ fn spoil(bytes: &[u8], seed: u64, mut check: impl FnMut(&[u8])) {
 
 fn spoil_file(name: &str, options: &LoadOptions, seed: u64) {
     let folder = TempDir::new().unwrap();
-    let path = folder.path().join(name);
+    let path = folder.path().join(name.rsplit('/').next().unwrap());
     let good = std::fs::read(fixture(name)).unwrap();
     std::fs::write(&path, &good).unwrap();
     assert!(survives(&path, options), "{name}: the file to spoil is good");
@@ -133,6 +133,13 @@ fn spoilt_anndata() {
     let layer = LoadOptions { layer: Some("counts".into()), ..LoadOptions::default() };
     let raw = LoadOptions { layer: Some("raw".into()), ..LoadOptions::default() };
     let batch = LoadOptions { batch_key: Some("batch".into()), drop_unlabelled_cells: true, ..LoadOptions::default() };
+    // Features that are no genes, names by a column, a column with a slash in its name.
+    let public = LoadOptions {
+        label_key: Some("condition".into()),
+        gene_names: Some("gene_symbols".into()),
+        continuous_covariates: vec!["part/of".into()],
+        ..LoadOptions::default()
+    };
     for (seed, (name, options)) in [
         ("anndata0_7_csc_gzip_i64.h5ad", &batch),
         ("anndata0_12_csr_lzf_u16.h5ad", &batch),
@@ -140,6 +147,7 @@ fn spoilt_anndata() {
         ("anndata0_10_layers.h5ad", &layer),
         ("anndata0_8_layers.h5ad", &raw),
         ("anndata0_12_nullable.h5ad", &batch),
+        ("public/screen.h5ad", &public),
     ]
     .into_iter()
     .enumerate()
@@ -200,6 +208,14 @@ fn spoilt_archives_and_tables() {
     spoil_file("table_genes.tsv", &with_labels(), 34);
     spoil_file("table_genes.csv.gz", &with_labels(), 35);
     let folder = TempDir::new().unwrap();
+    // As R writes it, below a comment.
+    let labels = folder.path().join("labels_of_r.txt");
+    let rows = std::fs::read_to_string(fixture("labels.csv")).unwrap();
+    let of_r = format!("# by hand\n{}", rows.replace(',', " ").replacen("barcode ", "", 1));
+    spoil(of_r.as_bytes(), 36, |bytes| {
+        std::fs::write(&labels, bytes).unwrap();
+        survives(&fixture("tenx_v3.h5"), &LoadOptions { labels: Some(labels.clone()), ..with_labels() });
+    });
     let labels = folder.path().join("labels.csv");
     spoil(&std::fs::read(fixture("labels.csv")).unwrap(), 32, |bytes| {
         std::fs::write(&labels, bytes).unwrap();

@@ -1,6 +1,7 @@
 //! Values that flags give, checked.
 
 use crate::error::{InputError, Result};
+use crate::system::files::with_files;
 
 /// A whole number given by a flag.
 pub(crate) fn in_range(value: i64, low: i64, high: i64, flag: &str) -> Result<usize> {
@@ -15,20 +16,8 @@ pub(crate) fn in_range(value: i64, low: i64, high: i64, flag: &str) -> Result<us
 
 /// Names given by a flag, with every entry `@file` replaced by the lines of that file; `@@name` is the name `@name`.
 pub(crate) fn listed(entries: &[String], flag: &str) -> Result<Vec<String>> {
-    let mut names = Vec::new();
-    for entry in entries {
-        if let Some(name) = entry.strip_prefix("@@") {
-            names.push(format!("@{name}"));
-        } else if let Some(path) = entry.strip_prefix('@') {
-            let text = std::fs::read_to_string(path).map_err(|source| {
-                let remedy = "name a text file with one name per line after @";
-                InputError::new(format!("the file {path} cannot be read: {source}"), remedy).at(flag)
-            })?;
-            names.extend(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned));
-        } else {
-            names.push(entry.clone());
-        }
-    }
-    names.retain(|name| !name.is_empty());
-    Ok(names)
+    Ok(with_files(entries).map_err(|(path, source)| {
+        let remedy = "name a text file with one name per line after @";
+        InputError::new(format!("the file {} cannot be read: {source}", path.display()), remedy).at(flag)
+    })?)
 }

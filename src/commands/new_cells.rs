@@ -19,7 +19,8 @@ pub(crate) fn read_cells(
     drop_empty_cells: bool,
     covariates: bool,
 ) -> Result<(Dataset, Vec<String>)> {
-    let mut options = LoadOptions { unlabelled: true, drop_empty_cells, ..LoadOptions::default() };
+    let known_genes = model.trained_on().genes.clone();
+    let mut options = LoadOptions { unlabelled: true, drop_empty_cells, known_genes, ..LoadOptions::default() };
     if covariates {
         let settings = model.settings();
         let simulated =

@@ -39,7 +39,7 @@ impl Names {
 
     /// The names in their order.
     pub fn iter(&self) -> NamesIter<'_> {
-        NamesIter { names: self, next: 0 }
+        NamesIter { names: self, next: 0, end: self.len() }
     }
 
     /// Those of `numbers`, in that order.
@@ -92,25 +92,54 @@ impl<'a> IntoIterator for &'a Names {
     }
 }
 
+/// An Ensembl identifier without its version, `ENSG00000141510` of `ENSG00000141510.17`; any other name as it is.
+pub fn without_version(name: &str) -> &str {
+    match name.rsplit_once('.') {
+        Some((bare, version)) if bare.starts_with("ENS") && is_number(version) && bare.ends_with(is_digit) => bare,
+        _ => name,
+    }
+}
+
+fn is_digit(c: char) -> bool {
+    c.is_ascii_digit()
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(is_digit)
+}
+
 /// Names one after another.
 #[derive(Debug, Clone)]
 pub struct NamesIter<'a> {
     names: &'a Names,
     next: usize,
+    end: usize,
 }
 
 impl<'a> Iterator for NamesIter<'a> {
     type Item = &'a str;
 
     fn next(&mut self) -> Option<&'a str> {
-        let name = self.names.get(self.next)?;
+        if self.next == self.end {
+            return None;
+        }
         self.next += 1;
-        Some(name)
+        self.names.get(self.next - 1)
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        let left = self.names.len() - self.next;
+        let left = self.end - self.next;
         (left, Some(left))
+    }
+}
+
+impl<'a> DoubleEndedIterator for NamesIter<'a> {
+    fn next_back(&mut self) -> Option<&'a str> {
+        if self.next == self.end {
+            return None;
+        }
+        self.end -= 1;
+        self.names.get(self.end)
     }
 }
 
@@ -121,10 +150,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn versions_are_those_of_identifiers() {
+        assert_eq!(without_version("ENSG00000141510.17"), "ENSG00000141510");
+        assert_eq!(without_version("ENSMUSG00000059552.1"), "ENSMUSG00000059552");
+        for name in ["ENSG00000141510", "RP11-34P13.7", "ENSG.1", "ENSG00000141510.", "AC1.2"] {
+            assert_eq!(without_version(name), name);
+        }
+    }
+
+    #[test]
     fn names_come_back_in_order_whatever_they_are() {
         let texts = ["AAAC-1", "", "zellkern_\u{e4}", "", "x"];
         let names: Names = texts.into_iter().collect();
         assert_eq!(names.iter().collect::<Vec<_>>(), texts);
+        assert!(names.iter().rev().eq(texts.into_iter().rev()));
         assert_eq!((names.len(), names.iter().len(), names.is_empty()), (5, 5, false));
         assert_eq!((&names[0], &names[2], names.get(5)), (texts[0], texts[2], None));
         assert_eq!(names.select(&[4, 1, 0]).iter().collect::<Vec<_>>(), ["x", "", "AAAC-1"]);

@@ -9,6 +9,7 @@ use rand_distr::{Distribution, StandardNormal};
 use crate::data::combinations::{combination_label, parse_combination};
 use crate::data::counts::in_memory::Counts;
 use crate::data::dataset::{Dataset, InterventionRows};
+use crate::data::loading::controls::names_control;
 use crate::error::Result;
 use crate::evaluation::predictions::correction::correction;
 use crate::evaluation::predictions::observed::ObservedEffect;
@@ -25,6 +26,7 @@ use crate::parallel::team::Team;
 use crate::results::catalogue::ResultsFile;
 use crate::results::page::folder::edges;
 use crate::results::predictions::{PredictedControl, PredictedEffects, TakePredictions};
+use crate::words::rejoined;
 
 /// Cells whose mean is a prediction.
 const CELLS: usize = 128;
@@ -70,14 +72,17 @@ impl Fitted {
         let flag = "--interventions";
         let names = &self.trained_on.interventions;
         let number: HashMap<&str, usize> = names.iter().enumerate().map(|(a, name)| (name.as_str(), a)).collect();
-        let is_control = |name: &str| self.settings.input.control.iter().any(|control| control == name);
+        let is_control = |name: &str| names_control(&self.settings.input.control, name);
+        // Names may have commas, at which the list was cut.
+        let position = |name: &str| number.get(name).copied();
+        let is_known = |entry: &str| parse_combination(entry, position, is_control).is_ok();
         let (mut wanted, mut places) = (Vec::new(), BTreeMap::new());
         let mut add = |members: Vec<(u32, f32)>| {
             let (numbers, doses): (Vec<u32>, Vec<f32>) = members.iter().copied().unzip();
             let label = combination_label(names, &numbers, &doses);
             places.entry(label.clone()).or_insert_with(|| wanted.push(Wanted { label, members }));
         };
-        for entry in entries {
+        for entry in &rejoined(entries, is_known) {
             if entry == ALL_PAIRS && !number.contains_key(entry.as_str()) {
                 let trained = self.donors()?.trained;
                 let known: Vec<u32> = (0..names.len() as u32).filter(|&a| trained[a as usize]).collect();

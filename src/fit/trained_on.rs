@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 
 use crate::data::counts::in_memory::{Counts, CountsBuilder};
 use crate::data::dataset::{Categorical, Continuous, Covariates, Dataset, InterventionRows};
-use crate::data::names::Names;
+use crate::data::names::{Names, without_version};
 use crate::error::{Error, InputError, Result};
 use crate::model::architecture::Architecture;
 use crate::results::catalogue::ResultsFile;
 use crate::results::model_file::saved_metadata;
 use crate::settings::Settings;
+use crate::words::rejoined;
 
 /// Names listed in a message.
 const MOST_NAMES: usize = 5;
@@ -195,8 +196,14 @@ impl TrainedOn {
         let number: HashMap<&str, usize> = self.genes.iter().enumerate().map(|(g, name)| (name.as_str(), g)).collect();
         let mut place: Vec<Option<usize>> = Vec::with_capacity(data.n_genes());
         let mut found = vec![false; self.genes.len()];
+        // Ensembl identifiers match whatever their versions, unless the model has two versions of one.
+        let mut bare: HashMap<&str, Option<usize>> = HashMap::new();
+        for (g, name) in self.genes.iter().enumerate() {
+            bare.entry(without_version(name)).and_modify(|known| *known = None).or_insert(Some(g));
+        }
         for name in &data.gene_names {
-            let gene = number.get(name.as_str()).copied();
+            let other = || bare.get(without_version(name)).copied().flatten();
+            let gene = number.get(name.as_str()).copied().or_else(other);
             if let Some(gene) = gene
                 && std::mem::replace(&mut found[gene], true)
             {
@@ -244,7 +251,8 @@ impl TrainedOn {
     /// Numbers of `names` among `known`.
     pub(crate) fn find(&self, names: &[String], known: &[String], what: &str, flag: &str) -> Result<Vec<usize>> {
         let mut chosen = Vec::new();
-        for name in names {
+        // Names may have commas, at which the list was cut.
+        for name in &rejoined(names, |name| known.iter().any(|other| other == name)) {
             let Some(number) = known.iter().position(|other| other == name) else {
                 let near = known
                     .iter()

@@ -1,12 +1,14 @@
 //! `results.h5ad`: the screen with the results in it, for scanpy and everything else that reads AnnData.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use crate::data::dataset::Dataset;
-use crate::data::formats::anndata_writer::{AnnDataWriter, Frame, FrameColumn};
-use crate::data::formats::h5ad::H5ad;
+use crate::data::formats::anndata_writer::AnnDataWriter;
+use crate::data::formats::frame::{Frame, FrameColumn, categories};
 use crate::data::formats::npz::Npz;
+use crate::data::loading::frames::input_frames;
+use crate::data::names::Names;
 use crate::error::Result;
 use crate::evaluation::certainty::{Certainty, Edge};
 use crate::evaluation::interpretation::{CellFigures, Interpretation, NO_TARGET};
@@ -21,7 +23,7 @@ use crate::training::history::EpochRecord;
 const PREFIX: &str = "svae_";
 
 impl ResultsFolder {
-    /// Writes `results.h5ad`: counts, the input's `obs` and `var` (of an .h5ad file all columns that can be read),
+    /// Writes `results.h5ad`: counts, the input's `obs` and `var` with those of its table of labels (all columns that can be read),
     /// `obsm["X_svae"]`, `varm["svae_loadings..."]`, the columns `svae_...` of `obs` and `var`, and `uns["svae"]`.
     ///
     /// # Errors
@@ -39,22 +41,24 @@ impl ResultsFolder {
         }
         let file = AnnDataWriter::create(&self.file(ResultsFile::AnnData))?;
         file.counts("X", &data.counts)?;
-        let input = config.data.as_deref().and_then(|path| input_tables(path, config.input.layer.clone()));
+        let input = config.data.as_deref().and_then(|path| input_frames(path, &config.input));
         let (input_obs, input_var) = input.unzip();
-        let mut obs = match input_obs.and_then(|obs| matching(obs, data.cell_names.iter())) {
-            Some(columns) => columns,
-            None => annotations(data),
-        };
-        obs.retain(|(name, _)| !name.starts_with(PREFIX));
-        obs.extend(predictions(data, found.cells.take().unwrap_or_default(), found.shifts.is_some()));
-        file.frame("obs", &data.cell_names, &obs)?;
+        let (called, mut obs) = input_obs.and_then(|obs| matching(obs, data.cell_names.iter())).unwrap_or_default();
+        // A file with a table of its own says all that it has to say of the cells.
+        let has_table =
+            config.data.as_deref().and_then(Path::extension).is_some_and(|e| e.eq_ignore_ascii_case("h5ad"));
+        if !has_table || obs.is_empty() {
+            let known: HashSet<String> = obs.iter().map(|(name, _)| name.clone()).collect();
+            obs.extend(annotations(data).into_iter().filter(|(name, _)| !known.contains(name)));
+        }
+        add(&mut obs, predictions(data, found.cells.take().unwrap_or_default(), found.shifts.is_some()));
+        file.frame_with_index("obs", (called.as_deref(), &data.cell_names), &obs)?;
         drop(obs);
-        let mut var =
-            input_var.and_then(|var| matching(var, data.gene_names.iter().map(String::as_str))).unwrap_or_default();
-        var.retain(|(name, _)| !name.starts_with(PREFIX));
+        let genes = data.gene_names.iter().map(String::as_str);
+        let (called, mut var) = input_var.and_then(|var| matching(var, genes)).unwrap_or_default();
         let mean_count = std::mem::take(&mut found.genes.mean_count);
-        var.push((format!("{PREFIX}mean_count"), FrameColumn::Numbers(mean_count)));
-        file.frame("var", &data.gene_names, &var)?;
+        add(&mut var, vec![(format!("{PREFIX}mean_count"), FrameColumn::Numbers(mean_count))]);
+        file.frame_with_index("var", (called.as_deref(), &data.gene_names), &var)?;
 
         let (n, g, l, a) = (data.n_cells(), data.n_genes(), config.model.latents, data.n_interventions());
         // Not held since they were found.
@@ -184,26 +188,22 @@ fn latent_names(l: usize) -> Vec<String> {
     (0..l).map(|k| format!("latent_{k}")).collect()
 }
 
-/// The tables `obs` and `var` of an .h5ad file that was read; `None` for files of other kinds.
-fn input_tables(path: &Path, layer: Option<String>) -> Option<(Frame, Frame)> {
-    if path.extension()?.to_str()?.to_lowercase() != "h5ad" {
-        return None;
-    }
-    H5ad::frames(path, layer)
+/// Adds columns with results, in the place of those that an earlier run has left.
+fn add(columns: &mut Vec<(String, FrameColumn)>, results: Vec<(String, FrameColumn)>) {
+    columns.retain(|(name, _)| !results.iter().any(|(result, _)| result == name));
+    columns.extend(results);
 }
 
+/// What the index of a table is called, if it has a name, and the columns of the table.
+type MatchedFrame = (Option<String>, Vec<(String, FrameColumn)>);
+
 /// The rows of a table that are called `names`; `None` where these neither follow the table's order nor are unique in it.
-fn matching<'a>(
-    (rows, columns): Frame,
-    names: impl Iterator<Item = &'a str> + Clone,
-) -> Option<Vec<(String, FrameColumn)>> {
+fn matching<'a>(frame: Frame, names: impl DoubleEndedIterator<Item = &'a str> + Clone) -> Option<MatchedFrame> {
+    let Frame { index, names: rows, columns } = frame;
     if names.clone().eq(&rows) {
-        return Some(columns);
+        return Some((index, columns));
     }
-    let mut next = rows.iter().enumerate();
-    let in_order: Option<Vec<usize>> =
-        names.clone().map(|name| next.by_ref().find(|(_, row)| *row == name).map(|(i, _)| i)).collect();
-    let chosen = match in_order {
+    let chosen = match in_order(&rows, names.clone()) {
         Some(chosen) => chosen,
         None => {
             let mut places: HashMap<&str, usize> = HashMap::new();
@@ -215,34 +215,26 @@ fn matching<'a>(
             names.map(|name| places.get(name).copied()).collect::<Option<Vec<usize>>>()?
         }
     };
-    Some(columns.iter().map(|(name, column)| (name.clone(), column.select(&chosen))).collect())
+    Some((index, columns.into_iter().map(|(name, column)| (name, column.select(&chosen))).collect()))
 }
 
-/// Names as a categorical column, levels in alphabetical order.
-pub(crate) fn categories<S: AsRef<str>>(values: impl Iterator<Item = S>) -> FrameColumn {
-    let mut numbers: HashMap<String, i64> = HashMap::new();
-    // By order of appearance first: so no name is held for every row.
-    let number = |value: S| match numbers.get(value.as_ref()) {
-        Some(&number) => number,
-        None => {
-            let number = numbers.len() as i64;
-            numbers.insert(value.as_ref().to_owned(), number);
-            number
-        }
-    };
-    let mut codes: Vec<i64> = values.map(number).collect();
-    let mut levels: Vec<(String, i64)> = numbers.into_iter().collect();
-    levels.sort_unstable();
-    let mut sorted = vec![0; levels.len()];
-    levels.iter().enumerate().for_each(|(place, &(_, number))| sorted[number as usize] = place as i64);
-    codes.iter_mut().for_each(|code| *code = sorted[*code as usize]);
-    FrameColumn::Categorical(levels.into_iter().map(|(name, _)| name).collect(), codes)
+/// The rows that are called `names` in this order, if there is one way alone to choose them.
+fn in_order<'a>(rows: &Names, names: impl DoubleEndedIterator<Item = &'a str> + Clone) -> Option<Vec<usize>> {
+    let mut next = rows.iter().enumerate();
+    let first: Option<Vec<usize>> =
+        names.clone().map(|name| next.by_ref().find(|(_, row)| *row == name).map(|(i, _)| i)).collect();
+    let mut next = (0..rows.len()).rev();
+    let mut last: Vec<usize> =
+        names.rev().map(|name| next.by_ref().find(|&i| &rows[i] == name)).collect::<Option<_>>()?;
+    last.reverse();
+    // The earliest and the latest rows that do.
+    first.filter(|first| *first == last)
 }
 
 /// What is known of the cells where the input has no `obs`.
 pub(crate) fn annotations(data: &Dataset) -> Vec<(String, FrameColumn)> {
     let interventions = (0..data.n_cells()).map(|n| data.combination_of(n));
-    let mut columns = vec![("intervention".to_owned(), categories(interventions))];
+    let mut columns = vec![("intervention".to_owned(), categories(interventions.map(Some)))];
     for covariate in &data.covariates.categorical {
         let codes = covariate.codes.iter().map(|&code| i64::from(code)).collect();
         columns.push((covariate.name.clone(), FrameColumn::Categorical(covariate.levels.clone(), codes)));
@@ -263,8 +255,8 @@ pub(crate) fn annotations(data: &Dataset) -> Vec<(String, FrameColumn)> {
 fn predictions(data: &Dataset, cells: CellFigures, with_shifts: bool) -> Vec<(String, FrameColumn)> {
     let column = |name: &str, values: FrameColumn| (format!("{PREFIX}{name}"), values);
     let mut columns = vec![
-        column("intervention", categories((0..data.n_cells()).map(|n| data.combination_of(n)))),
-        column("split", categories(cells.subset.iter().map(|subset| subset.name()))),
+        column("intervention", categories((0..data.n_cells()).map(|n| Some(data.combination_of(n))))),
+        column("split", categories(cells.subset.iter().map(|subset| Some(subset.name())))),
         column("size_factor", FrameColumn::Numbers(data.library.clone())),
         column("reconstruction", FrameColumn::Numbers(cells.reconstruction)),
         column("kl", FrameColumn::Numbers(cells.kl)),
@@ -285,11 +277,11 @@ mod tests {
     fn frame(rows: &[&str]) -> Frame {
         let names = rows.iter().collect();
         let numbers = (0..rows.len() as i64).collect();
-        (names, vec![("number".to_owned(), FrameColumn::Integers(numbers))])
+        Frame { index: None, names, columns: vec![("number".to_owned(), FrameColumn::Integers(numbers))] }
     }
 
     fn matched(rows: &[&str], names: &[&str]) -> Option<Vec<i64>> {
-        match &matching(frame(rows), names.iter().copied())?[0].1 {
+        match &matching(frame(rows), names.iter().copied())?.1[0].1 {
             FrameColumn::Integers(numbers) => Some(numbers.clone()),
             _ => unreachable!("the column is of integers"),
         }
@@ -302,12 +294,7 @@ mod tests {
         // Names that occur twice are told apart by their order alone.
         assert_eq!(matched(&["a", "a", "b"], &["a", "a", "b"]), Some(vec![0, 1, 2]));
         assert_eq!(matched(&["a", "a", "b"], &["b", "a"]), None);
+        assert_eq!(matched(&["a", "a", "b"], &["a", "b"]), None, "either of two");
         assert_eq!(matched(&["a", "b"], &["x"]), None);
-    }
-
-    #[test]
-    fn levels_are_sorted_and_codes_follow() {
-        let column = categories(["b", "a", "b"].into_iter());
-        assert_eq!(column, FrameColumn::Categorical(vec!["a".into(), "b".into()], vec![1, 0, 1]));
     }
 }

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::data::combinations::{joint_label, joint_sets, parse_combination};
 use crate::data::dataset::InterventionRows;
+use crate::data::loading::controls::names_control;
 use crate::data::loading::options::LoadOptions;
 use crate::data::simulate::Simulation;
 use crate::data::split::HeldOut;
@@ -16,7 +17,7 @@ use crate::model::architecture::{MaskKind, PosteriorCovariance};
 use crate::model::method::Method;
 use crate::settings::raw::{ExecutionKeys, InterruptionKeys, ModelKeys, OutputKeys, TrainingKeys};
 use crate::system::interruption::{Interval, SaveSchedule};
-use crate::words::nearest;
+use crate::words::{nearest, rejoined};
 
 /// Where the cells come from.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -237,7 +238,11 @@ impl Settings {
         };
         let sets = if labels.is_empty() { BTreeSet::new() } else { joint_sets(rows) };
         let mut held_out = HeldOut::default();
-        for label in labels {
+        // Names may have commas, at which the list was cut.
+        let number = |name: &str| intervention_names.iter().position(|known| known == name);
+        let is_control = |name: &str| names_control(&self.input.control, name);
+        let is_known = |label: &str| number(label).is_some() || parse_combination(label, number, is_control).is_ok();
+        for label in &rejoined(labels, is_known) {
             let position = |label: &str| intervention_names.iter().position(|name| name == label);
             // "A, B" on the command line means the labels "A" and "B"; a label's own blanks come first.
             if let Some(a) = position(label).or_else(|| position(label.trim())) {
@@ -286,7 +291,7 @@ impl Settings {
     /// The members of the combination that a label of --holdout names.
     fn members(&self, label: &str, names: &[String]) -> Result<Vec<u32>> {
         let number = |name: &str| names.iter().position(|known| known == name);
-        let is_control = |name: &str| self.input.control.iter().any(|control| control == name);
+        let is_control = |name: &str| names_control(&self.input.control, name);
         parse_combination(label, number, is_control).map(|row| row.into_iter().map(|(a, _)| a).collect()).map_err(
             |unknown| {
                 let remedy = match nearest(&unknown, names.iter().map(String::as_str)) {

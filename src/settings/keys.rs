@@ -11,10 +11,10 @@ pub(super) const UNSAVED_KEYS: [&str; 9] =
     ["checkpoint_every", "time_limit", "out", "overwrite", "resume", "h5ad", "json", "quiet", "log_format"];
 
 /// Settings that results do not depend on: how many threads, and where files are (their contents are compared).
-pub const INDIFFERENT_KEYS: [&str; 5] = ["threads", "data", "labels", "genes", "guide_targets"];
+pub const INDIFFERENT_KEYS: [&str; 7] = ["threads", "data", "barcodes", "features", "labels", "genes", "guide_targets"];
 
 /// Keys that describe a data file.
-pub(super) const DATA_KEYS: [&str; 24] = [
+pub(super) const DATA_KEYS: [&str; 27] = [
     "label_key",
     "combination_separator",
     "intervention_columns",
@@ -30,8 +30,11 @@ pub(super) const DATA_KEYS: [&str; 24] = [
     "drop_empty_cells",
     "layer",
     "genome",
+    "barcodes",
+    "features",
     "labels",
     "control",
+    "gene_names",
     "genes",
     "top_genes",
     "min_cells_per_label",

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::error::Result;
 use crate::settings::origin::Place;
 use crate::settings::time_limit::TimeLimit;
+use crate::system::files::with_files;
 
 /// A range of allowed numbers, which can say itself in words.
 #[derive(Debug, Clone, Copy)]
@@ -161,29 +162,25 @@ pub(super) fn path_or_none(
     }
 }
 
-/// Labels, with every entry `@file` replaced by the lines of that file; `@@name` is the label `@name`.
+/// Labels, with every entry `@file` replaced by the lines of that file; `@@name` is the label `@name`. A label with commas may have
+/// been cut there: pieces are kept, and joined where labels are known.
 pub(super) fn labels_or_none(place: Place, value: Option<Vec<String>>) -> Result<Option<Vec<String>>> {
     let Some(entries) = value else { return Ok(None) };
-    let mut labels: Vec<String> = Vec::new();
-    let mut add = |label: &str| {
-        if !label.is_empty() && !labels.iter().any(|known| known == label) {
-            labels.push(label.to_owned());
-        }
-    };
-    for entry in &entries {
-        if let Some(label) = entry.strip_prefix("@@") {
-            add(&format!("@{label}"));
-        } else if let Some(path) = entry.strip_prefix('@') {
-            let text = std::fs::read_to_string(path).map_err(|source| {
-                place.refused(
-                    format!("the file of labels {path} cannot be read: {source}"),
-                    "name a text file with one label per line after @",
-                )
-            })?;
-            text.lines().for_each(|line| add(line.trim()));
-        } else {
-            add(entry);
-        }
-    }
-    Ok(Some(labels))
+    let refused = |problem: String| place.refused(problem, NAME_A_FILE);
+    Ok(Some(with_files(&entries).map_err(|(path, source)| {
+        refused(format!("the file of labels {} cannot be read: {source}", path.display()))
+    })?))
 }
+
+/// As [`labels_or_none`], but at least one, and none where nothing is said.
+pub(super) fn labels(place: Place, value: Option<Vec<String>>) -> Result<Vec<String>> {
+    let nothing =
+        value.as_ref().is_some_and(|list| list.iter().any(|entry| entry.trim().is_empty()) && list.len() == 1);
+    if nothing {
+        return Err(place.refused("a name is empty", "give names, separated by commas"));
+    }
+    Ok(labels_or_none(place, value)?.unwrap_or_default())
+}
+
+/// What to do about a file of labels that cannot be read.
+const NAME_A_FILE: &str = "name a text file with one label per line after @";

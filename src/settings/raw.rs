@@ -17,8 +17,8 @@ use crate::numerics::real::Precision;
 use crate::numerics::simd::Level;
 use crate::settings::origin::Origin;
 use crate::settings::ranges::{
-    NumberRange, any, any_or_none, column_or_none, labels_or_none, names, names_or_none, number, number_or_none,
-    path_or_none, seed, separator_or_none, time_or_none, whole, whole_or_none,
+    NumberRange, any, any_or_none, column_or_none, labels, labels_or_none, names, names_or_none, number,
+    number_or_none, path_or_none, seed, separator_or_none, time_or_none, whole, whole_or_none,
 };
 use crate::settings::time_limit::TimeLimit;
 use crate::system::console::LogFormat;
@@ -166,12 +166,22 @@ pub struct RawData {
     /// Genome to read from a 10x file of several (by default all, where they share one matrix)
     #[arg(long, value_name = "GENOME")]
     pub genome: Option<String>,
+    /// File of the barcodes of a matrix-market file (by default the one that belongs to it by its name)
+    #[arg(long, value_name = "FILE")]
+    pub barcodes: Option<PathBuf>,
+    /// File of the features or genes of a matrix-market file (by default the one that belongs to it by its name)
+    #[arg(long, value_name = "FILE")]
+    pub features: Option<PathBuf>,
     /// Table of the cells' labels (CSV or TSV): a row per barcode; its columns may be named wherever one of obs may
     #[arg(long, value_name = "FILE")]
     pub labels: Option<PathBuf>,
-    /// Labels of control cells, separated by commas: no intervention acts on them, their latents have the prior N(0, I)
-    #[arg(long, value_name = "LABEL,...", value_delimiter = ',')]
+    /// Labels of control cells, separated by commas, patterns of them (non-targeting*), or @FILE with one label per line: no
+    /// intervention acts on them, their latents have the prior N(0, I)
+    #[arg(long, value_name = "LABEL,...|@FILE", value_delimiter = ',')]
     pub control: Option<Vec<String>>,
+    /// Column of var by which genes are called, such as gene_symbols (by default the names of the file)
+    #[arg(long, value_name = "COLUMN")]
+    pub gene_names: Option<String>,
     /// Use only the genes listed in this file, one name or identifier per line
     #[arg(long, value_name = "FILE")]
     pub genes: Option<PathBuf>,
@@ -220,8 +230,12 @@ impl RawData {
             drop_empty_cells: self.drop_empty_cells.unwrap_or(false),
             layer: column_or_none(at("layer"), self.layer)?,
             genome: column_or_none(at("genome"), self.genome)?,
+            barcodes: path_or_none("file", "a file")(at("barcodes"), self.barcodes)?,
+            features: path_or_none("file", "a file")(at("features"), self.features)?,
             labels: path_or_none("file", "a file")(at("labels"), self.labels)?,
-            control: names(at("control"), self.control)?,
+            control: labels(at("control"), self.control)?,
+            gene_names: column_or_none(at("gene_names"), self.gene_names)?,
+            known_genes: Vec::new(),
             genes: path_or_none("file", "a file")(at("genes"), self.genes)?,
             top_genes: whole_or_none(1, 10_000_000)(at("top_genes"), self.top_genes)?,
             min_cells_per_label: whole(1, 1, 1_000_000_000)(at("min_cells_per_label"), self.min_cells_per_label)?,
@@ -520,8 +534,9 @@ impl RawSettings {
 
     pub(super) fn to_table(&self) -> Result<toml::Table> {
         let (data, out) = (&self.data, &self.output.out);
+        let names = [(&data.barcodes, "--barcodes"), (&data.features, "--features")];
         let paths = [(&data.data, "--data"), (&data.labels, "--labels"), (&data.genes, "--genes"), (out, "--out")];
-        for (path, flag) in paths {
+        for (path, flag) in paths.into_iter().chain(names) {
             if path.as_ref().is_some_and(|path| path.to_str().is_none()) {
                 return Err(InputError::new("the path is not valid UTF-8", "rename the file or folder")
                     .at(flag)

@@ -15,13 +15,14 @@ impl Settings {
         for key in UNSAVED_KEYS.into_iter().chain(without_effect(self).map(|unused| unused.key)) {
             table.remove(key);
         }
-        if let Some(labels) = &self.training.holdout {
+        for (key, labels) in [("holdout", self.training.holdout.as_ref()), ("control", Some(&self.input.control))] {
+            let (Some(labels), true) = (labels, table.contains_key(key)) else { continue };
             // A label that begins with @ must not be read back as the name of a file.
             let entries = labels.iter().map(|label| match label.strip_prefix('@') {
                 Some(rest) => toml::Value::String(format!("@@{rest}")),
                 None => toml::Value::String(label.clone()),
             });
-            table.insert("holdout".to_owned(), toml::Value::Array(entries.collect()));
+            table.insert(key.to_owned(), toml::Value::Array(entries.collect()));
         }
         // A struct keeps the order of its fields, a table does not.
         let order = saved_order();

@@ -111,8 +111,11 @@ flag_tests! {
     drop_empty_cells: FILE, ["--drop-empty-cells"] => "drop_empty_cells" = "true";
     layer: FILE, ["--layer", "counts"] => "layer" = "\"counts\"";
     genome: FILE, ["--genome", "GRCh38"] => "genome" = "\"GRCh38\"";
+    barcodes: FILE, ["--barcodes", "barcodes.tsv"] => "barcodes" = "\"barcodes.tsv\"";
+    features: FILE, ["--features", "genes.tsv"] => "features" = "\"genes.tsv\"";
     labels: FILE, ["--labels", "labels.csv"] => "labels" = "\"labels.csv\"";
     control: FILE, ["--control", "NT,safe"] => "control" = "[\"NT\", \"safe\"]";
+    gene_names: FILE, ["--gene-names", "gene_symbols"] => "gene_names" = "\"gene_symbols\"";
     genes: FILE, ["--genes", "genes.txt"] => "genes" = "\"genes.txt\"";
     top_genes: FILE, ["--top-genes", "2000"] => "top_genes" = "2000";
     min_cells_per_label: FILE, ["--min-cells-per-label", "20"] => "min_cells_per_label" = "20";

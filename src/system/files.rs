@@ -23,6 +23,34 @@ pub(crate) fn open_input(path: &Path) -> Result<File> {
     }
 }
 
+/// Entries of a list, of which `@file` stands for the lines of that file, without blanks around them, and `@@name` for `@name`.
+/// Empty ones are left out.
+///
+/// # Errors
+/// The file that cannot be read, and why.
+pub(crate) fn with_files(entries: &[String]) -> std::result::Result<Vec<String>, (PathBuf, io::Error)> {
+    let mut all = Vec::new();
+    for entry in entries {
+        if let Some(name) = entry.strip_prefix("@@") {
+            all.push(format!("@{name}"));
+        } else if let Some(path) = entry.strip_prefix('@') {
+            let text = std::fs::read_to_string(path).map_err(|error| (PathBuf::from(path), error))?;
+            let text = text.trim_start_matches('\u{feff}');
+            let before = all.len();
+            for line in text.lines().map(str::trim) {
+                // A line is whole, so that one that comes again says nothing more.
+                if !all[before..].iter().any(|known: &String| known == line) {
+                    all.push(line.to_owned());
+                }
+            }
+        } else {
+            all.push(entry.clone());
+        }
+    }
+    all.retain(|name| !name.is_empty());
+    Ok(all)
+}
+
 /// Writes a file beside `path`, syncs it and renames it to `path`, so that `path` is never half written.
 ///
 /// # Errors

@@ -8,7 +8,7 @@ use tempfile::TempPath;
 
 use crate::data::counts::ScreenCounts;
 use crate::data::counts::in_memory::Counts;
-use crate::data::names::Names;
+pub use crate::data::formats::frame::{Frame, FrameColumn, NumberWidth};
 use crate::error::{Error, Result};
 
 /// Elements of a chunk of a long array.
@@ -17,57 +17,6 @@ const CHUNK: usize = 1 << 17;
 const SMALL: usize = 1 << 10;
 /// Level of DEFLATE: the fastest, since bytes are shuffled first.
 const LEVEL: u32 = 1;
-
-/// A column of `obs` or `var`.
-#[derive(Debug, Clone, PartialEq)]
-pub enum FrameColumn {
-    /// Levels and the level of each row, -1 where missing.
-    Categorical(Vec<String>, Vec<i64>),
-    /// Levels that are whole numbers, and the level of each row.
-    CategoricalNumbers(Vec<i64>, Vec<i64>),
-    /// Text.
-    Strings(Vec<String>),
-    /// Whole numbers.
-    Integers(Vec<i64>),
-    /// Numbers.
-    Numbers(Vec<f64>),
-    /// Truth values.
-    Flags(Vec<bool>),
-}
-
-impl FrameColumn {
-    /// Number of rows.
-    #[allow(clippy::len_without_is_empty)]
-    pub fn len(&self) -> usize {
-        match self {
-            FrameColumn::Categorical(_, codes) | FrameColumn::CategoricalNumbers(_, codes) => codes.len(),
-            FrameColumn::Strings(values) => values.len(),
-            FrameColumn::Integers(values) => values.len(),
-            FrameColumn::Numbers(values) => values.len(),
-            FrameColumn::Flags(values) => values.len(),
-        }
-    }
-
-    /// The rows `rows` of the column, in that order.
-    pub fn select(&self, rows: &[usize]) -> Self {
-        fn pick<T: Clone>(values: &[T], rows: &[usize]) -> Vec<T> {
-            rows.iter().map(|&n| values[n].clone()).collect()
-        }
-        match self {
-            FrameColumn::Categorical(levels, codes) => FrameColumn::Categorical(levels.clone(), pick(codes, rows)),
-            FrameColumn::CategoricalNumbers(levels, codes) => {
-                FrameColumn::CategoricalNumbers(levels.clone(), pick(codes, rows))
-            }
-            FrameColumn::Strings(values) => FrameColumn::Strings(pick(values, rows)),
-            FrameColumn::Integers(values) => FrameColumn::Integers(pick(values, rows)),
-            FrameColumn::Numbers(values) => FrameColumn::Numbers(pick(values, rows)),
-            FrameColumn::Flags(values) => FrameColumn::Flags(pick(values, rows)),
-        }
-    }
-}
-
-/// Names of the rows of a table, and its columns by name.
-pub type Frame = (Names, Vec<(String, FrameColumn)>);
 
 /// How the name of a file begins that is not finished.
 pub const UNFINISHED: &str = ".h5ad-";
@@ -250,64 +199,132 @@ impl AnnDataWriter {
         texts: impl IntoIterator<Item = &'a S>,
     ) -> Result<()> {
         let texts: Vec<&str> = texts.into_iter().map(AsRef::as_ref).collect();
-        let dataset = self.check(self.file.write_vlen_strings(name, &texts))?;
+        // A list of none must have no place in the file: HDF5 takes one of length 0 for damage.
+        let dataset = match texts.is_empty() {
+            true => {
+                let text = DatatypeMessage::vlen_string_utf8();
+                self.check(self.file.new_dataset::<u8>().datatype(text).shape([0]).create(name))?
+            }
+            false => self.check(self.file.write_vlen_strings(name, &texts))?,
+        };
         self.encode_dataset(&dataset, "string-array")
     }
 
-    /// Writes a table such as `obs`: the names of its rows, then its columns. A column whose name HDF5 cannot hold (with
-    /// a slash, or empty) is left out.
+    /// Writes a table such as `obs`: the names of its rows, then its columns. A column without a name is left out.
     pub fn frame<'a, S: AsRef<str> + ?Sized + 'a>(
         &self,
         name: &str,
         index: impl IntoIterator<Item = &'a S>,
         columns: &[(String, FrameColumn)],
     ) -> Result<()> {
+        self.frame_with_index(name, (None, index), columns)
+    }
+
+    /// As [`AnnDataWriter::frame`], with an index that may have a name.
+    pub fn frame_with_index<'a, S: AsRef<str> + ?Sized + 'a>(
+        &self,
+        name: &str,
+        (called, index): (Option<&str>, impl IntoIterator<Item = &'a S>),
+        columns: &[(String, FrameColumn)],
+    ) -> Result<()> {
         let group = self.new_group(name, "dataframe", "0.2.0")?;
-        let mut index_name = "_index".to_owned();
-        while columns.iter().any(|(column, _)| *column == index_name) {
+        let taken = |name: &str| {
+            let begins =
+                |column: &str| column == name || column.strip_prefix(name).is_some_and(|rest| rest.starts_with('/'));
+            columns.iter().any(|(column, _)| begins(column))
+        };
+        let usable = |name: &&str| !name.is_empty() && *name != "." && !name.contains('/') && !taken(name);
+        let mut index_name = called.filter(usable).unwrap_or("_index").to_owned();
+        while taken(&index_name) {
             index_name.push('_');
         }
         self.strings(&format!("{name}/{index_name}"), index)?;
         self.check(group.set_attr_string("_index", &index_name))?;
-        let columns: Vec<&(String, FrameColumn)> =
-            columns.iter().filter(|(column, _)| !column.is_empty() && column != "." && !column.contains('/')).collect();
+        let within =
+            |column: &str| column.match_indices('/').any(|(at, _)| columns.iter().any(|c| c.0 == column[..at]));
+        let stored = |column: &str| can_be_stored(column) && !within(column);
+        let columns: Vec<&(String, FrameColumn)> = columns.iter().filter(|(column, _)| stored(column)).collect();
         let order: Vec<&str> = columns.iter().map(|(column, _)| column.as_str()).collect();
         match order.is_empty() {
             // As AnnData writes an empty order: numbers, none of them.
             true => self.check(group.set_attr_array_numeric::<f64>("column-order", &[]))?,
             false => self.check(group.set_attr_string_array("column-order", &order))?,
         }
+        let mut folders = std::collections::BTreeSet::new();
         for (column, values) in columns {
-            let name = format!("{name}/{column}");
-            match values {
-                FrameColumn::Categorical(levels, codes) => {
-                    self.categorical(&name, levels.len(), codes)?;
-                    self.strings(&format!("{name}/categories"), levels)?;
-                }
-                FrameColumn::CategoricalNumbers(levels, codes) => {
-                    self.categorical(&name, levels.len(), codes)?;
-                    self.array(&format!("{name}/categories"), &[levels.len()], true, |range| {
-                        Ok(levels[range].to_vec())
-                    })?;
-                }
-                FrameColumn::Strings(values) => self.strings(&name, values)?,
-                FrameColumn::Integers(values) => {
-                    self.array(&name, &[values.len()], true, |range| Ok(values[range].to_vec()))?;
-                }
-                FrameColumn::Numbers(values) => self.array_f64(&name, &[values.len()], values)?,
-                FrameColumn::Flags(values) => {
-                    let flags =
-                        |range: std::ops::Range<usize>| Ok(values[range].iter().map(|&f| HBool::from(f)).collect());
-                    self.array(&name, &[values.len()], true, flags)?;
+            // A slash in a name makes groups, as AnnData has it.
+            for (at, _) in column.match_indices('/') {
+                if folders.insert(&column[..at]) {
+                    let path = format!("{name}/{}", &column[..at]);
+                    let (parent, leaf) = path.rsplit_once('/').expect("a table is above");
+                    self.check(self.group(parent)?.create_group(leaf))?;
                 }
             }
+            self.column(&format!("{name}/{column}"), values)?;
         }
         Ok(())
     }
 
-    fn categorical(&self, name: &str, n_levels: usize, codes: &[i64]) -> Result<()> {
+    /// Writes a column, or the levels of one.
+    fn column(&self, name: &str, values: &FrameColumn) -> Result<()> {
+        match values {
+            FrameColumn::Categorical(levels, codes) => {
+                self.codes(name, levels.len(), codes, false)?;
+                self.strings(&format!("{name}/categories"), levels)
+            }
+            FrameColumn::Levels(levels, codes, ordered) => {
+                self.codes(name, levels.len(), codes, *ordered)?;
+                self.column(&format!("{name}/categories"), levels)
+            }
+            FrameColumn::Strings(values) => self.strings(name, values),
+            FrameColumn::Integers(values) => {
+                self.array(name, &[values.len()], true, |range| Ok(values[range].to_vec()))
+            }
+            FrameColumn::Numbers(values) => self.array_f64(name, &[values.len()], values),
+            FrameColumn::Flags(values) => self.flags(name, values),
+            FrameColumn::Stored(width, values) => self.stored(name, *width, values),
+            FrameColumn::Nullable(values, missing) => {
+                let kind = match **values {
+                    FrameColumn::Strings(_) => "nullable-string-array",
+                    FrameColumn::Flags(_) => "nullable-boolean",
+                    _ => "nullable-integer",
+                };
+                self.new_group(name, kind, "0.1.0")?;
+                self.column(&format!("{name}/values"), values)?;
+                self.flags(&format!("{name}/mask"), missing)
+            }
+        }
+    }
+
+    fn flags(&self, name: &str, values: &[bool]) -> Result<()> {
+        self.array(name, &[values.len()], true, |range| Ok(values[range].iter().map(|&f| HBool::from(f)).collect()))
+    }
+
+    /// Writes numbers in the type that is asked for.
+    fn stored(&self, name: &str, width: NumberWidth, values: &FrameColumn) -> Result<()> {
+        let shape = [values.len()];
+        macro_rules! cast {
+            ($values:expr, $to:ty) => {
+                self.array(name, &shape, true, |range| Ok($values[range].iter().map(|&x| x as $to).collect()))
+            };
+        }
+        match (values, width) {
+            (FrameColumn::Integers(values), NumberWidth::I8) => cast!(values, i8),
+            (FrameColumn::Integers(values), NumberWidth::I16) => cast!(values, i16),
+            (FrameColumn::Integers(values), NumberWidth::I32) => cast!(values, i32),
+            (FrameColumn::Integers(values), NumberWidth::U8) => cast!(values, u8),
+            (FrameColumn::Integers(values), NumberWidth::U16) => cast!(values, u16),
+            (FrameColumn::Integers(values), NumberWidth::U32) => cast!(values, u32),
+            (FrameColumn::Integers(values), NumberWidth::U64) => cast!(values, u64),
+            (FrameColumn::Numbers(values), NumberWidth::F32) => cast!(values, f32),
+            (values, _) => self.column(name, values),
+        }
+    }
+
+    /// Writes the level of each row of a column of categories, whose levels follow.
+    fn codes(&self, name: &str, n_levels: usize, codes: &[i64], ordered: bool) -> Result<()> {
         let group = self.new_group(name, "categorical", "0.2.0")?;
-        self.check(group.set_attr_numeric("ordered", &HBool::from(false)))?;
+        self.check(group.set_attr_numeric("ordered", &HBool::from(ordered)))?;
         let (name, shape) = (format!("{name}/codes"), [codes.len()]);
         match n_levels {
             0..128 => self.array(&name, &shape, true, |range| Ok(codes[range].iter().map(|&c| c as i8).collect())),
@@ -367,6 +384,11 @@ impl AnnDataWriter {
         }
         Ok(())
     }
+}
+
+/// Whether HDF5 can hold a column of that name: each part between slashes is one of its names.
+fn can_be_stored(column: &str) -> bool {
+    column.split('/').all(|part| !part.is_empty() && part != "." && part != "..")
 }
 
 /// Arrays that grow row by row, all by as many.

@@ -1,12 +1,17 @@
 //! A column that annotates cells: as stored, and read as categories or as numbers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
 use crate::error::{InputError, Result};
 
-/// Texts of a missing value.
-pub(crate) const MISSING: [&str; 5] = ["", "NA", "nan", "NaN", "None"];
+/// Texts of a missing value, wherever labels are read from: what R, pandas and NumPy write for one.
+const MISSING: [&str; 7] = ["", "NA", "N/A", "<NA>", "nan", "NaN", "None"];
+
+/// Whether a text stands for a missing value: the one rule for categories, text and tables.
+pub(crate) fn is_missing(text: &str) -> bool {
+    MISSING.contains(&text.trim())
+}
 
 /// A column of cell annotations as stored.
 #[derive(Debug)]
@@ -35,10 +40,15 @@ pub(crate) struct Levels {
 }
 
 impl Column {
-    /// A column of a text file: as text if it is the `label`, else as numbers where all values are. Missing values are
-    /// empty, or have one of the usual names for that.
+    /// A column of a text file: as text if it is the `label`, else as numbers where all values are that are not missing.
     pub fn from_texts<'a>(values: impl Iterator<Item = &'a str> + Clone, label: bool) -> Self {
-        let values = values.map(|text| if MISSING.contains(&text) { "" } else { text });
+        Self::from_texts_with(values, label, &[])
+    }
+
+    /// As [`Column::from_texts`], but a text that is one of `named` is not missing.
+    pub fn from_texts_with<'a>(values: impl Iterator<Item = &'a str> + Clone, label: bool, named: &[String]) -> Self {
+        let gone = |text: &str| is_missing(text) && !named.iter().any(|name| name == text);
+        let values = values.map(|text| if gone(text) { "" } else { text });
         if !label {
             if let Some(whole) = values.clone().map(|text| text.parse().ok()).collect::<Option<Vec<i64>>>() {
                 return Column::Integers(whole);
@@ -61,8 +71,14 @@ impl Column {
         }
     }
 
-    /// The column as categories: the stored order of levels, else ascending.
+    /// The column as categories: the stored order of levels, else ascending. Texts that stand for a missing value are none.
     pub fn into_levels(self) -> Result<Levels, InputError> {
+        self.into_levels_with(&[])
+    }
+
+    /// As [`Column::into_levels`], but a text that is one of `named` is a level, whatever it looks like.
+    pub fn into_levels_with(self, named: &[String]) -> Result<Levels, InputError> {
+        let missing = |text: &str| is_missing(text) && !named.iter().any(|name| name == text);
         match self {
             Column::Categorical { levels, numbers, codes } => {
                 let mut seen = BTreeSet::new();
@@ -76,12 +92,14 @@ impl Column {
                         "write the file again",
                     ));
                 }
-                let codes = codes.into_iter().map(|code| u32::try_from(code).ok()).collect();
+                let gone: Vec<bool> = levels.iter().map(|level| missing(level)).collect();
+                let code = |code: i64| u32::try_from(code).ok().filter(|&code| !gone[code as usize]);
+                let codes = codes.into_iter().map(code).collect();
                 Ok(Levels { names: levels, numbers, codes })
             }
             Column::Strings(values) => {
-                let present = |value: &String| !value.is_empty() && value != "nan";
-                Ok(Levels::ascending(values.into_iter().map(|value| present(&value).then_some(value)).collect(), None))
+                let level = |value: String| (!missing(&value)).then_some(value);
+                Ok(Levels::ascending(values.into_iter().map(level).collect(), None))
             }
             Column::Integers(values) => {
                 let values = values.into_iter().map(Some).collect();
@@ -129,6 +147,31 @@ impl Levels {
         }
     }
 
+    /// Joins levels that differ in nothing but blanks around them; the names of those that were renamed or joined.
+    pub fn join_blanks(&mut self) -> Vec<String> {
+        let changed: Vec<String> = self.names.iter().filter(|name| name.trim() != name.as_str()).cloned().collect();
+        if changed.is_empty() {
+            return changed;
+        }
+        let mut numbers: BTreeMap<String, u32> = BTreeMap::new();
+        let (mut names, mut kept) = (Vec::new(), Vec::new());
+        let mut renumbered = Vec::with_capacity(self.names.len());
+        for (level, name) in self.names.iter().enumerate() {
+            let name = name.trim().to_owned();
+            let next = names.len() as u32;
+            let number = *numbers.entry(name.clone()).or_insert(next);
+            if number == next {
+                names.push(name);
+                kept.push(level);
+            }
+            renumbered.push(number);
+        }
+        self.codes.iter_mut().flatten().for_each(|code| *code = renumbered[*code as usize]);
+        self.numbers = self.numbers.as_ref().map(|numbers| kept.iter().map(|&level| numbers[level]).collect());
+        self.names = names;
+        changed
+    }
+
     /// Whether each cell has none.
     pub fn missing(&self) -> Vec<bool> {
         self.codes.iter().map(Option::is_none).collect()
@@ -151,5 +194,38 @@ impl Levels {
         self.names = kept.iter().map(|&level| std::mem::take(&mut self.names[level])).collect();
         self.numbers = self.numbers.as_ref().map(|numbers| kept.iter().map(|&level| numbers[level]).collect());
         kept
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(values: &[&str]) -> Vec<String> {
+        values.iter().map(|value| value.to_string()).collect()
+    }
+
+    #[test]
+    fn what_is_missing_is_so_in_text_and_in_categories() {
+        let all = ["a", "nan", "NaN", "None", "NA", "N/A", "<NA>", "", " ", "na", "b"];
+        let wanted = [true, false, false, false, false, false, false, false, false, true, true];
+        let codes = (0..all.len() as i64).collect();
+        let categories = Column::Categorical { levels: texts(&all), numbers: None, codes };
+        for column in [categories, Column::Strings(texts(&all)), Column::from_texts(all.into_iter(), true)] {
+            let shown = format!("{column:?}");
+            let found: Vec<bool> = column.into_levels().unwrap().codes.iter().map(Option::is_some).collect();
+            assert_eq!(found, wanted, "{shown}");
+        }
+        // Who names it means it.
+        let levels = Column::Strings(texts(&["None", "a"])).into_levels_with(&texts(&["None"])).unwrap();
+        assert_eq!(levels.names, ["None", "a"]);
+        assert!(matches!(Column::from_texts(["1", "N/A"].into_iter(), false), Column::Numbers(x) if x[1].is_nan()));
+    }
+
+    #[test]
+    fn levels_that_differ_in_blanks_are_one() {
+        let mut levels = Levels { names: texts(&["A ", "B", "A"]), numbers: None, codes: vec![Some(0), Some(2), None] };
+        assert_eq!(levels.join_blanks(), ["A "]);
+        assert_eq!((levels.names, levels.codes), (texts(&["A", "B"]), vec![Some(0), Some(0), None]));
     }
 }

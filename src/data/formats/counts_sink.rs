@@ -28,6 +28,8 @@ pub(crate) struct CountsSink<'a> {
     place: String,
     cell_names: &'a Names,
     gene_names: &'a [String],
+    /// Number among the genes of each column of the matrix, -1 if it is none; all are genes if absent.
+    features: Option<&'a [i64]>,
     /// New number of each gene that is kept; all are if absent.
     gene_of: Option<&'a [Option<u32>]>,
     /// Cells whose counts are not kept.
@@ -82,6 +84,7 @@ impl<'a> CountsSink<'a> {
             place,
             cell_names,
             gene_names,
+            features: None,
             gene_of: None,
             left_out: None,
             progress,
@@ -96,6 +99,11 @@ impl<'a> CountsSink<'a> {
             n_mended: 0,
             no_count: false,
         }
+    }
+
+    /// Takes the columns of the matrix for features, of which those with a number from 0 on in `features` are genes.
+    pub fn number_features(&mut self, features: Option<&'a [i64]>) {
+        self.features = features;
     }
 
     /// Keeps only the genes with a number in `gene_of`, `n` of them.
@@ -114,13 +122,13 @@ impl<'a> CountsSink<'a> {
         self.kept = Some(Sizes::default());
     }
 
-    /// Number of genes of the file.
+    /// Number of columns of the matrix: genes, or features of which some are.
     pub fn n_genes(&self) -> usize {
-        self.gene_names.len()
+        self.features.map_or(self.gene_names.len(), <[i64]>::len)
     }
 
     fn n_kept_genes(&self) -> usize {
-        self.gene_of.map_or(self.n_genes(), |map| map.iter().flatten().count())
+        self.gene_of.map_or(self.gene_names.len(), |map| map.iter().flatten().count())
     }
 
     /// Number of cells to come in all.
@@ -143,9 +151,10 @@ impl<'a> CountsSink<'a> {
     /// Adds a value of the current cell; `gene` is checked too.
     #[inline]
     pub fn push(&mut self, gene: i64, value: f64) -> Result<()> {
+        let Some(gene) = numbered(self.features, gene) else { return Ok(()) };
         // Saturates below 0 and above u32::MAX, NaN becomes 0: in each case the values differ.
         let count = value as u32;
-        if count as f64 != value || gene < 0 || gene >= self.n_genes() as i64 {
+        if count as f64 != value || gene < 0 || gene >= self.gene_names.len() as i64 {
             return Err(self.bad_entry(self.totals.len(), gene, value).into());
         }
         if count > 0 {
@@ -234,8 +243,8 @@ impl<'a> CountsSink<'a> {
             totals: Vec<u64>,
             largest: u32,
         }
-        let (n_cells, n_genes) = (self.n_cells(), self.n_genes());
-        let (gene_of, left_out) = (self.gene_of, self.left_out);
+        let (n_cells, n_genes) = (self.n_cells(), self.gene_names.len());
+        let (features, gene_of, left_out) = (self.features, self.gene_of, self.left_out);
         let kept = |cell: usize, gene: i64| -> Option<u32> {
             match (left_out, gene_of) {
                 (Some(cells), _) if cells[cell] => None,
@@ -247,6 +256,7 @@ impl<'a> CountsSink<'a> {
         let (path, place, cell_names, gene_names) = (self.path, self.place.clone(), self.cell_names, self.gene_names);
         let mut no_count = false;
         let checked = pass(self, &mut |cell, gene, value| {
+            let Some(gene) = numbered(features, gene) else { return Ok(()) };
             let count = value as u32;
             let outside = cell < 0 || cell >= n_cells as i64;
             if count as f64 != value || outside || gene < 0 || gene >= n_genes as i64 {
@@ -277,6 +287,7 @@ impl<'a> CountsSink<'a> {
         let mut scatter = CountsScatter::new(self.n_kept_genes(), &tally.sizes, tally.largest);
         let changed = || InputError::new("it changed while it was read", "try again").in_file(path).at(&*place);
         pass(self, &mut |cell, gene, value| {
+            let Some(gene) = numbered(features, gene) else { return Ok(()) };
             let count = value as u32;
             let (cell_at, gene_at) = (cell as usize, gene as usize);
             if cell_at >= n_cells || gene_at >= n_genes {
@@ -322,8 +333,20 @@ impl<'a> CountsSink<'a> {
 
     #[cold]
     fn bad_entry(&mut self, cell: usize, gene: i64, value: f64) -> InputError {
-        self.no_count = gene >= 0 && gene < self.n_genes() as i64;
+        self.no_count = gene >= 0 && gene < self.gene_names.len() as i64;
         bad_entry(self.path, &self.place, self.cell_names, self.gene_names, cell, gene, value)
+    }
+}
+
+/// The number of the gene in column `column` of a matrix, `None` if that is none; where there is no such column, it is that of no
+/// gene, to be refused.
+#[inline]
+fn numbered(features: Option<&[i64]>, column: i64) -> Option<i64> {
+    let Some(features) = features else { return Some(column) };
+    match usize::try_from(column).ok().and_then(|column| features.get(column)) {
+        Some(&number) => (number >= 0).then_some(number),
+        None if column < 0 => Some(column),
+        None => Some(i64::MAX),
     }
 }
 
@@ -380,7 +403,10 @@ pub(crate) fn check_indptr(sink: &CountsSink, indptr: &[i64], n_stored: usize, b
     if let Some(n) = indptr.windows(2).position(|pair| pair[1] < pair[0]) {
         let at = match by_cell {
             true => cell_place(n, sink.cell_names),
-            false => format!("gene {n} (`{}`)", sink.gene_names[n]),
+            false => match numbered(sink.features, n as i64).and_then(|gene| sink.gene_names.get(gene as usize)) {
+                Some(name) => format!("gene {n} (`{name}`)"),
+                None => format!("feature {n}"),
+            },
         };
         return Err(sink
             .fault(format!("`indptr` falls from {} to {}", indptr[n], indptr[n + 1]), DAMAGED)
@@ -390,14 +416,12 @@ pub(crate) fn check_indptr(sink: &CountsSink, indptr: &[i64], n_stored: usize, b
     Ok(())
 }
 
-/// Passes compressed rows (a row per cell) to `sink`, `block` entries at a time. `indptr` has been checked; `gene_of`
-/// renumbers the genes, a negative number leaving the entry out unless it was negative before.
+/// Passes compressed rows (a row per cell) to `sink`, `block` entries at a time. `indptr` has been checked.
 pub(crate) fn read_csr(
     sink: &mut CountsSink,
     indptr: &[i64],
     n_stored: usize,
     block: usize,
-    gene_of: impl Fn(i64) -> i64,
     next: SparseBlock,
 ) -> Result<()> {
     let (mut genes, mut values, mut bytes) = (Vec::new(), Vec::new(), 0);
@@ -412,10 +436,7 @@ pub(crate) fn read_csr(
                 sink.end_cell()?;
                 cell += 1;
             }
-            let kept = gene_of(gene);
-            if kept >= 0 || gene < 0 {
-                sink.push(kept, value)?;
-            }
+            sink.push(gene, value)?;
         }
         sink.advance(bytes);
     }

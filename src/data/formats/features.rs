@@ -102,6 +102,45 @@ impl Features {
     }
 }
 
+impl Genes {
+    /// The number among the genes of each feature; `None` if all are genes.
+    pub fn numbers(&self) -> Option<&[i64]> {
+        (self.names.len() < self.number.len()).then_some(&self.number)
+    }
+
+    /// Those of `values`, one for each feature, that belong to genes.
+    pub fn of_genes<T>(&self, values: Vec<T>) -> Vec<T> {
+        values.into_iter().zip(&self.number).filter(|(_, number)| **number >= 0).map(|(value, _)| value).collect()
+    }
+
+    /// Counts of the guides of `cells`, if there are any guides; `read` passes all features to a sink. `path` and `place` are for
+    /// messages.
+    ///
+    /// # Errors
+    /// As `read`.
+    pub fn guide_counts(
+        &self,
+        cells: &Names,
+        (path, place): (&Path, &str),
+        read: impl FnOnce(&mut CountsSink) -> Result<()>,
+    ) -> Result<Option<CellMatrix>> {
+        let Genes { guides, guide_number, .. } = self;
+        if guides.is_empty() {
+            return Ok(None);
+        }
+        let mut silent = |_, _| {};
+        let mut sink = CountsSink::new(path, place.to_owned(), cells, guides, &mut silent);
+        sink.number_features(Some(guide_number));
+        read(&mut sink)?;
+        let counts = sink.finish()?.counts;
+        let mut rows = vec![Vec::new(); cells.len()];
+        for (n, row) in rows.iter_mut().enumerate() {
+            counts.row(n).for_each(|guide, count| row.push((guide as u32, f64::from(count))));
+        }
+        Ok(Some(CellMatrix { names: guides.clone(), rows }))
+    }
+}
+
 /// The names that come with a matrix of 10x Genomics: genes and barcodes, and the one column that barcodes give.
 pub(crate) struct TenxNames {
     pub genes: Genes,
@@ -123,31 +162,14 @@ impl TenxNames {
         self.barcodes.iter().collect()
     }
 
-    /// Counts of the guides, if there are any; `read` passes the features with the numbers that it is given to a sink. `path` and
-    /// `place` are for messages.
-    ///
-    /// # Errors
-    /// As `read`.
-    pub fn guide_counts(
-        &self,
-        path: &Path,
-        place: &str,
-        read: impl FnOnce(&[i64], &mut CountsSink) -> Result<()>,
-    ) -> Result<Option<CellMatrix>> {
-        let Genes { guides, guide_number, .. } = &self.genes;
-        if guides.is_empty() {
-            return Ok(None);
-        }
-        let cells = self.cells();
-        let mut silent = |_, _| {};
-        let mut sink = CountsSink::new(path, place.to_owned(), &cells, guides, &mut silent);
-        read(guide_number, &mut sink)?;
-        let counts = sink.finish()?.counts;
-        let mut rows = vec![Vec::new(); cells.len()];
-        for (n, row) in rows.iter_mut().enumerate() {
-            counts.row(n).for_each(|guide, count| row.push((guide as u32, f64::from(count))));
-        }
-        Ok(Some(CellMatrix { names: guides.clone(), rows }))
+    /// The number among the genes of each feature; `None` if all are genes.
+    pub fn numbers(&self) -> Option<&[i64]> {
+        self.genes.numbers()
+    }
+
+    /// What annotates the genes.
+    pub fn gene_columns(&self) -> Vec<(String, Vec<String>)> {
+        vec![("gene_ids".to_owned(), self.genes.ids.clone())]
     }
 
     /// Names of the columns of the cells.

@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use crate::data::counts::row_source::RowSource;
-use crate::data::formats::anndata_writer::{Frame, FrameColumn};
 use crate::data::formats::column::Column;
 use crate::data::formats::counts_sink::CountsSink;
+use crate::data::formats::features::{Features, Genes};
+use crate::data::formats::frame::Frame;
 use crate::data::formats::hdf5::{HDF5_ENDINGS, Hdf5, Matrix, RowReader, Storage, place};
 use crate::data::formats::screen_file::{CellMatrix, RawTruth, ScreenFile, StoredMatrix, has_ending};
 use crate::data::names::Names;
@@ -17,11 +18,18 @@ const WRITE_AGAIN: &str = "open the file with a current AnnData and write it aga
 /// Most columns of a matrix of `obsm`: more are a damaged index.
 const MOST_COLUMNS: usize = 10_000_000;
 
+/// Columns of `var` that say what kind of feature each row is.
+const FEATURE_KINDS: [&str; 2] = ["feature_types", "feature_type"];
+/// Columns of `var` that hold identifiers of guides and genes.
+const IDENTIFIERS: [&str; 2] = ["gene_ids", "gene_id"];
+
 /// An open .h5ad file and the matrix of it that is read.
 pub(crate) struct H5ad {
     hdf5: Hdf5,
     /// As given by `--layer`.
     layer: Option<String>,
+    /// Which rows of `var` are genes, where it says so.
+    features: Option<Genes>,
 }
 
 impl H5ad {
@@ -47,14 +55,53 @@ impl H5ad {
             .in_file(path)
             .into());
         }
-        Ok(Self { hdf5, layer: layer.map(str::to_string) })
+        let mut file = Self { hdf5, layer: layer.map(str::to_string), features: None };
+        file.features = file.read_features().map_err(|error| error.in_file(path).at("var"))?;
+        Ok(file)
+    }
+
+    /// The file.
+    pub(super) fn hdf5(&self) -> &Hdf5 {
+        &self.hdf5
+    }
+
+    /// What `var` says of the kinds of features, as the files of CellRanger do. A table that cannot be read says nothing here; it is
+    /// refused where it is needed.
+    fn read_features(&self) -> Result<Option<Genes>, InputError> {
+        let Ok(table) = self.genes_table() else { return Ok(None) };
+        let Ok(fields) = self.fields(&table) else { return Ok(None) };
+        let Some(key) = FEATURE_KINDS.into_iter().find(|key| fields.iter().any(|field| field == key)) else {
+            return Ok(None);
+        };
+        let texts = |key: &str| self.stored_column(&table, key).ok().and_then(texts_of);
+        let (Some(kinds), Ok(names)) = (texts(key), self.row_names(&table)) else { return Ok(None) };
+        let known = IDENTIFIERS.into_iter().find(|key| fields.iter().any(|field| field == key));
+        let ids = known.and_then(texts).filter(|ids| ids.len() == names.len()).unwrap_or_else(|| names.clone());
+        if kinds.len() != names.len() {
+            let problem = format!("there are {} types of features for {} rows", kinds.len(), names.len());
+            return Err(InputError::new(problem, WRITE_AGAIN));
+        }
+        Features { ids, names, kinds, genomes: Vec::new() }.genes(None).map(Some)
+    }
+
+    /// Those of the values of all rows of `var` that belong to genes.
+    fn of_genes<T>(&self, values: Vec<T>) -> Vec<T> {
+        match &self.features {
+            Some(genes) if genes.number.len() == values.len() => genes.of_genes(values),
+            _ => values,
+        }
+    }
+
+    /// The order of the columns of a table, if it is kept.
+    pub(super) fn stored_order(&self, table: &str) -> Option<Vec<String>> {
+        self.hdf5.record_fields(table).or_else(|| self.hdf5.text_list(table, "column-order"))
     }
 
     fn fault(&self, name: &str, problem: impl Into<String>, remedy: impl Into<String>) -> InputError {
         self.hdf5.fault(name, problem, remedy)
     }
 
-    fn has(&self, name: &str) -> bool {
+    pub(super) fn has(&self, name: &str) -> bool {
         self.hdf5.has_dataset(name)
     }
 
@@ -119,7 +166,7 @@ impl H5ad {
     }
 
     /// A column of `obs` or `var` in any of its encodings.
-    fn stored_column(&self, table: &str, column: &str) -> Result<Column> {
+    pub(super) fn stored_column(&self, table: &str, column: &str) -> Result<Column> {
         let name = format!("{table}/{column}");
         if self.hdf5.record_fields(table).is_some() {
             let values = self.hdf5.record_column(table, column)?;
@@ -139,6 +186,10 @@ impl H5ad {
             };
         }
         let has = |child: &str| self.has(&format!("{name}/{child}"));
+        if has("codes") && has("categories/values") {
+            let (levels, codes) = (format!("{name}/categories/values"), format!("{name}/codes"));
+            return self.categorical(&name, &levels, self.hdf5.integers(&codes)?);
+        }
         if has("codes") && has("categories") {
             return self.categorical(
                 &name,
@@ -200,7 +251,7 @@ impl H5ad {
     }
 
     /// Name of the column of `obs` or `var` that names the rows.
-    fn index_name(&self, table: &str) -> Result<String> {
+    pub(super) fn index_name(&self, table: &str) -> Result<String> {
         let usual = ["_index", "index"];
         if let Some(fields) = self.hdf5.record_fields(table) {
             let found = fields.into_iter().find(|field| usual.contains(&field.as_str()));
@@ -266,13 +317,21 @@ impl H5ad {
         Ok(self.row_names(table)?.into())
     }
 
-    fn fields(&self, table: &str) -> Result<Vec<String>> {
+    pub(super) fn fields(&self, table: &str) -> Result<Vec<String>> {
         let index = self.index_name(table)?;
         let mut names = match self.hdf5.record_fields(table) {
             Some(fields) => fields,
             None => self.hdf5.children(table)?,
         };
         names.retain(|name| *name != index && name != "__categories");
+        // A name with a slash is stored as groups, which only the order of the columns tells from columns.
+        if self.hdf5.record_fields(table).is_none()
+            && let Some(order) = self.hdf5.text_list(table, "column-order")
+        {
+            let cut: Vec<&String> = order.iter().filter(|name| name.contains('/')).collect();
+            names.retain(|name| !cut.iter().any(|of| of.split('/').next() == Some(name)));
+            names.extend(cut.into_iter().cloned());
+        }
         names.sort_unstable();
         Ok(names)
     }
@@ -356,7 +415,11 @@ impl ScreenFile for H5ad {
     }
 
     fn shape(&self) -> Result<(usize, usize)> {
-        Ok((self.n_rows("obs")?, self.n_rows(&self.genes_table()?)?))
+        let n_cells = self.n_rows("obs")?;
+        let n_rows = self.n_rows(&self.genes_table()?)?;
+        let n_genes =
+            self.features.as_ref().filter(|genes| genes.number.len() == n_rows).map(|genes| genes.names.len());
+        Ok((n_cells, n_genes.unwrap_or(n_rows)))
     }
 
     fn cell_names(&self) -> Result<Option<Names>> {
@@ -364,23 +427,49 @@ impl ScreenFile for H5ad {
     }
 
     fn gene_names(&self) -> Result<Option<Vec<String>>> {
-        self.row_names(&self.genes_table()?).map(Some)
+        let names = self.row_names(&self.genes_table()?)?;
+        Ok(Some(self.of_genes(names)))
     }
 
-    fn gene_ids(&self) -> Result<Option<Vec<String>>> {
+    fn gene_columns(&self) -> Result<Vec<(String, Vec<String>)>> {
         let table = self.genes_table()?;
-        let usual = ["gene_ids", "gene_id", "ensembl_id", "feature_id", "gene_name", "gene_symbols", "feature_name"];
-        let Some(column) = self.fields(&table)?.into_iter().find(|name| usual.contains(&name.as_str())) else {
-            return Ok(None);
+        let n_rows = self.n_rows(&table)?;
+        let texts = |name: String| {
+            let texts = self.stored_column(&table, &name).ok().and_then(texts_of)?;
+            (texts.len() == n_rows).then(|| (name, self.of_genes(texts)))
         };
-        Ok(match self.stored_column(&table, &column)? {
-            Column::Strings(ids) => Some(ids),
-            Column::Categorical { levels, codes, .. } => {
-                let id = |&code: &i64| usize::try_from(code).ok().and_then(|code| levels.get(code));
-                Some(codes.iter().map(|code| id(code).cloned().unwrap_or_default()).collect())
-            }
-            _ => None,
-        })
+        Ok(self.fields(&table)?.into_iter().filter_map(texts).collect())
+    }
+
+    fn feature_numbers(&self) -> Option<&[i64]> {
+        self.features.as_ref().and_then(Genes::numbers)
+    }
+
+    fn guide_names(&self) -> &[String] {
+        self.features.as_ref().map_or(&[], |genes| &genes.guides)
+    }
+
+    fn guide_counts(&self) -> Result<Option<CellMatrix>> {
+        let Some(genes) = &self.features else { return Ok(None) };
+        let cells = self.many_row_names("obs")?;
+        genes.guide_counts(&cells, (self.path(), &self.counts_place()), |sink| self.read_counts(sink))
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.features.as_ref().map_or_else(Vec::new, |genes| genes.notes.clone())
+    }
+
+    fn cell_frame(&self, names: Names) -> Result<Frame> {
+        self.frame("obs", names)
+    }
+
+    fn gene_frame(&self, names: Names) -> Result<Frame> {
+        let table = self.genes_table()?;
+        let Some(number) = self.feature_numbers() else { return self.frame(&table, names) };
+        let rows: Vec<usize> = (0..number.len()).filter(|&row| number[row] >= 0).collect();
+        let all = self.frame(&table, self.many_row_names(&table)?)?;
+        let columns = all.columns.into_iter().map(|(name, column)| (name, column.select(&rows))).collect();
+        Ok(Frame { index: all.index, names, columns })
     }
 
     fn counts_place(&self) -> String {
@@ -392,7 +481,8 @@ impl ScreenFile for H5ad {
     }
 
     fn rows(&self) -> Result<Box<dyn RowSource>> {
-        Ok(Box::new(RowReader::open(self.path(), &self.matrix(&self.counts_name()?)?, self.shape()?.1)?))
+        let n_columns = self.n_rows(&self.genes_table()?)?;
+        Ok(Box::new(RowReader::open(self.path(), &self.matrix(&self.counts_name()?)?, n_columns)?))
     }
 
     fn column_names(&self) -> Result<Vec<String>> {
@@ -480,35 +570,14 @@ impl ScreenFile for H5ad {
     }
 }
 
-impl H5ad {
-    /// The tables of cells and of genes of the file at `path`, with the genes of the matrix that `layer` names.
-    pub(crate) fn frames(path: &Path, layer: Option<String>) -> Option<(Frame, Frame)> {
-        let file = Self { hdf5: Hdf5::open(path).ok()?, layer };
-        Some((file.frame("obs")?, file.frame(&file.genes_table().ok()?)?))
-    }
-
-    /// The table `obs` or `var` for being copied: names of the rows, and each column that can be read, by name. A column
-    /// of an unusual kind is left out, and so is the whole table where its names cannot be read.
-    fn frame(&self, table: &str) -> Option<Frame> {
-        let names = self.many_row_names(table).ok()?;
-        let columns = self.fields(table).ok()?.into_iter().filter_map(|key| {
-            let column = match self.stored_column(table, &key).ok()? {
-                Column::Categorical { levels, numbers, codes } => {
-                    let known = |code: i64| if (0..levels.len() as i64).contains(&code) { code } else { -1 };
-                    let codes = codes.into_iter().map(known).collect();
-                    match numbers {
-                        Some(numbers) => FrameColumn::CategoricalNumbers(numbers, codes),
-                        None => FrameColumn::Categorical(levels, codes),
-                    }
-                }
-                Column::Strings(values) => FrameColumn::Strings(values),
-                Column::Integers(values) => FrameColumn::Integers(values),
-                Column::Numbers(values) => FrameColumn::Numbers(values),
-                Column::Flags(values) => FrameColumn::Flags(values),
-            };
-            (column.len() == names.len()).then_some((key, column))
-        });
-        let columns = columns.collect();
-        Some((names, columns))
+/// A column of text or of categories as texts, empty where missing; `None` if it is no text.
+fn texts_of(column: Column) -> Option<Vec<String>> {
+    match column {
+        Column::Strings(texts) => Some(texts),
+        Column::Categorical { levels, numbers: None, codes } => {
+            let text = |code: i64| usize::try_from(code).ok().and_then(|code| levels.get(code)).cloned();
+            Some(codes.into_iter().map(|code| text(code).unwrap_or_default()).collect())
+        }
+        _ => None,
     }
 }

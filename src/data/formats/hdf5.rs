@@ -10,6 +10,7 @@ use rust_hdf5::{DatatypeMessage, H5Dataset, H5File, H5Group, Hdf5Error, LinkClas
 use crate::data::counts::row_source::{CellSink, RowSource};
 use crate::data::formats::column::Column;
 use crate::data::formats::counts_sink::{BLOCK, CountsSink, SparseBlock, check_indptr, push_dense, read_csc, read_csr};
+use crate::data::formats::hdf5_attributes::{TextList, text_list};
 use crate::data::names::Names;
 use crate::error::{InputError, Result};
 use crate::system::files::open_input;
@@ -116,6 +117,17 @@ impl Hdf5 {
         match self.group(name) {
             Some(group) => group.attr_string(attribute).ok(),
             None => self.file.dataset(name).ok()?.attr(attribute).ok()?.read_string().ok(),
+        }
+    }
+
+    /// An attribute of a group that is a list of texts, if it has one that can be read.
+    pub fn text_list(&self, group: &str, attribute: &str) -> Option<Vec<String>> {
+        match text_list(&self.path, group, attribute)? {
+            TextList::Texts(texts) => Some(texts),
+            TextList::References(references, n) => {
+                let texts = heap_texts(&self.path, &references, n).ok()??;
+                Some(texts.iter().map(str::to_owned).collect())
+            }
         }
     }
 
@@ -410,7 +422,7 @@ impl Hdf5 {
             }
             return Ok(());
         }
-        self.read_sparse(name, matrix.storage, sink, |gene| gene)
+        self.read_sparse(name, matrix.storage, sink)
     }
 
     /// Passes a dense matrix to `sink` by its chunks, which are too tall for rows to be read in order.
@@ -434,14 +446,8 @@ impl Hdf5 {
         })
     }
 
-    /// Passes a sparse matrix to `sink`; `gene_of` renumbers the genes of compressed rows (negative numbers: not there).
-    pub fn read_sparse(
-        &self,
-        name: &str,
-        storage: Storage,
-        sink: &mut CountsSink,
-        gene_of: impl Fn(i64) -> i64,
-    ) -> Result<()> {
+    /// Passes a sparse matrix to `sink`.
+    pub fn read_sparse(&self, name: &str, storage: Storage, sink: &mut CountsSink) -> Result<()> {
         let [indptr_name, data_name, indices_name] = ["indptr", "data", "indices"].map(|part| format!("{name}/{part}"));
         let n_major = if storage == Storage::Rows { sink.n_cells() } else { sink.n_genes() };
         let n_pointers = self.vector(&indptr_name)?.shape()[0];
@@ -483,7 +489,7 @@ impl Hdf5 {
             Ok(())
         };
         match storage {
-            Storage::Rows => read_csr(sink, &indptr, n_stored, block, gene_of, next),
+            Storage::Rows => read_csr(sink, &indptr, n_stored, block, next),
             _ => read_csc(sink, &indptr, n_stored, block, next),
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use crate::data::formats::column::{Column, MISSING};
+use crate::data::formats::column::{Column, is_missing};
 use crate::data::formats::text::read_text;
 use crate::data::names::Names;
 use crate::error::{InputError, Result};
@@ -86,7 +86,7 @@ impl LabelTable {
         let first = self.values[at].iter().enumerate();
         let further = self.further.iter().map(|(cell, row)| (*cell, &row[at]));
         for (cell, text) in first.chain(further) {
-            if !MISSING.contains(&text.as_str()) && !all[cell].contains(&text.as_str()) {
+            if !is_missing(text) && !all[cell].contains(&text.as_str()) {
                 all[cell].push(text);
             }
         }
@@ -108,6 +108,14 @@ impl LabelTable {
     /// # Errors
     /// [`InputError`] if there is no such column, or if rows of a cell differ in it.
     pub fn column(&self, name: &str, label: bool) -> Result<Column> {
+        self.column_with(name, label, &[])
+    }
+
+    /// As [`LabelTable::column`], but a text that is one of `named` is not missing.
+    ///
+    /// # Errors
+    /// As [`LabelTable::column`].
+    pub fn column_with(&self, name: &str, label: bool, named: &[String]) -> Result<Column> {
         let at = self.position(name)?;
         if let Some((cell, row)) = self.further.iter().find(|(cell, row)| row[at] != self.values[at][*cell]) {
             let (one, other) = (&self.values[at][*cell], &row[at]);
@@ -116,7 +124,7 @@ impl LabelTable {
                 .in_file(&self.path)
                 .into());
         }
-        Ok(Column::from_texts(self.values[at].iter().map(String::as_str), label))
+        Ok(Column::from_texts_with(self.values[at].iter().map(String::as_str), label, named))
     }
 
     fn position(&self, name: &str) -> Result<usize> {
@@ -143,34 +151,76 @@ pub(crate) struct TextRow {
 /// [`InputError`], with the line, if it is absent or no table.
 pub(crate) fn text_rows(path: &Path, columns: &str) -> Result<Vec<TextRow>> {
     let fault = |problem: String, remedy: &str| InputError::new(problem, remedy).in_file(path);
-    let text = read_text(path)?;
+    let whole = read_text(path)?;
+    let (text, skipped) = without_comments(&whole);
     let first = text.lines().next().unwrap_or_default();
-    let delimiter = [b'\t', b',', b';'].into_iter().find(|d| first.contains(*d as char)).unwrap_or(b',');
+    let delimiter = DELIMITERS.into_iter().find(|delimiter| n_fields(first, *delimiter) > 1).unwrap_or(b',');
     let mut reader = csv::ReaderBuilder::new()
         .delimiter(delimiter)
         .has_headers(false)
+        .flexible(true)
         .trim(csv::Trim::All)
         .from_reader(text.as_bytes());
-    let mut rows = Vec::new();
+    let mut rows: Vec<TextRow> = Vec::new();
     for record in reader.records() {
         let record = record.map_err(|e| {
-            let line = e.position().map_or(0, |position| position.line());
-            let problem = match e.kind() {
-                csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
-                    format!("it has {len} fields, the first line has {expected_len}")
-                }
-                _ => format!("it is no row of a table ({e})"),
-            };
-            fault(problem, "mend the table").at(format!("line {line}"))
+            let line = skipped + e.position().map_or(0, |position| position.line());
+            fault(format!("it is no row of a table ({e})"), "mend the table").at(format!("line {line}"))
         })?;
-        let line = record.position().map_or(0, |position| position.line());
-        rows.push(TextRow { line, fields: record.iter().map(str::to_string).collect() });
+        let line = skipped + record.position().map_or(0, |position| position.line());
+        let fields: Vec<String> = record.iter().map(str::to_string).collect();
+        // As R writes a table with names of rows: they have no name in the first line, which then begins with another column.
+        if let [header] = &mut rows[..]
+            && fields.len() == header.fields.len() + 1
+            && !USUAL_BARCODES.contains(&header.fields[0].to_lowercase().as_str())
+        {
+            header.fields.insert(0, String::new());
+        }
+        if let Some(header) = rows.first()
+            && fields.len() != header.fields.len()
+        {
+            let problem = format!("it has {} fields, the first line has {}", fields.len(), header.fields.len());
+            return Err(fault(problem, "mend the table").at(format!("line {line}")).into());
+        }
+        rows.push(TextRow { line, fields });
     }
     if rows.first().is_none_or(|row| row.fields.len() < 2) {
         let problem = "it is no table of at least two columns";
         return Err(fault(problem.into(), &format!("give {columns}, separated by commas or tabs")).into());
     }
     Ok(rows)
+}
+
+/// What may separate the fields of a table, in the order in which it is tried.
+const DELIMITERS: [u8; 4] = [b'\t', b',', b';', b' '];
+
+/// Number of fields of a line, whose delimiters within quotation marks are none.
+fn n_fields(line: &str, delimiter: u8) -> usize {
+    let mut quoted = false;
+    let mut separates = |byte: &u8| {
+        quoted ^= *byte == b'"';
+        *byte == delimiter && !quoted
+    };
+    1 + line.trim().as_bytes().iter().filter(|byte| separates(byte)).count()
+}
+
+/// A table without the lines that begin with `#` before its first one, and how many these are. The last of them may be the first line of
+/// the table: it has as many fields as the next one, and more than one.
+fn without_comments(text: &str) -> (&str, u64) {
+    let (mut rest, mut n) = (text, 0);
+    while let Some(comment) = rest.strip_prefix('#') {
+        let (line, after) = rest.split_once('\n').unwrap_or((rest, ""));
+        let next = after.lines().next().unwrap_or_default();
+        let as_many = |delimiter: &u8| {
+            let (n, n_next) = (n_fields(line, *delimiter), n_fields(next, *delimiter));
+            n > 1 && n == n_next
+        };
+        if !next.starts_with('#') && DELIMITERS[..3].iter().any(as_many) {
+            return (comment, n);
+        }
+        (rest, n) = (after, n + 1);
+    }
+    (rest, n)
 }
 
 /// The column of the barcodes: one with a usual name, else the first.
@@ -212,12 +262,27 @@ fn match_rows(
     numbers: &HashMap<&str, Vec<usize>>,
 ) -> Result<MatchedRows> {
     let fault = |problem: String, remedy: &str| InputError::new(problem, remedy).in_file(path);
-    // Barcodes without the suffix of their GEM well are matched too, where that is unambiguous.
+    // Barcodes without the suffix of their GEM well are matched too, where neither side has several wells.
     let mut bare: HashMap<&str, Vec<usize>> = HashMap::new();
-    let exact = rows.iter().any(|row| numbers.contains_key(row.fields[key].as_str()));
+    let barcodes = || rows.iter().map(|row| row.fields[key].as_str());
+    let exact = barcodes().any(|barcode| numbers.contains_key(barcode));
+    let (wells, wells_of_rows) = (some_wells(cells.iter()), some_wells(barcodes()));
     if !exact {
         for (n, cell) in cells.iter().enumerate() {
             bare.entry(without_well(cell)).or_default().push(n);
+        }
+        let several = [(&wells, "cells of the data"), (&wells_of_rows, "barcodes of the labels")];
+        if let Some((wells, whose)) = several.into_iter().find(|(wells, _)| wells.len() > 1)
+            && barcodes().any(|barcode| bare.contains_key(without_well(barcode)))
+        {
+            let (barcode, cell) = (barcodes().next().unwrap_or_default(), cells.get(0).unwrap_or_default());
+            let problem = format!(
+                "none of its barcodes (`{barcode}`, ...) is that of a cell (`{cell}`, ...), and without the GEM wells at their ends \
+                 it is not told which cell is meant: the {whose} are of several wells ({})",
+                first_few(wells)
+            );
+            let remedy = "write the barcodes with the wells of the data, those of all wells in one table";
+            return Err(fault(problem, remedy).into());
         }
     }
     let mut first: Vec<Option<usize>> = vec![None; cells.len()];
@@ -251,10 +316,31 @@ fn match_rows(
     if !exact {
         notes.push("barcodes of the labels are matched to cells without regard to their GEM well (-1)".to_string());
     }
+    if let (true, [well], [_, _, ..]) = (exact, &wells_of_rows[..], &wells[..]) {
+        notes.push(format!(
+            "all barcodes of the labels end in {well}, those of the cells in {}: only cells of that GEM well are labelled",
+            first_few(&wells)
+        ));
+    }
     if n_strangers > 0 {
         notes.push(format!("{n_strangers} of {} rows of the labels belong to no cell of the data", rows.len()));
     }
     Ok(MatchedRows { first, further, notes })
+}
+
+/// The different GEM wells that barcodes end in (`-1`, `-2`), none where any has none; a dozen at most and one more.
+fn some_wells<'a>(barcodes: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut wells: Vec<&str> = Vec::new();
+    for barcode in barcodes {
+        let well = &barcode[without_well(barcode).len()..];
+        if well.is_empty() {
+            return Vec::new();
+        }
+        if wells.len() <= 12 && !wells.contains(&well) {
+            wells.push(well);
+        }
+    }
+    wells
 }
 
 /// The barcodes of a table, as they are and without their GEM wells, to tell cells from genes before either is known.
@@ -328,6 +414,24 @@ mod tests {
     }
 
     #[test]
+    fn tables_as_r_writes_them_and_with_comments() {
+        for text in [
+            "gene\tn\nAA-1\tx\t3\nAC-1\ty\t4\n",
+            "\"gene\" \"n\"\n\"AA-1\" \"x\" 3\n\"AC-1\" \"y\" 4\n",
+            "\"\",\"gene\",\"n\"\n\"AA-1\",\"x\",3\n\"AC-1\",\"y\",4\n",
+            "# threshold 5\n# by x, on y\nbarcode,gene,n\nAA-1,x,3\nAC-1,y,4\n",
+            "#barcode\tgene\tn\nAA-1\tx\t3\nAC-1\ty\t4\n",
+        ] {
+            let table = read(text, &["AA-1", "AC-1"]).unwrap();
+            assert_eq!(table.columns(), ["gene", "n"], "{text}");
+            assert_eq!(texts(table.column("gene", true).unwrap()), ["x", "y"], "{text}");
+            assert!(matches!(table.column("n", false).unwrap(), Column::Integers(n) if n == [3, 4]), "{text}");
+        }
+        let message = read("# a\ngene\nAA-1,x\nAC-1,y,z\n", &["AA-1"]).unwrap_err().to_string();
+        assert!(message.contains("line 4: it has 3 fields, the first line has 2"), "{message}");
+    }
+
+    #[test]
     fn tables_that_do_not_fit() {
         let refused = |text: &str, part: &str| {
             let message = read(text, &["AA-1", "AC-1"]).unwrap_err().to_string();
@@ -339,6 +443,15 @@ mod tests {
         refused("barcode,gene\nAA-1,x\nAA-1,y\n", "line 3");
         refused("barcode,gene\nGG-1,x\n", "none of its 1 barcodes");
         let same = read("barcode,gene\nAA-1,x\nAA-1,x\n", &["AA-1"]).unwrap();
+        // Without wells it is not told which cell is meant.
+        for (text, cells) in
+            [("barcode,gene\nAA,x\n", &["AC-1", "AA-2"]), ("barcode,gene\nAA-1,x\nAC-2,y\n", &["AA", "AG"])]
+        {
+            let message = read(text, cells).unwrap_err().to_string();
+            assert!(message.contains("of several wells (`-1`, `-2`)") && message.contains("labels.csv"), "{message}");
+        }
+        let one = read("barcode,gene\nAA-1,x\n", &["AA-1", "AA-2"]).unwrap();
+        assert!(one.notes[0].contains("end in -1, those of the cells in `-1`, `-2`"), "{:?}", one.notes);
         assert_eq!(texts(same.column("gene", true).unwrap()), ["x"]);
     }
 }

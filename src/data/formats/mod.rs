@@ -15,8 +15,11 @@ pub(crate) mod column;
 pub(crate) mod counts_sink;
 pub(crate) mod delimited;
 pub(crate) mod features;
+pub mod frame;
 pub(crate) mod h5ad;
+pub(crate) mod h5ad_frame;
 pub(crate) mod hdf5;
+pub(crate) mod hdf5_attributes;
 pub(crate) mod labels;
 pub(crate) mod matrix_market;
 pub mod npz;
@@ -33,9 +36,10 @@ pub(crate) static FORMATS: [Format; 5] = [
         name: "a matrix-market folder",
         endings: "",
         recognises: MatrixMarket::recognises,
-        open: |path, _| Ok(Box::new(MatrixMarket::open(path)?)),
+        open: |path, options| Ok(Box::new(MatrixMarket::open(path, options)?)),
         takes_layer: false,
         takes_genome: false,
+        takes_names: true,
     },
     Format {
         name: "a NumPy archive",
@@ -44,6 +48,7 @@ pub(crate) static FORMATS: [Format; 5] = [
         open: |path, _| Ok(Box::new(NpzScreen::open(path)?)),
         takes_layer: false,
         takes_genome: false,
+        takes_names: false,
     },
     Format {
         name: "a 10x file",
@@ -52,6 +57,7 @@ pub(crate) static FORMATS: [Format; 5] = [
         open: |path, options| Ok(Box::new(Tenx::open(path, options.genome)?)),
         takes_layer: false,
         takes_genome: true,
+        takes_names: false,
     },
     Format {
         name: "an AnnData file",
@@ -60,6 +66,7 @@ pub(crate) static FORMATS: [Format; 5] = [
         open: |path, options| Ok(Box::new(H5ad::open(path, options.layer)?)),
         takes_layer: true,
         takes_genome: false,
+        takes_names: false,
     },
     Format {
         name: "a table of counts",
@@ -68,6 +75,7 @@ pub(crate) static FORMATS: [Format; 5] = [
         open: |path, options| Ok(Box::new(Delimited::open(path, options)?)),
         takes_layer: false,
         takes_genome: false,
+        takes_names: false,
     },
 ];
 
@@ -85,9 +93,14 @@ pub(crate) fn open(path: &Path, options: &OpenOptions) -> Result<Box<dyn ScreenF
         let remedy = format!("give {} or {last}", others.join(", "));
         return Err(InputError::new("files of this kind are not read", remedy).in_file(path).into());
     };
-    let flags = [(options.layer, format.takes_layer, "--layer"), (options.genome, format.takes_genome, "--genome")];
+    let flags = [
+        (options.layer.is_some(), format.takes_layer, "--layer"),
+        (options.genome.is_some(), format.takes_genome, "--genome"),
+        (options.barcodes.is_some(), format.takes_names, "--barcodes"),
+        (options.features.is_some(), format.takes_names, "--features"),
+    ];
     for (given, taken, flag) in flags {
-        if given.is_some() && !taken {
+        if given && !taken {
             let problem = format!("{flag} has no effect on {}", format.name);
             return Err(InputError::new(problem, "leave it out").in_file(path).into());
         }

@@ -127,7 +127,7 @@ impl NpzScreen {
             Ok(())
         };
         match by_cell {
-            true => read_csr(sink, &indptr, n_stored, BLOCK, |gene| gene, next),
+            true => read_csr(sink, &indptr, n_stored, BLOCK, next),
             false => read_csc(sink, &indptr, n_stored, BLOCK, next),
         }
     }

@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::data::counts::row_source::RowSource;
 use crate::data::formats::column::Column;
 use crate::data::formats::counts_sink::CountsSink;
+use crate::data::formats::frame::{Frame, FrameColumn};
 use crate::data::names::Names;
 use crate::error::{InputError, Result};
 
@@ -22,6 +23,8 @@ pub(crate) struct Format {
     pub takes_layer: bool,
     /// Whether `--genome` names one of several genomes.
     pub takes_genome: bool,
+    /// Whether names are in files of their own, which `--barcodes` and `--features` name.
+    pub takes_names: bool,
 }
 
 /// What there is to say about a file before it is opened.
@@ -31,6 +34,10 @@ pub(crate) struct OpenOptions<'a> {
     pub layer: Option<&'a str>,
     /// Genome to read, where there are several.
     pub genome: Option<&'a str>,
+    /// File of the barcodes, where it is one of its own.
+    pub barcodes: Option<&'a Path>,
+    /// File of the features, likewise.
+    pub features: Option<&'a Path>,
     /// Table of the labels of the cells.
     pub labels: Option<&'a Path>,
     /// Columns that are to annotate the cells.
@@ -68,9 +75,13 @@ pub(crate) trait ScreenFile {
     fn cell_names(&self) -> Result<Option<Names>>;
     /// Names of the genes, if stored.
     fn gene_names(&self) -> Result<Option<Vec<String>>>;
-    /// Further identifiers of the genes (Ensembl), if stored.
-    fn gene_ids(&self) -> Result<Option<Vec<String>>> {
-        Ok(None)
+    /// Columns of text that annotate the genes, such as identifiers (Ensembl) and symbols; empty where a gene has none.
+    fn gene_columns(&self) -> Result<Vec<(String, Vec<String>)>> {
+        Ok(Vec::new())
+    }
+    /// Number among the genes of each column of the stored matrix, -1 if it is none; `None` if all are genes.
+    fn feature_numbers(&self) -> Option<&[i64]> {
+        None
     }
     /// Where the counts are, for messages.
     fn counts_place(&self) -> String;
@@ -88,6 +99,20 @@ pub(crate) trait ScreenFile {
     fn column_place(&self, name: &str) -> String;
     /// One column; `label` says that it is read as the intervention.
     fn column(&self, name: &str, label: bool) -> Result<Column>;
+    /// Everything that annotates the cells, which are called `names`, for being copied.
+    fn cell_frame(&self, names: Names) -> Result<Frame> {
+        let column = |name: String| {
+            let column = FrameColumn::of(self.column(&name, false).ok()?);
+            (column.len() == names.len()).then_some((name, column))
+        };
+        let columns = self.column_names()?.into_iter().filter_map(column).collect();
+        Ok(Frame { index: None, names, columns })
+    }
+    /// Everything that annotates the genes, which are called `names`, for being copied.
+    fn gene_frame(&self, names: Names) -> Result<Frame> {
+        let columns = self.gene_columns()?.into_iter().map(|(name, texts)| (name, FrameColumn::Strings(texts)));
+        Ok(Frame { index: None, columns: columns.collect(), names })
+    }
     /// Names of the matrices with a row per cell beside the counts (`obsm` of AnnData).
     fn cell_matrix_names(&self) -> Result<Vec<String>> {
         Ok(Vec::new())

@@ -82,16 +82,6 @@ impl Tenx {
         Ok(Self { hdf5, group, names: TenxNames::new(genes, barcodes), notes })
     }
 
-    /// Passes the features with a `number` to `sink`.
-    fn read_features(&self, number: &[i64], sink: &mut CountsSink) -> Result<()> {
-        // Features beyond the list go to a gene that does not exist, so that they are refused.
-        let gene_of = |feature: i64| match usize::try_from(feature) {
-            Ok(feature) => number.get(feature).copied().unwrap_or(i64::MAX),
-            Err(_) => feature,
-        };
-        self.hdf5.read_sparse(&self.group, Storage::Rows, sink, gene_of)
-    }
-
     fn matrix(&self) -> Matrix {
         // Genes x barcodes by columns is barcodes x genes by rows.
         Matrix { name: self.group.clone(), storage: Storage::Rows }
@@ -129,8 +119,8 @@ impl ScreenFile for Tenx {
         Ok(Some(self.names.genes.names.clone()))
     }
 
-    fn gene_ids(&self) -> Result<Option<Vec<String>>> {
-        Ok(Some(self.names.genes.ids.clone()))
+    fn gene_columns(&self) -> Result<Vec<(String, Vec<String>)>> {
+        Ok(self.names.gene_columns())
     }
 
     fn counts_place(&self) -> String {
@@ -138,7 +128,11 @@ impl ScreenFile for Tenx {
     }
 
     fn read_counts(&self, sink: &mut CountsSink) -> Result<()> {
-        self.read_features(&self.names.genes.number, sink)
+        self.hdf5.read_sparse(&self.group, Storage::Rows, sink)
+    }
+
+    fn feature_numbers(&self) -> Option<&[i64]> {
+        self.names.numbers()
     }
 
     fn guide_names(&self) -> &[String] {
@@ -146,7 +140,8 @@ impl ScreenFile for Tenx {
     }
 
     fn guide_counts(&self) -> Result<Option<CellMatrix>> {
-        self.names.guide_counts(self.path(), &self.group, |number, sink| self.read_features(number, sink))
+        let read = |sink: &mut CountsSink| self.read_counts(sink);
+        self.names.genes.guide_counts(&self.names.cells(), (self.path(), &self.group), read)
     }
 
     fn column_names(&self) -> Result<Vec<String>> {

@@ -4,10 +4,14 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::data::dataset::{Categorical, Continuous, Covariates, Guides};
-use crate::data::formats::column::{Column, Levels};
+use crate::data::formats::column::{Column, Levels, is_missing};
 use crate::data::formats::labels::LabelTable;
 use crate::data::formats::screen_file::ScreenFile;
-use crate::data::loading::assignments::{Assignments, StoredLevels, doubtful_separator, from_table_rows};
+use crate::data::loading::assignments::{
+    Assignments, StoredLevels, doubtful_separator, from_table_rows, parts_of_label,
+};
+use crate::data::loading::controls::named_controls;
+use crate::data::loading::guards::similar_labels;
 use crate::data::loading::intervention_columns::{InterventionColumns, doses_in};
 use crate::data::loading::members::{GuideTargets, Members};
 use crate::data::loading::options::LoadOptions;
@@ -68,8 +72,13 @@ impl Annotations<'_> {
     }
 
     fn read(&self, name: &str, label: bool) -> Result<Column> {
+        self.read_with(name, label, &[])
+    }
+
+    /// As [`Annotations::read`], but a text that is one of `named` is not missing.
+    fn read_with(&self, name: &str, label: bool, named: &[String]) -> Result<Column> {
         let column = match self.of_table(name) {
-            Some(table) => table.column(name, label)?,
+            Some(table) => table.column_with(name, label, named)?,
             None => self.file.column(name, label)?,
         };
         match column.len() {
@@ -81,8 +90,17 @@ impl Annotations<'_> {
         }
     }
 
-    fn levels(&self, name: &str, label: bool) -> Result<Levels> {
-        Ok(self.read(name, label)?.into_levels().map_err(|e| self.error(name, e))?)
+    /// The levels of a column; labels that are `named` are some, whatever they look like. `notes` receives what was joined.
+    fn levels(&self, name: &str, (label, named): (bool, &[String]), notes: &mut Vec<String>) -> Result<Levels> {
+        let column = self.read_with(name, label, named)?;
+        let mut levels = column.into_levels_with(named).map_err(|e| self.error(name, e))?;
+        let joined = levels.join_blanks();
+        if !joined.is_empty() {
+            let shown: Vec<String> = joined.iter().map(|level| format!("\"{level}\"")).collect();
+            let place = self.place(name).1;
+            notes.push(format!("{place}: blanks around levels do not count: {}", first_few(&shown)));
+        }
+        Ok(levels)
     }
 
     fn numbers(&self, name: &str) -> Result<Vec<f64>> {
@@ -179,8 +197,13 @@ impl Annotations<'_> {
         let no_label = options.unlabelled || options.reads_no_label();
         let label_key = if no_label { None } else { Some(self.choose_label(options, notes)?) };
         self.check_keys(options, label_key.as_ref())?;
+        let targets = options.guide_targets.as_ref().map(|path| GuideTargets::read(path)).transpose()?;
+        if let (Some(targets), Some(separator)) = (&targets, &options.combination_separator) {
+            targets.check_separator(separator)?;
+        }
+        let mut control = options.control.clone();
         let (assigned, label_key) = match label_key {
-            Some(key) => (self.assigned_by_label(&key, options)?, key),
+            Some(key) => (self.assigned_by_label(&key, options, (targets.as_ref(), &mut control), notes)?, key),
             None if options.unlabelled => {
                 let codes = vec![Some(0); self.n_cells];
                 let labels = Levels { names: vec!["unlabelled".to_owned()], numbers: None, codes };
@@ -188,22 +211,24 @@ impl Annotations<'_> {
             }
             None => self.assigned_by_columns(options, notes)?,
         };
-        let targets = options.guide_targets.as_ref().map(|path| GuideTargets::read(path)).transpose()?;
-        if let (Some(targets), Some(separator)) = (&targets, &options.combination_separator) {
-            targets.check_separator(separator)?;
-        }
-        let members = Members::new(&assigned, targets.as_ref(), &options.control)?;
-        let warnings = self.separator_warnings(&assigned, options, targets.is_some());
+        // Labels with commas, and patterns, are told by what there is to name.
+        let parts = assigned.parts.iter().flatten().map(|(part, _)| part.as_str());
+        let of_targets = targets.iter().flat_map(GuideTargets::names);
+        let known = parts.chain(of_targets).chain(assigned.labels.names.iter().map(String::as_str)).collect();
+        let control = named_controls(&control, &known);
+        let members = Members::new(&assigned, targets.as_ref(), &control)?;
+        let mut warnings = self.separator_warnings(&assigned, options, &control, targets.is_some());
+        warnings.extend(similar_labels(&assigned.labels, &self.place(&label_key).1));
         let mut categorical = Vec::new();
         for key in options.batch_key.iter().chain(&options.categorical_covariates) {
-            categorical.push((key.clone(), self.levels(key, false)?));
+            categorical.push((key.clone(), self.levels(key, (false, &[]), notes)?));
         }
         let mut continuous = Vec::new();
         for key in &options.continuous_covariates {
             continuous.push(Continuous { name: key.clone(), values: self.numbers(key)? });
         }
         let guides = match &options.guide_key {
-            Some(key) => Some((key.clone(), self.levels(key, true)?)),
+            Some(key) => Some((key.clone(), self.levels(key, (true, &options.control), notes)?)),
             None => None,
         };
         let size_factor_key = options.size_factor_key.as_deref().or(self.file.stored_library());
@@ -216,6 +241,7 @@ impl Annotations<'_> {
         Ok(UsedColumns {
             label_key,
             labels,
+            control,
             members,
             plain,
             stored,
@@ -227,17 +253,31 @@ impl Annotations<'_> {
         })
     }
 
-    /// What the label column says of each cell, and the doses of another.
-    fn assigned_by_label(&self, key: &str, options: &LoadOptions) -> Result<Assignments> {
+    /// What the label column says of each cell, and the doses of another; the entries of `control` become the labels that they name.
+    fn assigned_by_label(
+        &self,
+        key: &str,
+        options: &LoadOptions,
+        (targets, control): (Option<&GuideTargets>, &mut Vec<String>),
+        notes: &mut Vec<String>,
+    ) -> Result<Assignments> {
         let separator = options.combination_separator.as_deref();
         let located = |error: InputError| self.error(key, error);
         let rows = self.of_table(key).filter(|table| table.has_several_rows());
-        let assigned = match (rows, separator) {
-            (Some(table), _) => from_table_rows(&table.all_values(key)?, separator),
-            (None, Some(separator)) => {
-                Assignments::separated(self.levels(key, true)?, separator, &options.control).map_err(located)?
+        let assigned = match rows {
+            Some(table) => from_table_rows(&table.all_values(key)?, separator),
+            None => {
+                let levels = self.levels(key, (true, &options.control), notes)?;
+                let parts = levels.names.iter().flat_map(|name| parts_of_label(name, separator)).collect::<Vec<_>>();
+                let of_targets = targets.into_iter().flat_map(GuideTargets::names);
+                let labels = levels.names.iter().map(String::as_str);
+                let known = labels.chain(parts.iter().map(String::as_str)).chain(of_targets).collect();
+                *control = named_controls(control, &known);
+                match separator {
+                    Some(separator) => Assignments::separated(levels, separator, control).map_err(located)?,
+                    None => Assignments::plain(levels),
+                }
             }
-            (None, None) => Assignments::plain(self.levels(key, true)?),
         };
         let Some(dose_key) = &options.dose_key else { return Ok(assigned) };
         if rows.is_some() {
@@ -247,7 +287,7 @@ impl Annotations<'_> {
         }
         let doses = self.read(dose_key, false)?;
         let place = |n: usize| format!("the first such cell is number {n}");
-        let dosed = assigned.with_doses(doses, separator, &options.control, place);
+        let dosed = assigned.with_doses(doses, separator, control, place);
         Ok(dosed.map_err(|error| self.error(dose_key, error))?)
     }
 
@@ -342,13 +382,17 @@ impl Annotations<'_> {
     }
 
     /// What might be wrong with the separator, or with its absence.
-    fn separator_warnings(&self, assigned: &Assignments, options: &LoadOptions, by_target: bool) -> Vec<String> {
+    fn separator_warnings(
+        &self,
+        assigned: &Assignments,
+        options: &LoadOptions,
+        control: &[String],
+        by_target: bool,
+    ) -> Vec<String> {
         let labels = &assigned.labels;
         let warning = match &options.combination_separator {
-            Some(separator) => doubtful_separator(assigned, separator, &options.control),
-            None if assigned.plain && !by_target => {
-                unread_combinations(&labels.names, &labels.sizes(), &options.control)
-            }
+            Some(separator) => doubtful_separator(assigned, separator, control),
+            None if assigned.plain && !by_target => unread_combinations(&labels.names, &labels.sizes(), control),
             None => None,
         };
         warning.into_iter().collect()
@@ -425,7 +469,7 @@ impl Annotations<'_> {
         let unused: Vec<&String> = before
             .iter()
             .enumerate()
-            .filter(|(level, _)| kept.binary_search(level).is_err())
+            .filter(|(level, name)| kept.binary_search(level).is_err() && !is_missing(name))
             .map(|(_, name)| name)
             .collect();
         if !unused.is_empty() {
@@ -441,6 +485,8 @@ pub(crate) struct UsedColumns {
     /// Name of the column of the intervention, or of the first of several; empty if none is read.
     pub label_key: String,
     pub labels: Levels,
+    /// The labels of controls.
+    pub control: Vec<String>,
     /// The interventions, or controls, that each of the labels stands for.
     pub members: Members,
     /// Whether each label is one intervention of its own name.

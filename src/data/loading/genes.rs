@@ -6,33 +6,35 @@ use std::path::Path;
 use crate::data::counts::ScreenCounts;
 use crate::data::formats::column::Levels;
 use crate::data::formats::labels::read_names;
-use crate::data::formats::screen_file::ScreenFile;
+use crate::data::loading::called::GeneNames;
 use crate::data::loading::kept::CellFilter;
 use crate::data::loading::select_genes::highly_variable;
+use crate::data::names::without_version;
 use crate::error::{InputError, Result};
 use crate::words::first_few;
 
 /// The new number of each gene that is used, and how many these are.
 pub(crate) type GeneNumbers = (Vec<Option<u32>>, usize);
 
-/// The new number of each gene that the file at `path` lists, by name or identifier, and how many there are.
-pub(crate) fn listed_genes(
-    path: &Path,
-    file: &dyn ScreenFile,
-    gene_names: &[String],
-    notes: &mut Vec<String>,
-) -> Result<(Vec<Option<u32>>, usize)> {
+/// The new number of each gene that the file at `path` lists, by any of its names, and how many there are. Ensembl identifiers are
+/// found with and without their versions.
+pub(crate) fn listed_genes(path: &Path, genes: &GeneNames, notes: &mut Vec<String>) -> Result<GeneNumbers> {
     let listed = read_names(path)?;
-    let ids = file.gene_ids()?.filter(|ids| ids.len() == gene_names.len());
+    let gene_names = &genes.names;
     let mut wanted: BTreeMap<&str, bool> = listed.iter().map(|name| (name.as_str(), false)).collect();
+    let mut of_bare: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    listed.iter().for_each(|name| of_bare.entry(without_version(name)).or_default().push(name));
     let mut n = 0;
     let mut gene_of = Vec::with_capacity(gene_names.len());
     for gene in 0..gene_names.len() {
-        let names = [Some(&gene_names[gene]), ids.as_ref().map(|ids| &ids[gene])];
         let mut found = false;
-        for name in names.into_iter().flatten() {
-            if let Some(seen) = wanted.get_mut(name.as_str()) {
-                (*seen, found) = (true, true);
+        for name in genes.all(gene) {
+            for listed in of_bare.get(without_version(name)).into_iter().flatten() {
+                // Two versions of one identifier are two.
+                if *listed == name || without_version(listed) == *listed || without_version(name) == name {
+                    wanted.insert(listed, true);
+                    found = true;
+                }
             }
         }
         gene_of.push(found.then_some(n));

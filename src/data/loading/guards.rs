@@ -4,12 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::data::dataset::{Categorical, InterventionRows};
+use crate::data::formats::column::Levels;
 use crate::data::formats::screen_file::StoredMatrix;
 use crate::error::InputError;
 use crate::words::first_few;
 
 /// Labels that usually mark control cells.
-const USUAL_CONTROLS: [&str; 18] = [
+const USUAL_CONTROLS: [&str; 28] = [
     "control",
     "controls",
     "ctrl",
@@ -18,9 +19,19 @@ const USUAL_CONTROLS: [&str; 18] = [
     "nontargeting",
     "non targeting",
     "nt",
+    "ntc",
+    "no-target",
+    "no_target",
     "negctrl",
     "neg_ctrl",
+    "neg-ctrl",
     "negative_control",
+    "negative control",
+    "negative-control",
+    "scramble",
+    "scrambled",
+    "scr",
+    "safe",
     "safe-targeting",
     "safe_targeting",
     "unperturbed",
@@ -30,11 +41,36 @@ const USUAL_CONTROLS: [&str; 18] = [
     "mock",
 ];
 
-/// Whether a label usually marks control cells; it may be numbered, as in `NT_1` and `NegCtrl0`.
+/// What the names of control guides may begin with.
+const GUIDE_BEGINNINGS: [&str; 3] = ["sg", "grna", "guide"];
+
+/// Whether a label usually marks control cells: such a name, alone or followed by what tells guides apart, as in `NT_1`, `NegCtrl0`,
+/// `sgNT-3` or `non-targeting_+_1.23-P1P2`, or by more about a treatment (`DMSO_24h`).
 pub(crate) fn is_usual_control(label: &str) -> bool {
     let label = label.to_lowercase();
-    let unnumbered = label.trim_end_matches(|c: char| c.is_ascii_digit()).trim_end_matches(['_', '-', ' ', '.']);
-    [label.as_str(), unnumbered].iter().any(|name| USUAL_CONTROLS.contains(name))
+    let label = label.trim_start_matches(|c: char| !c.is_alphanumeric());
+    let begins =
+        |label: &str| USUAL_CONTROLS.iter().any(|name| label.strip_prefix(name).is_some_and(tells_guides_apart));
+    let without = |beginning: &&str| Some(label.strip_prefix(*beginning)?.trim_start_matches(['_', '-', ' ', '.']));
+    begins(label)
+        || GUIDE_BEGINNINGS.iter().filter_map(without).any(begins)
+        || label.split(|c: char| !c.is_alphanumeric()).next() == Some("dmso")
+}
+
+/// Whether what follows the name of a control says no more than which guide it is: numbers, and words that go with them.
+fn tells_guides_apart(rest: &str) -> bool {
+    const WORDS: [&str; 17] = [
+        "", "g", "sg", "sgrna", "grna", "guide", "guides", "ctrl", "control", "controls", "human", "mouse", "hs", "mm",
+        "p1", "p2", "p1p2",
+    ];
+    let is_number = |word: &str| !word.is_empty() && word.chars().all(|c| c.is_ascii_digit());
+    let numbered = |word: &str| {
+        let bare = word.trim_end_matches(|c: char| c.is_ascii_digit());
+        is_number(word) || WORDS.contains(&word) || WORDS.contains(&bare)
+    };
+    // A letter right after the name makes another word of it.
+    let apart = rest.chars().next().is_none_or(|c| !c.is_alphabetic());
+    apart && rest.split(|c: char| !c.is_alphanumeric()).all(numbered)
 }
 
 /// What a matrix holds, from some of its values.
@@ -95,8 +131,24 @@ impl MatrixKind {
     }
 }
 
-/// Adds to an error about a matrix without counts where in the file counts are.
+/// What is wrong with fractions among whole numbers, in the place of what is wrong with fractions.
+const NORMALISED: &str = "the matrix looks normalised or log-transformed";
+const CORRECTED: &str = "most of the matrix are whole numbers, so that it looks like expected counts of reads that map to several genes, \
+                         or like corrected counts";
+
+/// Counts of a sample from which on it tells one from the other.
+const ENOUGH_TO_TELL: usize = 50;
+
+/// Adds to an error about a matrix without counts what else it may hold, and where in the file counts are.
 pub(crate) fn point_to_counts(mut error: InputError, matrices: &[StoredMatrix]) -> InputError {
+    let sample = matrices.first().map_or(&[][..], |matrix| &matrix.sample);
+    let some: Vec<f64> = sample.iter().copied().filter(|x| *x != 0.0).collect();
+    let whole = some.iter().filter(|x| x.fract() == 0.0).count();
+    if error.problem.contains(NORMALISED) && some.len() >= ENOUGH_TO_TELL && 2 * whole > some.len() {
+        error.problem = error.problem.replace(NORMALISED, CORRECTED);
+        "give counts of unique reads (matrix.mtx of STARsolo), uncorrected, or round them"
+            .clone_into(&mut error.remedy);
+    }
     // The first is the one that was refused.
     let others: Vec<&str> = matrices
         .iter()
@@ -183,15 +235,82 @@ pub(crate) fn rare_labels(names: &[String], sizes: &[usize]) -> Option<String> {
     })
 }
 
+/// How `--control` names all of `controls` and none of the `others`: by what they begin with if they are many, else one by one.
+pub(crate) fn control_list(controls: &[&str], others: &[&str]) -> String {
+    const MANY: usize = 4;
+    if let ([first, rest @ ..], true) = (controls, controls.len() >= MANY) {
+        let shared = rest.iter().fold(first.len(), |n, name| {
+            let same =
+                first.char_indices().zip(name.chars()).find(|((_, a), b)| a != b).map_or(name.len(), |((at, _), _)| at);
+            n.min(same).min(name.len())
+        });
+        // Digits that all happen to share belong to the numbers.
+        let beginning = first[..shared].trim_end_matches(|c: char| c.is_ascii_digit());
+        if beginning.len() > 1 && !beginning.contains('*') && !others.iter().any(|name| name.starts_with(beginning)) {
+            return format!("{beginning}*");
+        }
+    }
+    controls.join(",")
+}
+
 /// A hint that a label looks like a control, if none was named.
 pub(crate) fn unnamed_control(names: &[String]) -> Option<String> {
-    let controls: Vec<&String> = names.iter().filter(|name| is_usual_control(name)).collect();
-    let first = controls.first()?;
+    let (controls, others): (Vec<&str>, Vec<&str>) =
+        names.iter().map(String::as_str).partition(|name| is_usual_control(name));
+    let named = match &controls[..] {
+        [] => return None,
+        [_, _, _, _, ..] => control_list(&controls, &others),
+        [first, ..] => first.to_string(),
+    };
     Some(format!(
-        "{} looks like a control but is treated as an intervention; --control \"{first}\" gives its cells the prior without \
+        "{} looks like a control but is treated as an intervention; --control \"{named}\" gives its cells the prior without \
          any shift",
         first_few(&controls)
     ))
+}
+
+/// A warning that there is nothing to compare the only intervention with.
+pub(crate) fn lone_label(names: &[String], n_controls: usize, unlabelled: bool) -> Option<String> {
+    match names {
+        [only] if n_controls == 0 && !unlabelled => Some(format!(
+            "all cells have the label `{only}` and none is a control, so there is nothing to compare them with; check the column, \
+             or name the controls with --control"
+        )),
+        _ => None,
+    }
+}
+
+/// A warning about counts that were made 0 and 1.
+pub(crate) fn binary_counts(largest: u32, matrices: impl FnOnce() -> Vec<StoredMatrix>) -> Option<String> {
+    if largest != 1 {
+        return None;
+    }
+    let matrices = matrices();
+    let counts = matrices.iter().skip(1).find(|matrix| MatrixKind::of(&matrix.sample) == MatrixKind::Counts);
+    let elsewhere = counts.map_or_else(
+        || "give the raw counts".to_owned(),
+        |matrix| format!("{} of this file holds raw counts, add --layer {0}", matrix.name),
+    );
+    Some(format!(
+        "all counts are 0 or 1, as if they had been made so (binarised): a model of counts learns little from them; {elsewhere}"
+    ))
+}
+
+/// A warning about levels of a column that differ in letters' case, or in blanks, dashes and underscores, alone.
+pub(crate) fn similar_labels(labels: &Levels, place: &str) -> Option<String> {
+    let mut groups: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for (name, _) in labels.names.iter().zip(labels.sizes()).filter(|(_, size)| *size > 0) {
+        let words = name.to_lowercase().replace(['_', '-'], " ");
+        let key = words.split_whitespace().collect::<Vec<_>>().join(" ");
+        groups.entry(key).or_default().push(name);
+    }
+    let similar: Vec<&str> = groups.into_values().filter(|names| names.len() > 1).flatten().collect();
+    (!similar.is_empty()).then(|| {
+        format!(
+            "{place}: labels that are nearly the same are taken for different ones: {}; write them alike if they are",
+            first_few(&similar)
+        )
+    })
 }
 
 /// By how many median absolute deviations of its logarithm a library must differ from the median to be told.
@@ -317,6 +436,83 @@ mod tests {
         ] {
             assert_eq!(MatrixKind::of(values), kind, "{values:?}");
         }
+    }
+
+    #[test]
+    fn fractions_among_counts_are_not_taken_for_logarithms() {
+        let matrix = |sample: &[f64]| StoredMatrix {
+            name: "X".into(),
+            n_cells: 1,
+            n_genes: 4,
+            storage: "dense",
+            dtype: "real".into(),
+            compression: None,
+            n_stored: None,
+            sample: sample.to_vec(),
+        };
+        let error =
+            || InputError::new(format!("the count is 0.5, not a whole number; {NORMALISED}"), "give the raw counts");
+        let told = |sample: &[f64]| point_to_counts(error(), &[matrix(sample)]).to_string();
+        assert!(told(&[0.0, 1.0, 2.0, 0.5].repeat(30)).contains("reads that map to several genes"));
+        assert!(told(&[0.0, 0.7, 1.1, 0.5].repeat(30)).contains("log-transformed"));
+        assert!(told(&[1.0, 2.0, 0.5]).contains("log-transformed"), "too few to tell");
+    }
+
+    #[test]
+    fn controls_are_told_by_their_names_and_those_of_their_guides() {
+        for name in [
+            "NT",
+            "NT_1",
+            "non-targeting",
+            "non-targeting_00001",
+            "NegCtrl0",
+            "sgNT-3",
+            "scramble-2",
+            "Non-Targeting_+_1.23-P1P2",
+            "ctrl",
+            "DMSO_24h",
+            "[('DMSO_TF', 0.0, 'uM')]",
+            "sgNonTargeting_Human_0001",
+            "control_guide_7",
+            "safe-targeting.3",
+        ] {
+            assert!(is_usual_control(name), "{name}");
+        }
+        for name in [
+            "NT5E",
+            "NTF3",
+            "CTRL2A",
+            "STAT1_+_1.23-P1P2",
+            "SCRIB",
+            "MOCKX",
+            "A_ctrl",
+            "SAFB",
+            "na",
+            "NTRK1",
+            "control A",
+        ] {
+            assert!(!is_usual_control(name), "{name}");
+        }
+        let many = ["non-targeting_00001", "non-targeting_00002", "non-targeting_00003", "non-targeting_00012"];
+        assert_eq!(control_list(&many, &["STAT1", "IRF1"]), "non-targeting_*");
+        assert_eq!(control_list(&many[..2], &["STAT1"]), "non-targeting_00001,non-targeting_00002");
+        assert_eq!(control_list(&["NT1", "NT2", "NT3", "NT4"], &["NTF3"]), "NT1,NT2,NT3,NT4");
+        let names = texts(&[&many[..], &["STAT1"]].concat());
+        assert!(unnamed_control(&names).unwrap().contains("--control \"non-targeting_*\""));
+    }
+
+    #[test]
+    fn labels_that_are_nearly_the_same_are_told() {
+        let levels = |names: &[&str]| Levels {
+            names: texts(names),
+            numbers: None,
+            codes: (0..names.len() as u32).map(Some).collect(),
+        };
+        let text = similar_labels(&levels(&["STAT1", "stat1", "NT", "non-targeting", "Non_targeting"]), "obs").unwrap();
+        assert!(text.contains("`STAT1`, `stat1`") && !text.contains("`NT`"), "{text}");
+        assert_eq!(similar_labels(&levels(&["STAT1", "STAT2", "HLA-A"]), "obs"), None);
+        assert!(lone_label(&texts(&["a"]), 0, false).is_some() && lone_label(&texts(&["a"]), 3, false).is_none());
+        assert!(binary_counts(1, Vec::new).unwrap().contains("binarised") && binary_counts(2, Vec::new).is_none());
     }
 
     #[test]

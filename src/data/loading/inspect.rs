@@ -11,6 +11,7 @@ use crate::data::formats::open;
 use crate::data::formats::screen_file::OpenOptions;
 use crate::data::loading::annotations::USUAL_LABELS;
 use crate::data::loading::assignments::{Assignments, from_table_rows};
+use crate::data::loading::called::GeneNames;
 use crate::data::loading::guards;
 use crate::data::loading::guards::MatrixKind;
 use crate::data::loading::suggested_reading::{SuggestedReading, is_binary, shared_beginning};
@@ -127,14 +128,12 @@ pub fn inspect(path: &Path, layer: Option<&str>, genome: Option<&str>, labels: O
     let file = open(path, &options)?;
     let (n_cells, n_genes) = file.shape()?;
     let cell_names = file.cell_names()?;
-    let gene_names = file.gene_names()?;
+    let gene_names = GeneNames::read(&*file, n_genes, None, &[])?.names;
     let mut warnings = file.notes();
     if let Some(names) = &cell_names {
         warnings.extend(guards::doubled_names(names, "cells", "such cells cannot be told apart by name"));
     }
-    if let Some(names) = &gene_names {
-        warnings.extend(guards::doubled_names(names, "genes", "the later ones get the endings -1, -2, ..."));
-    }
+    warnings.extend(guards::doubled_names(&gene_names, "genes", "the later ones get the endings -1, -2, ..."));
 
     let mut matrices = Vec::new();
     for matrix in file.matrices()? {
@@ -368,10 +367,10 @@ impl Inspection {
             first_few(guides)
         ));
         command.add("--guide-threshold", Some(GUIDE_COUNTS));
-        let controls: Vec<&str> =
-            guides.iter().map(String::as_str).filter(|name| guards::is_usual_control(name)).collect();
+        let (controls, others): (Vec<&str>, Vec<&str>) =
+            guides.iter().map(String::as_str).partition(|name| guards::is_usual_control(name));
         if !controls.is_empty() {
-            command.add("--control", Some(&controls.join(",")));
+            command.add("--control", Some(&guards::control_list(&controls, &others)));
         }
         command.add("--drop-unlabelled-cells", None);
     }
@@ -379,14 +378,20 @@ impl Inspection {
     /// The matrix to read: the first, if it holds counts, else one that does.
     fn suggest_matrix(&mut self, layer: Option<&str>, command: &mut SuggestedCommand) {
         let Some(matrix) = self.matrices.first() else { return };
-        if matrix.is_counts {
+        let is = |matrix: &MatrixReport, kind: MatrixKind| matrix.looks_like == kind.describe();
+        // What was made 0 and 1 is no match for counts.
+        let binary = is(matrix, MatrixKind::Binary)
+            && self.matrices.iter().any(|other| other.n_genes == matrix.n_genes && is(other, MatrixKind::Counts));
+        if matrix.is_counts && !binary {
             if let Some(layer) = layer {
                 command.add("--layer", Some(layer));
             }
             return;
         }
         // A layer of the same genes rather than `raw`.
-        let others = || self.matrices.iter().skip(1).filter(|other| other.is_counts);
+        let others = || {
+            self.matrices.iter().skip(1).filter(|other| other.is_counts && !(binary && is(other, MatrixKind::Binary)))
+        };
         let other = others().find(|other| other.name == "counts").or_else(|| others().next());
         let problem = format!("{} holds {}, not raw counts", matrix.name, matrix.looks_like);
         match other {
@@ -436,7 +441,9 @@ impl Inspection {
             self.cells_by_number = reading.cells_by_number.clone();
         }
         if !reading.controls.is_empty() {
-            command.add("--control", Some(&reading.controls.join(",")));
+            let controls: Vec<&str> = reading.controls.iter().map(String::as_str).collect();
+            let others: Vec<&str> = reading.sizes.iter().map(|(name, _)| name.as_str()).collect();
+            command.add("--control", Some(&guards::control_list(&controls, &others)));
         }
         if reading.n_missing > 0 {
             self.warnings.push(format!("{} of {} cells have no label", reading.n_missing, self.n_cells));

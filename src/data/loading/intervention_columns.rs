@@ -1,6 +1,6 @@
 //! Columns with the dose of an intervention, or the counts of a guide, in each cell.
 
-use crate::data::formats::column::Column;
+use crate::data::formats::column::{Column, is_missing};
 use crate::data::formats::screen_file::CellMatrix;
 use crate::data::loading::assignments::Assignments;
 use crate::data::loading::guards::doubled;
@@ -97,7 +97,7 @@ impl InterventionColumns {
 /// [`InputError`] if it holds anything else.
 pub(crate) fn doses_in(column: Column) -> Result<Vec<f64>, InputError> {
     let flag = |text: &str| match text {
-        "" => Some(f64::NAN),
+        text if is_missing(text) => Some(f64::NAN),
         "True" | "true" | "TRUE" => Some(1.0),
         "False" | "false" | "FALSE" => Some(0.0),
         text => text.parse().ok(),

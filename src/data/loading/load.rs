@@ -12,7 +12,9 @@ use crate::data::formats::open;
 use crate::data::formats::screen_file::ScreenFile;
 use crate::data::loading::annotations::{Annotations, UsedColumns, pick};
 use crate::data::loading::assignments::parts_of_label;
+use crate::data::loading::called::{GeneNames, cell_names};
 use crate::data::loading::genes::{GeneNumbers, listed_genes, numbered, variable_genes};
+use crate::data::loading::giveaways;
 use crate::data::loading::guards;
 use crate::data::loading::interventions::Interventions;
 use crate::data::loading::kept::CellFilter;
@@ -60,10 +62,8 @@ fn assemble(file: &dyn ScreenFile, options: &LoadOptions, progress: ByteProgress
     options.check()?;
     let mut notes = file.notes();
     let (n_cells, n_genes) = shape(file)?;
-    let (cell_names, mut gene_names) = names(file, n_cells, n_genes)?;
     let mut warnings = Vec::new();
-    warnings.extend(guards::doubled_names(&cell_names, "cells", "such cells cannot be told apart by name"));
-    warnings.extend(guards::doubled_names(&gene_names, "genes", "the later ones get the endings -1, -2, ..."));
+    let (cell_names, genes) = names(file, (n_cells, n_genes), options, (&mut notes, &mut warnings))?;
 
     // Annotations first: they are quick to read and often where the mistake is.
     let several_rows = options.several_interventions.is_some();
@@ -72,7 +72,8 @@ fn assemble(file: &dyn ScreenFile, options: &LoadOptions, progress: ByteProgress
     let annotations = Annotations { file, table: table.as_ref(), n_cells };
     let mut columns = annotations.read_columns(options, &mut notes)?;
     warnings.append(&mut columns.warnings);
-    let listed = options.genes.as_ref().map(|path| listed_genes(path, file, &gene_names, &mut notes)).transpose()?;
+    let listed = options.genes.as_ref().map(|path| listed_genes(path, &genes, &mut notes)).transpose()?;
+    let mut gene_names = genes.names;
     guards::make_unique(&mut gene_names);
 
     let mut cells = CellFilter::all(file.path(), &cell_names);
@@ -139,7 +140,7 @@ fn assemble(file: &dyn ScreenFile, options: &LoadOptions, progress: ByteProgress
         guides,
         truth,
     };
-    warn(&dataset, &interventions.counts, &annotations, options, &mut warnings)?;
+    warn(&dataset, (&interventions.counts, &interventions.controls), &annotations, options, &mut warnings)?;
     let mut summary = DataSummary { dropped, warnings, notes: notes.clone(), ..DataSummary::of(file, &dataset) };
     (summary.n_cells_read, summary.n_genes_read) = (n_cells, n_genes);
     (summary.interventions, summary.controls) = (interventions.counts, interventions.controls);
@@ -149,8 +150,8 @@ fn assemble(file: &dyn ScreenFile, options: &LoadOptions, progress: ByteProgress
 
 /// Leaves out cells of several interventions, if that is wanted, and those of rare ones; the numbers of the controls.
 fn leave_out(cells: &mut CellFilter, columns: &UsedColumns, options: &LoadOptions) -> Result<Vec<u32>, InputError> {
-    let UsedColumns { labels, members, .. } = columns;
-    let controls = members.controls(labels, &options.control)?;
+    let UsedColumns { labels, control, members, .. } = columns;
+    let controls = members.controls(labels, control)?;
     if options.several_interventions == Some(SeveralInterventions::Drop) {
         cells.drop_several(labels, &members.acting(&controls))?;
     }
@@ -190,19 +191,18 @@ fn shape(file: &dyn ScreenFile) -> Result<(usize, usize)> {
     Ok((n_cells, n_genes))
 }
 
-/// Names of cells and genes; numbered from 0 on where the file has none.
-fn names(file: &dyn ScreenFile, n_cells: usize, n_genes: usize) -> Result<(Names, Vec<String>)> {
-    let as_many = |n_names: usize, n: usize, what: &str| -> Result<()> {
-        if n_names == n {
-            return Ok(());
-        }
-        let problem = format!("there are {n_names} names for {n} {what}s");
-        Err(InputError::new(problem, "give one name each, or none at all").in_file(file.path()).into())
-    };
-    let cells = file.cell_names()?.unwrap_or_else(|| (0..n_cells).map(|n| format!("cell_{n}")).collect());
-    as_many(cells.len(), n_cells, "cell")?;
-    let genes = file.gene_names()?.unwrap_or_else(|| (0..n_genes).map(|g| format!("gene_{g}")).collect());
-    as_many(genes.len(), n_genes, "gene")?;
+/// Names of the cells and genes, and what there is to say about them.
+fn names(
+    file: &dyn ScreenFile,
+    (n_cells, n_genes): (usize, usize),
+    options: &LoadOptions,
+    (notes, warnings): (&mut Vec<String>, &mut Vec<String>),
+) -> Result<(Names, GeneNames)> {
+    let cells = cell_names(file, n_cells)?;
+    let mut genes = GeneNames::read(file, n_genes, options.gene_names.as_deref(), &options.known_genes)?;
+    notes.append(&mut genes.notes);
+    warnings.extend(guards::doubled_names(&cells, "cells", "such cells cannot be told apart by name"));
+    warnings.extend(guards::doubled_names(&genes.names, "genes", "the later ones get the endings -1, -2, ..."));
     Ok((cells, genes))
 }
 
@@ -238,6 +238,7 @@ fn read_counts(
     // Opened to learn early whether that can be done; opened again below, so as not to be held during the pass.
     options.stream.map(|_| file.rows()).transpose()?;
     let mut sink = CountsSink::new(path, file.counts_place(), expected.cells, expected.genes, progress);
+    sink.number_features(file.feature_numbers());
     if options.stream.is_some() {
         sink.count_only();
     }
@@ -259,7 +260,7 @@ fn read_counts(
     let counts = match (options.stream, identity) {
         (Some(buffer), Some(identity)) => {
             let source = file.rows()?;
-            let genes = expected.listed.cloned();
+            let genes = of_columns(file.feature_numbers(), expected.genes.len(), expected.listed);
             DiskCounts::new(path, identity, source, expected.cells.len(), genes, buffer)?.into()
         }
         _ => counts.into(),
@@ -270,6 +271,20 @@ fn read_counts(
         ));
     }
     Ok(FirstPass { counts, totals, sizes })
+}
+
+/// The new number of each column of the stored matrix, where it is not its own: that of its gene, one of `n_genes`, which has
+/// another one if genes are `listed`.
+fn of_columns(features: Option<&[i64]>, n_genes: usize, listed: Option<&GeneNumbers>) -> Option<GeneNumbers> {
+    let Some(features) = features else { return listed.cloned() };
+    let gene = |number: &i64| {
+        let gene = usize::try_from(*number).ok()?;
+        match listed {
+            Some((gene_of, _)) => gene_of[gene],
+            None => Some(gene as u32),
+        }
+    };
+    Some((features.iter().map(gene).collect(), listed.map_or(n_genes, |(_, n)| *n)))
 }
 
 /// Restricts counts and names to the cells and genes that are used; the counts, and the total of each cell over these
@@ -362,13 +377,24 @@ fn size_factors(
     Ok(values)
 }
 
+/// The largest count, of those in memory; of counts on disk that of some cells.
+fn largest(counts: &ScreenCounts) -> Result<u32> {
+    let n = counts.disk().map_or(counts.n_cells(), |_| counts.n_cells().min(SOME_CELLS));
+    let (cells, mut largest): (Vec<usize>, u32) = ((0..n).collect(), 0);
+    counts.visit(&cells, |_, row| row.for_each(|_, x| largest = largest.max(x)))?;
+    Ok(largest)
+}
+
+/// Cells of a file on disk that are looked at where the others would take another pass over it.
+const SOME_CELLS: usize = 1000;
+
 /// Warns of what might be wrong with a data set.
 ///
 /// # Errors
 /// [`InputError`] if a covariate tells the intervention.
 fn warn(
     dataset: &Dataset,
-    interventions: &[LabelCount],
+    (interventions, controls): (&[LabelCount], &[LabelCount]),
     annotations: &Annotations,
     options: &LoadOptions,
     warnings: &mut Vec<String>,
@@ -377,12 +403,27 @@ fn warn(
     if options.control.is_empty() {
         warnings.extend(guards::unnamed_control(names));
     }
+    warnings.extend(guards::lone_label(names, controls.len(), options.unlabelled));
     let sizes: Vec<usize> = interventions.iter().map(|count| count.n_cells).collect();
     warnings.extend(guards::rare_labels(names, &sizes));
     warnings.extend(guards::library_outliers(&dataset.library));
+    let matrices = || annotations.file.matrices().unwrap_or_default();
+    warnings.extend(guards::binary_counts(largest(&dataset.counts)?, matrices));
     for covariate in &dataset.covariates.categorical {
         let found = guards::confounding(covariate, &dataset.interventions, names);
         warnings.extend(found.map_err(|e| annotations.error(&covariate.name, e))?);
+    }
+    if options.unlabelled {
+        return Ok(());
+    }
+    for covariate in &dataset.covariates.continuous {
+        let found = giveaways::covariate_by_label(covariate, &dataset.interventions);
+        warnings.extend(found.map_err(|e| annotations.error(&covariate.name, e))?);
+    }
+    warnings.extend(giveaways::depth_by_label(dataset));
+    // Counts on disk are not passed over once more for it.
+    if dataset.counts.disk().is_none() {
+        warnings.extend(giveaways::telling_genes(dataset)?);
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::data::formats::column::Levels;
+use crate::data::formats::column::{Levels, is_missing};
 use crate::data::formats::labels::{TextRow, text_rows};
 use crate::data::loading::assignments::Assignments;
 use crate::error::{InputError, Result};
@@ -143,7 +143,7 @@ impl GuideTargets {
         let mut of: BTreeMap<String, String> = BTreeMap::new();
         for TextRow { line, fields } in rows.iter().skip(usize::from(named)) {
             let (guide, target) = (&fields[guide], &fields[target]);
-            if guide.is_empty() || target.is_empty() {
+            if is_missing(guide) || is_missing(target) {
                 continue;
             }
             match of.insert(guide.clone(), target.clone()) {
@@ -160,6 +160,11 @@ impl GuideTargets {
             );
         }
         Ok(Self { path: path.to_path_buf(), of })
+    }
+
+    /// Names of all guides and targets.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.of.iter().flat_map(|(guide, target)| [guide.as_str(), target.as_str()])
     }
 
     /// Refuses a separator that is part of the name of a guide.

@@ -2,7 +2,11 @@
 
 pub(crate) mod annotations;
 pub(crate) mod assignments;
+pub(crate) mod called;
+pub(crate) mod controls;
+pub(crate) mod frames;
 pub(crate) mod genes;
+pub(crate) mod giveaways;
 pub(crate) mod guards;
 pub mod inspect;
 pub(crate) mod intervention_columns;

@@ -25,6 +25,10 @@ pub struct LoadOptions {
     pub layer: Option<String>,
     /// Genome of a 10x file; if absent, all.
     pub genome: Option<String>,
+    /// File of the barcodes of a matrix-market file; if absent, the one that belongs to it by its name.
+    pub barcodes: Option<PathBuf>,
+    /// File of its features, likewise.
+    pub features: Option<PathBuf>,
     /// Table of labels (CSV or TSV): a row per barcode.
     pub labels: Option<PathBuf>,
     /// Column of the intervention label; if absent, one of the usual names.
@@ -55,6 +59,11 @@ pub struct LoadOptions {
     pub continuous_covariates: Vec<String>,
     /// Column of size factors; if absent, the total count of each cell over the genes that are used.
     pub size_factor_key: Option<String>,
+    /// Column of the genes by which to call them; if absent, by the names that the file gives them.
+    pub gene_names: Option<String>,
+    /// Names of genes that a model knows: genes are called by the column that has most of them.
+    #[serde(skip)]
+    pub known_genes: Vec<String>,
     /// File of the genes to use.
     pub genes: Option<PathBuf>,
     /// Number of highly variable genes to use.
@@ -121,6 +130,8 @@ impl LoadOptions {
         OpenOptions {
             layer: self.layer.as_deref(),
             genome: self.genome.as_deref(),
+            barcodes: self.barcodes.as_deref(),
+            features: self.features.as_deref(),
             labels: self.labels.as_deref(),
             columns: keys.map(String::as_str).collect(),
             beginnings: match self.labels {
