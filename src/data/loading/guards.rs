@@ -80,6 +80,8 @@ pub(crate) enum MatrixKind {
     Counts,
     /// Only 0 and 1.
     Binary,
+    /// Mostly whole numbers, and fractions among them.
+    MostlyWhole,
     /// Fractions, as small as logarithms are.
     LogNormalised,
     /// Fractions.
@@ -103,6 +105,11 @@ impl MatrixKind {
         } else if values.iter().any(|x| *x < 0.0) {
             MatrixKind::Scaled
         } else if values.iter().any(|x| x.fract() != 0.0) {
+            let some = values.iter().filter(|x| **x != 0.0);
+            let whole = some.clone().filter(|x| x.fract() == 0.0).count();
+            if some.clone().count() >= ENOUGH_TO_TELL && 2 * whole > some.count() {
+                return MatrixKind::MostlyWhole;
+            }
             if largest < Self::LARGEST_LOGARITHM { MatrixKind::LogNormalised } else { MatrixKind::Normalised }
         } else if largest == 0.0 {
             MatrixKind::Empty
@@ -118,6 +125,7 @@ impl MatrixKind {
         match self {
             MatrixKind::Counts => "raw counts",
             MatrixKind::Binary => "only 0 and 1",
+            MatrixKind::MostlyWhole => "whole numbers with fractions among them (expected or corrected counts)",
             MatrixKind::LogNormalised => "log-normalised values",
             MatrixKind::Normalised => "normalised values",
             MatrixKind::Scaled => "scaled values (some are negative)",
@@ -142,9 +150,7 @@ const ENOUGH_TO_TELL: usize = 50;
 /// Adds to an error about a matrix without counts what else it may hold, and where in the file counts are.
 pub(crate) fn point_to_counts(mut error: InputError, matrices: &[StoredMatrix]) -> InputError {
     let sample = matrices.first().map_or(&[][..], |matrix| &matrix.sample);
-    let some: Vec<f64> = sample.iter().copied().filter(|x| *x != 0.0).collect();
-    let whole = some.iter().filter(|x| x.fract() == 0.0).count();
-    if error.problem.contains(NORMALISED) && some.len() >= ENOUGH_TO_TELL && 2 * whole > some.len() {
+    if error.problem.contains(NORMALISED) && MatrixKind::of(sample) == MatrixKind::MostlyWhole {
         error.problem = error.problem.replace(NORMALISED, CORRECTED);
         "give counts of unique reads (matrix.mtx of STARsolo), uncorrected, or round them"
             .clone_into(&mut error.remedy);
@@ -436,6 +442,9 @@ mod tests {
         ] {
             assert_eq!(MatrixKind::of(values), kind, "{values:?}");
         }
+        let mut expected = vec![2.0; 60];
+        expected[7] = 1.25;
+        assert_eq!(MatrixKind::of(&expected), MatrixKind::MostlyWhole);
     }
 
     #[test]
