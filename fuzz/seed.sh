@@ -3,9 +3,12 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 formats=../tests/formats
-mkdir -p corpus/{h5ad,tenx,matrix_market,npz,delimited,labels,names}
+mkdir -p corpus/{h5ad,mudata,lanes,tenx,matrix_market,npz,delimited,labels,names}
 cp "$formats"/*.h5ad "$formats"/public/*.h5ad corpus/h5ad/
 cp "$formats"/*.h5 corpus/tenx/
+cp "$formats"/*.h5mu corpus/mudata/
+cp "$formats"/table_cells.csv corpus/lanes/
+cp "$formats"/alevin_fry/alevin/quants_mat.mtx corpus/matrix_market/usa.mtx
 for source in "$formats"/mtx_v2/GRCh38/matrix.mtx "$formats"/mtx_other/GSM1_matrix.mtx; do
   cp "$source" "corpus/matrix_market/$(basename "$(dirname "$source")").mtx"
 done

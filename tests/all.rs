@@ -12,6 +12,7 @@ mod architecture;
 mod bench;
 mod cli;
 mod combinations;
+mod containers;
 mod derivations;
 mod determinism;
 mod documentation;

@@ -173,10 +173,16 @@ fn spoilt_10x_files() {
 
 #[test]
 fn spoilt_matrix_market_folders() {
-    for (seed, (source, matrix)) in
-        [("mtx_v2/GRCh38", "matrix.mtx"), ("mtx_v3", "matrix.mtx.gz"), ("mtx_other", "GSM1_matrix.mtx")]
-            .into_iter()
-            .enumerate()
+    for (seed, (source, matrix)) in [
+        ("mtx_v2/GRCh38", "matrix.mtx"),
+        ("mtx_v3", "matrix.mtx.gz"),
+        ("mtx_other", "GSM1_matrix.mtx"),
+        ("kb_counts", "cells_x_genes.mtx"),
+        ("alevin_fry/alevin", "quants_mat.mtx"),
+        ("splitpipe", "DGE.mtx"),
+    ]
+    .into_iter()
+    .enumerate()
     {
         let folder = TempDir::new().unwrap();
         for entry in std::fs::read_dir(fixture(source)).unwrap() {
@@ -197,6 +203,46 @@ fn spoilt_matrix_market_folders() {
             std::fs::write(&path, &good).unwrap();
         }
         assert!(survives(&folder.path().join(matrix), &options), "{source} is whole again");
+    }
+}
+
+#[test]
+fn spoilt_mudata() {
+    let options = LoadOptions {
+        batch_key: Some("batch".into()),
+        continuous_covariates: vec!["depth".into()],
+        drop_unlabelled_cells: true,
+        ..LoadOptions::default()
+    };
+    spoil_file("screen.h5mu", &options, 40);
+    let guides = LoadOptions { guide_threshold: Some(5), drop_unlabelled_cells: true, ..LoadOptions::default() };
+    spoil_file("screen.h5mu", &guides, 41);
+}
+
+#[test]
+fn spoilt_lanes() {
+    let folder = TempDir::new().unwrap();
+    for entry in std::fs::read_dir(fixture("lanes/lane_2")).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+    }
+    let options = LoadOptions {
+        labels: Some(fixture("lanes/lane_1/labels.csv")),
+        further_data: vec![folder.path().to_path_buf()],
+        further_labels: vec![folder.path().join("labels.csv")],
+        ..with_labels()
+    };
+    assert!(survives(&fixture("lanes/lane_1"), &options));
+    for (seed, name) in support::names(folder.path()).into_iter().enumerate() {
+        let path = folder.path().join(&name);
+        let good = std::fs::read(&path).unwrap();
+        let mut refused = 0;
+        spoil(&good, 50 + seed as u64, |bytes| {
+            std::fs::write(&path, bytes).unwrap();
+            refused += !survives(&fixture("lanes/lane_1"), &options) as usize;
+        });
+        assert!(refused >= 20, "{name}: {refused} were refused");
+        std::fs::write(&path, &good).unwrap();
     }
 }
 

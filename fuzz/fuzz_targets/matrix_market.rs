@@ -15,4 +15,12 @@ fuzz_target!(|bytes: &[u8]| {
         let label_key = Some("gem_well".into());
         common::survives(path, &LoadOptions { label_key, drop_empty_cells: true, ..LoadOptions::default() });
     });
+    // Spliced, unspliced and ambiguous counts of four genes beside each other.
+    common::with_file("quants_mat.mtx", bytes, |path| {
+        let beside = |name: &str, text: String| std::fs::write(path.with_file_name(name), text).expect("a file");
+        beside("quants_mat_rows.txt", (0..12).map(|n| format!("BARCODE{n}-{}\n", 1 + n % 2)).collect());
+        beside("quants_mat_cols.txt", (0..4).map(|g| format!("ID{g}\n")).collect());
+        let label_key = Some("gem_well".into());
+        common::survives(path, &LoadOptions { label_key, drop_empty_cells: true, ..LoadOptions::default() });
+    });
 });

@@ -2,7 +2,7 @@
 """Writes the small files of tests/formats with the tools that people use.
 
 Usage: make_fixtures.py FOLDER [KIND ...]
-(KIND: anndata, tenx, matrix_market, tables, npz, variable_genes, public; default: all)
+(KIND: anndata, tenx, matrix_market, tables, npz, variable_genes, public, containers; default: all)
 
 Run it once per version of AnnData, with KIND `anndata`, and once with a current scanpy for the rest: the names of AnnData
 files carry its version, and FOLDER/versions.json records what wrote each file. Every file holds the same screen: 12
@@ -316,10 +316,69 @@ def make_public(folder):
            anndata=anndata.__version__, numpy=np.__version__, pandas=pd.__version__, scipy=scipy.__version__, h5py=h5py.__version__)
 
 
+def make_containers(folder):
+    """What kb, alevin-fry and split-pipe write; a MuData file whose cells come in another order; a screen of two lanes."""
+    import anndata
+    import mudata
+
+    x = counts()
+    lines = lambda values: "".join(value + "\n" for value in values)
+
+    def part(name):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        return folder / name
+
+    kb = part("kb_counts")
+    scipy.io.mmwrite(str(kb / "cells_x_genes.mtx"), sp.csr_matrix(x.astype(float)), field="real")
+    (kb / "cells_x_genes.barcodes.txt").write_text(lines(BARCODES))
+    (kb / "cells_x_genes.genes.txt").write_text(lines(i + ".1" for i in IDS))
+    (kb / "cells_x_genes.genes.names.txt").write_text(lines(GENES))
+    fry = part("alevin_fry/alevin")
+    spliced, unspliced = x // 2, x // 3
+    usa = np.hstack([spliced, unspliced, x - spliced - unspliced])
+    scipy.io.mmwrite(str(fry / "quants_mat.mtx"), sp.csr_matrix(usa), field="integer")
+    (fry / "quants_mat_rows.txt").write_text(lines(BARCODES))
+    (fry / "quants_mat_cols.txt").write_text(lines(IDS))
+    (fry.parent / "meta_info.json").write_text(json.dumps(dict(num_genes=usa.shape[1], usa_mode=True)) + "\n")
+    parse = part("splitpipe")
+    scipy.io.mmwrite(str(parse / "DGE.mtx"), sp.csr_matrix(x), field="integer")
+    (parse / "cell_metadata.csv").write_text("bc_wells,sample\n" + lines("%s,s%d" % (b, n % 2) for n, b in enumerate(BARCODES)))
+    (parse / "all_genes.csv").write_text("gene_id,gene_name,genome\n" + lines("%s,%s,hg38" % g for g in zip(IDS, GENES)))
+    # The second lane lacks a gene, and has the others in another order; one barcode is in both.
+    for lane, cells, genes in [(1, range(6), list(range(N_GENES))), (2, range(6, N_CELLS), list(range(N_GENES - 1))[::-1])]:
+        where = part("lanes/lane_%d" % lane)
+        barcodes = [BARCODES[n][:-1] + "1" for n in cells]
+        barcodes[0] = BARCODES[0]
+        guides = np.array([[40 * (n % 3 == 1), 40 * (n % 3 == 2)] for n in cells])
+        both = np.hstack([x[list(cells)][:, genes], guides])
+        scipy.io.mmwrite(str(where / "matrix.mtx"), sp.csc_matrix(both.T), field="integer")
+        kinds = ["Gene Expression"] * len(genes) + ["CRISPR Guide Capture"] * 2
+        rows = zip([IDS[g] for g in genes] + ["g1", "g2"], [GENES[g] for g in genes] + ["guide1", "guide2"], kinds)
+        (where / "features.tsv").write_text(lines("\t".join(row) for row in rows))
+        (where / "barcodes.tsv").write_text(lines(barcodes))
+        (where / "labels.csv").write_text("barcode,intervention\n" + lines("%s,%s" % (b, LABELS[n]) for b, n in zip(barcodes, cells)))
+    rna = anndata.AnnData(sp.csr_matrix(x.astype("float32")), obs=pd.DataFrame({"depth": np.arange(N_CELLS) + 0.5}, index=BARCODES),
+                          var=pd.DataFrame({"gene_ids": IDS}, index=["GENE%d" % g for g in range(N_GENES)]))
+    some = BARCODES[::-2]  # the modality that comes first has half of the cells, the last one first
+    adt = anndata.AnnData(np.ones((len(some), 2), dtype="float32"), obs=pd.DataFrame(index=some), var=pd.DataFrame(index=["CD3", "CD4"]))
+    guides = 40 * (np.arange(N_CELLS)[:, None] % 3 == [1, 2])
+    gdo = anndata.AnnData(sp.csr_matrix(guides.astype("float32")), obs=pd.DataFrame(index=BARCODES), var=pd.DataFrame(index=["g1", "g2"]))
+    whole = mudata.MuData({"adt": adt, "rna": rna, "gdo": gdo})
+    of = {b: n for n, b in enumerate(BARCODES)}
+    assert list(whole.obs_names) != BARCODES
+    whole.obs["perturbation"] = pd.Categorical([LABELS[of[b]] for b in whole.obs_names])
+    whole.obs["batch"] = ["b%d" % (of[b] % 2) for b in whole.obs_names]
+    whole.write(folder / "screen.h5mu")
+    from importlib.metadata import version
+
+    record(folder, ["kb_counts", "alevin_fry", "splitpipe", "lanes"], scipy=scipy.__version__)
+    record(folder, ["screen.h5mu"], mudata=version("mudata"), anndata=version("anndata"), pandas=pd.__version__)
+
+
 def main():
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
-    kinds = sys.argv[2:] or ["anndata", "tenx", "matrix_market", "tables", "npz", "variable_genes", "public"]
+    kinds = sys.argv[2:] or ["anndata", "tenx", "matrix_market", "tables", "npz", "variable_genes", "public", "containers"]
     for kind in kinds:
         globals()["make_" + kind](folder)
 

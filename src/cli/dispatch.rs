@@ -11,7 +11,7 @@ use crate::commands::bench::bench;
 use crate::commands::embed::embed;
 use crate::commands::evaluate::evaluate;
 use crate::commands::fit_shifts::fit_shifts;
-use crate::commands::inspect::inspect;
+use crate::commands::inspect::inspect_as;
 use crate::commands::judge::judge;
 use crate::commands::normalize::normalize;
 use crate::commands::predict::predict;
@@ -118,8 +118,8 @@ pub fn dispatch(cli: Cli, ranks: &Ranks) -> Result<()> {
             console::print(&if json { figures.to_json() } else { figures.text() })
         }
         Command::Inspect(args) => {
-            let (layer, genome) = (args.layer.as_deref(), args.genome.as_deref());
-            let found = inspect(&args.file, layer, genome, args.labels.as_deref())?;
+            let (file, options) = args.opened();
+            let found = inspect_as(&file, &options)?;
             console::print(&if args.json { found.to_json() } else { found.text() })
         }
         Command::Verify(args) => {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::data::formats::names_a_screen;
 use crate::error::{InputError, Result};
 use crate::results::catalogue::ResultsFile;
 use crate::settings::{RawSettings, Settings};
@@ -10,7 +11,8 @@ use crate::settings::{RawSettings, Settings};
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct RunArgs {
-    /// Settings in TOML; the config.toml of a results folder repeats that run. With --resume, the results folder itself
+    /// Settings in TOML; the config.toml of a results folder repeats that run. With --resume, the results folder itself. A data file
+    /// here is taken as with --data
     #[arg(value_name = "CONFIG.toml")]
     pub config: Option<PathBuf>,
     /// Settings given as flags.
@@ -39,6 +41,18 @@ impl RunArgs {
     /// # Errors
     /// As [`Settings::load`].
     pub fn checked(mut self) -> Result<Settings> {
+        let resumes = self.settings.interruption.resume == Some(true);
+        let is_screen = |path: &PathBuf| {
+            !(path.is_dir() && (resumes || ResultsFile::Config.within(path).is_file())) && names_a_screen(path)
+        };
+        if let Some(file) = self.config.take_if(|path| is_screen(path)) {
+            let data = &mut self.settings.data.data;
+            if data.is_some() {
+                let problem = "data are named with --data as well";
+                return Err(InputError::new(problem, "name every data file with --data").in_file(&file).into());
+            }
+            *data = Some(vec![file]);
+        }
         let Some(folder) = self.config.take_if(|path| path.is_dir()) else {
             return Settings::load(self.config.as_deref(), self.settings);
         };

@@ -1,3 +1,3 @@
 //! `svae-cpu inspect`: what is in a data file, and the command that would train on it.
 
-pub use crate::data::loading::inspect::inspect;
+pub use crate::data::loading::inspect::inspect_as;

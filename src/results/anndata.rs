@@ -45,8 +45,11 @@ impl ResultsFolder {
         let (input_obs, input_var) = input.unzip();
         let (called, mut obs) = input_obs.and_then(|obs| matching(obs, data.cell_names.iter())).unwrap_or_default();
         // A file with a table of its own says all that it has to say of the cells.
-        let has_table =
-            config.data.as_deref().and_then(Path::extension).is_some_and(|e| e.eq_ignore_ascii_case("h5ad"));
+        let has_table = config
+            .data
+            .as_deref()
+            .and_then(Path::extension)
+            .is_some_and(|e| e.eq_ignore_ascii_case("h5ad") || e.eq_ignore_ascii_case("h5mu"));
         if !has_table || obs.is_empty() {
             let known: HashSet<String> = obs.iter().map(|(name, _)| name.clone()).collect();
             obs.extend(annotations(data).into_iter().filter(|(name, _)| !known.contains(name)));

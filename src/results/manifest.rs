@@ -44,6 +44,9 @@ pub struct Manifest {
     /// Data file, with its length and checksum; absent for a simulation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input: Option<InputFile>,
+    /// Further data files of the same screen.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub further_input: Vec<InputFile>,
     /// Seconds since 1970 at which the run began.
     pub started: u64,
     /// Seconds since 1970 at which it ended.
@@ -78,6 +81,8 @@ impl Manifest {
             Some(path) if path.is_file() => Some(InputFile::read(path)?),
             _ => None,
         };
+        let further = config.input.further_data.iter().filter(|path| path.is_file());
+        let further_input = further.map(|path| InputFile::read(path)).collect::<Result<_>>()?;
         Ok(Self {
             program: format!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION")),
             command: std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect(),
@@ -90,6 +95,7 @@ impl Manifest {
             threads: team.threads(),
             ranks: team.ranks().size(),
             input,
+            further_input,
             started,
             ended: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
             seconds,

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::str::FromStr;
 
+use crate::data::loading::options::LoadOptions;
 use crate::data::simulate::{Simulation, SimulationKind};
 use crate::error::{Error, Result};
 use crate::model::architecture::{MaskKind, PosteriorCovariance};
@@ -11,7 +12,7 @@ use crate::settings::config::Settings;
 use crate::settings::effect::without_effect;
 use crate::settings::file;
 use crate::settings::origin::Origin;
-use crate::settings::ranges::{NumberRange, number, number_or_none, path_or_none, seed, whole, whole_or_none};
+use crate::settings::ranges::{NumberRange, number, number_or_none, paths, seed, whole, whole_or_none};
 use crate::settings::raw::{RawSettings, RawSimulation};
 
 impl FromStr for Settings {
@@ -56,7 +57,7 @@ impl RawSettings {
         let given = self.given_keys()?;
         self.refuse_two_sources(&given, origin)?;
         let Self { mut data, model, training, execution, interruption, output, simulation } = self.over_recipe()?;
-        let path = path_or_none("file", "a data file")(origin.place("data"), data.data.take())?;
+        let (path, further_data) = paths(origin.place("data"), data.data.take(), "a data file")?;
         let execution = execution.check(origin)?;
         let simulation = match path {
             Some(_) => None,
@@ -64,7 +65,7 @@ impl RawSettings {
         };
         let mut config = Settings {
             data: path,
-            input: data.check(origin)?,
+            input: LoadOptions { further_data, ..data.check(origin)? },
             model: model.check(origin)?,
             training: training.check(origin)?,
             execution,

@@ -14,7 +14,7 @@ pub(super) const UNSAVED_KEYS: [&str; 9] =
 pub const INDIFFERENT_KEYS: [&str; 7] = ["threads", "data", "barcodes", "features", "labels", "genes", "guide_targets"];
 
 /// Keys that describe a data file.
-pub(super) const DATA_KEYS: [&str; 27] = [
+pub(super) const DATA_KEYS: [&str; 28] = [
     "label_key",
     "combination_separator",
     "intervention_columns",
@@ -30,6 +30,7 @@ pub(super) const DATA_KEYS: [&str; 27] = [
     "drop_empty_cells",
     "layer",
     "genome",
+    "modality",
     "barcodes",
     "features",
     "labels",

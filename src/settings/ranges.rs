@@ -162,6 +162,20 @@ pub(super) fn path_or_none(
     }
 }
 
+/// One path or several: the first, and the others; `example` says what one is the path of.
+pub(super) fn paths(
+    place: Place,
+    values: Option<Vec<PathBuf>>,
+    example: &str,
+) -> Result<(Option<PathBuf>, Vec<PathBuf>)> {
+    let Some(values) = values else { return Ok((None, Vec::new())) };
+    if values.is_empty() || values.iter().any(|path| path.as_os_str().is_empty()) {
+        return Err(place.refused("the name of the file is empty".to_owned(), format!("give the path of {example}")));
+    }
+    let mut values = values.into_iter();
+    Ok((values.next(), values.collect()))
+}
+
 /// Labels, with every entry `@file` replaced by the lines of that file; `@@name` is the label `@name`. A label with commas may have
 /// been cut there: pieces are kept, and joined where labels are known.
 pub(super) fn labels_or_none(place: Place, value: Option<Vec<String>>) -> Result<Option<Vec<String>>> {

@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::data::loading::options::{LoadOptions, SeveralInterventions, USUAL_BUFFER};
 use crate::data::simulate::SimulationKind;
@@ -18,7 +18,7 @@ use crate::numerics::simd::Level;
 use crate::settings::origin::Origin;
 use crate::settings::ranges::{
     NumberRange, any, any_or_none, column_or_none, labels, labels_or_none, names, names_or_none, number,
-    number_or_none, path_or_none, seed, separator_or_none, time_or_none, whole, whole_or_none,
+    number_or_none, path_or_none, paths, seed, separator_or_none, time_or_none, whole, whole_or_none,
 };
 use crate::settings::time_limit::TimeLimit;
 use crate::system::console::LogFormat;
@@ -113,9 +113,11 @@ pub struct RawSettings {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, clap::Args)]
 #[command(next_help_heading = "Data")]
 pub struct RawData {
-    /// Data file: AnnData (.h5ad), 10x Genomics (.h5), a matrix-market folder or .npz; without it, data are simulated
+    /// Data file: AnnData (.h5ad), MuData (.h5mu), 10x Genomics (.h5), a matrix-market folder, a table of counts or .npz; several (each
+    /// with its own --data) are lanes of one screen; without it, data are simulated
     #[arg(long, value_name = "FILE")]
-    pub data: Option<PathBuf>,
+    #[serde(default, deserialize_with = "one_or_several", serialize_with = "as_one_or_several")]
+    pub data: Option<Vec<PathBuf>>,
     /// Column of obs that holds the intervention of each cell
     #[arg(long, value_name = "COLUMN")]
     pub label_key: Option<String>,
@@ -166,15 +168,20 @@ pub struct RawData {
     /// Genome to read from a 10x file of several (by default all, where they share one matrix)
     #[arg(long, value_name = "GENOME")]
     pub genome: Option<String>,
+    /// Modality of a MuData file that holds the genes (by default the one called rna, gene or gex, or the only one)
+    #[arg(long, value_name = "NAME")]
+    pub modality: Option<String>,
     /// File of the barcodes of a matrix-market file (by default the one that belongs to it by its name)
     #[arg(long, value_name = "FILE")]
     pub barcodes: Option<PathBuf>,
     /// File of the features or genes of a matrix-market file (by default the one that belongs to it by its name)
     #[arg(long, value_name = "FILE")]
     pub features: Option<PathBuf>,
-    /// Table of the cells' labels (CSV or TSV): a row per barcode; its columns may be named wherever one of obs may
+    /// Table of the cells' labels (CSV or TSV): a row per barcode; its columns may be named wherever one of obs may; where there are
+    /// several --data, one for all, or as many as these and in their order
     #[arg(long, value_name = "FILE")]
-    pub labels: Option<PathBuf>,
+    #[serde(default, deserialize_with = "one_or_several", serialize_with = "as_one_or_several")]
+    pub labels: Option<Vec<PathBuf>>,
     /// Labels of control cells, separated by commas, patterns of them (non-targeting*), or @FILE with one label per line: no
     /// intervention acts on them, their latents have the prior N(0, I)
     #[arg(long, value_name = "LABEL,...|@FILE", value_delimiter = ',')]
@@ -205,10 +212,37 @@ pub struct RawData {
     pub stream_buffer: Option<i64>,
 }
 
+/// One path as text, or a list of them.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected the path of a file, or a list of paths")]
+enum OneOrSeveral {
+    One(PathBuf),
+    Several(Vec<PathBuf>),
+}
+
+fn one_or_several<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<Vec<PathBuf>>, D::Error> {
+    Ok(Some(match OneOrSeveral::deserialize(deserializer)? {
+        OneOrSeveral::One(path) => vec![path],
+        OneOrSeveral::Several(paths) => paths,
+    }))
+}
+
+fn as_one_or_several<S: Serializer>(
+    paths: &Option<Vec<PathBuf>>,
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    match paths.as_deref() {
+        None => serializer.serialize_none(),
+        Some([path]) => path.serialize(serializer),
+        Some(paths) => paths.serialize(serializer),
+    }
+}
+
 impl RawData {
     /// What is read of a data file; the file itself is left to the caller.
     pub(super) fn check(self, origin: &Origin) -> Result<LoadOptions> {
         let at = |key| origin.place(key);
+        let (table, further_tables) = paths(at("labels"), self.labels, "a file")?;
         let streams = self.stream.unwrap_or(false);
         let megabytes = whole(USUAL_BUFFER, 1, 1 << 24)(at("stream_buffer"), self.stream_buffer)?;
         Ok(LoadOptions {
@@ -230,9 +264,12 @@ impl RawData {
             drop_empty_cells: self.drop_empty_cells.unwrap_or(false),
             layer: column_or_none(at("layer"), self.layer)?,
             genome: column_or_none(at("genome"), self.genome)?,
+            modality: column_or_none(at("modality"), self.modality)?,
             barcodes: path_or_none("file", "a file")(at("barcodes"), self.barcodes)?,
             features: path_or_none("file", "a file")(at("features"), self.features)?,
-            labels: path_or_none("file", "a file")(at("labels"), self.labels)?,
+            labels: table,
+            further_labels: further_tables,
+            further_data: Vec::new(),
             control: labels(at("control"), self.control)?,
             gene_names: column_or_none(at("gene_names"), self.gene_names)?,
             known_genes: Vec::new(),
@@ -534,10 +571,13 @@ impl RawSettings {
 
     pub(super) fn to_table(&self) -> Result<toml::Table> {
         let (data, out) = (&self.data, &self.output.out);
-        let names = [(&data.barcodes, "--barcodes"), (&data.features, "--features")];
-        let paths = [(&data.data, "--data"), (&data.labels, "--labels"), (&data.genes, "--genes"), (out, "--out")];
-        for (path, flag) in paths.into_iter().chain(names) {
-            if path.as_ref().is_some_and(|path| path.to_str().is_none()) {
+        let single =
+            [(&data.barcodes, "--barcodes"), (&data.features, "--features"), (&data.genes, "--genes"), (out, "--out")];
+        let several = [(&data.data, "--data"), (&data.labels, "--labels")];
+        let several =
+            several.into_iter().flat_map(|(paths, flag)| paths.iter().flatten().map(move |path| (path, flag)));
+        for (path, flag) in single.into_iter().filter_map(|(path, flag)| Some((path.as_ref()?, flag))).chain(several) {
+            if path.to_str().is_none() {
                 return Err(InputError::new("the path is not valid UTF-8", "rename the file or folder")
                     .at(flag)
                     .into());

@@ -24,6 +24,16 @@ impl Settings {
             });
             table.insert(key.to_owned(), toml::Value::Array(entries.collect()));
         }
+        let several = [
+            ("data", self.data.as_ref(), &self.input.further_data),
+            ("labels", self.input.labels.as_ref(), &self.input.further_labels),
+        ];
+        for (key, first, further) in several {
+            if let (Some(first), false, true) = (first, further.is_empty(), table.contains_key(key)) {
+                let paths = std::iter::once(first).chain(further).map(|path| path.display().to_string().into());
+                table.insert(key.to_owned(), toml::Value::Array(paths.collect()));
+            }
+        }
         // A struct keeps the order of its fields, a table does not.
         let order = saved_order();
         let mut text = String::from("# Settings of this run. Repeat it with: svae-cpu run THIS_FILE\n");

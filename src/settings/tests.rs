@@ -111,6 +111,7 @@ flag_tests! {
     drop_empty_cells: FILE, ["--drop-empty-cells"] => "drop_empty_cells" = "true";
     layer: FILE, ["--layer", "counts"] => "layer" = "\"counts\"";
     genome: FILE, ["--genome", "GRCh38"] => "genome" = "\"GRCh38\"";
+    modality: FILE, ["--modality", "rna"] => "modality" = "\"rna\"";
     barcodes: FILE, ["--barcodes", "barcodes.tsv"] => "barcodes" = "\"barcodes.tsv\"";
     features: FILE, ["--features", "genes.tsv"] => "features" = "\"genes.tsv\"";
     labels: FILE, ["--labels", "labels.csv"] => "labels" = "\"labels.csv\"";

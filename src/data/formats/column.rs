@@ -71,6 +71,22 @@ impl Column {
         }
     }
 
+    /// The values of `rows`, in their order.
+    pub fn select(self, rows: &[usize]) -> Self {
+        fn pick<T: Clone>(values: &[T], rows: &[usize]) -> Vec<T> {
+            rows.iter().map(|&row| values[row].clone()).collect()
+        }
+        match self {
+            Column::Categorical { levels, numbers, codes } => {
+                Column::Categorical { levels, numbers, codes: pick(&codes, rows) }
+            }
+            Column::Strings(values) => Column::Strings(pick(&values, rows)),
+            Column::Integers(values) => Column::Integers(pick(&values, rows)),
+            Column::Numbers(values) => Column::Numbers(pick(&values, rows)),
+            Column::Flags(values) => Column::Flags(pick(&values, rows)),
+        }
+    }
+
     /// The column as categories: the stored order of levels, else ascending. Texts that stand for a missing value are none.
     pub fn into_levels(self) -> Result<Levels, InputError> {
         self.into_levels_with(&[])

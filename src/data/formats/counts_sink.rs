@@ -30,6 +30,8 @@ pub(crate) struct CountsSink<'a> {
     gene_names: &'a [String],
     /// Number among the genes of each column of the matrix, -1 if it is none; all are genes if absent.
     features: Option<&'a [i64]>,
+    /// Whether several columns are of one gene, so that their sum is no repair.
+    shared_genes: bool,
     /// New number of each gene that is kept; all are if absent.
     gene_of: Option<&'a [Option<u32>]>,
     /// Cells whose counts are not kept.
@@ -85,6 +87,7 @@ impl<'a> CountsSink<'a> {
             cell_names,
             gene_names,
             features: None,
+            shared_genes: false,
             gene_of: None,
             left_out: None,
             progress,
@@ -104,6 +107,11 @@ impl<'a> CountsSink<'a> {
     /// Takes the columns of the matrix for features, of which those with a number from 0 on in `features` are genes.
     pub fn number_features(&mut self, features: Option<&'a [i64]>) {
         self.features = features;
+        let mut seen = vec![false; self.gene_names.len()];
+        self.shared_genes = features.into_iter().flatten().any(|&gene| match usize::try_from(gene) {
+            Ok(gene) => seen.get_mut(gene).is_some_and(|seen| std::mem::replace(seen, true)),
+            Err(_) => false,
+        });
     }
 
     /// Keeps only the genes with a number in `gene_of`, `n` of them.
@@ -192,7 +200,7 @@ impl<'a> CountsSink<'a> {
             }
             self.row = merged;
             self.ascending = true;
-            self.n_mended += 1;
+            self.n_mended += usize::from(!self.shared_genes);
         }
         if self.left_out.is_some_and(|cells| cells[cell]) {
             self.row.clear();
@@ -304,7 +312,7 @@ impl<'a> CountsSink<'a> {
         let (counts, n_mended) = scatter.finish().map_err(|problem| self.fault(problem, "write the file again"))?;
         self.scattered = Some(counts);
         self.totals = tally.totals;
-        self.n_mended = n_mended;
+        self.n_mended = if self.shared_genes { 0 } else { n_mended };
         Ok(())
     }
 

@@ -243,6 +243,11 @@ impl ScreenFile for Delimited {
     }
 }
 
+/// Whether a line above a table says how it was made, as those of BD Rhapsody do.
+fn is_comment(line: &[u8]) -> bool {
+    line.starts_with(b"##") || line.trim_ascii() == b"#"
+}
+
 /// What the first lines of a table say.
 struct TableHeader {
     delimiter: u8,
@@ -256,9 +261,11 @@ struct TableHeader {
 impl TableHeader {
     fn read(path: &Path) -> Result<Self> {
         let mut lines = Lines::open(path, MAX_LINE)?;
-        let next = |lines: &mut Lines| -> Result<Option<Vec<u8>>> {
+        let mut begun = false;
+        let mut next = |lines: &mut Lines| -> Result<Option<Vec<u8>>> {
             while let Some(line) = lines.next()? {
-                if !line.trim_ascii().is_empty() {
+                if !(line.trim_ascii().is_empty() || !begun && is_comment(line)) {
+                    begun = true;
                     return Ok(Some(line.to_vec()));
                 }
             }
@@ -320,7 +327,7 @@ fn row_names(path: &Path, header: &TableHeader) -> Result<Names> {
     let (mut names, mut first, mut n_bytes) = (Names::default(), true, 0);
     let mut fields = Fields::default();
     while let Some(line) = lines.next()? {
-        if line.trim_ascii().is_empty() || std::mem::take(&mut first) {
+        if line.trim_ascii().is_empty() || first && is_comment(line) || std::mem::take(&mut first) {
             continue;
         }
         let name = match fields.first(line, header.delimiter) {
@@ -382,7 +389,9 @@ impl Sides<'_> {
             return Ok(Some(false));
         }
         // Every kind of table has an index.
-        if corner != "index" && (corner == "cells" || USUAL_BARCODES.contains(&corner.as_str())) {
+        if corner != "index"
+            && (["cells", "cell_index"].contains(&corner.as_str()) || USUAL_BARCODES.contains(&corner.as_str()))
+        {
             return Ok(Some(true));
         }
         let (row_cells, column_cells) = self.shares(looks_like_a_cell);
@@ -423,7 +432,7 @@ struct TableRows {
 impl TableRows {
     fn open(path: &Path, delimiter: u8, width: usize) -> Result<Self> {
         let mut table = Self { lines: Lines::open(path, MAX_LINE)?, delimiter, width, fields: Fields::default() };
-        while table.lines.next()?.is_some_and(|line| line.trim_ascii().is_empty()) {}
+        while table.lines.next()?.is_some_and(|line| line.trim_ascii().is_empty() || is_comment(line)) {}
         Ok(table)
     }
 

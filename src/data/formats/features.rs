@@ -108,6 +108,12 @@ impl Genes {
         (self.names.len() < self.number.len()).then_some(&self.number)
     }
 
+    /// Says that the features come `n` times, one list after the other: what a gene has in each is added up.
+    pub fn repeat(&mut self, n: usize) {
+        self.number = self.number.repeat(n);
+        self.guide_number = self.guide_number.repeat(n);
+    }
+
     /// Those of `values`, one for each feature, that belong to genes.
     pub fn of_genes<T>(&self, values: Vec<T>) -> Vec<T> {
         values.into_iter().zip(&self.number).filter(|(_, number)| **number >= 0).map(|(value, _)| value).collect()

@@ -7,7 +7,7 @@ use crate::data::formats::column::Column;
 use crate::data::formats::counts_sink::CountsSink;
 use crate::data::formats::features::{Features, Genes};
 use crate::data::formats::frame::Frame;
-use crate::data::formats::hdf5::{HDF5_ENDINGS, Hdf5, Matrix, RowReader, Storage, place};
+use crate::data::formats::hdf5::{HDF5_ENDINGS, Hdf5, Matrix, RowReader, Storage};
 use crate::data::formats::screen_file::{CellMatrix, RawTruth, ScreenFile, StoredMatrix, has_ending};
 use crate::data::names::Names;
 use crate::error::{InputError, Result};
@@ -55,8 +55,17 @@ impl H5ad {
             .in_file(path)
             .into());
         }
+        Self::of(hdf5, layer)
+    }
+
+    /// What is in an open file, or in a group of one.
+    ///
+    /// # Errors
+    /// [`InputError`] if what it says of its features is damaged.
+    pub(super) fn of(hdf5: Hdf5, layer: Option<&str>) -> Result<Self> {
         let mut file = Self { hdf5, layer: layer.map(str::to_string), features: None };
-        file.features = file.read_features().map_err(|error| error.in_file(path).at("var"))?;
+        file.features =
+            file.read_features().map_err(|error| error.in_file(file.hdf5.path()).at(file.hdf5.place("var")))?;
         Ok(file)
     }
 
@@ -274,7 +283,7 @@ impl H5ad {
             .ok_or_else(|| self.fault(table, "its index (the names of its rows) is missing", WRITE_AGAIN).into())
     }
 
-    fn n_rows(&self, table: &str) -> Result<usize> {
+    pub(super) fn n_rows(&self, table: &str) -> Result<usize> {
         let index = self.index_name(table)?;
         if self.hdf5.record_fields(table).is_some() {
             return Ok(self.hdf5.vector(table)?.shape()[0]);
@@ -304,7 +313,7 @@ impl H5ad {
     }
 
     /// As [`H5ad::row_names`], in few bytes.
-    fn many_row_names(&self, table: &str) -> Result<Names> {
+    pub(super) fn many_row_names(&self, table: &str) -> Result<Names> {
         let index = self.index_name(table)?;
         let name = format!("{table}/{index}");
         // Text as it is stored nearly always.
@@ -361,7 +370,8 @@ impl H5ad {
         let mut rows = vec![Vec::new(); self.n_rows(path)?];
         for (j, name) in names.iter().enumerate() {
             let column = self.stored_column(path, name)?.into_numbers();
-            let values = column.map_err(|error| error.in_file(self.path()).at(place(&format!("{path}/{name}"))))?;
+            let values =
+                column.map_err(|error| error.in_file(self.path()).at(self.hdf5.place(&format!("{path}/{name}"))))?;
             if values.len() != rows.len() {
                 let problem = format!("it has {} values for {} rows", values.len(), rows.len());
                 return Err(self.fault(&format!("{path}/{name}"), problem, "write the file again").into());
@@ -473,7 +483,7 @@ impl ScreenFile for H5ad {
     }
 
     fn counts_place(&self) -> String {
-        self.counts_name().map_or_else(|_| "X".to_string(), |name| place(&name))
+        self.hdf5.place(&self.counts_name().unwrap_or_else(|_| "X".to_string()))
     }
 
     fn read_counts(&self, sink: &mut CountsSink) -> Result<()> {
@@ -482,7 +492,7 @@ impl ScreenFile for H5ad {
 
     fn rows(&self) -> Result<Box<dyn RowSource>> {
         let n_columns = self.n_rows(&self.genes_table()?)?;
-        Ok(Box::new(RowReader::open(self.path(), &self.matrix(&self.counts_name()?)?, n_columns)?))
+        Ok(Box::new(RowReader::open(&self.hdf5, &self.matrix(&self.counts_name()?)?, n_columns)?))
     }
 
     fn column_names(&self) -> Result<Vec<String>> {
@@ -490,7 +500,7 @@ impl ScreenFile for H5ad {
     }
 
     fn column_place(&self, name: &str) -> String {
-        place(&format!("obs/{name}"))
+        self.hdf5.place(&format!("obs/{name}"))
     }
 
     fn column(&self, name: &str, _label: bool) -> Result<Column> {

@@ -25,7 +25,7 @@ const MOST_CHUNK: u64 = 1 << 26;
 const SAMPLE: usize = 1 << 15;
 
 /// Endings of the names of HDF5 files.
-pub(crate) const HDF5_ENDINGS: [&str; 3] = [".h5ad", ".h5", ".hdf5"];
+pub(crate) const HDF5_ENDINGS: [&str; 4] = [".h5ad", ".h5", ".hdf5", ".h5mu"];
 
 /// An open HDF5 file.
 pub(crate) struct Hdf5 {
@@ -33,6 +33,8 @@ pub(crate) struct Hdf5 {
     file: H5File,
     /// Bytes of the file.
     length: u64,
+    /// The group that paths begin at; empty for the whole file.
+    root: String,
 }
 
 /// How a matrix is stored.
@@ -75,7 +77,37 @@ impl Hdf5 {
             )
             .in_file(path)
         })?;
-        Ok(Self { path: path.to_path_buf(), file, length })
+        Ok(Self { path: path.to_path_buf(), file, length, root: String::new() })
+    }
+
+    /// Opens `path` for what lies in the group `root`: paths begin there.
+    ///
+    /// # Errors
+    /// As [`Hdf5::open`].
+    pub fn open_within(path: &Path, root: &str) -> Result<Self> {
+        Ok(Self { root: root.to_owned(), ..Self::open(path)? })
+    }
+
+    /// The group that paths begin at.
+    pub fn root(&self) -> &str {
+        &self.root
+    }
+
+    /// Path in the file of what is called `name` here.
+    fn full(&self, name: &str) -> String {
+        match (self.root.as_str(), name) {
+            ("", name) => name.to_owned(),
+            (root, "") => root.to_owned(),
+            (root, name) => format!("{root}/{name}"),
+        }
+    }
+
+    /// A path within the file as Python would write it.
+    pub fn place(&self, name: &str) -> String {
+        match self.root.split_once('/') {
+            Some((outer, inner)) => format!("{outer}[\"{inner}\"].{}", place(name)),
+            None => place(name),
+        }
     }
 
     /// The file.
@@ -85,7 +117,7 @@ impl Hdf5 {
 
     /// A fault at `name`, a path within the file.
     pub fn fault(&self, name: &str, problem: impl Into<String>, remedy: impl Into<String>) -> InputError {
-        InputError::new(problem, remedy).in_file(&self.path).at(place(name))
+        InputError::new(problem, remedy).in_file(&self.path).at(self.place(name))
     }
 
     fn damaged(&self, name: &str, error: Hdf5Error) -> InputError {
@@ -95,7 +127,7 @@ impl Hdf5 {
     /// A group, or `None` if there is no group of that name.
     pub fn group(&self, name: &str) -> Option<H5Group> {
         let mut group = self.file.root_group();
-        for part in name.split('/').filter(|part| !part.is_empty()) {
+        for part in self.full(name).split('/').filter(|part| !part.is_empty()) {
             group = group.group(part).ok()?;
         }
         Some(group)
@@ -116,13 +148,13 @@ impl Hdf5 {
     pub fn attribute(&self, name: &str, attribute: &str) -> Option<String> {
         match self.group(name) {
             Some(group) => group.attr_string(attribute).ok(),
-            None => self.file.dataset(name).ok()?.attr(attribute).ok()?.read_string().ok(),
+            None => self.file.dataset(&self.full(name)).ok()?.attr(attribute).ok()?.read_string().ok(),
         }
     }
 
     /// An attribute of a group that is a list of texts, if it has one that can be read.
     pub fn text_list(&self, group: &str, attribute: &str) -> Option<Vec<String>> {
-        match text_list(&self.path, group, attribute)? {
+        match text_list(&self.path, &self.full(group), attribute)? {
             TextList::Texts(texts) => Some(texts),
             TextList::References(references, n) => {
                 let texts = heap_texts(&self.path, &references, n).ok()??;
@@ -133,12 +165,12 @@ impl Hdf5 {
 
     /// Whether there is a data set of that name.
     pub fn has_dataset(&self, name: &str) -> bool {
-        self.file.dataset(name).is_ok()
+        self.file.dataset(&self.full(name)).is_ok()
     }
 
     /// A data set whose size is plausible, or `None` if there is none of that name.
     pub fn dataset(&self, name: &str) -> Result<Option<H5Dataset>> {
-        let dataset = match self.file.dataset(name) {
+        let dataset = match self.file.dataset(&self.full(name)) {
             Ok(dataset) => dataset,
             Err(Hdf5Error::NotFound(_)) => return Ok(None),
             Err(e) => return Err(self.damaged(name, e).into()),
@@ -257,6 +289,7 @@ impl Hdf5 {
     /// Whether no part of a path is a link to somewhere else.
     fn is_here(&self, name: &str) -> bool {
         let mut group = self.file.root_group();
+        let name = self.full(name);
         let mut parts = name.split('/').filter(|part| !part.is_empty()).peekable();
         while let Some(part) = parts.next() {
             if !matches!(group.link_class(part), Ok(LinkClass::Hard)) {
@@ -314,7 +347,7 @@ impl Hdf5 {
 
     /// Names of the fields of a table stored as records, as AnnData 0.6 and older did; `None` if it is no such table.
     pub fn record_fields(&self, name: &str) -> Option<Vec<String>> {
-        match self.file.dataset(name).ok()?.datatype().ok()? {
+        match self.file.dataset(&self.full(name)).ok()?.datatype().ok()? {
             DatatypeMessage::Compound { members, .. } => Some(members.into_iter().map(|member| member.name).collect()),
             _ => None,
         }
@@ -586,12 +619,12 @@ const SHORT_GAP: usize = 1 << 12;
 const CHANGED: &str = "it holds values that it did not hold when the run began";
 
 impl RowReader {
-    /// A reader of `matrix` of the file at `path`, which has `n_genes` columns.
+    /// A reader of `matrix` of a file, opened anew, which has `n_genes` columns.
     ///
     /// # Errors
     /// As [`Hdf5::open`]; [`InputError`] if the matrix is stored by columns.
-    pub fn open(path: &Path, matrix: &Matrix, n_genes: usize) -> Result<Self> {
-        let hdf5 = Hdf5::open(path)?;
+    pub fn open(file: &Hdf5, matrix: &Matrix, n_genes: usize) -> Result<Self> {
+        let hdf5 = Hdf5::open_within(file.path(), file.root())?;
         let name = &matrix.name;
         let layout = match matrix.storage {
             Storage::Dense => RowLayout::Dense(Elements::find(&hdf5, name)?),
@@ -1007,7 +1040,7 @@ fn filter_name(id: u16) -> String {
 }
 
 /// `obs/batch/codes` as Python would write it.
-pub(crate) fn place(name: &str) -> String {
+fn place(name: &str) -> String {
     match name.split_once('/') {
         Some((table @ ("obs" | "var" | "obsm" | "uns" | "layers"), key)) => format!("{table}[\"{key}\"]"),
         _ => name.to_string(),

@@ -1,18 +1,16 @@
-//! Matrix-market folders: matrix.mtx, barcodes.tsv, features.tsv or genes.tsv, each plain or gzip-compressed.
+//! Matrix-market folders: a matrix and the files that name its cells and features, each plain or gzip-compressed.
 
 use std::path::{Path, PathBuf};
 
 use crate::data::formats::column::Column;
 use crate::data::formats::counts_sink::{CountsSink, EntrySink};
-use crate::data::formats::features::{Features, TenxNames};
-use crate::data::formats::screen_file::{CellMatrix, OpenOptions, ScreenFile, StoredMatrix, has_ending};
+use crate::data::formats::features::TenxNames;
+use crate::data::formats::matrix_market_names::{ListedNames, MAX_LINE, find_matrix, is_matrix};
+use crate::data::formats::screen_file::{CellMatrix, OpenOptions, ScreenFile, StoredMatrix};
 use crate::data::formats::text::{Lines, is_gzip, number, whole};
 use crate::data::names::Names;
-use crate::error::{Error, InputError, Result};
-use crate::words::first_few;
+use crate::error::Result;
 
-/// Longest line read, in bytes.
-const MAX_LINE: usize = 1 << 16;
 /// Entries looked at to tell what the matrix holds.
 const SAMPLE: usize = 1 << 15;
 /// Entries between two reports of progress.
@@ -46,38 +44,9 @@ impl MatrixMarket {
         let matrix = if path.is_dir() { find_matrix(path)? } else { path.to_path_buf() };
         let mut lines = Lines::open(&matrix, MAX_LINE)?;
         let mut notes = Vec::new();
-        let mut found = |given: Option<&Path>, names: &NameFiles| match given {
-            Some(given) => Ok(given.to_path_buf()),
-            None => names.beside(&matrix, &mut notes),
-        };
-        let barcodes_path = found(options.barcodes, &BARCODES)?;
-        let features_path = found(options.features, &FEATURES)?;
         let header = read_header(&mut lines)?;
-        let (mut barcodes, mut rows) = (read_table(&barcodes_path)?, read_table(&features_path)?);
-        // A list of names may have a header, where it has a line too many for the matrix.
-        for (table, names, path) in [(&mut barcodes, &BARCODES, &barcodes_path), (&mut rows, &FEATURES, &features_path)]
-        {
-            let too_many =
-                table.len().checked_sub(1).filter(|n| [header.n_rows, header.n_columns].contains(n)).is_some();
-            let fits = [header.n_rows, header.n_columns].contains(&table.len());
-            if too_many && !fits && names.is_header(&table[0]) {
-                notes.push(format!(
-                    "the first line of {} is taken for its header: {}",
-                    path.display(),
-                    first_few(&table[0])
-                ));
-                table.remove(0);
-            }
-        }
-        let barcodes: Vec<String> = barcodes.into_iter().map(|mut line| line.swap_remove(0)).collect();
-        let mut features = Features::default();
-        for line in rows {
-            let mut fields = line.into_iter();
-            let id = fields.next().unwrap_or_default();
-            features.names.push(fields.next().unwrap_or_else(|| id.clone()));
-            features.ids.push(id);
-            features.kinds.push(fields.next().unwrap_or_default());
-        }
+        let listed = ListedNames::of(&matrix, [header.n_rows, header.n_columns], options, &mut notes)?;
+        let ListedNames { barcodes, features, barcodes_path, features_path, columns_per_feature } = listed;
         let mut genes = features.genes(None).map_err(|error| error.in_file(&features_path))?;
         notes.append(&mut genes.notes);
 
@@ -86,6 +55,16 @@ impl MatrixMarket {
             (rows, columns) if (rows, columns) == (n_features, n_cells) => false,
             (rows, columns) if (rows, columns) == (n_cells, n_features) => {
                 notes.push("the matrix holds a cell per row; CellRanger writes a cell per column".to_string());
+                true
+            }
+            (rows, columns)
+                if columns_per_feature > 1 && (rows, columns) == (n_cells, columns_per_feature * n_features) =>
+            {
+                genes.repeat(columns_per_feature);
+                notes.push(format!(
+                    "the matrix holds spliced, unspliced and ambiguous counts of {n_features} genes beside each other (alevin-fry, USA \
+                     mode); the counts of a gene are the sum of the three"
+                ));
                 true
             }
             (rows, columns) => {
@@ -267,197 +246,6 @@ impl ScreenFile for MatrixMarket {
             sample,
         }])
     }
-}
-
-fn is_matrix(path: &Path) -> bool {
-    has_ending(path, &[".mtx", ".mtx.gz"])
-}
-
-/// The matrix of a folder: the one file whose name ends in matrix.mtx or matrix.mtx.gz, else in .mtx or .mtx.gz.
-fn find_matrix(folder: &Path) -> Result<PathBuf> {
-    let entries = std::fs::read_dir(folder).map_err(|e| Error::io("reading", folder, e))?;
-    let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(|path| is_matrix(path)).collect();
-    files.sort();
-    let refused = |problem: String, remedy: &str| InputError::new(problem, remedy).in_file(folder);
-    match &files[..] {
-        [file] => Ok(file.clone()),
-        [] => {
-            let remedy =
-                "name a folder with matrix.mtx, barcodes.tsv and features.tsv (each may be .gz), or a data file";
-            Err(refused("this is a folder, and there is no matrix.mtx in it".to_string(), remedy).into())
-        }
-        files => {
-            let names: Vec<String> =
-                files.iter().filter_map(|path| path.file_name()?.to_str().map(str::to_string)).collect();
-            let problem = format!("the folder holds several matrices: {}", first_few(&names));
-            Err(refused(problem, "name one of these files; its barcodes and features are those with the same prefix")
-                .into())
-        }
-    }
-}
-
-/// The files that name one side of a matrix.
-struct NameFiles {
-    /// What they are called, in the order in which they are looked for.
-    stems: &'static [&'static str],
-    /// What else may be part of their names.
-    also: &'static [&'static str],
-    /// The flag that names one.
-    flag: &'static str,
-    /// What the first line of such a file may hold that is a header.
-    headers: &'static [&'static str],
-    /// Whether one file may serve several matrices.
-    shared: bool,
-}
-
-const BARCODES: NameFiles = NameFiles {
-    stems: &["barcodes"],
-    also: &["barcode", "cells"],
-    flag: "--barcodes",
-    headers: &["barcode", "barcodes", "cell", "cells", "cell_id", "cell_barcode", "cb"],
-    shared: false,
-};
-const FEATURES: NameFiles = NameFiles {
-    stems: &["features", "genes"],
-    also: &["feature", "gene"],
-    flag: "--features",
-    headers: &[
-        "gene",
-        "genes",
-        "gene_id",
-        "gene_ids",
-        "gene_name",
-        "feature",
-        "features",
-        "feature_id",
-        "symbol",
-        "id",
-        "ensembl_id",
-    ],
-    shared: true,
-};
-/// What R calls a column that has no name.
-const NAMELESS: [&str; 3] = ["x", "V1", ""];
-/// Endings of such files.
-const NAME_ENDINGS: [&str; 6] = [".tsv.gz", ".tsv", ".txt.gz", ".txt", ".csv.gz", ".csv"];
-/// Last words of the name of a matrix that say no more than that it is one.
-const MATRIX_WORDS: [&str; 9] = ["matrix", "counts", "count", "raw", "filtered", "umi", "umis", "expression", "mtx"];
-
-/// Text without what separates the words of a name at its end.
-fn bare(text: &str) -> &str {
-    text.trim_end_matches(['_', '-', '.', ' '])
-}
-
-impl NameFiles {
-    /// Whether a first line is a header.
-    fn is_header(&self, line: &[String]) -> bool {
-        let is_one = |field: &String| {
-            NAMELESS.contains(&field.as_str()) || self.headers.contains(&field.to_lowercase().as_str())
-        };
-        line.first().is_some_and(is_one)
-    }
-
-    /// What a name begins with before it says that it is such a file; `None` if it does not.
-    fn before_stem<'a>(&self, name: &'a str) -> Option<&'a str> {
-        let small = name.to_ascii_lowercase();
-        let body = NAME_ENDINGS.iter().find_map(|ending| small.strip_suffix(ending))?;
-        let at = self.stems.iter().chain(self.also).find_map(|stem| {
-            let at = body.rfind(stem)?;
-            // A word of its own.
-            let apart = |c: Option<char>| c.is_none_or(|c| !c.is_ascii_alphanumeric());
-            (apart(body[..at].chars().last()) && apart(body[at + stem.len()..].chars().next())).then_some(at)
-        })?;
-        Some(bare(&name[..at]))
-    }
-
-    /// The file that belongs to a matrix: `GSM1_matrix.mtx.gz` goes with `GSM1_barcodes.tsv.gz`; else the one whose name begins as
-    /// that of the matrix, or the only one beside the only matrix, or one for all matrices where that may be. What was found by less
-    /// than its usual name is noted.
-    fn beside(&self, matrix: &Path, notes: &mut Vec<String>) -> Result<PathBuf> {
-        let name = matrix.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let whole = name.trim_end_matches(".gz").trim_end_matches(".mtx");
-        let prefix = whole.strip_suffix("matrix").unwrap_or("");
-        let folder = matrix.parent().unwrap_or(Path::new(""));
-        let mut tried = Vec::new();
-        for stem in self.stems {
-            for ending in ["tsv.gz", "tsv"] {
-                let path = folder.join(format!("{prefix}{stem}.{ending}"));
-                if path.is_file() {
-                    return Ok(path);
-                }
-                tried.push(format!("{prefix}{stem}.{ending}"));
-            }
-        }
-        let names = file_names(folder);
-        let matrices = names.iter().filter(|name| is_matrix(Path::new(name))).count();
-        let candidates: Vec<(&String, &str)> =
-            names.iter().filter_map(|name| Some((name, self.before_stem(name)?))).collect();
-        let mut begins = vec![bare(whole)];
-        while let Some(last) = begins.last().copied()
-            && let Some(word) = MATRIX_WORDS.iter().find(|word| last.to_ascii_lowercase().ends_with(**word))
-        {
-            begins.push(bare(&last[..last.len() - word.len()]));
-        }
-        let belongs: Vec<&String> =
-            candidates.iter().filter(|(_, before)| begins.contains(before)).map(|(name, _)| *name).collect();
-        let found = match (&belongs[..], &candidates[..]) {
-            ([only], _) => Some(*only),
-            ([], [(only, _)]) if matrices == 1 || self.shared => Some(*only),
-            _ => None,
-        };
-        if let Some(found) = found {
-            notes.push(format!("{} are read from {found}", self.stems[0]));
-            return Ok(folder.join(found));
-        }
-        let there: Vec<&String> = candidates.iter().map(|(name, _)| *name).collect();
-        let (problem, remedy) = match there.is_empty() {
-            true => (
-                format!("the file of its {} is missing", self.stems[0]),
-                format!("put one of {} beside it, or name the file with {}", first_few(&tried), self.flag),
-            ),
-            false => (
-                format!(
-                    "it is not told which file of {} belongs to it: {} are there",
-                    self.stems[0],
-                    first_few(&there)
-                ),
-                format!("name the file with {}, or call it {}", self.flag, first_few(&tried)),
-            ),
-        };
-        Err(InputError::new(problem, remedy).in_file(matrix).into())
-    }
-}
-
-/// Names of the files of a folder, sorted.
-fn file_names(folder: &Path) -> Vec<String> {
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().filter(|entry| entry.path().is_file());
-    let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-    names.sort();
-    names
-}
-
-/// The lines of a tab-separated file, of which any fields may be in quotation marks. Files of commas are read so too.
-fn read_table(path: &Path) -> Result<Vec<Vec<String>>> {
-    let mut lines = Lines::open(path, MAX_LINE)?;
-    let mut table = Vec::new();
-    let delimiter = if has_ending(path, &[".csv", ".csv.gz"]) { ',' } else { '\t' };
-    while let Some(line) = lines.next()? {
-        let Ok(text) = std::str::from_utf8(line) else {
-            return Err(lines.bad_line("it is not valid UTF-8").into());
-        };
-        table.push(text.split(delimiter).map(|field| unquoted(field.trim()).to_string()).collect());
-    }
-    // An empty last line is no entry.
-    while table.last().is_some_and(|line: &Vec<String>| line.len() == 1 && line[0].is_empty()) {
-        table.pop();
-    }
-    Ok(table)
-}
-
-/// A field without the quotation marks around it.
-fn unquoted(field: &str) -> &str {
-    field.strip_prefix('"').and_then(|field| field.strip_suffix('"')).unwrap_or(field)
 }
 
 fn read_header(lines: &mut Lines) -> Result<MatrixHeader> {

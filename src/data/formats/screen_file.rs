@@ -1,6 +1,6 @@
 //! What every file format provides: the counts, the names of cells and genes, and columns that annotate the cells.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::data::counts::row_source::RowSource;
 use crate::data::formats::column::Column;
@@ -23,6 +23,8 @@ pub(crate) struct Format {
     pub takes_layer: bool,
     /// Whether `--genome` names one of several genomes.
     pub takes_genome: bool,
+    /// Whether `--modality` names one of several modalities.
+    pub takes_modality: bool,
     /// Whether names are in files of their own, which `--barcodes` and `--features` name.
     pub takes_names: bool,
 }
@@ -34,12 +36,18 @@ pub(crate) struct OpenOptions<'a> {
     pub layer: Option<&'a str>,
     /// Genome to read, where there are several.
     pub genome: Option<&'a str>,
+    /// Modality to read, where there are several.
+    pub modality: Option<&'a str>,
     /// File of the barcodes, where it is one of its own.
     pub barcodes: Option<&'a Path>,
     /// File of the features, likewise.
     pub features: Option<&'a Path>,
     /// Table of the labels of the cells.
     pub labels: Option<&'a Path>,
+    /// Further files of the same screen.
+    pub further: &'a [PathBuf],
+    /// A table of labels for each file, where there is more than one.
+    pub lane_labels: Vec<&'a Path>,
     /// Columns that are to annotate the cells.
     pub columns: Vec<&'a str>,
     /// What further such columns begin with.

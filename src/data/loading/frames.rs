@@ -20,7 +20,7 @@ pub(crate) fn input_frames(path: &Path, options: &LoadOptions) -> Option<(Frame,
     let file = open(path, &options.for_opening()).ok()?;
     let (n_cells, n_genes) = file.shape().ok()?;
     let cells = cell_names(&*file, n_cells).ok()?;
-    let table = match &options.labels {
+    let table = match options.table_of_all() {
         Some(labels) => Some(LabelTable::read(labels, &cells, true).ok()?),
         None => None,
     };

@@ -14,6 +14,7 @@ use crate::data::loading::assignments::{Assignments, from_table_rows};
 use crate::data::loading::called::GeneNames;
 use crate::data::loading::guards;
 use crate::data::loading::guards::MatrixKind;
+use crate::data::loading::options::LoadOptions;
 use crate::data::loading::suggested_reading::{SuggestedReading, is_binary, shared_beginning};
 use crate::data::loading::summary::{LabelCount, NumberCount};
 use crate::error::Result;
@@ -124,7 +125,23 @@ pub struct ColumnReport {
 /// # Errors
 /// As [`load`](crate::data::loading::load::load) for files that cannot be opened; a column that cannot be read is only reported.
 pub fn inspect(path: &Path, layer: Option<&str>, genome: Option<&str>, labels: Option<&Path>) -> Result<Inspection> {
-    let options = OpenOptions { layer, genome, labels, ..OpenOptions::default() };
+    let owned = |name: &str| name.to_owned();
+    let options = LoadOptions {
+        layer: layer.map(owned),
+        genome: genome.map(owned),
+        labels: labels.map(Path::to_path_buf),
+        ..LoadOptions::default()
+    };
+    inspect_as(path, &options)
+}
+
+/// As [`inspect`], for a file, or for several that are one screen, opened as `options` say.
+///
+/// # Errors
+/// As [`inspect`].
+pub fn inspect_as(path: &Path, options: &LoadOptions) -> Result<Inspection> {
+    let options = options.for_opening();
+    let labels = options.labels;
     let file = open(path, &options)?;
     let (n_cells, n_genes) = file.shape()?;
     let cell_names = file.cell_names()?;
@@ -270,11 +287,17 @@ impl Inspection {
     /// Finds the columns to use and fills in the command; adds warnings about what it found.
     fn suggest(&mut self, looked: &LookedAt, options: &OpenOptions) -> Result<()> {
         let mut command = SuggestedCommand(vec!["svae-cpu run --data".to_string(), quoted(&self.file)]);
+        for further in options.further {
+            command.add("--data", Some(&further.display().to_string()));
+        }
         if let Some(genome) = options.genome {
             command.add("--genome", Some(genome));
         }
+        if let Some(modality) = options.modality {
+            command.add("--modality", Some(modality));
+        }
         self.suggest_matrix(options.layer, &mut command);
-        if let Some(labels) = options.labels {
+        for labels in options.labels.into_iter().chain(options.lane_labels.iter().copied()) {
             command.add("--labels", Some(&labels.display().to_string()));
         }
         match self.suggest_reading(looked, &mut command)? {

@@ -35,8 +35,9 @@ pub struct Loaded {
     pub summary: DataSummary,
 }
 
-/// Reads a screen: AnnData (`.h5ad`), 10x Genomics (`.h5`), a folder with a matrix-market file and its names, `.npz`
-/// (see [`write_npz`](crate::data::formats::write_npz) for the arrays), or a plain table of counts (`.csv`, `.tsv`, `.txt`).
+/// Reads a screen: AnnData (`.h5ad`), MuData (`.h5mu`), 10x Genomics (`.h5`), a folder with a matrix-market file and its names, `.npz`
+/// (see [`write_npz`](crate::data::formats::write_npz) for the arrays), or a plain table of counts (`.csv`, `.tsv`, `.txt`); with
+/// [`LoadOptions::further_data`], several files as one.
 ///
 /// # Errors
 /// [`InputError`], with the file and the cell and gene where that makes sense, if the file is
@@ -67,7 +68,7 @@ fn assemble(file: &dyn ScreenFile, options: &LoadOptions, progress: ByteProgress
 
     // Annotations first: they are quick to read and often where the mistake is.
     let several_rows = options.several_interventions.is_some();
-    let table = options.labels.as_ref().map(|path| LabelTable::read(path, &cell_names, several_rows)).transpose()?;
+    let table = options.table_of_all().map(|path| LabelTable::read(path, &cell_names, several_rows)).transpose()?;
     notes.extend(table.iter().flat_map(|table| table.notes.clone()));
     let annotations = Annotations { file, table: table.as_ref(), n_cells };
     let mut columns = annotations.read_columns(options, &mut notes)?;

@@ -1,6 +1,6 @@
 //! Which cells, genes and annotations of a file to use.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
@@ -25,12 +25,20 @@ pub struct LoadOptions {
     pub layer: Option<String>,
     /// Genome of a 10x file; if absent, all.
     pub genome: Option<String>,
+    /// Modality of a MuData file; if absent, the one that is usually that of the genes.
+    pub modality: Option<String>,
     /// File of the barcodes of a matrix-market file; if absent, the one that belongs to it by its name.
     pub barcodes: Option<PathBuf>,
     /// File of its features, likewise.
     pub features: Option<PathBuf>,
     /// Table of labels (CSV or TSV): a row per barcode.
     pub labels: Option<PathBuf>,
+    /// Further files of the same screen, each from a lane of its own.
+    #[serde(skip)]
+    pub further_data: Vec<PathBuf>,
+    /// Tables of labels of these, in their order; if there are none, `labels` holds the cells of all files.
+    #[serde(skip)]
+    pub further_labels: Vec<PathBuf>,
     /// Column of the intervention label; if absent, one of the usual names.
     pub label_key: Option<String>,
     /// Labels of control cells, on which no intervention acts.
@@ -123,6 +131,11 @@ impl LoadOptions {
         self.intervention_columns.is_some() || self.guide_threshold.is_some()
     }
 
+    /// The table of labels of all cells, if there is one.
+    pub(crate) fn table_of_all(&self) -> Option<&Path> {
+        self.labels.as_deref().filter(|_| self.further_labels.is_empty())
+    }
+
     /// What matters before the file is opened.
     pub(crate) fn for_opening(&self) -> OpenOptions<'_> {
         let keys = self.label_key.iter().chain(&self.guide_key).chain(&self.batch_key).chain(&self.size_factor_key);
@@ -132,7 +145,13 @@ impl LoadOptions {
             genome: self.genome.as_deref(),
             barcodes: self.barcodes.as_deref(),
             features: self.features.as_deref(),
-            labels: self.labels.as_deref(),
+            modality: self.modality.as_deref(),
+            labels: self.table_of_all(),
+            further: &self.further_data,
+            lane_labels: match self.further_labels.is_empty() {
+                true => Vec::new(),
+                false => self.labels.iter().chain(&self.further_labels).map(PathBuf::as_path).collect(),
+            },
             columns: keys.map(String::as_str).collect(),
             beginnings: match self.labels {
                 Some(_) => Vec::new(),
