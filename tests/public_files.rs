@@ -176,6 +176,31 @@ fn lists_name_whole_labels_files_and_patterns() {
 
 /// On the command line: the commands that take labels, and what `inspect` suggests.
 #[test]
+fn patterns_of_controls_leave_cells_under_interventions_alone() {
+    let folder = TempDir::new().unwrap();
+    let table = folder.path().join("calls.csv");
+    let text = std::fs::read_to_string(file("labels.csv")).unwrap();
+    let calls = ["NT_1", "NT_2|TP53", "KLF1", "NT_2", "NT_1|NT_2", "TP53"];
+    let row = |(n, line): (usize, &str)| format!("{},{}\n", line.split(',').next().unwrap(), calls[n % 6]);
+    let rows: String = text.lines().skip(1).enumerate().map(row).collect();
+    std::fs::write(&table, format!("barcode,guide\n{rows}")).unwrap();
+    let options = |control: &[&str]| LoadOptions {
+        labels: Some(table.clone()),
+        combination_separator: Some("|".into()),
+        control: controls(control),
+        ..labelled("guide")
+    };
+    let wanted = read(&file("tenx_v3.h5"), &options(&["NT_1", "NT_2"])).dataset;
+    let found = read(&file("tenx_v3.h5"), &options(&["NT_*"])).dataset;
+    assert_eq!((found.interventions.row(1).0.len(), found.interventions.row(4).0.len()), (1, 0));
+    assert_eq!(found.interventions, wanted.interventions);
+    // Guides by their counts likewise: g1 and g2 are in every cell of this file.
+    let of_guides = LoadOptions { guide_threshold: Some(1), control: controls(&["g1*"]), ..LoadOptions::default() };
+    let found = read(&file("tenx_v3.h5"), &of_guides).dataset;
+    assert_eq!((found.intervention_names.join(" "), found.interventions.row(0).0.len()), ("g2".to_owned(), 1));
+}
+
+#[test]
 fn commands_take_labels_with_commas() {
     let folder = TempDir::new().unwrap();
     let dmso = "[('DMSO_TF', 0.0, 'uM')]";

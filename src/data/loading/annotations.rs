@@ -215,7 +215,8 @@ impl Annotations<'_> {
         let parts = assigned.parts.iter().flatten().map(|(part, _)| part.as_str());
         let of_targets = targets.iter().flat_map(GuideTargets::names);
         let known = parts.chain(of_targets).chain(assigned.labels.names.iter().map(String::as_str)).collect();
-        let control = named_controls(&control, &known);
+        let several = assigned.parts.iter().zip(&assigned.labels.names).filter(|(parts, _)| parts.len() > 1);
+        let control = named_controls(&control, &known, &several.map(|(_, name)| name.as_str()).collect());
         let members = Members::new(&assigned, targets.as_ref(), &control)?;
         let mut warnings = self.separator_warnings(&assigned, options, &control, targets.is_some());
         warnings.extend(similar_labels(&assigned.labels, &self.place(&label_key).1));
@@ -272,7 +273,8 @@ impl Annotations<'_> {
                 let of_targets = targets.into_iter().flat_map(GuideTargets::names);
                 let labels = levels.names.iter().map(String::as_str);
                 let known = labels.chain(parts.iter().map(String::as_str)).chain(of_targets).collect();
-                *control = named_controls(control, &known);
+                let joint = levels.names.iter().filter(|name| parts_of_label(name, separator).len() > 1);
+                *control = named_controls(control, &known, &joint.map(String::as_str).collect());
                 match separator {
                     Some(separator) => Assignments::separated(levels, separator, control).map_err(located)?,
                     None => Assignments::plain(levels),

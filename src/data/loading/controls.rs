@@ -10,14 +10,19 @@ fn is_pattern(entry: &str) -> bool {
 }
 
 /// The `known` labels that `entries` name, which were cut at commas. A label as it stands comes first, then a pattern; an entry that
-/// is neither stays as it is, whole where that is nearly a label.
-pub(crate) fn named_controls(entries: &[String], known: &BTreeSet<&str>) -> Vec<String> {
+/// is neither stays as it is, whole where that is nearly a label. A pattern is about single interventions: of `joint` labels, which are
+/// of several, it names some only where it fits none of the others.
+pub(crate) fn named_controls(entries: &[String], known: &BTreeSet<&str>, joint: &BTreeSet<&str>) -> Vec<String> {
     let mut controls: Vec<String> = Vec::new();
     let mut unknown: Vec<String> = Vec::new();
     for entry in rejoined(entries, |name| known.contains(name)) {
         let matching: Vec<&str> = match known.contains(entry.as_str()) || !is_pattern(&entry) {
             true => Vec::new(),
-            false => known.iter().copied().filter(|name| fits(&entry, name)).collect(),
+            false => {
+                let (of_several, single): (Vec<&str>, Vec<&str>) =
+                    known.iter().copied().filter(|name| fits(&entry, name)).partition(|name| joint.contains(name));
+                if single.is_empty() { of_several } else { single }
+            }
         };
         if !known.contains(entry.as_str()) && matching.is_empty() {
             unknown.push(entry);
@@ -54,7 +59,7 @@ mod tests {
         let known = BTreeSet::from(["NT_1", "NT_2", "NT*", "[('DMSO_TF', 0.0, 'uM')]", "STAT1_+_1.23-P1P2"]);
         let named = |text: &str| {
             let entries: Vec<String> = text.split(',').map(str::to_owned).collect();
-            named_controls(&entries, &known)
+            named_controls(&entries, &known, &BTreeSet::new())
         };
         assert_eq!(named("[('DMSO_TF', 0.0, 'uM')],NT_2"), ["[('DMSO_TF', 0.0, 'uM')]", "NT_2"]);
         assert_eq!(named("NT*"), ["NT*"], "a label as it stands");
@@ -62,6 +67,13 @@ mod tests {
         assert_eq!(named("NT_*, NT_1"), ["NT_1", "NT_2"]);
         assert_eq!(named("scramble*"), ["scramble*"]);
         assert_eq!(named("[('DMSO_TF', 0.1, 'uM')]"), ["[('DMSO_TF', 0.1, 'uM')]"]);
+        // A cell under an intervention and a control is no control.
+        let known = BTreeSet::from(["NT_1", "NT_1|A", "A", "x_1", "x_2"]);
+        let joint = BTreeSet::from(["NT_1|A", "x_1", "x_2"]);
+        let named = |entry: &str| named_controls(&[entry.to_owned()], &known, &joint);
+        assert_eq!(named("NT_*"), ["NT_1"]);
+        assert_eq!(named("NT_1|*"), ["NT_1|A"]);
+        assert_eq!(named("x_*"), ["x_1", "x_2"]);
         let entries = ["NT_*".to_owned(), "a".to_owned(), "b".to_owned()];
         assert!(names_control(&entries, "NT_7") && names_control(&entries, "a,b") && !names_control(&entries, "c"));
     }
