@@ -415,6 +415,9 @@ fn interactions_that_are_learned_leave_the_latents_straight() {
     let (plain, learned) = (trained("a", &small), trained("b", &[&small[..], &["--learn-interactions"]].concat()));
     let figure = |of: &Value, key: &str| of[key].as_f64().expect("a number");
     assert!(figure(&learned, "mcc_pearson") > figure(&plain, "mcc_pearson"), "{learned}\n{plain}");
+    let recovery = |of: &Value, key: &str| figure(&of["interactions"]["recovery"], key);
+    assert!(recovery(&learned, "recall") > recovery(&plain, "recall"), "{learned}\n{plain}");
+    assert!(recovery(&learned, "false_discovery_proportion") <= 0.1, "{learned}");
     // The model that is kept is one of the interventions, and is judged again as it was.
     let shifts = fs::read_to_string(folder.path().join("b/shifts.csv")).expect("a table");
     assert_eq!(shifts.lines().count(), 1 + 20);

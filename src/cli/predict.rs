@@ -29,8 +29,8 @@ pub struct PredictArgs {
     /// Simulate so many cells under each combination (by default mean expression and effects are predicted)
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub cells: Option<i64>,
-    /// Predict by the model alone, without what the training cells of the members show beyond it; does not need the run's data
-    #[arg(long, conflicts_with = "cells")]
+    /// Predict by the model alone, without what training cells show beyond it; does not need the run's data
+    #[arg(long)]
     pub model_alone: bool,
     /// Seed
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]

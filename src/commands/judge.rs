@@ -8,9 +8,8 @@ use crate::display::judgement::sentences;
 use crate::display::progress::ProgressKind;
 use crate::error::{InputError, Result};
 use crate::evaluation::metrics::HeldoutMetrics;
-use crate::evaluation::predictions::judge::{
-    HeldOutBounds, PredictionJudgement, judge_predictions, judged_combinations,
-};
+use crate::evaluation::predictions::bounds::{HeldOutBounds, generalisation};
+use crate::evaluation::predictions::judge::{PredictionJudgement, judge_predictions, judged_combinations};
 use crate::model::network::Network;
 use crate::numerics::real::{Precision, Real};
 use crate::parallel::team::Team;
@@ -77,7 +76,15 @@ fn judge_into<R: Real>(
     network: &Network<R>,
     bounds: Option<HeldOutBounds>,
 ) -> Result<Option<PredictionJudgement>> {
-    let found = judge_predictions(team, network, screen, bounds, config.execution.seed)?;
+    let (particles, seed) = (config.training.particles, config.execution.seed);
+    let bounds = match bounds {
+        Some(bounds) => {
+            let generalisation = generalisation(team, network, screen, particles, seed)?;
+            Some(HeldOutBounds { generalisation, ..bounds })
+        }
+        None => None,
+    };
+    let found = judge_predictions(team, network, screen, bounds, seed)?;
     let Some((judgement, cells)) = found else { return Ok(None) };
     folder.write_judgement(&judgement)?;
     if let Some(cells) = cells {

@@ -1,5 +1,6 @@
 //! `svae-cpu predict`: what cells under combinations of interventions will look like, by a trained model.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::commands::screen;
@@ -7,11 +8,11 @@ use crate::data::dataset::Dataset;
 use crate::data::screen::Screen;
 use crate::error::{InputError, Result};
 use crate::evaluation::predictions::observed::observed_effects;
-use crate::fit::{Fitted, Wanted};
+use crate::fit::{Fitted, PredictionBasis, Wanted};
 use crate::parallel::team::Team;
-use crate::results::output_file::{OutputKind, Written, write_simulated};
+use crate::results::output_file::{OutputKind, Written};
 use crate::results::predictions::{
-    PredictedControl, PredictedEffects, PredictionFile, PredictionTable, TakePredictions,
+    CellsFile, PredictedControl, PredictedEffects, PredictionFile, PredictionTable, TakePredictions,
 };
 
 /// Which cells predictions begin from.
@@ -44,7 +45,7 @@ pub struct Predict {
 /// # Errors
 /// As [`Fitted::predict`]; as reading the run's data and writing do; control cells of a run that has none.
 pub fn predict(model: &Fitted, request: &Predict, out: &Path, kind: OutputKind) -> Result<Written> {
-    let corrects = request.cells.is_none() && !request.model_alone;
+    let corrects = !request.model_alone;
     let from_controls = request.from == Beginning::ControlCells;
     let screen = match corrects || from_controls {
         true => Some(Team::with(model.settings().n_threads(), |team| screen::read(team, model.settings()))?),
@@ -53,25 +54,26 @@ pub fn predict(model: &Fitted, request: &Predict, out: &Path, kind: OutputKind) 
     let controls = screen.as_ref().filter(|_| from_controls).map(|screen| controls(&screen.data)).transpose()?;
     let (controls, wanted) = (controls.as_ref(), &request.wanted[..]);
     let mut notes = Vec::new();
-    let members = wanted.iter().flat_map(|wanted| &wanted.members).map(|&(a, _)| a).collect();
+    let members: BTreeSet<u32> = wanted.iter().flat_map(|wanted| &wanted.members).map(|&(a, _)| a).collect();
     let observed = match screen.as_ref().filter(|_| corrects) {
-        Some(Screen { data, split, .. }) => observed_effects(data, split, &members)?,
+        Some(Screen { data, split, .. }) => observed_effects(data, split, |a| members.contains(&a))?,
         None => None,
     };
+    let basis = PredictionBasis { controls, observed: observed.as_deref(), widening: model.interval_widening() };
     if corrects && observed.is_none() {
         notes.push("predictions are those of the model alone: the run has no control cells".to_owned());
     }
     let mut fitted = false;
     let n_cells = if let Some(cells) = request.cells {
-        let sampled = model.predict_cells(wanted, controls, cells, request.seed)?;
-        fitted = sampled.from_held_out_fit;
-        write_simulated(out, kind, &sampled.data, &sampled.latents, model.settings().model.latents)?;
-        sampled.data.n_cells()
+        let mut file = CellsFile::new(out, kind, model.trained_on().genes.len(), model.settings().model.latents);
+        model.predict_cells(wanted, basis, cells, request.seed, &mut file)?;
+        fitted = file.from_held_out_fit;
+        file.finish()?
     } else {
         let genes = &model.trained_on().genes;
         let mut predict = |to: &mut dyn TakePredictions| {
             let mut noting = Noting { to, fitted: &mut fitted };
-            model.predict(wanted, (controls, observed.as_ref()), request.seed, &mut noting)
+            model.predict(wanted, basis, request.seed, &mut noting)
         };
         match kind {
             OutputKind::H5ad => {

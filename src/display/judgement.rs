@@ -1,6 +1,8 @@
 //! The judgement of predictions, as tables and sentences for people.
 
 use crate::display::table::Table;
+use crate::evaluation::predictions::bounds::Generalisation;
+use crate::evaluation::predictions::intervals::IntervalFigures;
 use crate::evaluation::predictions::judge::{MODEL, ModelComparison, PredictionJudgement, ScoreFigure};
 use crate::evaluation::predictions::scores::Score;
 use crate::words::grouped;
@@ -43,6 +45,27 @@ pub fn judgement_text(judgement: &PredictionJudgement) -> String {
         text += &format!(
             "\nImportance-weighted bound: {:.2} nats per cell within combinations first, {:.2} over all cells.\n",
             bounds.by_combination, bounds.by_cell
+        );
+        if let Some(Generalisation { unseen, seen, cost }) = bounds.generalisation {
+            text += &format!(
+                "Of {} cells that is {:.2}, of {} validation cells of combinations that were trained on {:.2}.",
+                grouped(unseen.n_cells as u64),
+                unseen.nll_iwelbo,
+                grouped(seen.n_cells as u64),
+                seen.nll_iwelbo
+            );
+            text += &cost.map_or(String::new(), |cost| {
+                format!(" Above the true model, the former lie {cost:.2} nats more than the latter.")
+            });
+            text += "\n";
+        }
+    }
+    if let Some(IntervalFigures { coverage, widening, coverage_widened }) = judgement.intervals {
+        text += &format!(
+            "\n95 % intervals of predicted log expression hold {:.1} % as training cells make them. They are made {widening:.2} times \
+             wider; {:.1} % of those of one half of the combinations hold, so widened by the other half.\n",
+            100.0 * coverage,
+            100.0 * coverage_widened
         );
     }
     for sentence in sentences(&judgement.comparisons) {

@@ -15,7 +15,7 @@ use crate::training::turn::TurnedEvidence;
 /// Weight with which interactions without evidence lie at 0, in cells: a sum is what is expected.
 const FIXED_ORIGIN: f64 = 1e12;
 /// How much of the length of a sum leaks, as a share of how much of other deviations does, Eq. (Ia3).
-const FROM_SUMS: f64 = 0.5;
+const FROM_SUMS: f64 = 0.4;
 /// Share of a deviation outside of the span of the members above which it is new, Eq. (Ia5).
 const NEW_SHARE: f64 = 0.5;
 /// By which factor one member must weigh more than another to dominate it.
@@ -396,9 +396,9 @@ mod tests {
     fn planted_interactions_are_found_and_sums_are_not() {
         let (mut n_found, mut n_true, mut n_false) = (0, 0, 0);
         for seed in 0..10 {
-            // Every fourth pair deviates in one latent by 2.
+            // Every fourth pair deviates in one latent by 1.5.
             let planted = |i: usize| i.is_multiple_of(4).then_some((i / 4 + seed as usize) % L);
-            let toy = toy(&twenty(), seed, |i, mean| planted(i).into_iter().for_each(|k| mean[k] -= 2.0));
+            let toy = toy(&twenty(), seed, |i, mean| planted(i).into_iter().for_each(|k| mean[k] -= 1.5));
             let interactions = found(&toy);
             assert_eq!(interactions.combinations.len(), 20);
             // Combinations are in the order of their members.

@@ -49,21 +49,30 @@ pub fn oracle(
     groups: &[Group],
     seed: u64,
 ) -> Option<Oracle> {
-    let truth = data.truth.as_ref()?;
     let each = CELLS.div_ceil(groups.len().max(1));
     let cells: Vec<Vec<usize>> = groups.iter().map(|group| group.cells.iter().copied().take(each).collect()).collect();
     if cells.is_empty() {
         return None;
     }
-    let of_group = |cells: &Vec<usize>| {
-        let mut values = vec![0.0; cells.len()];
-        team.run(cells.len(), tiles(&mut values, 1), |i, value| {
-            value[0] = sample(data, truth, generating, cells[i], PARTICLES, seed).nll;
-        });
-        mean(&values)
-    };
-    let means: Vec<f64> = cells.iter().map(of_group).collect();
+    let of_group = |cells: &Vec<usize>| Some(mean(&true_nll(team, data, generating, cells, seed)?));
+    let means: Vec<f64> = cells.iter().map(of_group).collect::<Option<_>>()?;
     Some(Oracle { nll: mean(&means), cells: cells.iter().map(Vec::len).sum(), particles: PARTICLES })
+}
+
+/// The negative log-likelihood of each of `cells`, nats, as [`oracle`] finds it; `None` where the truth is unknown.
+pub fn true_nll(
+    team: &Team,
+    data: &Dataset,
+    generating: &GeneratingModel,
+    cells: &[usize],
+    seed: u64,
+) -> Option<Vec<f64>> {
+    let truth = data.truth.as_ref()?;
+    let mut values = vec![0.0; cells.len()];
+    team.run(cells.len(), tiles(&mut values, 1), |i, value| {
+        value[0] = sample(data, truth, generating, cells[i], PARTICLES, seed).nll;
+    });
+    Some(values)
 }
 
 /// How well latents can be known from counts: the posterior means of the true model, scored as those of a trained one.

@@ -29,7 +29,7 @@ use crate::training::observer::Observer;
 use crate::training::starts::{Starts, StartsMetrics, train_from_starts};
 use crate::training::trainer::{Training, TrainingTask};
 pub use fitted::Fitted;
-pub use predict::Wanted;
+pub use predict::{PredictionBasis, Wanted};
 pub use rates::RatesRequest;
 pub use sample::{SampleRequest, SampledCells};
 pub use trained_on::TrainedOn;

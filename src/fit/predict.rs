@@ -11,10 +11,10 @@ use crate::data::counts::in_memory::Counts;
 use crate::data::dataset::{Dataset, InterventionRows};
 use crate::data::loading::controls::names_control;
 use crate::error::Result;
-use crate::evaluation::predictions::correction::correction;
+use crate::evaluation::predictions::kriging::{CarriedOver, Kriging, Residual, Site};
 use crate::evaluation::predictions::observed::ObservedEffect;
 use crate::fit::fitted::{Fitted, ModelSource, TrainedNetwork};
-use crate::fit::sample::{SampledCells, draw_counts};
+use crate::fit::sample::draw_counts;
 use crate::inference::prediction::{Basis, Predictor, TOTAL, prior_latents};
 use crate::inference::{Inference, evaluation_workspace};
 use crate::model::latent;
@@ -22,10 +22,10 @@ use crate::model::network::Network;
 use crate::model::prior::table::PriorTable;
 use crate::numerics::random::{SamplerPurpose, sampler_stream};
 use crate::numerics::real::Real;
-use crate::parallel::team::Team;
+use crate::parallel::team::{Team, tiles};
 use crate::results::catalogue::ResultsFile;
 use crate::results::page::folder::edges;
-use crate::results::predictions::{PredictedControl, PredictedEffects, TakePredictions};
+use crate::results::predictions::{PredictedControl, PredictedEffects, TakeCells, TakePredictions};
 use crate::words::rejoined;
 
 /// Cells whose mean is a prediction.
@@ -40,6 +40,8 @@ const ALL_PAIRS: &str = "all-pairs";
 const DEVIATIONS_OF_95: f64 = 1.959_963_984_540_054;
 /// Least mean expression, counts per 10,000, of which a fold change is formed: the decoder's softmax may give none.
 const LEAST: f64 = 1e-9;
+/// Mean expression, counts per 10,000, that intervals of fold changes are cut off at.
+const DETECTABLE: f64 = 1e-3;
 
 /// Interventions that are to act together, each with its dose.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,6 +58,17 @@ struct Start {
     data: Dataset,
     /// Their latents, cells x L.
     latents: Vec<f64>,
+}
+
+/// What predictions rest on beside the model.
+#[derive(Debug, Clone, Copy)]
+pub struct PredictionBasis<'a> {
+    /// Control cells to begin from; `None`: cells are drawn from the prior.
+    pub controls: Option<&'a Dataset>,
+    /// What training cells of combinations show; `None`: the model predicts alone.
+    pub observed: Option<&'a [ObservedEffect]>,
+    /// How many times wider intervals are than training cells say, [`Fitted::interval_widening`].
+    pub widening: f64,
 }
 
 /// What is known of a shift: the probability of its mask, itself, and its standard error.
@@ -112,49 +125,59 @@ impl Fitted {
         Ok(wanted)
     }
 
+    /// How many times wider the intervals of predictions are than training cells say, by how far the combinations that the run held out
+    /// were missed, Eq. (J10); 1 where none was judged.
+    pub fn interval_widening(&self) -> f64 {
+        let ModelSource::Folder(folder) = &self.source else { return 1.0 };
+        let text = std::fs::read_to_string(ResultsFile::Judgement.within(folder)).unwrap_or_default();
+        let judged: Option<serde_json::Value> = serde_json::from_str(&text).ok();
+        judged.and_then(|judged| judged["intervals"]["widening"].as_f64()).unwrap_or(1.0)
+    }
+
     /// Predicts the mean expression under each of the `wanted` combinations, and passes it to `take`, so many at a time that memory
     /// does not grow with their number.
     ///
     /// The same cells are decoded under every combination and without one: `controls`, or cells drawn from the prior with the
-    /// covariates of training cells. What the members' own training cells show (`observed`) beyond the model, noise apart, is added,
-    /// Eq. (Cb7). Where a member was held out, the model fitted to it is used for all.
+    /// covariates of training cells. What training cells of combinations show beyond the model is carried over, Eq. (Cb9). Where a
+    /// member was held out, the model fitted to it is used for all.
     ///
     /// # Errors
     /// [`crate::InputError`] for an intervention that the model was never fitted to, or a model that cannot predict; those of `take`.
     pub fn predict(
         &self,
         wanted: &[Wanted],
-        (controls, observed): (Option<&Dataset>, Option<&BTreeMap<u32, ObservedEffect>>),
+        basis: PredictionBasis<'_>,
         seed: u64,
         take: &mut dyn TakePredictions,
     ) -> Result<()> {
         let held_out = self.check_predicts(wanted)?;
-        let known = (controls, observed);
         match &*self.weights_for(held_out)? {
-            TrainedNetwork::Single(network) => self.predict_in(network, wanted, known, seed, take),
-            TrainedNetwork::Double(network) => self.predict_in(network, wanted, known, seed, take),
+            TrainedNetwork::Single(network) => self.predict_in(network, wanted, basis, seed, take),
+            TrainedNetwork::Double(network) => self.predict_in(network, wanted, basis, seed, take),
             TrainedNetwork::Linear(_) => unreachable!("refused before"),
         }
     }
 
-    /// Simulates `cells` cells under each of the `wanted` combinations, as [`Fitted::predict`] begins and [`Fitted::sample`] draws.
+    /// Simulates `cells` cells under each of the `wanted` combinations, as [`Fitted::predict`] begins and [`Fitted::sample`] draws, and
+    /// passes them to `take`, a few combinations at a time. The mean of each gene is moved from what the model predicts alone to what
+    /// [`Fitted::predict`] does.
     ///
     /// # Errors
     /// As [`Fitted::predict`].
     pub fn predict_cells(
         &self,
         wanted: &[Wanted],
-        controls: Option<&Dataset>,
+        basis: PredictionBasis<'_>,
         cells: usize,
         seed: u64,
-    ) -> Result<SampledCells> {
+        take: &mut dyn TakeCells,
+    ) -> Result<()> {
         let held_out = self.check_predicts(wanted)?;
-        let (data, latents) = match &*self.weights_for(held_out)? {
-            TrainedNetwork::Single(network) => self.cells_in(network, wanted, controls, cells, seed)?,
-            TrainedNetwork::Double(network) => self.cells_in(network, wanted, controls, cells, seed)?,
+        match &*self.weights_for(held_out)? {
+            TrainedNetwork::Single(network) => self.cells_in(network, wanted, basis, (cells, seed), take),
+            TrainedNetwork::Double(network) => self.cells_in(network, wanted, basis, (cells, seed), take),
             TrainedNetwork::Linear(_) => unreachable!("refused before"),
-        };
-        Ok(SampledCells { data, latents, from_held_out_fit: held_out.is_some() })
+        }
     }
 
     /// The held-out intervention among the wanted ones, if there is one.
@@ -175,35 +198,38 @@ impl Fitted {
         &self,
         network: &Network<R>,
         wanted: &[Wanted],
-        (controls, observed): (Option<&Dataset>, Option<&BTreeMap<u32, ObservedEffect>>),
+        basis: PredictionBasis<'_>,
         seed: u64,
         take: &mut dyn TakePredictions,
     ) -> Result<()> {
         let g = self.trained_on.genes.len();
         let prior = network.prior();
         Team::with(self.settings.n_threads(), |team| {
-            let start = self.start(team, network, controls, CELLS, seed)?;
+            let start = self.start(team, network, basis.controls, CELLS, seed)?;
             let cells: Vec<usize> = (0..CELLS).collect();
-            let basis = Basis { data: &start.data, cells: &cells, latents: &start.latents };
-            let mut predictor = Predictor::new(team, network, basis);
+            let from = Basis { data: &start.data, cells: &cells, latents: &start.latents };
+            let mut predictor = Predictor::new(team, network, from);
             let control = mean_expression(&mut predictor, &[prior.expected_mean(&[])]);
             let at_once = (HELD / g).clamp(1, 1024);
             let from_held_out_fit = self.check_predicts(wanted)?.is_some();
             take.control(&PredictedControl { mean: control.clone(), at_once, from_held_out_fit })?;
-            let mut of_members = self.variances(team, network, wanted, &start, seed)?;
-            let beyond = match observed {
-                Some(observed) => beyond_model(&mut predictor, prior, observed, &control, &mut of_members),
-                None => BTreeMap::new(),
-            };
+            let of_members = self.variances(team, network, wanted, &start, seed)?;
+            let kriging = basis.observed.and_then(|seen| beyond_model(&mut predictor, prior, seen, &control));
             for wanted in wanted.chunks(at_once) {
                 let means: Vec<Vec<f64>> = wanted.iter().map(|wanted| prior.expected_mean(&wanted.members)).collect();
                 let expression = mean_expression(&mut predictor, &means);
-                let predictions: Vec<PredictedEffects> = wanted
-                    .iter()
-                    .zip(expression.chunks_exact(g))
-                    .map(|(wanted, mean)| predicted(wanted, mean, &control, &of_members, &beyond))
-                    .collect();
-                take.predictions(team, &predictions)?;
+                let mut predictions: Vec<Option<PredictedEffects>> = vec![None; wanted.len()];
+                team.run(wanted.len(), tiles(&mut predictions, 1), |i, to| {
+                    let mean = &expression[i * g..(i + 1) * g];
+                    to[0] = Some(match &kriging {
+                        Some(kriging) => {
+                            let site = Site { members: wanted[i].members.clone(), latents: means[i].clone() };
+                            predicted_beyond(&wanted[i], mean, &control, &kriging.carry_over(&site), basis.widening)
+                        }
+                        None => predicted_alone(&wanted[i], mean, &control, &of_members),
+                    });
+                });
+                take.predictions(team, &predictions.into_iter().flatten().collect::<Vec<_>>())?;
             }
             Ok(())
         })
@@ -213,32 +239,77 @@ impl Fitted {
         &self,
         network: &Network<R>,
         wanted: &[Wanted],
-        controls: Option<&Dataset>,
-        cells: usize,
-        seed: u64,
-    ) -> Result<(Dataset, Vec<f64>)> {
-        let l = self.settings.model.latents;
+        basis: PredictionBasis<'_>,
+        (cells, seed): (usize, u64),
+        take: &mut dyn TakeCells,
+    ) -> Result<()> {
+        let (l, g) = (self.settings.model.latents, self.trained_on.genes.len());
+        let prior = network.prior();
         Team::with(self.settings.n_threads(), |team| {
-            let start = self.start(team, network, controls, cells, seed)?;
+            let of_means = self.start(team, network, basis.controls, CELLS, seed)?;
+            let means: Vec<usize> = (0..CELLS).collect();
+            let from = Basis { data: &of_means.data, cells: &means, latents: &of_means.latents };
+            let mut predictor = Predictor::new(team, network, from);
+            let kriging = match basis.observed {
+                Some(seen) => {
+                    let control = mean_expression(&mut predictor, &[prior.expected_mean(&[])]);
+                    beyond_model(&mut predictor, prior, seen, &control)
+                }
+                None => None,
+            };
+            let start = self.start(team, network, basis.controls, cells, seed)?;
             let all: Vec<usize> = (0..wanted.len()).flat_map(|_| 0..cells).collect();
             let names: Vec<String> =
                 wanted.iter().flat_map(|wanted| (0..cells).map(|n| format!("{}_{n}", wanted.label))).collect();
-            let mut data = self.trained_on.dataset(Counts::from_dense(self.trained_on.genes.len(), &[]), names.into());
+            let mut data = self.trained_on.dataset(Counts::from_dense(g, &[]), names.into());
             data.library = all.iter().map(|&n| start.data.library[n]).collect();
             data.covariates = start.data.covariates.select(&all);
             data.interventions = InterventionRows::one_hot((0..wanted.len()).flat_map(|c| vec![c; cells]));
             data.intervention_names = wanted.iter().map(|wanted| wanted.label.clone()).collect();
-            let mut z = Vec::with_capacity(all.len() * l);
-            for wanted in wanted {
-                for n in 0..cells {
-                    let mut random = sampler_stream(seed, SamplerPurpose::ModelLatents, n);
-                    let start = &start.latents[n * l..(n + 1) * l];
-                    network.draw_latents(&wanted.members, Some(start), &mut random, &mut z);
+            take.begin(&data, self.check_predicts(wanted)?.is_some())?;
+            let at_once = (HELD / (g * cells)).max(1);
+            for (chunk, wanted) in wanted.chunks(at_once).enumerate() {
+                let first = chunk * at_once;
+                let mut z = Vec::with_capacity(wanted.len() * cells * l);
+                for wanted in wanted {
+                    for n in 0..cells {
+                        let mut random = sampler_stream(seed, SamplerPurpose::ModelLatents, n);
+                        let start = &start.latents[n * l..(n + 1) * l];
+                        network.draw_latents(&wanted.members, Some(start), &mut random, &mut z);
+                    }
                 }
+                let factors = match &kriging {
+                    Some(kriging) => self.factors(&mut predictor, prior, kriging, wanted),
+                    None => Vec::new(),
+                };
+                let range = first * cells..(first + wanted.len()) * cells;
+                let counts = draw_counts(team, network, &data, (range, &z), |n| {
+                    let factors = factors.get(n / cells - first).map(|factors: &Vec<f64>| &factors[..]);
+                    ((seed, n % cells), factors)
+                });
+                take.cells(counts, &z.iter().map(|z| z.to_f64()).collect::<Vec<_>>())?;
             }
-            data.counts = draw_counts(team, network, &data, &z, |n| (seed, n % cells)).into();
-            Ok((data, z.iter().map(|z| z.to_f64()).collect()))
+            Ok(())
         })
+    }
+
+    /// By which factor what observed combinations show beyond the model moves the mean of each gene under each combination.
+    fn factors<R: Real>(
+        &self,
+        predictor: &mut Predictor<'_, R>,
+        prior: PriorTable<'_, R>,
+        kriging: &Kriging,
+        wanted: &[Wanted],
+    ) -> Vec<Vec<f64>> {
+        let means: Vec<Vec<f64>> = wanted.iter().map(|wanted| prior.expected_mean(&wanted.members)).collect();
+        let expression = mean_expression(predictor, &means);
+        let of = |((wanted, latents), mean): ((&Wanted, Vec<f64>), &[f64])| -> Vec<f64> {
+            let carried = kriging.carry_over(&Site { members: wanted.members.clone(), latents });
+            let moved =
+                |(mean, beyond): (&f64, &f64)| ((1.0 + mean) * Real::exp(*beyond) - 1.0).max(0.0) / mean.max(LEAST);
+            mean.iter().zip(&carried.residual).map(moved).collect()
+        };
+        wanted.iter().zip(means).zip(expression.chunks_exact(self.trained_on.genes.len())).map(of).collect()
     }
 
     /// So many cells to begin from: control cells in turn with samples of their posterior, or samples of the prior with what
@@ -374,32 +445,29 @@ fn mean_expression<R: Real>(predictor: &mut Predictor<'_, R>, means: &[Vec<f64>]
     rates
 }
 
-/// What the cells of each observed intervention show beyond the model, noise apart, in ln(1 + mean expression), Eq. (Cb7). The variances
-/// of fold changes at each of its doses become those of both together, Eq. (Cb8).
+/// What observed combinations show beyond the model in ln(1 + mean expression), ready to be carried over.
 fn beyond_model<R: Real>(
     predictor: &mut Predictor<'_, R>,
     prior: PriorTable<'_, R>,
-    observed: &BTreeMap<u32, ObservedEffect>,
+    observed: &[ObservedEffect],
     control: &[f64],
-    variances: &mut Variances,
-) -> BTreeMap<u32, Vec<f64>> {
-    let mut beyond = BTreeMap::new();
-    for (&a, found) in observed {
-        let mean = mean_expression(predictor, &[prior.expected_mean(&[(a, 1.0)])]);
-        let effect: Vec<f64> =
-            mean.iter().zip(control).map(|(mean, control)| logarithm(*mean) - logarithm(*control)).collect();
-        let (left, share) = correction(&found.effect, &effect, found.variance.iter().sum());
-        for ((_, bits), variances) in variances.iter_mut().filter(|((member, _), _)| *member == a) {
-            let dose = f64::from(f32::from_bits(*bits));
-            for (variance, (noise, control)) in variances.iter_mut().zip(found.variance.iter().zip(control)) {
-                // From ln(1 + m) to log2 m.
-                let slope = (1.0 + control) / control.max(LEAST) / std::f64::consts::LN_2;
-                *variance = (1.0 - share).powi(2) * *variance + (share * dose * slope).powi(2) * noise;
+) -> Option<Kriging> {
+    let means: Vec<Vec<f64>> = observed.iter().map(|seen| prior.expected_mean(&seen.members)).collect();
+    let expression = mean_expression(predictor, &means);
+    let residuals: Vec<Residual> = observed
+        .iter()
+        .zip(means)
+        .zip(expression.chunks_exact(control.len()))
+        .map(|((seen, latents), mean)| {
+            let effect = mean.iter().zip(control).map(|(mean, control)| logarithm(*mean) - logarithm(*control));
+            Residual {
+                site: Site { members: seen.members.clone(), latents },
+                residual: seen.effect.iter().zip(effect).map(|(seen, predicted)| seen - predicted).collect(),
+                variance: seen.variance,
             }
-        }
-        beyond.insert(a, left);
-    }
-    beyond
+        })
+        .collect();
+    Kriging::new(&residuals, true)
 }
 
 /// ln(1 + m) of a mean expression m.
@@ -407,30 +475,12 @@ fn logarithm(mean: f64) -> f64 {
     Real::ln(1.0 + mean)
 }
 
-/// The prediction of a combination from the model's mean expression of it and of control (G each), and from what the cells of its members
-/// show `beyond` it, Eqs. (Cb4), (Cb5) and (Cb7).
-fn predicted(
-    wanted: &Wanted,
-    mean: &[f64],
-    control: &[f64],
-    variances: &Variances,
-    beyond: &BTreeMap<u32, Vec<f64>>,
-) -> PredictedEffects {
-    let mut effect: Vec<f64> =
+/// The prediction of a combination from the model's mean expression of it and of control (G each), Eqs. (Cb4) and (Cb5).
+fn predicted_alone(wanted: &Wanted, mean: &[f64], control: &[f64], variances: &Variances) -> PredictedEffects {
+    let effect: Vec<f64> =
         mean.iter().zip(control).map(|(mean, control)| logarithm(*mean) - logarithm(*control)).collect();
-    let mut mean = mean.to_vec();
-    for (a, dose) in &wanted.members {
-        let Some(beyond) = beyond.get(a) else { continue };
-        effect.iter_mut().zip(beyond).for_each(|(effect, beyond)| *effect += f64::from(*dose) * beyond);
-    }
-    if wanted.members.iter().any(|(a, _)| beyond.contains_key(a)) {
-        for (mean, (effect, control)) in mean.iter_mut().zip(effect.iter().zip(control)) {
-            *mean = ((1.0 + control) * Real::exp(*effect) - 1.0).max(LEAST);
-        }
-    }
-    let log2 = |mean: &f64| Real::ln(mean.max(LEAST)) / std::f64::consts::LN_2;
     let log2_fold_change: Vec<f64> =
-        mean.iter().zip(control).map(|(mean, control)| log2(mean) - log2(control)).collect();
+        mean.iter().zip(control).map(|(mean, control)| log2(*mean) - log2(*control)).collect();
     let of_members: Option<Vec<&Vec<f64>>> =
         wanted.members.iter().map(|&(a, dose)| variances.get(&(a, dose.to_bits()))).collect();
     let interval = of_members.map(|of_members| {
@@ -443,5 +493,42 @@ fn predicted(
         })
     });
     let (label, n_members) = (wanted.label.clone(), wanted.members.len());
-    PredictedEffects { label, n_members, mean, effect, log2_fold_change, interval }
+    PredictedEffects { label, n_members, mean: mean.to_vec(), effect, log2_fold_change, interval }
+}
+
+/// The same with what observed combinations show beyond the model, Eq. (Cb9), and its intervals, Eq. (Cb12).
+fn predicted_beyond(
+    wanted: &Wanted,
+    mean: &[f64],
+    control: &[f64],
+    carried: &CarriedOver,
+    widening: f64,
+) -> PredictedEffects {
+    let expression = |effect: f64, control: f64| (1.0 + control) * Real::exp(effect) - 1.0;
+    let effect: Vec<f64> = mean
+        .iter()
+        .zip(control)
+        .zip(&carried.residual)
+        .map(|((mean, control), beyond)| logarithm(*mean) - logarithm(*control) + beyond)
+        .collect();
+    let predicted: Vec<f64> =
+        effect.iter().zip(control).map(|(effect, control)| expression(*effect, *control).max(LEAST)).collect();
+    let log2_fold_change: Vec<f64> =
+        predicted.iter().zip(control).map(|(mean, control)| log2(*mean) - log2(*control)).collect();
+    let interval = [-DEVIATIONS_OF_95, DEVIATIONS_OF_95].map(|deviations| {
+        let end = |gene: usize| {
+            let deviation = deviations * widening * carried.variance[gene].sqrt();
+            // What cannot be detected is all the same; the prediction itself stays inside.
+            let mean = expression(effect[gene] + deviation, control[gene]).max(DETECTABLE.min(predicted[gene]));
+            log2(mean) - log2(control[gene])
+        };
+        (0..control.len()).map(end).collect()
+    });
+    let (label, n_members) = (wanted.label.clone(), wanted.members.len());
+    PredictedEffects { label, n_members, mean: predicted, effect, log2_fold_change, interval: Some(interval) }
+}
+
+/// Base-2 logarithm of a mean expression.
+fn log2(mean: f64) -> f64 {
+    Real::ln(mean.max(LEAST)) / std::f64::consts::LN_2
 }

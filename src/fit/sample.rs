@@ -3,6 +3,8 @@
 use crate::fit::donors::Donors;
 use crate::fit::fitted::{Fitted, TrainedNetwork};
 
+use std::ops::Range;
+
 use rand::RngExt;
 
 use crate::data::combinations::combination_label;
@@ -98,35 +100,40 @@ impl Fitted {
             donors.give(donor, request.size_factor, &mut data, n);
             network.draw_latents(&members, None, &mut random, &mut z);
         }
-        data.counts =
-            Team::with(settings.n_threads(), |team| draw_counts(team, network, &data, &z, |n| (request.seed, n)))
-                .into();
+        data.counts = Team::with(settings.n_threads(), |team| {
+            draw_counts(team, network, &data, (0..request.cells, &z), |n| ((request.seed, n), None))
+        })
+        .into();
         (data, z.iter().map(|z| z.to_f64()).collect())
     }
 }
 
-/// Draws the counts of the cells of `data` from their latents `z` (cells x L); `stream` says from which seed and stream of it.
-pub(super) fn draw_counts<R: Real>(
+/// From which seed and stream of it a cell is drawn, and by which factor the mean of each gene (G) is moved.
+pub(super) type Draw<'a> = ((u64, usize), Option<&'a [f64]>);
+
+/// Draws the counts of a range of cells of `data` from their latents (so many x L); `draw` says how those of a cell are.
+pub(super) fn draw_counts<'a, R: Real>(
     team: &Team,
     network: &Network<R>,
     data: &Dataset,
-    z: &[R],
-    stream: impl Fn(usize) -> (u64, usize),
+    (cells, z): (Range<usize>, &[R]),
+    draw: impl Fn(usize) -> Draw<'a>,
 ) -> Counts {
     let (l, g) = (network.architecture.n_latents, network.architecture.n_genes);
     let sampler = network.count_sampler();
     let mut workspace = evaluation_workspace(network, data);
     network.prepare_evaluation(&mut workspace);
-    let all: Vec<usize> = (0..data.library.len()).collect();
+    let all: Vec<usize> = cells.collect();
     let mut builder = CountsBuilder::new(g);
     let capacity = workspace.capacity();
     for (batch, z) in all.chunks(capacity).zip(z.chunks(capacity * l)) {
         let log_rates = network.log_rates(team, &mut workspace, Batch::new(data, batch), z);
         for (&n, row) in batch.iter().zip(log_rates.chunks_exact(g)) {
-            let (seed, number) = stream(n);
+            let ((seed, number), factors) = draw(n);
             let mut random = sampler_stream(seed, SamplerPurpose::ModelCounts, number);
             for (gene, log_rate) in row.iter().enumerate() {
-                let mean = data.library[n] * log_rate.to_f64().exp();
+                let factor = factors.map_or(1.0, |factors| factors[gene]);
+                let mean = data.library[n] * log_rate.to_f64().exp() * factor;
                 builder.push(gene, sampler.draw(gene, mean, &mut random));
             }
             builder.end_cell();

@@ -1,9 +1,17 @@
 //! Small symmetric matrices, by plain loops: the same bits on every processor.
 
+use crate::numerics::real::Real;
+
 /// The inverse of a positive definite matrix of which the lower triangle is given (n x n), by its Cholesky factor; `None` if a pivot
 /// is not positive.
 pub fn inverse(lower: &[f64], n: usize) -> Option<Vec<f64>> {
+    inverse_and_log_determinant(lower, n).map(|(inverse, _)| inverse)
+}
+
+/// [`inverse`], and the logarithm of the determinant of the matrix.
+pub fn inverse_and_log_determinant(lower: &[f64], n: usize) -> Option<(Vec<f64>, f64)> {
     let mut factor = vec![0.0; n * n];
+    let mut log_determinant = 0.0;
     for i in 0..n {
         for j in 0..=i {
             let dot: f64 = (0..j).map(|k| factor[i * n + k] * factor[j * n + k]).sum();
@@ -11,28 +19,27 @@ pub fn inverse(lower: &[f64], n: usize) -> Option<Vec<f64>> {
             factor[i * n + j] = if i != j {
                 rest / factor[j * n + j]
             } else if rest > 0.0 && rest.is_finite() {
+                log_determinant += Real::ln(rest);
                 rest.sqrt()
             } else {
                 return None;
             };
         }
     }
-    // The factor's inverse, column by column.
+    // The factor's inverse, row by row: each is a sum of those above it.
     let mut half = vec![0.0; n * n];
-    for j in 0..n {
-        half[j * n + j] = 1.0 / factor[j * n + j];
-        for i in j + 1..n {
-            let dot: f64 = (j..i).map(|k| factor[i * n + k] * half[k * n + j]).sum();
-            half[i * n + j] = -dot / factor[i * n + i];
+    for i in 0..n {
+        let (above, row) = half.split_at_mut(i * n);
+        for (k, above) in above.chunks_exact(n).enumerate() {
+            let weight = -factor[i * n + k] / factor[i * n + i];
+            row[..=k].iter_mut().zip(above).for_each(|(to, x)| *to += weight * x);
         }
+        row[i] = 1.0 / factor[i * n + i];
     }
     let mut inverse = vec![0.0; n * n];
-    for k in 0..n {
-        let row = &half[k * n..k * n + k + 1];
-        for i in 0..=k {
-            for j in 0..=i {
-                inverse[i * n + j] += row[i] * row[j];
-            }
+    for row in half.chunks_exact(n).enumerate().map(|(k, row)| &row[..=k]) {
+        for (i, &weight) in row.iter().enumerate() {
+            inverse[i * n..i * n + i + 1].iter_mut().zip(row).for_each(|(to, x)| *to += weight * x);
         }
     }
     for i in 0..n {
@@ -40,7 +47,7 @@ pub fn inverse(lower: &[f64], n: usize) -> Option<Vec<f64>> {
             inverse[j * n + i] = inverse[i * n + j];
         }
     }
-    Some(inverse)
+    Some((inverse, log_determinant))
 }
 
 /// Eigenvalues and eigenvectors (columns) of a symmetric matrix, by cyclic Jacobi rotations.

@@ -1,11 +1,16 @@
 //! Predictions of combinations, as they are passed on and as the file that they are written to, a few combinations at a time.
 
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::data::formats::anndata_writer::{AnnDataWriter, FrameColumn, GrowingArrays};
-use crate::error::Result;
+use crate::data::counts::in_memory::{Counts, CountsBuilder};
+use crate::data::dataset::Dataset;
+use crate::data::formats::anndata_writer::{AnnDataWriter, FrameColumn, GrowingArrays, GrowingCounts};
+use crate::data::formats::npz_screen::write_npz;
+use crate::error::{Error, Result};
 use crate::parallel::team::{Team, tiles};
+use crate::results::anndata::annotations;
+use crate::results::output_file::OutputKind;
 use crate::system::files::GrowingTable;
 
 /// Columns of the table of predictions.
@@ -22,6 +27,9 @@ const COLUMNS: [&str; 8] = [
 /// Matrices of an AnnData file of predictions: the mean expression, and its layers.
 const MATRICES: [&str; 5] =
     ["X", "layers/effect", "layers/log2_fold_change", "layers/log2_fold_change_low", "layers/log2_fold_change_high"];
+
+/// Rows of latents in a chunk of a file of simulated cells.
+const LATENTS_AT_ONCE: usize = 4096;
 
 /// What is predicted of a combination, gene by gene.
 #[derive(Debug, Clone, PartialEq)]
@@ -187,5 +195,126 @@ impl TakePredictions for PredictionFile<'_> {
             .map(|matrix| predictions.iter().flat_map(|found| of(matrix, found)).map(|x| x as f32).collect())
             .collect();
         self.matrices.as_mut().expect("begun with the control").push(&self.file, &blocks)
+    }
+}
+
+/// Takes simulated cells, a few combinations at a time.
+pub trait TakeCells {
+    /// All that is known of all cells but their counts, and whether they come from the model that was fitted to held-out interventions.
+    ///
+    /// # Errors
+    /// Those of writing; likewise below.
+    fn begin(&mut self, cells: &Dataset, from_held_out_fit: bool) -> Result<()>;
+
+    /// The counts and latents (cells x L) of the next cells.
+    ///
+    /// # Errors
+    /// As above.
+    fn cells(&mut self, counts: Counts, latents: &[f64]) -> Result<()>;
+}
+
+/// A file of simulated cells. Counts are written as they come, but for a NumPy archive, which is written at the end.
+pub struct CellsFile {
+    path: PathBuf,
+    n_latents: usize,
+    content: CellsContent,
+    /// What is known of all cells but their counts, once begun.
+    data: Option<Dataset>,
+    /// Whether the cells come from the model that was fitted to held-out interventions.
+    pub from_held_out_fit: bool,
+    n_written: usize,
+}
+
+/// What of it is open.
+enum CellsContent {
+    Table(Option<GrowingTable>),
+    Archive(CountsBuilder),
+    AnnData(Option<(AnnDataWriter, GrowingCounts, GrowingArrays)>),
+}
+
+impl CellsFile {
+    /// Readies the file `path`; nothing is written yet.
+    pub fn new(path: &Path, kind: OutputKind, n_genes: usize, n_latents: usize) -> Self {
+        let content = match kind {
+            OutputKind::Csv => CellsContent::Table(None),
+            OutputKind::Npz => CellsContent::Archive(CountsBuilder::new(n_genes)),
+            OutputKind::H5ad => CellsContent::AnnData(None),
+        };
+        let path = path.to_path_buf();
+        Self { path, n_latents, content, data: None, from_held_out_fit: false, n_written: 0 }
+    }
+
+    /// Completes it, and returns the number of its cells.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`] naming the file; likewise above.
+    pub fn finish(self) -> Result<usize> {
+        let Self { path, content, data, n_written, .. } = self;
+        let Some(mut data) = data else { return Ok(0) };
+        match content {
+            CellsContent::Table(table) => table.map_or(Ok(()), GrowingTable::finish)?,
+            CellsContent::Archive(builder) => {
+                data.counts = builder.finish().into();
+                write_npz(&data, &path)?;
+            }
+            CellsContent::AnnData(None) => {}
+            CellsContent::AnnData(Some((file, counts, latents))) => {
+                drop(latents);
+                file.grown_counts("X", counts)?;
+                let mut obs = annotations(&data);
+                obs.push(("size_factor".to_owned(), FrameColumn::Numbers(data.library.clone())));
+                file.frame("obs", &data.cell_names, &obs)?;
+                file.frame("var", &data.gene_names, &[])?;
+                file.finish()?;
+            }
+        }
+        Ok(n_written)
+    }
+}
+
+impl TakeCells for CellsFile {
+    fn begin(&mut self, cells: &Dataset, from_held_out_fit: bool) -> Result<()> {
+        self.data = Some(cells.clone());
+        self.from_held_out_fit = from_held_out_fit;
+        match &mut self.content {
+            CellsContent::Table(table) => {
+                let header: Vec<&str> =
+                    ["cell"].into_iter().chain(cells.gene_names.iter().map(String::as_str)).collect();
+                *table = Some(GrowingTable::create(self.path.clone(), &header)?);
+            }
+            CellsContent::Archive(_) => {}
+            CellsContent::AnnData(open) => {
+                let file = AnnDataWriter::create(&self.path)?;
+                let counts = file.growing_counts(cells.gene_names.len())?;
+                let shape = [cells.library.len(), self.n_latents];
+                let latents = file.growing_arrays(&["obsm/X_svae"], shape, LATENTS_AT_ONCE)?;
+                *open = Some((file, counts, latents));
+            }
+        }
+        Ok(())
+    }
+
+    fn cells(&mut self, counts: Counts, latents: &[f64]) -> Result<()> {
+        let data = self.data.as_ref().expect("begun");
+        match &mut self.content {
+            CellsContent::Table(table) => {
+                let table = table.as_mut().expect("begun");
+                let mut row = vec![0; counts.n_genes()];
+                for n in 0..counts.n_cells() {
+                    row.fill(0);
+                    counts.row(n).for_each(|gene, x| row[gene] = x);
+                    let name = data.cell_names[self.n_written + n].to_owned();
+                    table.push([name].into_iter().chain(row.iter().map(u32::to_string)))?;
+                }
+            }
+            CellsContent::Archive(builder) => (0..counts.n_cells()).for_each(|n| builder.push_row(counts.row(n))),
+            CellsContent::AnnData(open) => {
+                let (file, matrix, arrays) = open.as_mut().expect("begun");
+                matrix.push(&counts).map_err(|e| Error::io("writing", &self.path, e))?;
+                arrays.push(file, &[latents.iter().map(|&z| z as f32).collect()])?;
+            }
+        }
+        self.n_written += counts.n_cells();
+        Ok(())
     }
 }

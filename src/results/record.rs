@@ -6,7 +6,7 @@ use crate::data::loading::load::DataSummary;
 use crate::display::json::to_json;
 use crate::error::Result;
 use crate::evaluation::metrics::Metrics;
-use crate::evaluation::predictions::judge::HeldOutBounds;
+use crate::evaluation::predictions::bounds::HeldOutBounds;
 use crate::results::catalogue::ResultsFile;
 use crate::results::folder::ResultsFolder;
 use crate::results::read::json;

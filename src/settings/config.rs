@@ -42,7 +42,7 @@ pub(crate) const KEYS_BY_DATA: [&str; 9] = [
 ];
 
 /// Training cells from which on a screen has many, where masks are integrated out.
-const MANY_CELLS: usize = 30_000;
+const MANY_CELLS: usize = 18_000;
 
 /// Size of a network and of the steps of its training.
 #[derive(Debug, Clone, Copy, PartialEq)]

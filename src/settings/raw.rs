@@ -296,7 +296,7 @@ settings! {
         /// Number of latents [default: 15; 20 where masks are integrated out]
         #[arg(long, value_name = "N", allow_negative_numbers = true)]
         latents: i64 => usize = whole(15, 1, 4096);
-        /// Width of the hidden layers (default: 128; where masks are integrated out, 256 from 30,000 training cells on)
+        /// Width of the hidden layers (default: 128; where masks are integrated out, 256 from 18,000 training cells on)
         #[arg(long, value_name = "N", allow_negative_numbers = true)]
         hidden: i64 => Option<usize> = whole_or_none(1, 65_536);
         /// Number of hidden layers of the encoder, and of the decoder [default: 2]
@@ -359,10 +359,10 @@ settings! {
         #[arg(long, value_name = "LABEL,...|@FILE", value_delimiter = ',')]
         holdout: Vec<String> => Option<Vec<String>> = labels_or_none;
         /// Largest number of epochs (default: 500, or enough for 20,000 steps if that is more; where masks are integrated out,
-        /// enough for 8,000 steps, more for more than 20 latents, and at least 120, or 30 from 30,000 training cells on)
+        /// enough for 8,000 steps, more for more than 20 latents, and at least 120, or 30 from 18,000 training cells on)
         #[arg(long, value_name = "N", allow_negative_numbers = true)]
         epochs: i64 => Option<usize> = whole_or_none(1, 1_000_000);
-        /// Cells per minibatch (default: 128; where masks are integrated out, 512 from 30,000 training cells on)
+        /// Cells per minibatch (default: 128; where masks are integrated out, 512 from 18,000 training cells on)
         #[arg(long, value_name = "N", allow_negative_numbers = true)]
         batch_size: i64 => Option<usize> = whole_or_none(3, 1_000_000);
         /// Epochs over which the weight of the KL divergence rises from 0 to 1 (default: 50; where masks are integrated out,
@@ -373,7 +373,7 @@ settings! {
         /// out]
         #[arg(long, value_name = "N", allow_negative_numbers = true)]
         patience: i64 => usize = whole(45, 0, 1_000_000);
-        /// Adam's step size (default: 0.001; where masks are integrated out 0.002, and 0.004 from 30,000 training cells on)
+        /// Adam's step size (default: 0.001; where masks are integrated out 0.002, and 0.004 from 18,000 training cells on)
         #[arg(long, value_name = "X", allow_negative_numbers = true)]
         learning_rate: f64 => Option<f64> = number_or_none(NumberRange::above(0.0, 1.0));
         /// Course of the step size: constant, falling to a hundredth along half a cosine over the epochs, or doing so over

@@ -332,7 +332,7 @@ fn masks_decide_defaults() {
     assert_eq!((epochs(&of(&[]), 36_000), epochs(&of(&[]), 3_037)), ((113, 17), (334, 50)));
     assert_eq!(epochs(&of(&["--latents", "30"]), 36_000), (254, 39));
     // At least 120 epochs, or 30 where cells are many.
-    assert_eq!((epochs(&of(&[]), 29_999), epochs(&of(&[]), 1_000_000)), ((120, 6), (30, 1)));
+    assert_eq!((epochs(&of(&[]), 17_999), epochs(&of(&[]), 1_000_000)), ((120, 9), (30, 1)));
     // 20,000 of them, or 500 epochs; a warm-up of 50 epochs.
     assert_eq!((epochs(&of(&HARD), 36_000), epochs(&of(&HARD), 3_037)), ((500, 50), (834, 50)));
     assert_eq!(epochs(&of(&["--epochs", "7", "--warmup-epochs", "3"]), 36_000), (7, 3));
@@ -421,12 +421,12 @@ fn a_network_grows_with_the_screen_where_masks_are_integrated_out() {
             config(flags).expect("valid").capacity_for(n_training);
         (hidden, posterior_covariance, batch_size, learning_rate)
     };
-    assert_eq!(capacity(&[], 29_999), (128, Diagonal, 128, 0.002));
-    assert_eq!(capacity(&[], 30_000), (256, Full, 512, 0.004));
-    assert_eq!(capacity(&["--latents", "1"], 30_000), (256, Diagonal, 512, 0.004));
+    assert_eq!(capacity(&[], 17_999), (128, Diagonal, 128, 0.002));
+    assert_eq!(capacity(&[], 18_000), (256, Full, 512, 0.004));
+    assert_eq!(capacity(&["--latents", "1"], 18_000), (256, Diagonal, 512, 0.004));
     let said =
         ["--hidden", "64", "--posterior-covariance", "diagonal", "--batch-size", "256", "--learning-rate", "0.01"];
-    assert_eq!(capacity(&said, 30_000), (64, Diagonal, 256, 0.01));
+    assert_eq!(capacity(&said, 18_000), (64, Diagonal, 256, 0.01));
     for n_training in [100, 1_000_000] {
         assert_eq!(capacity(&HARD, n_training), (128, Diagonal, 128, 0.001));
         assert_eq!(capacity(&["--method", "vae"], n_training), (128, Diagonal, 128, 0.001));

@@ -1,5 +1,7 @@
 //! AnnData files (.h5ad) written in the encoding of AnnData 0.8 and newer, which all later versions read.
 
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use rust_hdf5::types::HBool;
@@ -170,6 +172,45 @@ impl AnnDataWriter {
             Ok(dataset)
         });
         Ok(GrowingArrays { arrays: arrays.collect::<Result<_>>()?, width: shape[1], n_rows: 0 })
+    }
+
+    /// Begins a CSR matrix of single precision that grows cell by cell. Its entries wait in a file without a name beside this one: an array
+    /// is created with its length.
+    ///
+    /// # Errors
+    /// [`Error::Io`], as for all others.
+    pub fn growing_counts(&self, n_genes: usize) -> Result<GrowingCounts> {
+        let folder = self.temporary.parent().unwrap_or(Path::new("."));
+        let waiting = || tempfile::tempfile_in(folder).map_err(|e| Error::io("writing", &self.path, e));
+        let entries = BufWriter::with_capacity(1 << 16, waiting()?);
+        Ok(GrowingCounts { entries, offsets: vec![0], n_genes })
+    }
+
+    /// Writes a CSR matrix that has grown.
+    ///
+    /// # Errors
+    /// [`Error::Io`], as for all others.
+    pub fn grown_counts(&self, name: &str, grown: GrowingCounts) -> Result<()> {
+        let GrowingCounts { entries, offsets, n_genes } = grown;
+        let failed = |e| Error::io("writing", &self.path, e);
+        let mut entries = BufReader::with_capacity(1 << 16, entries.into_inner().map_err(|e| failed(e.into_error()))?);
+        let group = self.new_group(name, "csr_matrix", "0.1.0")?;
+        self.check(group.set_attr_array_numeric("shape", &[offsets.len() as i64 - 1, n_genes as i64]))?;
+        let n = offsets[offsets.len() - 1] as usize;
+        let mut part = |which: usize, range: std::ops::Range<usize>| -> Result<Vec<u32>> {
+            entries.seek(SeekFrom::Start(8 * range.start as u64)).map_err(failed)?;
+            let mut bytes = vec![0; 8 * range.len()];
+            entries.read_exact(&mut bytes).map_err(failed)?;
+            let pairs = bytes.as_chunks::<4>().0.iter().skip(which).step_by(2);
+            Ok(pairs.map(|&bytes| u32::from_le_bytes(bytes)).collect())
+        };
+        self.array(&format!("{name}/data"), &[n], false, |range| {
+            Ok(part(1, range)?.into_iter().map(|x| x as f32).collect())
+        })?;
+        self.array(&format!("{name}/indices"), &[n], false, |range| {
+            Ok(part(0, range)?.into_iter().map(|gene| gene as i32).collect())
+        })?;
+        self.array(&format!("{name}/indptr"), &[offsets.len()], false, |range| Ok(offsets[range].to_vec()))
     }
 
     /// Writes an array that is held in single precision.
@@ -409,6 +450,35 @@ impl GrowingArrays {
             file.check(array.write_slice(&[self.n_rows, 0], &[n, self.width], values))?;
         }
         self.n_rows += n;
+        Ok(())
+    }
+}
+
+/// A CSR matrix that grows cell by cell.
+pub struct GrowingCounts {
+    /// Gene and count of each entry.
+    entries: BufWriter<File>,
+    /// Where the entries of each cell begin.
+    offsets: Vec<i64>,
+    n_genes: usize,
+}
+
+impl GrowingCounts {
+    /// Appends cells.
+    ///
+    /// # Errors
+    /// Those of the file that entries wait in.
+    pub fn push(&mut self, counts: &Counts) -> std::io::Result<()> {
+        for n in 0..counts.n_cells() {
+            let row = counts.row(n);
+            self.offsets.push(self.offsets[self.offsets.len() - 1] + row.len() as i64);
+            let mut bytes = Vec::with_capacity(8 * row.len());
+            row.for_each(|gene, x| {
+                bytes.extend((gene as u32).to_le_bytes());
+                bytes.extend(x.to_le_bytes());
+            });
+            self.entries.write_all(&bytes)?;
+        }
         Ok(())
     }
 }

@@ -132,7 +132,6 @@ mod tests {
             centroid: vec![7.0 / 3.0, 2.0],
             profiles,
             effects: vec![Some(vec![1.0, 0.0]), Some(vec![0.0, 2.0]), None],
-            variances: vec![None; 3],
         }
     }
 

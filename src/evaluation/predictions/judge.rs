@@ -1,8 +1,6 @@
 //! The judgement of a model's predictions of held-out combinations, beside baselines and a noise ceiling.
 //! Derivation: `derivations/judgement.md`.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use rand_distr::{Distribution, StandardNormal};
 use serde::Serialize;
 
@@ -13,9 +11,11 @@ use crate::data::screen::Screen;
 use crate::error::Result;
 use crate::evaluation::held_out::TOO_FEW_CELLS;
 use crate::evaluation::predictions::baselines::{Baselines, PlainPrediction};
-use crate::evaluation::predictions::correction::correction;
+use crate::evaluation::predictions::bounds::HeldOutBounds;
+use crate::evaluation::predictions::intervals::{IntervalFigures, Miss, intervals};
+use crate::evaluation::predictions::kriging::{CarriedOver, Kriging, Residual, Site, chosen_sites};
 use crate::evaluation::predictions::non_additive::{Item, NonAdditive, RESAMPLES, non_additive, resample};
-use crate::evaluation::predictions::profiles::{LogExpression, TrainingProfiles};
+use crate::evaluation::predictions::profiles::{LogExpression, Profile, TrainingProfiles};
 use crate::evaluation::predictions::scores::{
     ENERGY_CELLS, N_SCORES, Score, ScoreFrame, Scores, energy_distance, pearson, squared_distance, strongest,
     weights_of, welch,
@@ -38,7 +38,7 @@ const CELLS: (usize, usize, usize) = (256, 2048, 400_000_000);
 /// Control cells by which genes are weighed, at most.
 const MOST_CONTROLS: usize = 2000;
 /// Deviations on either side of a mean that hold 95 % of a normal distribution.
-const DEVIATIONS_OF_95: f64 = 1.959_963_984_540_054;
+pub(crate) const DEVIATIONS_OF_95: f64 = 1.959_963_984_540_054;
 /// Scores in which the model is compared with the baselines.
 const COMPARED: [Score; 3] = [Score::WeightedMse, Score::CentroidAccuracy, Score::PearsonControl];
 
@@ -60,27 +60,13 @@ pub struct PredictionJudgement {
     pub ranges: Vec<ScoreRange>,
     /// The model beside each baseline.
     pub comparisons: Vec<ModelComparison>,
+    /// How well intervals of the model's predictions hold; absent with a single combination, or where nothing is carried over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub intervals: Option<IntervalFigures>,
     /// Each combination, by each predictor.
     pub combinations: Vec<CombinationFigures>,
     /// How far combinations, held out or not, are from the sum of their members.
     pub non_additive: Vec<NonAdditive>,
-}
-
-/// The importance-weighted bound of held-out cells by both definitions, nats per cell.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct HeldOutBounds {
-    /// Mean within each combination first, then over combinations.
-    pub by_combination: f64,
-    /// Mean over all cells.
-    pub by_cell: f64,
-}
-
-impl HeldOutBounds {
-    /// Of these bounds, to a billionth of a nat: what is read from a file may differ in its last digit from what was written.
-    pub fn new(by_combination: f64, by_cell: f64) -> Self {
-        let rounded = |bound: f64| (bound * 1e9).round() / 1e9;
-        Self { by_combination: rounded(by_combination), by_cell: rounded(by_cell) }
-    }
 }
 
 /// What a predictor reaches in the mean over combinations.
@@ -172,17 +158,22 @@ struct Predicted {
     means: Vec<Vec<f64>>,
     /// Some cells of each.
     cells: Vec<LogExpression>,
+    /// Variance of the truth about each mean, G, where that is known.
+    variances: Option<Vec<Vec<f64>>>,
 }
 
 /// The combinations that are judged: those held out of members that were all trained on, with enough cells.
 pub fn judged_combinations(screen: &Screen) -> Vec<Combination> {
     let Screen { data, split, .. } = screen;
-    let known = |combination: &Combination| {
-        let members = &combination.members;
-        members.len() > 1 && members.iter().all(|&(a, _)| split.trained[a as usize])
-    };
+    let known = |combination: &Combination| of_known_members(combination, &split.trained);
     let enough = |combination: &Combination| combination.cells.len() > TOO_FEW_CELLS;
     data.combinations(split.held_out.iter().copied()).into_iter().filter(known).filter(enough).collect()
+}
+
+/// Whether a combination has several members, all of them `trained` on.
+pub(crate) fn of_known_members(combination: &Combination, trained: &[bool]) -> bool {
+    let members = &combination.members;
+    members.len() > 1 && members.iter().all(|&(a, _)| trained[a as usize])
 }
 
 /// Judges the predictions of a network on the held-out combinations of a screen; `None` where none can be judged. Also returns cells for
@@ -226,7 +217,7 @@ fn by_baselines(training: &TrainingProfiles, combinations: &[Combination], contr
         let means: Vec<Vec<f64>> =
             combinations.iter().map(|combination| baselines.predict(baseline, &combination.members)).collect();
         let cells = means.iter().map(|mean| moved(&some, mean, &training.reference)).collect();
-        Predicted { name: baseline.name(), means, cells }
+        Predicted { name: baseline.name(), means, cells, variances: None }
     };
     PlainPrediction::ALL.into_iter().map(of).collect()
 }
@@ -262,39 +253,53 @@ fn by_model<R: Real>(
         true => vec![prior.expected_mean(&[])],
         false => training.profiles.iter().map(|found| prior.expected_mean(&found.combination.members)).collect(),
     };
-    let members: BTreeSet<u32> = combinations.iter().flat_map(|found| &found.members).map(|&(a, _)| a).collect();
-    let alone: Vec<Vec<f64>> = members.iter().map(|&a| prior.expected_mean(&[(a, 1.0)])).collect();
+    let profiles: Vec<&Profile> = training.profiles.iter().filter(|found| found.combination.cells.len() > 1).collect();
+    let of_profiles: Vec<&[(u32, f32)]> = profiles.iter().map(|found| &found.combination.members[..]).collect();
+    let is_wanted = |a: u32| combinations.iter().any(|found| found.members.iter().any(|member| member.0 == a));
+    let profiles: Vec<&Profile> = chosen_sites(&of_profiles, is_wanted).into_iter().map(|i| profiles[i]).collect();
+    let of_sites: Vec<Vec<f64>> =
+        profiles.iter().map(|found| prior.expected_mean(&found.combination.members)).collect();
     let donors: Vec<usize> = split.train.iter().copied().filter(|&n| data.library[n] > 0.0).collect();
     let most = combinations.iter().map(|found| found.cells.len()).max().unwrap_or(0).max(ENERGY_CELLS);
-    let n = n_cells(means.len() + references.len() + alone.len(), g).max(most);
+    let n = n_cells(means.len() + references.len() + of_sites.len(), g).max(most);
     let cells: Vec<usize> = (0..n).map(|i| donors[i * donors.len() / n]).collect();
     let latents = prior_latents(n, network.architecture.n_latents, seed);
     let mut predictor = Predictor::new(team, network, Basis { data, cells: &cells, latents: &latents });
     let base = mean_row(&predictor.mean_log_expression(&references, seed), g);
     let logs = predictor.mean_log_expression(&means, seed);
-    let of_members = predictor.mean_log_expression(&alone, seed);
-    let beyond: BTreeMap<u32, Vec<f64>> = members
+    let site =
+        |combination: &Combination, mean: &[f64]| Site { members: combination.members.clone(), latents: mean.to_vec() };
+    let residuals: Vec<Residual> = profiles
         .iter()
-        .zip(of_members.chunks_exact(g))
-        .filter_map(|(&a, log)| {
-            let predicted: Vec<f64> = log.iter().zip(&base).map(|(log, base)| log - base).collect();
-            let (observed, variance) = (training.effects[a as usize].as_ref()?, training.variances[a as usize]?);
-            Some((a, correction(observed, &predicted, variance).0))
+        .zip(&of_sites)
+        .zip(predictor.mean_log_expression(&of_sites, seed).chunks_exact(g))
+        .map(|((found, mean), log)| {
+            let n = found.combination.cells.len() as f64;
+            let observed = found.mean.iter().zip(&training.reference).map(|(mean, reference)| mean - reference);
+            Residual {
+                site: site(&found.combination, mean),
+                residual: observed.zip(log.iter().zip(&base)).map(|(e, (log, base))| e - (log - base)).collect(),
+                variance: found.squares / (n - 1.0) / n / g as f64,
+            }
         })
         .collect();
+    let kriging = Kriging::new(&residuals, training.has_controls);
     let on_reference = |log: &[f64]| -> Vec<f64> {
         log.iter().zip(&base).zip(&training.reference).map(|((log, base), reference)| log - base + reference).collect()
     };
-    let corrected = |(mean, found): (&Vec<f64>, &Combination)| -> Vec<f64> {
+    let carried: Vec<Option<CarriedOver>> = combinations
+        .iter()
+        .zip(&means)
+        .map(|(found, mean)| kriging.as_ref().map(|kriging| kriging.carry_over(&site(found, mean))))
+        .collect();
+    let corrected = |(mean, carried): (&Vec<f64>, &Option<CarriedOver>)| -> Vec<f64> {
+        let beyond = carried.as_ref().map_or(&[][..], |carried| &carried.residual);
         let mut mean = mean.clone();
-        for (a, dose) in &found.members {
-            let beyond = beyond.get(a).map_or(&[][..], |beyond| beyond);
-            mean.iter_mut().zip(beyond).for_each(|(mean, beyond)| *mean += f64::from(*dose) * beyond);
-        }
+        mean.iter_mut().zip(beyond).for_each(|(mean, beyond)| *mean += beyond);
         mean
     };
     let alone: Vec<Vec<f64>> = logs.chunks_exact(g).map(on_reference).collect();
-    let both = alone.iter().zip(combinations).map(corrected).collect::<Vec<_>>();
+    let both = alone.iter().zip(&carried).map(corrected).collect::<Vec<_>>();
     let drawn: Vec<LogExpression> = means
         .iter()
         .zip(combinations)
@@ -310,7 +315,11 @@ fn by_model<R: Real>(
             MODEL => moved(cells, to, from),
             _ => moved(&cells.spread(ENERGY_CELLS), to, from),
         };
-        Predicted { name, cells: cells.map(of).collect(), means }
+        let variances = match name {
+            MODEL => carried.iter().map(|carried| carried.as_ref().map(|carried| carried.variance.clone())).collect(),
+            _ => None,
+        };
+        Predicted { name, cells: cells.map(of).collect(), means, variances }
     })
 }
 
@@ -370,7 +379,7 @@ fn by_true_model(
         means.push(effect.iter().zip(&base).zip(&training.reference).map(|((e, b), r)| e - b + r).collect());
         cells.push(drawn.spread(ENERGY_CELLS));
     }
-    Predicted { name: TRUE_MODEL, means, cells }
+    Predicted { name: TRUE_MODEL, means, cells, variances: None }
 }
 
 /// The scores under way.
@@ -394,6 +403,8 @@ struct JudgementTrial<'a> {
     ceilings: Vec<Scores>,
     /// Sums over combinations of the scores of each resample and predictor.
     resampled: Vec<Vec<Scores>>,
+    /// How the intervals of each combination's genes hold.
+    misses: Vec<Vec<Miss>>,
 }
 
 impl<'a> JudgementTrial<'a> {
@@ -424,6 +435,7 @@ impl<'a> JudgementTrial<'a> {
             half_scores: Vec::new(),
             ceilings: Vec::new(),
             resampled: Vec::new(),
+            misses: Vec::new(),
         })
     }
 
@@ -460,6 +472,17 @@ impl<'a> JudgementTrial<'a> {
             scores[Score::Rank as usize] = rank(truth, number, &predictor.means);
             let predicted = predictor.cells[number].spread(ENERGY_CELLS);
             scores[Score::EnergyDistance as usize] = energy_distance(self.team, &predicted, &few);
+        }
+        let of_model = predictors.iter().find_map(|predictor| Some((&predictor.means, predictor.variances.as_ref()?)));
+        if let Some((means, variances)) = of_model {
+            let (_, scatter) = cells.moments();
+            let genes = truth.iter().zip(&means[number]).zip(variances[number].iter().zip(&scatter));
+            let miss = |((truth, mean), (variance, scatter)): ((&f64, &f64), (&f64, &f64))| Miss {
+                square: (truth - mean).powi(2),
+                variance: *variance,
+                sampling: scatter / cells.n_cells() as f64,
+            };
+            self.misses.push(genes.map(miss).collect());
         }
         let mut half_scores = against(&halves[0].0);
         self.ceilings.push(half_scores.pop().expect("the other half"));
@@ -592,6 +615,7 @@ impl<'a> JudgementTrial<'a> {
             bounds,
             predictors: predictors.iter().enumerate().map(figures).collect(),
             comparisons: self.comparisons(predictors),
+            intervals: intervals(&self.misses),
             combinations: each.collect(),
             ranges,
             non_additive,

@@ -2,8 +2,10 @@
 //! Derivation: `derivations/judgement.md`.
 
 pub mod baselines;
-pub mod correction;
+pub mod bounds;
+pub mod intervals;
 pub mod judge;
+pub mod kriging;
 pub mod non_additive;
 pub mod observed;
 pub mod profiles;

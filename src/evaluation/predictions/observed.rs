@@ -1,46 +1,50 @@
-//! What training cells show of interventions by themselves, in mean expression. Derivation: `derivations/predictions.md`.
+//! What training cells show of combinations, in mean expression. Derivation: `derivations/predictions.md`.
 
-use std::collections::{BTreeMap, BTreeSet};
-
+use crate::data::combinations::Combination;
 use crate::data::dataset::Dataset;
 use crate::data::split::ScreenSplit;
 use crate::error::Result;
+use crate::evaluation::predictions::kriging::chosen_sites;
 use crate::inference::prediction::TOTAL;
 use crate::numerics::real::Real;
 
-/// What the training cells of an intervention show by themselves at dose 1.
+/// What the training cells of a combination show.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ObservedEffect {
+    /// Numbers of its interventions, ascending, and their doses.
+    pub members: Vec<(u32, f32)>,
     /// ln(1 + mean expression) less that of control, expression being counts per 10,000; G.
     pub effect: Vec<f64>,
-    /// Variance of each by how the cells of the intervention scatter, G.
-    pub variance: Vec<f64>,
+    /// Variance of that by how the cells of the combination scatter, mean over genes.
+    pub variance: f64,
 }
 
-/// The effects of those of the interventions `wanted` that have two training cells or more of their own at dose 1, by their numbers;
-/// `None` without training cells of control.
+/// The effects of combinations of one intervention or more that have two training cells or more, of too many those that share a member
+/// with what is `wanted` first; `None` without training cells of control.
 ///
 /// # Errors
 /// Counts on disk that cannot be read.
 pub fn observed_effects(
     data: &Dataset,
     split: &ScreenSplit,
-    wanted: &BTreeSet<u32>,
-) -> Result<Option<BTreeMap<u32, ObservedEffect>>> {
+    wanted: impl Fn(u32) -> bool,
+) -> Result<Option<Vec<ObservedEffect>>> {
     let combinations = data.combinations(split.train.iter().copied());
     let Some(control) = combinations.iter().find(|combination| combination.members.is_empty()) else { return Ok(None) };
     let (control, _) = moments(data, &control.cells)?;
-    let mut found = BTreeMap::new();
-    for combination in &combinations {
-        let [(a, 1.0)] = combination.members[..] else { continue };
-        if !wanted.contains(&a) || combination.cells.len() < 2 {
-            continue;
-        }
+    let seen: Vec<&Combination> = combinations.iter().filter(|c| !c.members.is_empty() && c.cells.len() > 1).collect();
+    let members: Vec<&[(u32, f32)]> = seen.iter().map(|combination| &combination.members[..]).collect();
+    let mut found = Vec::new();
+    for combination in chosen_sites(&members, wanted).into_iter().map(|i| seen[i]) {
         let (mean, variance) = moments(data, &combination.cells)?;
         let n = combination.cells.len() as f64;
         let effect = mean.iter().zip(&control).map(|(mean, control)| Real::ln(1.0 + mean) - Real::ln(1.0 + control));
         let variance = mean.iter().zip(&variance).map(|(mean, variance)| variance / n / (1.0 + mean).powi(2));
-        found.insert(a, ObservedEffect { effect: effect.collect(), variance: variance.collect() });
+        found.push(ObservedEffect {
+            members: combination.members.clone(),
+            effect: effect.collect(),
+            variance: variance.sum::<f64>() / mean.len() as f64,
+        });
     }
     Ok(Some(found))
 }

@@ -116,8 +116,6 @@ pub struct TrainingProfiles {
     pub profiles: Vec<Profile>,
     /// Effect of each intervention at dose 1 by its own cells, Eq. (J2), G; `None` where it has none.
     pub effects: Vec<Option<Vec<f64>>>,
-    /// Variance of each effect, summed over genes, by how its cells scatter; `None` where there is no effect or a single cell.
-    pub variances: Vec<Option<f64>>,
 }
 
 impl TrainingProfiles {
@@ -147,8 +145,7 @@ impl TrainingProfiles {
             None => (centroid.clone(), split.train.clone()),
         };
         let effects = effects(data.n_interventions(), &profiles, &reference);
-        let variances = variances(data.n_interventions(), &profiles);
-        Ok(Self { reference, reference_cells, has_controls, centroid, profiles, effects, variances })
+        Ok(Self { reference, reference_cells, has_controls, centroid, profiles, effects })
     }
 }
 
@@ -164,20 +161,6 @@ fn mean_and_squares(data: &Dataset, cells: &[usize]) -> Result<(Vec<f64>, f64)> 
     mean.iter_mut().for_each(|mean| *mean /= n);
     squares -= n * mean.iter().map(|x| x * x).sum::<f64>();
     Ok((mean, squares.max(0.0)))
-}
-
-/// Variances of [`effects`] about the reference as it is, summed over genes: the pooled variance of an intervention's own cells over
-/// their squared doses.
-fn variances(n_interventions: usize, profiles: &[Profile]) -> Vec<Option<f64>> {
-    let mut sums = vec![(0.0, 0.0, 0.0); n_interventions];
-    for Profile { combination, squares, .. } in profiles {
-        let [(a, dose)] = combination.members[..] else { continue };
-        let (n, sum) = (combination.cells.len() as f64, &mut sums[a as usize]);
-        *sum = (sum.0 + squares, sum.1 + n - 1.0, sum.2 + n * f64::from(dose).powi(2));
-    }
-    let variance =
-        |(squares, freedom, doses): (f64, f64, f64)| (freedom > 0.0 && doses > 0.0).then(|| squares / freedom / doses);
-    sums.into_iter().map(variance).collect()
 }
 
 /// The least squares through the reference of each intervention's own profiles on their doses, Eq. (J2), by cells.
