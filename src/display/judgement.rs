@@ -62,8 +62,8 @@ pub fn judgement_text(judgement: &PredictionJudgement) -> String {
     }
     if let Some(IntervalFigures { coverage, widening, coverage_widened }) = judgement.intervals {
         text += &format!(
-            "\n95 % intervals of predicted log expression hold {:.1} % as training cells make them. They are made {widening:.2} times \
-             wider; {:.1} % of those of one half of the combinations hold, so widened by the other half.\n",
+            "\n95 % intervals of predicted log expression hold {:.1} % as training cells make them. Their widths are \
+             multiplied by {widening:.2}; by what one half of the combinations asks for, {:.1} % of the intervals of the other half hold.\n",
             100.0 * coverage,
             100.0 * coverage_widened
         );

@@ -7,7 +7,7 @@ use rand::RngExt;
 use rand_distr::{Distribution, StandardNormal};
 
 use crate::data::combinations::{combination_label, parse_combination};
-use crate::data::counts::in_memory::Counts;
+use crate::data::counts::in_memory::{Counts, CountsBuilder};
 use crate::data::dataset::{Dataset, InterventionRows};
 use crate::data::loading::controls::names_control;
 use crate::error::Result;
@@ -261,7 +261,10 @@ impl Fitted {
             let all: Vec<usize> = (0..wanted.len()).flat_map(|_| 0..cells).collect();
             let names: Vec<String> =
                 wanted.iter().flat_map(|wanted| (0..cells).map(|n| format!("{}_{n}", wanted.label))).collect();
-            let mut data = self.trained_on.dataset(Counts::from_dense(g, &[]), names.into());
+            // Cells that have no counts yet.
+            let mut none = CountsBuilder::new(g);
+            all.iter().for_each(|_| none.end_cell());
+            let mut data = self.trained_on.dataset(none.finish(), names.into());
             data.library = all.iter().map(|&n| start.data.library[n]).collect();
             data.covariates = start.data.covariates.select(&all);
             data.interventions = InterventionRows::one_hot((0..wanted.len()).flat_map(|c| vec![c; cells]));
@@ -305,9 +308,8 @@ impl Fitted {
         let expression = mean_expression(predictor, &means);
         let of = |((wanted, latents), mean): ((&Wanted, Vec<f64>), &[f64])| -> Vec<f64> {
             let carried = kriging.carry_over(&Site { members: wanted.members.clone(), latents });
-            let moved =
-                |(mean, beyond): (&f64, &f64)| ((1.0 + mean) * Real::exp(*beyond) - 1.0).max(0.0) / mean.max(LEAST);
-            mean.iter().zip(&carried.residual).map(moved).collect()
+            let factor = |(mean, beyond): (&f64, &f64)| moved(*mean, *beyond) / mean.max(LEAST);
+            mean.iter().zip(&carried.residual).map(factor).collect()
         };
         wanted.iter().zip(means).zip(expression.chunks_exact(self.trained_on.genes.len())).map(of).collect()
     }
@@ -463,7 +465,7 @@ fn beyond_model<R: Real>(
             Residual {
                 site: Site { members: seen.members.clone(), latents },
                 residual: seen.effect.iter().zip(effect).map(|(seen, predicted)| seen - predicted).collect(),
-                variance: seen.variance,
+                variance: seen.variance.clone(),
             }
         })
         .collect();
@@ -505,14 +507,9 @@ fn predicted_beyond(
     widening: f64,
 ) -> PredictedEffects {
     let expression = |effect: f64, control: f64| (1.0 + control) * Real::exp(effect) - 1.0;
-    let effect: Vec<f64> = mean
-        .iter()
-        .zip(control)
-        .zip(&carried.residual)
-        .map(|((mean, control), beyond)| logarithm(*mean) - logarithm(*control) + beyond)
-        .collect();
-    let predicted: Vec<f64> =
-        effect.iter().zip(control).map(|(effect, control)| expression(*effect, *control).max(LEAST)).collect();
+    let predicted: Vec<f64> = mean.iter().zip(&carried.residual).map(|(mean, beyond)| moved(*mean, *beyond)).collect();
+    let effect: Vec<f64> =
+        predicted.iter().zip(control).map(|(mean, control)| logarithm(*mean) - logarithm(*control)).collect();
     let log2_fold_change: Vec<f64> =
         predicted.iter().zip(control).map(|(mean, control)| log2(*mean) - log2(*control)).collect();
     let interval = [-DEVIATIONS_OF_95, DEVIATIONS_OF_95].map(|deviations| {
@@ -526,6 +523,11 @@ fn predicted_beyond(
     });
     let (label, n_members) = (wanted.label.clone(), wanted.members.len());
     PredictedEffects { label, n_members, mean: predicted, effect, log2_fold_change, interval: Some(interval) }
+}
+
+/// A mean expression moved by so much of ln(1 + mean); never by more than there is, down to what can be detected.
+fn moved(mean: f64, beyond: f64) -> f64 {
+    (mean + (1.0 + mean) * (Real::exp(beyond) - 1.0)).max(mean.min(DETECTABLE)).max(LEAST)
 }
 
 /// Base-2 logarithm of a mean expression.

@@ -227,7 +227,7 @@ pub struct CellsFile {
 
 /// What of it is open.
 enum CellsContent {
-    Table(Option<GrowingTable>),
+    Table(Option<Box<GrowingTable>>),
     Archive(CountsBuilder),
     AnnData(Option<(AnnDataWriter, GrowingCounts, GrowingArrays)>),
 }
@@ -252,7 +252,7 @@ impl CellsFile {
         let Self { path, content, data, n_written, .. } = self;
         let Some(mut data) = data else { return Ok(0) };
         match content {
-            CellsContent::Table(table) => table.map_or(Ok(()), GrowingTable::finish)?,
+            CellsContent::Table(table) => table.map_or(Ok(()), |table| table.finish())?,
             CellsContent::Archive(builder) => {
                 data.counts = builder.finish().into();
                 write_npz(&data, &path)?;
@@ -280,7 +280,7 @@ impl TakeCells for CellsFile {
             CellsContent::Table(table) => {
                 let header: Vec<&str> =
                     ["cell"].into_iter().chain(cells.gene_names.iter().map(String::as_str)).collect();
-                *table = Some(GrowingTable::create(self.path.clone(), &header)?);
+                *table = Some(Box::new(GrowingTable::create(self.path.clone(), &header)?));
             }
             CellsContent::Archive(_) => {}
             CellsContent::AnnData(open) => {

@@ -118,7 +118,7 @@ mod tests {
         let profile = |members: &[(u32, f32)], mean: [f64; 2]| Profile {
             combination: Combination { label: String::new(), members: members.to_vec(), cells: vec![0] },
             mean: mean.to_vec(),
-            squares: 0.0,
+            squares: vec![0.0; 2],
         };
         let profiles = vec![
             profile(&[(0, 1.0)], [2.0, 1.0]),

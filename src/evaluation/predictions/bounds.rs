@@ -6,7 +6,7 @@ use crate::data::combinations::Combination;
 use crate::data::screen::Screen;
 use crate::error::Result;
 use crate::evaluation::oracle::true_nll;
-use crate::evaluation::predictions::judge::{judged_combinations, of_known_members};
+use crate::evaluation::predictions::judged::{judged_combinations, of_known_members};
 use crate::inference::bounds::BoundsRequest;
 use crate::inference::loadings::spread;
 use crate::inference::{Inference, evaluation_workspace};

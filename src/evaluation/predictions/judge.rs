@@ -9,10 +9,10 @@ use crate::data::dataset::{Dataset, Truth};
 use crate::data::mixing::GeneratingModel;
 use crate::data::screen::Screen;
 use crate::error::Result;
-use crate::evaluation::held_out::TOO_FEW_CELLS;
 use crate::evaluation::predictions::baselines::{Baselines, PlainPrediction};
 use crate::evaluation::predictions::bounds::HeldOutBounds;
-use crate::evaluation::predictions::intervals::{IntervalFigures, Miss, intervals};
+use crate::evaluation::predictions::intervals::{DEVIATIONS_OF_95, IntervalFigures, Miss, intervals};
+use crate::evaluation::predictions::judged::judged_combinations;
 use crate::evaluation::predictions::kriging::{CarriedOver, Kriging, Residual, Site, chosen_sites};
 use crate::evaluation::predictions::non_additive::{Item, NonAdditive, RESAMPLES, non_additive, resample};
 use crate::evaluation::predictions::profiles::{LogExpression, Profile, TrainingProfiles};
@@ -37,8 +37,6 @@ pub const TRUE_MODEL: &str = "true model";
 const CELLS: (usize, usize, usize) = (256, 2048, 400_000_000);
 /// Control cells by which genes are weighed, at most.
 const MOST_CONTROLS: usize = 2000;
-/// Deviations on either side of a mean that hold 95 % of a normal distribution.
-pub(crate) const DEVIATIONS_OF_95: f64 = 1.959_963_984_540_054;
 /// Scores in which the model is compared with the baselines.
 const COMPARED: [Score; 3] = [Score::WeightedMse, Score::CentroidAccuracy, Score::PearsonControl];
 
@@ -162,20 +160,6 @@ struct Predicted {
     variances: Option<Vec<Vec<f64>>>,
 }
 
-/// The combinations that are judged: those held out of members that were all trained on, with enough cells.
-pub fn judged_combinations(screen: &Screen) -> Vec<Combination> {
-    let Screen { data, split, .. } = screen;
-    let known = |combination: &Combination| of_known_members(combination, &split.trained);
-    let enough = |combination: &Combination| combination.cells.len() > TOO_FEW_CELLS;
-    data.combinations(split.held_out.iter().copied()).into_iter().filter(known).filter(enough).collect()
-}
-
-/// Whether a combination has several members, all of them `trained` on.
-pub(crate) fn of_known_members(combination: &Combination, trained: &[bool]) -> bool {
-    let members = &combination.members;
-    members.len() > 1 && members.iter().all(|&(a, _)| trained[a as usize])
-}
-
 /// Judges the predictions of a network on the held-out combinations of a screen; `None` where none can be judged. Also returns cells for
 /// a judge of another make, where there are control cells.
 ///
@@ -279,7 +263,7 @@ fn by_model<R: Real>(
             Residual {
                 site: site(&found.combination, mean),
                 residual: observed.zip(log.iter().zip(&base)).map(|(e, (log, base))| e - (log - base)).collect(),
-                variance: found.squares / (n - 1.0) / n / g as f64,
+                variance: found.squares.iter().map(|squares| squares / (n - 1.0) / n).collect(),
             }
         })
         .collect();
@@ -296,6 +280,7 @@ fn by_model<R: Real>(
         let beyond = carried.as_ref().map_or(&[][..], |carried| &carried.residual);
         let mut mean = mean.clone();
         mean.iter_mut().zip(beyond).for_each(|(mean, beyond)| *mean += beyond);
+        mean.iter_mut().for_each(|mean| *mean = mean.max(0.0));
         mean
     };
     let alone: Vec<Vec<f64>> = logs.chunks_exact(g).map(on_reference).collect();

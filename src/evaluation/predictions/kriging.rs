@@ -13,7 +13,7 @@ const STEPS: [f64; 4] = [8.0, 3.0, 1.7, 1.25];
 const ROUNDS: usize = 8;
 /// Smallest share of the residuals' variance that a component of the kernel is tried with: as good as none.
 const LEAST_SHARE: f64 = 1e-4;
-/// Genes that the scale of a gene's residuals is worth before any is seen.
+/// Combinations that what is expected of a gene's residuals is worth.
 const PRIOR_SITES: f64 = 4.0;
 
 /// A combination, as the kernel sees it.
@@ -32,8 +32,15 @@ pub struct Residual {
     pub site: Site,
     /// Observed less predicted effect, G.
     pub residual: Vec<f64>,
-    /// Sampling variance of the observed effect, mean over genes.
-    pub variance: f64,
+    /// Sampling variance of the observed effect, G.
+    pub variance: Vec<f64>,
+}
+
+impl Residual {
+    /// Mean over genes of the sampling variance.
+    fn mean_variance(&self) -> f64 {
+        self.variance.iter().sum::<f64>() / self.variance.len() as f64
+    }
 }
 
 /// Scales of the kernel, Eq. (Cb7).
@@ -81,7 +88,7 @@ impl Kriging {
         let g = residuals.first()?.residual.len();
         let n = residuals.len();
         let squares = |r: &Residual| r.residual.iter().map(|x| x * x).sum::<f64>() / g as f64;
-        let signal = residuals.iter().map(|r| squares(r) - r.variance).sum::<f64>() / n as f64;
+        let signal = residuals.iter().map(|r| squares(r) - r.mean_variance()).sum::<f64>() / n as f64;
         if signal <= 0.0 || !signal.is_finite() {
             return None;
         }
@@ -94,14 +101,20 @@ impl Kriging {
             for j in 0..=i {
                 covariance[i * n + j] = scales.kernel(&sites[i], &sites[j], from_controls);
             }
-            covariance[i * n + i] += residuals[i].variance;
+            covariance[i * n + i] += residuals[i].mean_variance();
         }
         let precision = symmetric::inverse(&covariance, n)?;
         let mut solved = vec![0.0; n * g];
         for (to, weights) in solved.chunks_exact_mut(g).zip(precision.chunks_exact(n)) {
             add_weighted(to, weights, residuals.iter().map(|r| &r.residual[..]));
         }
-        let mut genes = vec![PRIOR_SITES; g];
+        // What is expected of a gene follows its sampling variance, which says how much there is of it.
+        let mut genes = vec![0.0; g];
+        for r in residuals {
+            genes.iter_mut().zip(&r.variance).for_each(|(gene, variance)| *gene += variance);
+        }
+        let noise = genes.iter().sum::<f64>() / g as f64;
+        genes.iter_mut().for_each(|gene| *gene = PRIOR_SITES * if noise > 0.0 { *gene / noise } else { 1.0 });
         for (solved, r) in solved.chunks_exact(g).zip(residuals) {
             for (gene, (solved, residual)) in genes.iter_mut().zip(solved.iter().zip(&r.residual)) {
                 *gene += solved * residual;
@@ -195,6 +208,7 @@ fn likeliest_scales(residuals: &[&Residual], from_controls: bool, signal: f64) -
             a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>() / a.len() as f64
         })
         .collect();
+    let noise: Vec<f64> = residuals.iter().map(|r| r.mean_variance()).collect();
     let loss = |scales: &Scales| -> f64 {
         let mut covariance = vec![0.0; n * n];
         let mut at = 0;
@@ -203,7 +217,7 @@ fn likeliest_scales(residuals: &[&Residual], from_controls: bool, signal: f64) -
                 covariance[i * n + j] = scales.of_parts(&parts[at], (lengths[i], lengths[j]), from_controls);
                 at += 1;
             }
-            covariance[i * n + i] += residuals[i].variance;
+            covariance[i * n + i] += noise[i];
         }
         let Some((precision, log_determinant)) = symmetric::inverse_and_log_determinant(&covariance, n) else {
             return f64::INFINITY;
@@ -300,7 +314,7 @@ mod tests {
         let of = |(i, site): (usize, &Site)| Residual {
             site: site.clone(),
             residual: truth(site).iter().zip(normal(G, 1000 + i as u64)).map(|(t, e)| t + noise * e).collect(),
-            variance: noise * noise,
+            variance: vec![noise * noise; G],
         };
         sites.iter().enumerate().map(of).collect()
     }

@@ -5,6 +5,7 @@ pub mod baselines;
 pub mod bounds;
 pub mod intervals;
 pub mod judge;
+pub mod judged;
 pub mod kriging;
 pub mod non_additive;
 pub mod observed;

@@ -13,10 +13,10 @@ use crate::numerics::real::Real;
 pub struct ObservedEffect {
     /// Numbers of its interventions, ascending, and their doses.
     pub members: Vec<(u32, f32)>,
-    /// ln(1 + mean expression) less that of control, expression being counts per 10,000; G.
+    /// ln(1 + mean expression) less that of control, expression being counts per 10,000 of the size factor; G.
     pub effect: Vec<f64>,
-    /// Variance of that by how the cells of the combination scatter, mean over genes.
-    pub variance: f64,
+    /// Variance of that by how the cells of the combination scatter, G.
+    pub variance: Vec<f64>,
 }
 
 /// The effects of combinations of one intervention or more that have two training cells or more, of too many those that share a member
@@ -43,17 +43,17 @@ pub fn observed_effects(
         found.push(ObservedEffect {
             members: combination.members.clone(),
             effect: effect.collect(),
-            variance: variance.sum::<f64>() / mean.len() as f64,
+            variance: variance.collect(),
         });
     }
     Ok(Some(found))
 }
 
-/// Mean and variance over cells of each gene's counts per 10,000.
+/// Mean and variance over cells of each gene's counts per 10,000 of their size factors, as rates of the model are.
 fn moments(data: &Dataset, cells: &[usize]) -> Result<(Vec<f64>, Vec<f64>)> {
     let (mut sums, mut squares) = (vec![0.0; data.n_genes()], vec![0.0; data.n_genes()]);
-    data.counts.visit(cells, |_, row| {
-        let total = row.sum() as f64;
+    data.counts.visit(cells, |i, row| {
+        let total = data.library[cells[i]];
         row.for_each(|gene, count| {
             let x = TOTAL * f64::from(count) / total;
             sums[gene] += x;
@@ -66,4 +66,22 @@ fn moments(data: &Dataset, cells: &[usize]) -> Result<(Vec<f64>, Vec<f64>)> {
         squares.iter().zip(&mean).map(|(squares, mean)| ((squares - n * mean * mean) / (n - 1.0).max(1.0)).max(0.0));
     let variance = variance.collect();
     Ok((mean, variance))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::dataset::five_genes;
+
+    #[test]
+    fn expression_is_per_size_factor() {
+        let mut data = five_genes();
+        let cells: Vec<usize> = (0..data.n_cells()).collect();
+        let by_total = moments(&data, &cells).expect("in memory");
+        data.library.iter_mut().for_each(|library| *library *= 8.0);
+        let (mean, variance) = moments(&data, &cells).expect("in memory");
+        assert!(by_total.0.iter().any(|mean| *mean > 100.0));
+        assert!(mean.iter().zip(&by_total.0).all(|(mean, whole)| (8.0 * mean - whole).abs() < 1e-9 * whole));
+        assert!(variance.iter().zip(&by_total.1).all(|(part, whole)| (64.0 * part - whole).abs() < 1e-9 * whole));
+    }
 }

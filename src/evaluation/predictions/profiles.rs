@@ -97,8 +97,8 @@ pub struct Profile {
     pub combination: Combination,
     /// Mean log expression, G.
     pub mean: Vec<f64>,
-    /// Sum over cells and genes of squared differences from it.
-    pub squares: f64,
+    /// Sum over cells of squared differences from it, G.
+    pub squares: Vec<f64>,
 }
 
 /// What the training cells tell of interventions.
@@ -149,18 +149,21 @@ impl TrainingProfiles {
     }
 }
 
-/// Mean log expression of cells, G, and the sum over cells and genes of squared differences from it, without a table of them.
-fn mean_and_squares(data: &Dataset, cells: &[usize]) -> Result<(Vec<f64>, f64)> {
-    let mut mean = vec![0.0; data.n_genes()];
-    let mut squares = 0.0;
+/// Mean log expression of cells and the sum over cells of squared differences from it, G each, without a table of them.
+fn mean_and_squares(data: &Dataset, cells: &[usize]) -> Result<(Vec<f64>, Vec<f64>)> {
+    let (mut mean, mut squares) = (vec![0.0; data.n_genes()], vec![0.0; data.n_genes()]);
     each_log_expression(data, cells, |row| {
-        mean.iter_mut().zip(row).for_each(|(mean, x)| *mean += x);
-        squares += row.iter().map(|x| x * x).sum::<f64>();
+        for ((mean, squares), x) in mean.iter_mut().zip(&mut squares).zip(row) {
+            *mean += x;
+            *squares += x * x;
+        }
     })?;
     let n = cells.len() as f64;
-    mean.iter_mut().for_each(|mean| *mean /= n);
-    squares -= n * mean.iter().map(|x| x * x).sum::<f64>();
-    Ok((mean, squares.max(0.0)))
+    for (mean, squares) in mean.iter_mut().zip(&mut squares) {
+        *mean /= n;
+        *squares = (*squares - n * *mean * *mean).max(0.0);
+    }
+    Ok((mean, squares))
 }
 
 /// The least squares through the reference of each intervention's own profiles on their doses, Eq. (J2), by cells.
