@@ -59,7 +59,7 @@ pub fn predict(model: &Fitted, request: &Predict, out: &Path, kind: OutputKind) 
         Some(Screen { data, split, .. }) => observed_effects(data, split, |a| members.contains(&a))?,
         None => None,
     };
-    let basis = PredictionBasis { controls, observed: observed.as_deref(), widening: model.interval_widening() };
+    let basis = PredictionBasis { controls, observed: observed.as_ref(), widening: model.interval_widening() };
     if corrects && observed.is_none() {
         notes.push("predictions are those of the model alone: the run has no control cells".to_owned());
     }

@@ -12,7 +12,7 @@ use crate::data::dataset::{Dataset, InterventionRows};
 use crate::data::loading::controls::names_control;
 use crate::error::Result;
 use crate::evaluation::predictions::kriging::{CarriedOver, Kriging, Residual, Site};
-use crate::evaluation::predictions::observed::ObservedEffect;
+use crate::evaluation::predictions::observed::{ObservedEffect, ObservedEffects};
 use crate::fit::fitted::{Fitted, ModelSource, TrainedNetwork};
 use crate::fit::sample::draw_counts;
 use crate::inference::prediction::{Basis, Predictor, TOTAL, prior_latents};
@@ -65,8 +65,8 @@ struct Start {
 pub struct PredictionBasis<'a> {
     /// Control cells to begin from; `None`: cells are drawn from the prior.
     pub controls: Option<&'a Dataset>,
-    /// What training cells of combinations show; `None`: the model predicts alone.
-    pub observed: Option<&'a [ObservedEffect]>,
+    /// What training cells show; `None`: the model predicts alone.
+    pub observed: Option<&'a ObservedEffects>,
     /// How many times wider intervals are than training cells say, [`Fitted::interval_widening`].
     pub widening: f64,
 }
@@ -212,20 +212,18 @@ impl Fitted {
             let control = mean_expression(&mut predictor, &[prior.expected_mean(&[])]);
             let at_once = (HELD / g).clamp(1, 1024);
             let from_held_out_fit = self.check_predicts(wanted)?.is_some();
-            take.control(&PredictedControl { mean: control.clone(), at_once, from_held_out_fit })?;
             let of_members = self.variances(team, network, wanted, &start, seed)?;
-            let kriging = basis.observed.and_then(|seen| beyond_model(&mut predictor, prior, seen, &control));
+            let beyond = basis.observed.and_then(|seen| BeyondModel::new(&mut predictor, prior, seen, &control));
+            let mean = beyond.as_ref().map_or(&control, |beyond| beyond.observed).clone();
+            take.control(&PredictedControl { mean, at_once, from_held_out_fit })?;
             for wanted in wanted.chunks(at_once) {
                 let means: Vec<Vec<f64>> = wanted.iter().map(|wanted| prior.expected_mean(&wanted.members)).collect();
                 let expression = mean_expression(&mut predictor, &means);
                 let mut predictions: Vec<Option<PredictedEffects>> = vec![None; wanted.len()];
                 team.run(wanted.len(), tiles(&mut predictions, 1), |i, to| {
                     let mean = &expression[i * g..(i + 1) * g];
-                    to[0] = Some(match &kriging {
-                        Some(kriging) => {
-                            let site = Site { members: wanted[i].members.clone(), latents: means[i].clone() };
-                            predicted_beyond(&wanted[i], mean, &control, &kriging.carry_over(&site), basis.widening)
-                        }
+                    to[0] = Some(match &beyond {
+                        Some(beyond) => beyond.predicted(&wanted[i], &means[i], mean, basis.widening),
                         None => predicted_alone(&wanted[i], mean, &control, &of_members),
                     });
                 });
@@ -250,13 +248,8 @@ impl Fitted {
             let means: Vec<usize> = (0..CELLS).collect();
             let from = Basis { data: &of_means.data, cells: &means, latents: &of_means.latents };
             let mut predictor = Predictor::new(team, network, from);
-            let kriging = match basis.observed {
-                Some(seen) => {
-                    let control = mean_expression(&mut predictor, &[prior.expected_mean(&[])]);
-                    beyond_model(&mut predictor, prior, seen, &control)
-                }
-                None => None,
-            };
+            let control = mean_expression(&mut predictor, &[prior.expected_mean(&[])]);
+            let beyond = basis.observed.and_then(|seen| BeyondModel::new(&mut predictor, prior, seen, &control));
             let start = self.start(team, network, basis.controls, cells, seed)?;
             let all: Vec<usize> = (0..wanted.len()).flat_map(|_| 0..cells).collect();
             let names: Vec<String> =
@@ -281,8 +274,8 @@ impl Fitted {
                         network.draw_latents(&wanted.members, Some(start), &mut random, &mut z);
                     }
                 }
-                let factors = match &kriging {
-                    Some(kriging) => self.factors(&mut predictor, prior, kriging, wanted),
+                let factors = match &beyond {
+                    Some(beyond) => beyond.factors(&mut predictor, prior, wanted),
                     None => Vec::new(),
                 };
                 let range = first * cells..(first + wanted.len()) * cells;
@@ -294,24 +287,6 @@ impl Fitted {
             }
             Ok(())
         })
-    }
-
-    /// By which factor what observed combinations show beyond the model moves the mean of each gene under each combination.
-    fn factors<R: Real>(
-        &self,
-        predictor: &mut Predictor<'_, R>,
-        prior: PriorTable<'_, R>,
-        kriging: &Kriging,
-        wanted: &[Wanted],
-    ) -> Vec<Vec<f64>> {
-        let means: Vec<Vec<f64>> = wanted.iter().map(|wanted| prior.expected_mean(&wanted.members)).collect();
-        let expression = mean_expression(predictor, &means);
-        let of = |((wanted, latents), mean): ((&Wanted, Vec<f64>), &[f64])| -> Vec<f64> {
-            let carried = kriging.carry_over(&Site { members: wanted.members.clone(), latents });
-            let factor = |(mean, beyond): (&f64, &f64)| moved(*mean, *beyond) / mean.max(LEAST);
-            mean.iter().zip(&carried.residual).map(factor).collect()
-        };
-        wanted.iter().zip(means).zip(expression.chunks_exact(self.trained_on.genes.len())).map(of).collect()
     }
 
     /// So many cells to begin from: control cells in turn with samples of their posterior, or samples of the prior with what
@@ -448,28 +423,86 @@ fn mean_expression<R: Real>(predictor: &mut Predictor<'_, R>, means: &[Vec<f64>]
 }
 
 /// What observed combinations show beyond the model in ln(1 + mean expression), ready to be carried over.
-fn beyond_model<R: Real>(
-    predictor: &mut Predictor<'_, R>,
-    prior: PriorTable<'_, R>,
-    observed: &[ObservedEffect],
-    control: &[f64],
-) -> Option<Kriging> {
-    let means: Vec<Vec<f64>> = observed.iter().map(|seen| prior.expected_mean(&seen.members)).collect();
-    let expression = mean_expression(predictor, &means);
-    let residuals: Vec<Residual> = observed
-        .iter()
-        .zip(means)
-        .zip(expression.chunks_exact(control.len()))
-        .map(|((seen, latents), mean)| {
+struct BeyondModel<'a> {
+    kriging: Kriging,
+    /// Mean expression of control cells by the model, and as observed.
+    control: &'a [f64],
+    observed: &'a Vec<f64>,
+}
+
+impl<'a> BeyondModel<'a> {
+    /// `None` where that is nothing but noise.
+    fn new<R: Real>(
+        predictor: &mut Predictor<'_, R>,
+        prior: PriorTable<'_, R>,
+        observed: &'a ObservedEffects,
+        control: &'a [f64],
+    ) -> Option<Self> {
+        let seen = &observed.combinations;
+        let means: Vec<Vec<f64>> = seen.iter().map(|seen| prior.expected_mean(&seen.members)).collect();
+        let expression = mean_expression(predictor, &means);
+        let residual = |((seen, latents), mean): ((&ObservedEffect, Vec<f64>), &[f64])| {
             let effect = mean.iter().zip(control).map(|(mean, control)| logarithm(*mean) - logarithm(*control));
             Residual {
                 site: Site { members: seen.members.clone(), latents },
                 residual: seen.effect.iter().zip(effect).map(|(seen, predicted)| seen - predicted).collect(),
                 variance: seen.variance.clone(),
             }
-        })
-        .collect();
-    Kriging::new(&residuals, true)
+        };
+        let residuals: Vec<Residual> =
+            seen.iter().zip(means).zip(expression.chunks_exact(control.len())).map(residual).collect();
+        Some(Self { kriging: Kriging::new(&residuals, true)?, control, observed: &observed.control })
+    }
+
+    /// The effects under a combination with these prior means of its latents and this mean expression by the model, Eq. (Cb9), as the
+    /// mean expression that they lead to from observed control cells; and what is carried over.
+    fn mean(&self, wanted: &Wanted, latents: &[f64], mean: &[f64]) -> (Vec<f64>, CarriedOver) {
+        let site = Site { members: wanted.members.clone(), latents: latents.to_vec() };
+        let carried = self.kriging.carry_over(&site);
+        let of = |gene: usize| {
+            let effect = logarithm(mean[gene]) - logarithm(self.control[gene]) + carried.residual[gene];
+            moved(self.observed[gene], effect)
+        };
+        ((0..mean.len()).map(of).collect(), carried)
+    }
+
+    /// The prediction of a combination, Eq. (Cb9), with its intervals, Eq. (Cb12).
+    fn predicted(&self, wanted: &Wanted, latents: &[f64], mean: &[f64], widening: f64) -> PredictedEffects {
+        let (mean, carried) = self.mean(wanted, latents, mean);
+        let control = self.observed;
+        let effect: Vec<f64> =
+            mean.iter().zip(control).map(|(mean, control)| logarithm(*mean) - logarithm(*control)).collect();
+        let log2_fold_change: Vec<f64> =
+            mean.iter().zip(control).map(|(mean, control)| log2(*mean) - log2(*control)).collect();
+        let interval = [-DEVIATIONS_OF_95, DEVIATIONS_OF_95].map(|deviations| {
+            let end = |gene: usize| {
+                let deviation = deviations * widening * carried.variance[gene].sqrt();
+                // What cannot be detected is all the same; the prediction itself stays inside.
+                let floor = DETECTABLE.min(mean[gene]);
+                let end = (1.0 + control[gene]) * Real::exp(effect[gene] + deviation) - 1.0;
+                log2(end.max(floor)) - log2(control[gene])
+            };
+            (0..control.len()).map(end).collect()
+        });
+        let (label, n_members) = (wanted.label.clone(), wanted.members.len());
+        PredictedEffects { label, n_members, mean, effect, log2_fold_change, interval: Some(interval) }
+    }
+
+    /// By which factor the mean of each gene under each combination is moved from what the model says alone.
+    fn factors<R: Real>(
+        &self,
+        predictor: &mut Predictor<'_, R>,
+        prior: PriorTable<'_, R>,
+        wanted: &[Wanted],
+    ) -> Vec<Vec<f64>> {
+        let latents: Vec<Vec<f64>> = wanted.iter().map(|wanted| prior.expected_mean(&wanted.members)).collect();
+        let expression = mean_expression(predictor, &latents);
+        let of = |((wanted, latents), alone): ((&Wanted, Vec<f64>), &[f64])| -> Vec<f64> {
+            let (mean, _) = self.mean(wanted, &latents, alone);
+            mean.iter().zip(alone).map(|(mean, alone)| mean / alone.max(LEAST)).collect()
+        };
+        wanted.iter().zip(latents).zip(expression.chunks_exact(self.control.len())).map(of).collect()
+    }
 }
 
 /// ln(1 + m) of a mean expression m.
@@ -496,33 +529,6 @@ fn predicted_alone(wanted: &Wanted, mean: &[f64], control: &[f64], variances: &V
     });
     let (label, n_members) = (wanted.label.clone(), wanted.members.len());
     PredictedEffects { label, n_members, mean: mean.to_vec(), effect, log2_fold_change, interval }
-}
-
-/// The same with what observed combinations show beyond the model, Eq. (Cb9), and its intervals, Eq. (Cb12).
-fn predicted_beyond(
-    wanted: &Wanted,
-    mean: &[f64],
-    control: &[f64],
-    carried: &CarriedOver,
-    widening: f64,
-) -> PredictedEffects {
-    let expression = |effect: f64, control: f64| (1.0 + control) * Real::exp(effect) - 1.0;
-    let predicted: Vec<f64> = mean.iter().zip(&carried.residual).map(|(mean, beyond)| moved(*mean, *beyond)).collect();
-    let effect: Vec<f64> =
-        predicted.iter().zip(control).map(|(mean, control)| logarithm(*mean) - logarithm(*control)).collect();
-    let log2_fold_change: Vec<f64> =
-        predicted.iter().zip(control).map(|(mean, control)| log2(*mean) - log2(*control)).collect();
-    let interval = [-DEVIATIONS_OF_95, DEVIATIONS_OF_95].map(|deviations| {
-        let end = |gene: usize| {
-            let deviation = deviations * widening * carried.variance[gene].sqrt();
-            // What cannot be detected is all the same; the prediction itself stays inside.
-            let mean = expression(effect[gene] + deviation, control[gene]).max(DETECTABLE.min(predicted[gene]));
-            log2(mean) - log2(control[gene])
-        };
-        (0..control.len()).map(end).collect()
-    });
-    let (label, n_members) = (wanted.label.clone(), wanted.members.len());
-    PredictedEffects { label, n_members, mean: predicted, effect, log2_fold_change, interval: Some(interval) }
 }
 
 /// A mean expression moved by so much of ln(1 + mean); never by more than there is, down to what can be detected.

@@ -19,6 +19,15 @@ pub struct ObservedEffect {
     pub variance: Vec<f64>,
 }
 
+/// What training cells show of control and of combinations.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ObservedEffects {
+    /// Mean expression of the control cells, counts per 10,000 of the size factor; G.
+    pub control: Vec<f64>,
+    /// Combinations of one intervention or more.
+    pub combinations: Vec<ObservedEffect>,
+}
+
 /// The effects of combinations of one intervention or more that have two training cells or more, of too many those that share a member
 /// with what is `wanted` first; `None` without training cells of control.
 ///
@@ -28,7 +37,7 @@ pub fn observed_effects(
     data: &Dataset,
     split: &ScreenSplit,
     wanted: impl Fn(u32) -> bool,
-) -> Result<Option<Vec<ObservedEffect>>> {
+) -> Result<Option<ObservedEffects>> {
     let combinations = data.combinations(split.train.iter().copied());
     let Some(control) = combinations.iter().find(|combination| combination.members.is_empty()) else { return Ok(None) };
     let (control, _) = moments(data, &control.cells)?;
@@ -46,7 +55,7 @@ pub fn observed_effects(
             variance: variance.collect(),
         });
     }
-    Ok(Some(found))
+    Ok(Some(ObservedEffects { control, combinations: found }))
 }
 
 /// Mean and variance over cells of each gene's counts per 10,000 of their size factors, as rates of the model are.
