@@ -13,7 +13,7 @@ use crate::words::{grouped, percent};
 /// Most interactions with their intervals.
 const MOST_PAIRS: usize = 40;
 /// Most combinations named of a class.
-const MOST_NAMES: usize = 20;
+const MOST_NAMES: usize = 12;
 
 /// Classes of the combinations, and the deviations from sums with their intervals; empty where none was compared.
 pub(super) fn interactions(run: &Run) -> String {
@@ -27,7 +27,7 @@ pub(super) fn interactions(run: &Run) -> String {
          A combination and a latent interact if the deviation from the sum has a q-value up to {rate}; a combination without \
          any such deviation is additive, as far as its cells can tell. All numbers: <code>interactions.csv</code>.</p>\n"
     );
-    text += "<div class=\"maps\">\n";
+    // Long names: as wide as the page.
     text += &classes(run);
     let n_found = found.len();
     found.truncate(MOST_PAIRS);
@@ -45,8 +45,8 @@ pub(super) fn interactions(run: &Run) -> String {
         true => String::new(),
         false => charts::intervals("Deviations from sums", "deviation", &["prob.", "sum"], "", &rows),
     };
-    text += &figure("Deviations from sums", &explanation, &drawing);
-    text + "</div>\n"
+    let deviations = figure("Deviations from sums", &explanation, &drawing);
+    text + "<div class=\"maps\">\n" + &deviations + "</div>\n"
 }
 
 /// A table of the classes and their combinations.
@@ -69,7 +69,7 @@ fn classes(run: &Run) -> String {
         }
         let _ = writeln!(
             rows,
-            "<tr><td>{}</td><td class=\"n\">{}</td><td>{}</td></tr>",
+            "<tr><td style=\"white-space: nowrap\">{}</td><td class=\"n\">{}</td><td>{}</td></tr>",
             class.name(),
             of.len(),
             names.join(", ")

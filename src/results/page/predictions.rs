@@ -12,6 +12,29 @@ use crate::results::page::svg::escape;
 /// Combinations listed as not additive.
 const MOST_ROWS: usize = 20;
 
+/// What it costs a combination that it was not seen, where that is known, and how well intervals hold.
+fn generalisation(judgement: &Value) -> String {
+    let number = |value: &Value, digits: usize| value.as_f64().map(|value| format!("{value:.digits$}"));
+    let percent = |value: &Value| value.as_f64().map(|value| format!("{:.0} %", 100.0 * value));
+    let (bounds, intervals) = (&judgement["bounds"]["generalisation"], &judgement["intervals"]);
+    let mut text = String::new();
+    if let Some(cost) = number(&bounds["cost"], 2) {
+        let _ = writeln!(
+            text,
+            "<p>Cells of these combinations lie {cost} nats more above the true model than cells of combinations that were trained on.</p>"
+        );
+    }
+    let held = [&intervals["coverage"], &intervals["coverage_widened"]].map(percent);
+    if let ([Some(before), Some(after)], Some(widening)) = (held, number(&intervals["widening"], 2)) {
+        let _ = writeln!(
+            text,
+            "<p>95 % intervals of the model's predictions hold {before} as training cells make them; multiplied in width by {widening}, as \
+             <code>svae-cpu predict</code> does, {after} (of one half of the combinations, by what the other half asks for).</p>"
+        );
+    }
+    text
+}
+
 /// What the judgement found; empty where none was made.
 pub(super) fn predictions(run: &Run) -> String {
     let Some(judgement) = &run.judgement else { return String::new() };
@@ -26,6 +49,7 @@ pub(super) fn predictions(run: &Run) -> String {
             let _ = writeln!(text, "<p><b>{sentence}</b></p>");
         }),
     }
+    text += &generalisation(judgement);
     let names: Vec<&str> =
         each("predictors").next().into_iter().flat_map(scores).map(|score| name(score, "score")).collect();
     let header: String =
