@@ -52,6 +52,19 @@ def check_embedding(adata):
     assert not any("/" in name for name in adata.obsm)
 
 
+def plain(frame):
+    """A table whose text is held in one way: newer versions of anndata write text without missing values as nullable, older ones cannot
+    open that, so results have it as plain text."""
+    frame = frame.copy()
+    frame.index = frame.index.astype(object)
+    for name in frame.columns:
+        if isinstance(frame[name].dtype, pd.StringDtype):
+            frame[name] = frame[name].astype(object)
+        elif isinstance(frame[name].dtype, pd.CategoricalDtype) and isinstance(frame[name].cat.categories.dtype, pd.StringDtype):
+            frame[name] = frame[name].cat.rename_categories(frame[name].cat.categories.astype(object))
+    return frame
+
+
 def check_copy(adata, original):
     """Columns, index and order of the input, of the rows that are left."""
     # Not of a part of an AnnData object, which forgets levels without rows.
@@ -62,7 +75,7 @@ def check_copy(adata, original):
         new = [name for name in kept if name in RESULTS]
         kept = [name for name in kept if name not in new]
         assert list(ours.columns[: len(kept)]) == kept, (list(ours.columns), kept)
-        pd.testing.assert_frame_equal(ours[kept], theirs[kept])
+        pd.testing.assert_frame_equal(plain(ours[kept]), plain(theirs[kept]))
 
 
 # Columns that a run adds, in the place of those of an earlier run.
@@ -111,7 +124,8 @@ def check(folder, source=None):
         targets = read(folder / "targets.csv")
         assert len(targets) == len(results["targets"])
         assert list(results["targets"]["latent"]) == list(targets["latent"])
-        np.testing.assert_allclose(results["targets"]["shift"], targets["shift"], rtol=1e-15)
+        # Where there are none, the table does not say what its columns hold.
+        np.testing.assert_allclose(results["targets"]["shift"], pd.to_numeric(targets["shift"]), rtol=1e-15)
     if (folder / "edges.csv").exists():
         edges = read(folder / "edges.csv")
         assert list(results["edges"].columns) == list(edges.columns)
