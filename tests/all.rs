@@ -6,6 +6,8 @@
 //! environment, its signals, its vector instructions. A test that must is a program of its own, with the reason in
 //! `Cargo.toml`.
 
+#[path = "support/loading.rs"]
+mod loading;
 mod support;
 
 mod architecture;

@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use svae_cpu::Error;
 use svae_cpu::data::dataset::Dataset;
 use svae_cpu::data::loading::inspect::inspect_as;
 use svae_cpu::data::loading::load::{LoadOptions, Loaded, load};
 use tempfile::TempDir;
 
+use crate::loading::{read, refused, said_so};
 use crate::support::{names, run, said};
 
 fn file(name: &str) -> PathBuf {
@@ -16,24 +16,6 @@ fn file(name: &str) -> PathBuf {
 
 fn with_labels() -> LoadOptions {
     LoadOptions { labels: Some(file("labels.csv")), label_key: Some("intervention".into()), ..LoadOptions::default() }
-}
-
-#[track_caller]
-fn read(path: &Path, options: &LoadOptions) -> Loaded {
-    load(path, options).unwrap_or_else(|error| panic!("{error}"))
-}
-
-#[track_caller]
-fn refused(path: &Path, options: &LoadOptions, parts: &[&str]) {
-    let error = load(path, options).map(drop).expect_err("refused");
-    let message = error.to_string();
-    assert!(matches!(error, Error::Input(_)), "{message}");
-    parts.iter().for_each(|part| assert!(message.contains(part), "`{part}` is missing in: {message}"));
-}
-
-#[track_caller]
-fn said_so(sentences: &[String], part: &str) {
-    assert!(sentences.iter().any(|sentence| sentence.contains(part)), "`{part}` is missing in {sentences:?}");
 }
 
 /// The screen as CellRanger writes it.

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use rust_hdf5::{DatatypeMessage, H5File};
-use svae_cpu::Error;
 use svae_cpu::data::loading::inspect::inspect;
-use svae_cpu::data::loading::load::{LoadOptions, Loaded, load};
+use svae_cpu::data::loading::load::{LoadOptions, Loaded};
 use tempfile::TempDir;
 
+use crate::loading::{read, refused, said_so};
 use crate::support::{run, said};
 
 fn file(name: &str) -> PathBuf {
@@ -24,24 +24,6 @@ fn labelled(key: &str) -> LoadOptions {
 
 fn controls(entries: &[&str]) -> Vec<String> {
     entries.iter().map(|entry| entry.to_string()).collect()
-}
-
-#[track_caller]
-fn read(path: &Path, options: &LoadOptions) -> Loaded {
-    load(path, options).unwrap_or_else(|error| panic!("{error}"))
-}
-
-#[track_caller]
-fn refused(path: &Path, options: &LoadOptions, parts: &[&str]) {
-    let error = load(path, options).map(drop).expect_err("refused");
-    let message = error.to_string();
-    assert!(matches!(error, Error::Input(_)), "{message}");
-    parts.iter().for_each(|part| assert!(message.contains(part), "`{part}` is missing in: {message}"));
-}
-
-#[track_caller]
-fn said_so(sentences: &[String], part: &str) {
-    assert!(sentences.iter().any(|sentence| sentence.contains(part)), "`{part}` is missing in {sentences:?}");
 }
 
 #[test]

@@ -59,8 +59,8 @@ pub enum Command {
     Sample(sample::SampleArgs),
     /// Predict what cells under combinations of interventions look like, seen or not
     ///
-    /// Mean expression of each gene with its effect and log fold change against control, and the 95 % interval that the
-    /// uncertainty of the shifts leaves; or, with --cells, simulated cells. Combinations add up their shifts.
+    /// Mean expression of each gene with its effect and log fold change against control, and its 95 % interval;
+    /// or, with --cells, simulated cells. What training cells show beyond the model is carried over. Combinations add up their shifts.
     Predict(predict::PredictArgs),
     /// Judge predictions of held-out combinations beside baselines, and write them for an independent judge
     ///

@@ -11,7 +11,7 @@ pub const LARGE_SHIFT: f64 = 0.25;
 const TEMPER: f64 = 0.25;
 
 /// Deviations on either side of a mean that hold 95 % of a normal distribution.
-pub(super) const DEVIATIONS_OF_95: f64 = 1.959_963_984_540_054;
+pub(crate) const DEVIATIONS_OF_95: f64 = 1.959_963_984_540_054;
 
 /// What is known of one pair of intervention and latent.
 #[derive(Debug, Clone, Copy, PartialEq)]

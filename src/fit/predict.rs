@@ -11,6 +11,7 @@ use crate::data::counts::in_memory::{Counts, CountsBuilder};
 use crate::data::dataset::{Dataset, InterventionRows};
 use crate::data::loading::controls::names_control;
 use crate::error::Result;
+use crate::evaluation::edge::DEVIATIONS_OF_95;
 use crate::evaluation::predictions::kriging::{CarriedOver, Kriging, Residual, Site};
 use crate::evaluation::predictions::observed::{ObservedEffect, ObservedEffects};
 use crate::fit::fitted::{Fitted, ModelSource, TrainedNetwork};
@@ -36,8 +37,6 @@ const DRAWS: (usize, usize) = (32, 32);
 const HELD: usize = 1 << 17;
 /// What stands for all pairs of trained interventions.
 const ALL_PAIRS: &str = "all-pairs";
-/// Deviations on either side of a mean that hold 95 % of a normal distribution.
-const DEVIATIONS_OF_95: f64 = 1.959_963_984_540_054;
 /// Least mean expression, counts per 10,000, of which a fold change is formed: the decoder's softmax may give none.
 const LEAST: f64 = 1e-9;
 /// Mean expression, counts per 10,000, that intervals of fold changes are cut off at.

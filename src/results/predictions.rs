@@ -44,7 +44,7 @@ pub struct PredictedEffects {
     pub effect: Vec<f64>,
     /// log2 of the mean expression over that of control.
     pub log2_fold_change: Vec<f64>,
-    /// The 95 % interval of the fold change, by the uncertainty of the shifts; `None` where that is not known of a member.
+    /// The 95 % interval of the fold change, Eq. (Cb12), or Eq. (Cb5) by the model alone; `None` where a member's shifts have no known error.
     pub interval: Option<[Vec<f64>; 2]>,
 }
 

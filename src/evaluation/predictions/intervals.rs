@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-/// Deviations on either side of a mean that hold 95 % of a normal distribution.
-pub(crate) const DEVIATIONS_OF_95: f64 = 1.959_963_984_540_054;
+use crate::evaluation::edge::DEVIATIONS_OF_95;
+
 /// Widenings of intervals between which the right one is sought, and how often the range is halved.
 const WIDENINGS: (f64, f64) = (0.1, 100.0);
 const BISECTIONS: usize = 40;

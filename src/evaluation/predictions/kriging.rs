@@ -95,15 +95,9 @@ impl Kriging {
         let some: Vec<&Residual> =
             (0..n.min(SITES_FOR_SCALES)).map(|i| &residuals[i * n / n.min(SITES_FOR_SCALES)]).collect();
         let scales = likeliest_scales(&some, from_controls, signal);
+        let all: Vec<&Residual> = residuals.iter().collect();
+        let precision = symmetric::inverse(&SitePairs::new(&all, from_controls).covariance(&scales), n)?;
         let sites: Vec<Site> = residuals.iter().map(|r| r.site.clone()).collect();
-        let mut covariance = vec![0.0; n * n];
-        for i in 0..n {
-            for j in 0..=i {
-                covariance[i * n + j] = scales.kernel(&sites[i], &sites[j], from_controls);
-            }
-            covariance[i * n + i] += residuals[i].mean_variance();
-        }
-        let precision = symmetric::inverse(&covariance, n)?;
         let mut solved = vec![0.0; n * g];
         for (to, weights) in solved.chunks_exact_mut(g).zip(precision.chunks_exact(n)) {
             add_weighted(to, weights, residuals.iter().map(|r| &r.residual[..]));
@@ -193,14 +187,49 @@ fn squared_length(values: &[f64]) -> f64 {
     values.iter().map(|x| x * x).sum()
 }
 
+/// What the covariance of some residuals is made of, whatever its scales.
+struct SitePairs {
+    /// Of each pair, the lower triangle by rows.
+    parts: Vec<KernelParts>,
+    /// Squared length of the latents of each.
+    lengths: Vec<f64>,
+    /// Sampling variance of each, mean over genes.
+    noise: Vec<f64>,
+    from_controls: bool,
+}
+
+impl SitePairs {
+    fn new(residuals: &[&Residual], from_controls: bool) -> Self {
+        let pairs = (0..residuals.len()).flat_map(|i| (0..=i).map(move |j| (i, j)));
+        Self {
+            parts: pairs.map(|(i, j)| KernelParts::new(&residuals[i].site, &residuals[j].site)).collect(),
+            lengths: residuals.iter().map(|r| squared_length(&r.site.latents)).collect(),
+            noise: residuals.iter().map(|r| r.mean_variance()).collect(),
+            from_controls,
+        }
+    }
+
+    /// The covariance of the residuals, noise included: n x n, of which the lower triangle is filled.
+    fn covariance(&self, scales: &Scales) -> Vec<f64> {
+        let n = self.lengths.len();
+        let mut covariance = vec![0.0; n * n];
+        let mut parts = self.parts.iter();
+        for i in 0..n {
+            for j in 0..=i {
+                let parts = parts.next().expect("a pair");
+                let lengths = (self.lengths[i], self.lengths[j]);
+                covariance[i * n + j] = scales.of_parts(parts, lengths, self.from_controls);
+            }
+            covariance[i * n + i] += self.noise[i];
+        }
+        covariance
+    }
+}
+
 /// The scales that the residuals are likeliest under, by trying each in turn larger and smaller; `signal`: their variance, noise apart.
 fn likeliest_scales(residuals: &[&Residual], from_controls: bool, signal: f64) -> Scales {
     let n = residuals.len();
-    let lengths: Vec<f64> = residuals.iter().map(|r| squared_length(&r.site.latents)).collect();
-    let parts: Vec<KernelParts> = (0..n)
-        .flat_map(|i| (0..=i).map(move |j| (i, j)))
-        .map(|(i, j)| KernelParts::new(&residuals[i].site, &residuals[j].site))
-        .collect();
+    let pairs = SitePairs::new(residuals, from_controls);
     let products: Vec<f64> = (0..n)
         .flat_map(|i| (0..=i).map(move |j| (i, j)))
         .map(|(i, j)| {
@@ -208,17 +237,8 @@ fn likeliest_scales(residuals: &[&Residual], from_controls: bool, signal: f64) -
             a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>() / a.len() as f64
         })
         .collect();
-    let noise: Vec<f64> = residuals.iter().map(|r| r.mean_variance()).collect();
     let loss = |scales: &Scales| -> f64 {
-        let mut covariance = vec![0.0; n * n];
-        let mut at = 0;
-        for i in 0..n {
-            for j in 0..=i {
-                covariance[i * n + j] = scales.of_parts(&parts[at], (lengths[i], lengths[j]), from_controls);
-                at += 1;
-            }
-            covariance[i * n + i] += noise[i];
-        }
+        let covariance = pairs.covariance(scales);
         let Some((precision, log_determinant)) = symmetric::inverse_and_log_determinant(&covariance, n) else {
             return f64::INFINITY;
         };
@@ -232,7 +252,7 @@ fn likeliest_scales(residuals: &[&Residual], from_controls: bool, signal: f64) -
         }
         log_determinant + trace
     };
-    let typical = (lengths.iter().sum::<f64>() / n as f64).sqrt().max(1.0);
+    let typical = (pairs.lengths.iter().sum::<f64>() / n as f64).sqrt().max(1.0);
     let third = signal / 3.0;
     let mut best = Scales { member: third / 2.0, smooth: third, length: typical, own: third };
     let bounds = [
